@@ -1,0 +1,52 @@
+"""Backends: how a network is trained, on whichever framework. Imports NumPy, pydantic and at most one framework."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backends.base import Backend
+
+# name -> (module:class, what to install). Another distribution adds its own by the entry point group "deltarule.backends".
+REGISTRY: dict[str, tuple[str, str]] = {
+    "reference": ("backends.reference:Reference", "deltarule"),
+    "lightning": ("backends.lightning:Lightning", "deltarule[lightning]"),
+    "keras": ("backends.keras:KerasTensorFlow", "deltarule[keras]"),
+}
+
+
+class BackendError(ValueError):
+    """A backend that is unknown, or not installed; the message says what to do."""
+
+
+def registered() -> dict[str, tuple[str, str]]:
+    """Every backend that is known here: our own and those of other distributions."""
+    plugins = {e.name: (e.value, e.dist.name if e.dist else e.value) for e in entry_points(group="deltarule.backends")}
+    return {**plugins, **REGISTRY}
+
+
+def check_name(name: str) -> None:
+    """Raises BackendError unless a backend of that name is registered. Imports no framework."""
+    known = registered()
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(known))}"
+        raise BackendError(f"train.backend must name a registered backend, got {name!r}; {hint}")
+
+
+def get(name: str) -> Backend:
+    """The backend of that name, with its framework imported."""
+    check_name(name)
+    target, package = registered()[name]
+    module, _, attribute = target.partition(":")
+    try:
+        backend: Backend = getattr(import_module(module), attribute)()
+    except ImportError as error:
+        raise BackendError(
+            f"backend {name!r} is not installed ({error}); install it with: pip install '{package}', "
+            "or set train.backend to one that `deltarule backends` lists"
+        ) from error
+    return backend

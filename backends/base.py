@@ -1,0 +1,229 @@
+"""The contract of a backend, in prose, then in types.
+
+A backend decides nothing. It is given trials, arrays and chunks of optimizer steps, and computes what THEORY.md says they
+mean. It offers a *stack*: K networks of one structure that train together, each as if it were alone. What happens
+between chunks (order of rows, learning rates, stopping, best weights, divergence, history) is the supervisor's.
+
+Only specs, NumPy arrays and flat weights (weights.py) cross this border. In a stack:
+
+- the trials are sorted by activation, so that each activation is one slice of every product;
+- trials of one seed share their rows and their noise: U distinct seeds, `seed_index` (K,) says which is whose;
+- losses are summed over trials and averaged over rows, so that no trial feels another;
+- a trial that ended has learning rate 0: its weights stay, and nobody reads them any more.
+
+To add a backend: one folder, one line in the registry (backends/__init__.py), one extra, and a test file that points the
+conformance suite (backends/conformance.py) at it.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from backends import draws, weights
+from backends.spec import Trial
+from backends.tasks import targets
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+State = dict[str, NDArray]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and validation rows. X (n, I); y as `tasks.targets` takes it. Test rows never come here."""
+
+    X: NDArray
+    y: NDArray
+    X_valid: NDArray
+    y_valid: NDArray
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What to compute on. `threads` "auto" is one thread for small nets, which lose tenfold to contention."""
+
+    devices: int | Literal["auto"] = "auto"
+    threads: int | Literal["auto"] = "auto"
+
+
+class Chunk(NamedTuple):
+    """S optimizer steps on whole batches of one size B, of one epoch."""
+
+    epoch: int
+    step: int  # of the first batch, counted from 0 over the whole run
+    rows: NDArray  # (U, S, B) int64: training rows, for each distinct seed
+    noise: NDArray  # (U, S, places, 2) uint32: keys for draws.noise; place 0 is the inputs, i the outputs of hidden layer i
+    rates: NDArray  # (K, S) float64: learning rates; 0 for a trial that ended
+
+
+class Losses(NamedTuple):
+    """What `run` saw, as trained: at each step, before its update. Both (K, S) float64."""
+
+    loss: NDArray  # E, the mean over the rows of the batch
+    penalty: NDArray  # λΩ
+
+
+class Signals(NamedTuple):
+    """THEORY.md, "Activations": how the error signal fares, on the first min(n, 1024) training rows, dropout off."""
+
+    delta: NDArray  # (K, layers) root mean square of δ over rows and units; the last one is the output layer's
+    saturated: NDArray  # (K, hidden) share of (row, unit) with |φ'| < 0.05 · max|φ'|
+    dead: NDArray  # (K, hidden) share of units with φ' = 0 on all these rows
+
+
+class Gradients(NamedTuple):
+    """What `loss_and_gradients` gives, for K trials on the same B rows."""
+
+    logits: NDArray  # (K, B, O)
+    loss: NDArray  # (K,) E
+    penalty: NDArray  # (K,) λΩ
+    gradient: NDArray  # (K, P) of E + λΩ, before clipping
+    delta: tuple[NDArray, ...]  # a layer: (K, B, units), δ = -∂ℓ/∂v of each row
+
+
+class Stack(ABC):
+    """K trials of one structure, training together. Subclasses hold weights and optimizer slots on their device.
+
+    The shared constructor works out what every adapter needs; a subclass calls it first and then uploads:
+    `groups` [(activation, first trial, one past the last)], `slots` (layout of the flat weights), `l1`, `l2` (K, P),
+    `slopes` (K,) of leaky_relu, `thresholds` and `scales` (places, K) of dropout, `seed_index` (K,), `hyper` {name: (K,)}
+    of the optimizer's free numbers, `clip` (K,) or None, `targets` and `targets_valid` float64.
+    """
+
+    def __init__(self, trials: Sequence[Trial], data: Data | None, machine: Machine) -> None:
+        """`data` None gives a stack that can only `load`, `predict` and `loss_and_gradients`."""
+        check_stackable(trials)
+        self.trials, self.data, self.machine = tuple(trials), data, machine
+        self._derive()
+
+    def _derive(self) -> None:
+        """Work out all that follows from `trials`; `keep` calls it again."""
+        trials = self.trials
+        first = trials[0]
+        self.dtype = np.dtype(first.train.precision)
+        self.slots = weights.layout(first)
+        self.l1, self.l2 = weights.penalties(trials)
+        self.penalised = bool(self.l1.any() or self.l2.any())
+        self.groups = activation_groups(trials)
+        self.slopes = np.array([t.model.slope for t in trials], dtype=self.dtype)
+        self.thresholds = np.array([[draws.threshold(p) for p in t.dropout] for t in trials], dtype=np.int64).T
+        self.scales = np.array([[1 / (1 - p) for p in t.dropout] for t in trials]).T.astype(self.dtype)
+        self.seeds, self.seed_index = draws.distinct_seeds(trials)
+        free = ("momentum", "weight_decay")
+        optimizers = [t.train.optimizer for t in trials]
+        self.hyper = {n: np.array([getattr(o, n) for o in optimizers], self.dtype) for n in free if hasattr(optimizers[0], n)}
+        clips = [t.train.clip_norm for t in trials]
+        self.clip = None if clips[0] is None else np.array(clips, dtype=self.dtype)
+
+    def target_arrays(self) -> tuple[NDArray, NDArray]:
+        """Training and validation targets as the loss wants them, (n, O) float64."""
+        assert self.data is not None
+        first = self.trials[0]
+        return (
+            targets(first.task, self.data.y, first.outputs),
+            targets(first.task, self.data.y_valid, first.outputs),
+        )
+
+    def drive(self, chunks: Iterable[Chunk], report: Callable[[Chunk, Losses], None]) -> None:
+        """Run chunks until there are no more, reporting each before asking for the next. A framework's loop may override it."""
+        for chunk in chunks:
+            report(chunk, self.run(chunk))
+
+    @abstractmethod
+    def run(self, chunk: Chunk) -> Losses:
+        """Carry out the optimizer steps of a chunk."""
+
+    @abstractmethod
+    def predict(self, X: NDArray | None = None) -> NDArray:
+        """Outputs before softmax or sigmoid, dropout off: (K, n, O). X (n, I), or None for the validation rows."""
+
+    @abstractmethod
+    def probe(self) -> Signals:
+        """How the error signal fares now."""
+
+    @abstractmethod
+    def weights(self) -> NDArray:
+        """The weights now, (K, P), as a copy."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Everything that the next step depends on: {"weights": (K, P), "slot.NAME": (K, P), ...}, as copies."""
+
+    @abstractmethod
+    def load(self, state: State) -> None:
+        """Take up a state; a stack that `data` was given to then continues to the same bits."""
+
+    @abstractmethod
+    def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
+        """For checking against the delta rule: `flat` (K, P), the same B rows for all trials, keys (U, places, 2) or None.
+
+        y as `tasks.targets` takes it. With `noise` None, dropout is off. Does not change the stack.
+        """
+
+    def keep(self, positions: Sequence[int]) -> None:
+        """Go on with these trials alone, in this order. The default rebuilds from the state."""
+        kept = {name: value[list(positions)] for name, value in self.state().items()}
+        self.trials = tuple(self.trials[p] for p in positions)
+        self._derive()
+        self._rebuild()
+        self.load(kept)
+
+    def _rebuild(self) -> None:
+        """Make what the device holds fit `trials` again, after `keep`."""
+        raise NotImplementedError
+
+
+class Backend(ABC):
+    """A framework. `slots` of optimizers, spelled alike everywhere: sgd: "momentum"; adam, adamw: "m", "v"; rmsprop: "s"."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> Stack:
+        """A stack with the trials' initial weights. Raises ValueError for what this backend cannot do on this machine."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Name -> version of what the numbers depend on."""
+
+    @abstractmethod
+    def devices(self) -> list[str]:
+        """What it could compute on here, best first: "cuda:0", "cpu"."""
+
+
+OPTIMIZER_SLOTS = {"sgd": ("momentum",), "adam": ("m", "v"), "adamw": ("m", "v"), "rmsprop": ("s",)}
+
+
+def check_stackable(trials: Sequence[Trial]) -> None:
+    """Raises ValueError unless the trials are of one structure and sorted by activation."""
+    if not trials:
+        raise ValueError("a stack needs at least one trial, got none")
+    if len({trial.structure() for trial in trials}) > 1:
+        raise ValueError("trials of one stack must share task, layers, optimizer kind, batch size, precision and clipping")
+    names = [trial.model.activation for trial in trials]
+    if len(list(groupby(names))) > len(set(names)):
+        raise ValueError("trials of one stack must be sorted by activation")
+
+
+def activation_groups(trials: Sequence[Trial]) -> tuple[tuple[str, int, int], ...]:
+    """[(activation, first trial, one past the last)], in order."""
+    groups, start = [], 0
+    for name, members in groupby(trial.model.activation for trial in trials):
+        stop = start + len(list(members))
+        groups.append((name, start, stop))
+        start = stop
+    return tuple(groups)
+
+
+def threads_for(trials: Sequence[Trial], machine: Machine) -> int:
+    """One thread unless a step is large: measured, small nets run up to twenty times slower on two busy threads."""
+    if machine.threads != "auto":
+        return machine.threads
+    products = len(trials) * trials[0].train.batch_size * weights.layout(trials[0])[-1].stop
+    return 1 if products < 2**26 else (os.cpu_count() or 1)

@@ -1,0 +1,259 @@
+"""What a backend must understand: network, regularization, optimizer, schedule, stopping. THEORY.md gives the meanings.
+
+A `Trial` is one experiment as a backend sees it: these blocks plus the seed and the shape of the data. Every value is
+checked here, so that a backend meets only values that make sense.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+
+Task = Literal["regression", "binary", "multiclass"]
+Precision = Literal["float32", "float64"]
+ActivationName = Literal[
+    "sigmoid", "tanh", "relu", "leaky_relu", "identity", "elu", "selu", "gelu", "silu", "softplus"
+]
+InitializerName = Literal["auto", "glorot_uniform", "he_uniform", "he_uniform_leaky", "lecun_uniform"]
+
+Units = Annotated[int, Field(ge=1, le=1_000_000)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Probabilities = Probability | Annotated[tuple[Probability, ...], Strict(False)]
+Penalties = NonNegative | Annotated[tuple[NonNegative, ...], Strict(False)]
+
+
+class Spec(BaseModel):
+    """Strict and frozen: no unknown keys, no coercion, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+
+class Model(Spec):
+    """The network: hidden layers of neurons, their activation, and the noise that regularises them."""
+
+    hidden: Annotated[tuple[Units, ...], Strict(False)] = Field((128, 64), description="units of each hidden layer")
+    activation: ActivationName = Field("relu", description="activation of every hidden layer")
+    slope: NonNegative = Field(0.01, description="a of leaky_relu, the slope left of 0")
+    dropout: Probabilities = Field(
+        0.0, description="probability that a hidden unit is dropped: one number, or one a hidden layer"
+    )
+    input_dropout: Probability = Field(0.0, description="probability that an input is dropped")
+    initializer: InitializerName = Field(
+        "auto", description="auto: He for the relu family, Glorot for the others and for the output layer"
+    )
+
+    @model_validator(mode="after")
+    def _one_dropout_a_layer(self) -> Model:
+        if isinstance(self.dropout, tuple) and len(self.dropout) != len(self.hidden):
+            raise ValueError(f"dropout must be one number or {len(self.hidden)}, one a hidden layer, got {len(self.dropout)}")
+        return self
+
+
+class Regularization(Spec):
+    """The objective is E + l1·Σ|W| + l2·ΣW², on weight matrices only. Not weight decay, which AdamW has."""
+
+    l1: Penalties = Field(0.0, description="λ1: one number, or one a layer (hidden + 1 of them)")
+    l2: Penalties = Field(0.0, description="λ2: one number, or one a layer (hidden + 1 of them)")
+
+
+class SGD(Spec):
+    """v ← μv + g, θ ← θ - ηv; Nesterov: θ ← θ - η(g + μv)."""
+
+    name: Literal["sgd"]
+    learning_rate: Positive = Field(0.01, description="η")
+    momentum: Momentum = Field(0.0, description="μ")
+    nesterov: bool = False
+
+
+class Adam(Spec):
+    """Kingma & Ba (2015), Algorithm 1; ε is added after bias correction."""
+
+    name: Literal["adam"]
+    learning_rate: Positive = Field(1e-3, description="η")
+    beta1: Momentum = 0.9
+    beta2: Momentum = 0.999
+    epsilon: Positive = 1e-8
+
+
+class AdamW(Spec):
+    """Adam that also subtracts η·weight_decay·θ (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"]
+    learning_rate: Positive = Field(1e-3, description="η")
+    beta1: Momentum = 0.9
+    beta2: Momentum = 0.999
+    epsilon: Positive = 1e-8
+    weight_decay: NonNegative = 0.01
+
+
+class RMSprop(Spec):
+    """s ← ρs + (1-ρ)g², θ ← θ - ηg/(√s + ε)."""
+
+    name: Literal["rmsprop"]
+    learning_rate: Positive = Field(1e-3, description="η")
+    rho: Momentum = 0.99
+    epsilon: Positive = 1e-8
+
+
+Optimizer = Annotated[SGD | Adam | AdamW | RMSprop, Field(discriminator="name")]
+
+
+class Constant(Spec):
+    """η after the warm-up is the optimizer's learning rate."""
+
+    name: Literal["constant"]
+    warmup: Annotated[int, Field(ge=0, description="steps over which η rises linearly: η(t+1)/warmup")] = 0
+
+
+class Step(Spec):
+    """η is multiplied by `factor` every `every` epochs, counted from the end of the warm-up."""
+
+    name: Literal["step"]
+    warmup: Annotated[int, Field(ge=0)] = 0
+    every: Count = Field(10, description="epochs between two falls")
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class Cosine(Spec):
+    """η falls to 0 along half a cosine over epochs·⌈n/B⌉ - warmup steps."""
+
+    name: Literal["cosine"]
+    warmup: Annotated[int, Field(ge=0)] = 0
+
+
+Schedule = Annotated[Constant | Step | Cosine, Field(discriminator="name")]
+
+
+class EarlyStopping(Spec):
+    """Which epoch is the best one, and after how many epochs without a better one a run stops."""
+
+    monitor: str = Field("loss", description="validation E without penalty (loss), or a metric")
+    patience: Count | None = Field(None, description="epochs without a strictly better one; null never stops")
+
+
+class Train(Spec):
+    """How the network is trained, and on what."""
+
+    backend: str = Field("lightning", description="a name that `deltarule backends` lists")
+    optimizer: Optimizer = Adam(name="adam")
+    schedule: Schedule = Constant(name="constant")
+    epochs: Count = 30
+    batch_size: Count = 32
+    clip_norm: Positive | None = Field(None, description="c: g·min(1, c/‖g‖) over all weights and biases of a trial")
+    early_stopping: EarlyStopping = EarlyStopping()
+    precision: Precision = "float32"
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="how many devices to train on")
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="auto: by the size of the work")
+
+
+class Dense(Spec):
+    """v = y W + b. A layer kind names its parameters and their shapes; nothing else knows that a network is dense."""
+
+    kind: Literal["dense"] = "dense"
+    inputs: Units
+    outputs: Units
+
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape, in the order in which they are stored."""
+        return {"weight": (self.inputs, self.outputs), "bias": (self.outputs,)}
+
+    @property
+    def penalised(self) -> frozenset[str]:
+        """The parameters on which L1 and L2 act, and which are drawn at random; the others start at 0."""
+        return frozenset({"weight"})
+
+    @property
+    def fans(self) -> tuple[int, int]:
+        """(fan_in, fan_out), which the initializers need."""
+        return self.inputs, self.outputs
+
+
+Layer = Dense
+
+
+class Trial(Spec):
+    """One experiment as a backend sees it."""
+
+    seed: Seed
+    task: Task
+    inputs: Units
+    outputs: Units
+    model: Model = Model()
+    regularization: Regularization = Regularization()
+    train: Train = Train()
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Trial:
+        for name in ("l1", "l2"):
+            check_penalties(name, getattr(self.regularization, name), self.model)
+        if self.task == "binary" and self.outputs != 1:
+            raise ValueError(f"outputs must be 1 for a binary task (one logit), got {self.outputs}")
+        if self.task == "multiclass" and self.outputs < 2:
+            raise ValueError(f"outputs must be the number of classes, at least 2, got {self.outputs}")
+        return self
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Hidden layers and the output layer."""
+        sizes = (self.inputs, *self.model.hidden, self.outputs)
+        return tuple(Dense(inputs=i, outputs=o) for i, o in zip(sizes, sizes[1:], strict=False))
+
+    @cached_property
+    def l1(self) -> tuple[float, ...]:
+        """λ1 of each layer."""
+        return _one_a_layer(self.regularization.l1, len(self.layers))
+
+    @cached_property
+    def l2(self) -> tuple[float, ...]:
+        """λ2 of each layer."""
+        return _one_a_layer(self.regularization.l2, len(self.layers))
+
+    @cached_property
+    def dropout(self) -> tuple[float, ...]:
+        """p at each place where noise enters: the inputs, then the outputs of each hidden layer."""
+        return (self.model.input_dropout, *_one_a_layer(self.model.dropout, len(self.model.hidden)))
+
+    def structure(self) -> tuple[object, ...]:
+        """What trials must share to train as one stack; all else is free, one value a trial."""
+        train, optimizer = self.train, self.train.optimizer
+        free = {"learning_rate", "momentum", "weight_decay"}
+        return (
+            self.task,
+            self.layers,
+            tuple(sorted((k, v) for k, v in optimizer.model_dump().items() if k not in free)),
+            train.batch_size,
+            train.precision,
+            train.clip_norm is None,
+        )
+
+
+def check_penalties(name: str, value: float | tuple[float, ...], model: Model) -> None:
+    """λ is one number or hidden + 1; raises ValueError otherwise."""
+    layers = len(model.hidden) + 1
+    if isinstance(value, tuple) and len(value) != layers:
+        raise ValueError(f"{name} must be one number or {layers}, one a layer (hidden + 1), got {len(value)}")
+
+
+def learning_rate(trial: Trial, step: int, rows: int) -> float:
+    """η at optimizer step t = `step` (from 0) of a run over `rows` training rows. THEORY.md, "Optimizers, schedule"."""
+    schedule, peak = trial.train.schedule, trial.train.optimizer.learning_rate
+    if step < schedule.warmup:
+        return peak * (step + 1) / schedule.warmup
+    since, epoch_steps = step - schedule.warmup, math.ceil(rows / trial.train.batch_size)
+    if isinstance(schedule, Step):
+        return peak * schedule.factor ** (since // (schedule.every * epoch_steps))
+    if isinstance(schedule, Cosine):
+        return peak * 0.5 * (1 + math.cos(math.pi * since / max(1, trial.train.epochs * epoch_steps - schedule.warmup)))
+    return peak
+
+
+def _one_a_layer(value: float | tuple[float, ...], layers: int) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,) * layers

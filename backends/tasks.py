@@ -1,0 +1,52 @@
+"""Tasks: what the outputs of a network mean, and the loss of a row. THEORY.md, "Tasks: output layer and loss".
+
+`xp` is the module of operations: `torch`, `keras.ops`, or `backends.numerics` for NumPy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from backends import numerics
+from backends.activations import sigmoid, softplus
+from backends.spec import Task
+
+Array = Any
+NDArray = np.ndarray[Any, np.dtype[Any]]
+
+
+def targets(task: Task, y: NDArray, outputs: int) -> NDArray:
+    """What the outputs are held against: (n, outputs) float64.
+
+    y is (n, m) or (n,) numbers for regression, (n,) of 0 and 1 for binary, (n,) class numbers for multiclass (one-hot here).
+    """
+    if task == "multiclass":
+        return np.eye(outputs)[np.asarray(y, dtype=np.int64)]
+    return np.asarray(y, dtype=np.float64).reshape(len(y), outputs)
+
+
+def row_losses(xp: Any, task: Task, logits: Array, d: Array) -> Array:
+    """ℓ of each row: logits and d (..., B, outputs) -> (..., B). d as `targets` gives it."""
+    if task == "regression":
+        return xp.mean((d - logits) * (d - logits), -1)
+    if task == "binary":
+        return xp.sum(softplus(xp, logits) - d * logits, -1)
+    return xp.logsumexp(logits, -1) - xp.sum(d * logits, -1)
+
+
+def mean_loss(task: Task, logits: NDArray, d: NDArray) -> NDArray:
+    """E in float64, from outputs: (..., n, outputs) and (n, outputs) -> (...)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return row_losses(numerics, task, logits.astype(np.float64), d).mean(-1)  # type: ignore[no-any-return]
+
+
+def predictions(task: Task, logits: NDArray) -> NDArray:
+    """What the network says, in float64: targets (n, m), P(class 1) (n,), or P(class) (n, classes)."""
+    z = logits.astype(np.float64)
+    if task == "regression":
+        return z
+    if task == "binary":
+        return sigmoid(numerics, z)[..., 0]  # type: ignore[no-any-return]
+    return np.exp(z - numerics.logsumexp(z, -1)[..., None])  # type: ignore[no-any-return]

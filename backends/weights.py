@@ -1,0 +1,107 @@
+"""The one layout of weights: every parameter of a network in one flat vector, layer by layer, row-major.
+
+A stack of K trials is a matrix (K, P), so that optimizer, clipping, penalty and checkpoint are single lines. Files are
+safetensors with the network's spec as JSON beside the numbers: any backend loads them, and nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backends.draws import initial_weights
+from backends.spec import Trial
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+
+
+class Slot(NamedTuple):
+    """Where one parameter lies in the flat vector."""
+
+    layer: int
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    penalised: bool
+
+
+def layout(trial: Trial) -> tuple[Slot, ...]:
+    """The slots of a network, in order, without gaps."""
+    slots: list[Slot] = []
+    for number, layer in enumerate(trial.layers):
+        for name, shape in layer.parameters().items():
+            start = slots[-1].stop if slots else 0
+            slots.append(Slot(number, name, shape, start, start + math.prod(shape), name in layer.penalised))
+    return tuple(slots)
+
+
+def initial(trials: Sequence[Trial]) -> NDArray:
+    """Initial weights of each trial, from its seed: (K, P), in the trials' precision."""
+    rows = []
+    for trial in trials:
+        drawn = [initial_weights(trial, layer) for layer in range(len(trial.layers))]
+        rows.append(np.concatenate([drawn[s.layer][s.name].ravel() for s in layout(trial)]))
+    return np.stack(rows).astype(trials[0].train.precision)
+
+
+def penalties(trials: Sequence[Trial]) -> tuple[NDArray, NDArray]:
+    """λ1 and λ2 of every single weight, 0 on biases: two (K, P) matrices, so that λΩ = Σ λ1|W| + λ2 W²."""
+    slots = layout(trials[0])
+    both = np.zeros((2, len(trials), slots[-1].stop), dtype=trials[0].train.precision)
+    for k, trial in enumerate(trials):
+        for slot in slots:
+            if slot.penalised:
+                both[0, k, slot.start : slot.stop] = trial.l1[slot.layer]
+                both[1, k, slot.start : slot.stop] = trial.l2[slot.layer]
+    return both[0], both[1]
+
+
+def unpack(trial: Trial, flat: NDArray) -> dict[str, NDArray]:
+    """(..., P) -> {"layers.0.weight": (..., I, O), ...}, as views."""
+    return {f"layers.{s.layer}.{s.name}": flat[..., s.start : s.stop].reshape(*flat.shape[:-1], *s.shape) for s in layout(trial)}
+
+
+def save(path: Path, trial: Trial, flat: NDArray) -> None:
+    """Write one network, (P,), as safetensors; the same weights give the same bytes."""
+    from safetensors.numpy import save as to_bytes
+
+    tensors = {name: np.ascontiguousarray(value) for name, value in unpack(trial, flat).items()}
+    # One metadata key: safetensors does not promise the order of several.
+    write_atomically(path, to_bytes(tensors, metadata={"deltarule": trial.model_dump_json()}))
+
+
+def load(path: Path) -> tuple[Trial, NDArray]:
+    """Read what `save` wrote: the trial and its (P,) weights. ValueError if the file is not one of ours."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            trial = Trial.model_validate_json((file.metadata() or {})["deltarule"])
+            flat = np.concatenate([file.get_tensor(f"layers.{s.layer}.{s.name}").ravel() for s in layout(trial)])
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} does not hold weights that deltarule wrote ({error}); train it again") from error
+    return trial, flat
+
+
+def digest(flat: NDArray) -> str:
+    """SHA-256 of weights, for telling whether two runs are the same to the bit."""
+    return hashlib.sha256(np.ascontiguousarray(flat).tobytes()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """To a temporary name, synced, then renamed: a reader sees the whole file or none."""
+    import os
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
+NDArray = np.ndarray[Any, np.dtype[Any]]
 Task = Literal["regression", "binary", "multiclass"]
 Precision = Literal["float32", "float64"]
 ActivationName = Literal[
@@ -242,17 +244,18 @@ def check_penalties(name: str, value: float | tuple[float, ...], model: Model) -
         raise ValueError(f"{name} must be one number or {layers}, one a layer (hidden + 1), got {len(value)}")
 
 
-def learning_rate(trial: Trial, step: int, rows: int) -> float:
-    """η at optimizer step t = `step` (from 0) of a run over `rows` training rows. THEORY.md, "Optimizers, schedule"."""
+def learning_rates(trial: Trial, steps: NDArray, rows: int) -> NDArray:
+    """η at the optimizer steps t (from 0) of a run over `rows` training rows, float64. THEORY.md, "Schedule"."""
     schedule, peak = trial.train.schedule, trial.train.optimizer.learning_rate
-    if step < schedule.warmup:
-        return peak * (step + 1) / schedule.warmup
-    since, epoch_steps = step - schedule.warmup, math.ceil(rows / trial.train.batch_size)
+    since, epoch_steps = steps - schedule.warmup, math.ceil(rows / trial.train.batch_size)
     if isinstance(schedule, Step):
-        return peak * schedule.factor ** (since // (schedule.every * epoch_steps))
-    if isinstance(schedule, Cosine):
-        return peak * 0.5 * (1 + math.cos(math.pi * since / max(1, trial.train.epochs * epoch_steps - schedule.warmup)))
-    return peak
+        after = peak * schedule.factor ** (since // (schedule.every * epoch_steps))
+    elif isinstance(schedule, Cosine):
+        span = max(1, trial.train.epochs * epoch_steps - schedule.warmup)
+        after = peak * 0.5 * (1 + np.cos(np.pi * np.minimum(since, span) / span))
+    else:
+        after = np.full(steps.shape, peak)
+    return np.where(since < 0, peak * (steps + 1) / max(1, schedule.warmup), after)
 
 
 def _one_a_layer(value: float | tuple[float, ...], layers: int) -> tuple[float, ...]:

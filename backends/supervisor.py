@@ -1,25 +1,34 @@
 """What happens between chunks, once, for every backend: stopping, best weights, divergence, history, checkpoints.
 
 It is an iterator of chunks, so either side can drive: `for chunk in supervisor.chunks()`, or a framework's own loop.
+A checkpoint is the stack's state plus the supervisor's; there is no generator to save, so a run resumes to the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from backends.base import Backend, Data, Machine
-from backends.spec import Trial
+from backends import draws, tasks, weights
+from backends.base import Backend, Chunk, Data, Losses, Machine, Signals, Stack
+from backends.spec import Trial, learning_rates
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Reason = Literal["running", "completed", "early_stopping", "diverged", "pruned"]
 Record = dict[str, float]
 Metrics = Callable[[NDArray], Record]  # outputs on the validation rows, (n, O) before softmax -> {"accuracy": ...}
 Watch = Callable[[int, Record], bool]  # (trial's place in the list, the epoch's record) -> True to prune it
+
+CHUNK_STEPS = 256  # bounds the memory of row indices and noise; no result depends on it
+CHECKPOINT_SECONDS = 15.0
+log = logging.getLogger("deltarule")
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,280 @@ class Result:
         return self.history[self.best_epoch - 1] if self.best_epoch else {}
 
 
+@dataclass
+class Progress:
+    """Where one trial stands. All but the weights goes into a checkpoint as JSON."""
+
+    history: list[Record] = field(default_factory=list)
+    best_epoch: int | None = None
+    best_value: float | None = None
+    reason: Reason = "running"
+    message: str = ""
+    steps: int = 0
+
+    def end(self, reason: Reason, message: str) -> None:
+        """Nothing more is counted for this trial."""
+        self.reason, self.message = reason, message
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run between two steps: plain numbers and named arrays."""
+
+    numbers: dict[str, Any]
+    arrays: dict[str, NDArray]
+
+    def save(self, path: Path) -> None:
+        """As safetensors, to a temporary name, then renamed."""
+        from safetensors.numpy import save
+
+        arrays = {name: np.ascontiguousarray(value) for name, value in self.arrays.items()}
+        weights.write_atomically(path, save(arrays, metadata={"deltarule": json.dumps(self.numbers)}))
+
+    @staticmethod
+    def load(path: Path) -> Checkpoint:
+        """Raises ValueError if the file is not a checkpoint of ours."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                numbers = json.loads((file.metadata() or {})["deltarule"])
+                return Checkpoint(numbers, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{path} is not a checkpoint of deltarule ({error}); delete it") from error
+
+
+class Supervisor:
+    """Deals the chunks of one stack, and decides for each of its trials.
+
+    `metrics` gives further numbers of an epoch from the validation outputs; the spec may monitor one of them, the larger
+    the better if it is in `higher_is_better`. `watch` sees each trial's record at each epoch and may prune it.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        trials: Sequence[Trial],
+        data: Data,
+        *,
+        machine: Machine | None = None,
+        metrics: Metrics | None = None,
+        higher_is_better: Collection[str] = (),
+        watch: Watch | None = None,
+        resume: Checkpoint | None = None,
+    ) -> None:
+        self.trials, self.data, self.metrics, self.watch = tuple(trials), data, metrics, watch
+        self.higher_is_better = frozenset(higher_is_better)
+        self.backend, self.machine = backend, machine or Machine()
+        self.rows, self.batch = len(data.X), trials[0].train.batch_size
+        self.epoch_steps = -(-self.rows // self.batch)
+        self.targets_valid = tasks.targets(trials[0].task, data.y_valid, trials[0].outputs)
+        self.progress = [Progress() for _ in trials]
+        self.best: list[NDArray | None] = [None] * len(trials)
+        self.step = 0
+        # Sorted by activation, as a stack wants them: position in the stack -> place in `trials`.
+        self.members = sorted(range(len(trials)), key=lambda t: (trials[t].model.activation, t))
+        if resume is not None:
+            self._take_up(resume)
+        self.stack: Stack = backend.stack([trials[m] for m in self.members], data, self.machine)
+        self._new_epoch()
+        if resume is not None:
+            self._load_arrays(resume)
+
+    # -- driving ------------------------------------------------------------------------------------------------------
+
+    def run(self, *, until_step: int | None = None, until_epoch: int | None = None) -> None:
+        """Train until every trial ended, or up to a step or the end of an epoch (both counted from the start)."""
+        limit = until_step if until_epoch is None else until_epoch * self.epoch_steps
+        while self.live() and (limit is None or self.step < limit):
+            self.stack.drive(self.chunks(limit), self.report)
+            self._repack()
+
+    def chunks(self, limit: int | None = None) -> Iterator[Chunk]:
+        """Chunk after chunk, each asked for after the one before was reported; ends where the stack is to be rebuilt."""
+        while self.live() and not self._half_empty() and (limit is None or self.step < limit):
+            yield self._next_chunk(limit)
+
+    def live(self) -> list[int]:
+        """Positions in the stack of the trials that still run."""
+        return [p for p, m in enumerate(self.members) if self.progress[m].reason == "running"]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next step belongs to, from 0."""
+        return self.step // self.epoch_steps
+
+    def _next_chunk(self, limit: int | None) -> Chunk:
+        """Whole batches of one size; an epoch's short last batch is a chunk of its own."""
+        at, whole = self.step % self.epoch_steps, self.rows // self.batch
+        count = min(whole - at, CHUNK_STEPS, (limit or self.step + CHUNK_STEPS) - self.step) if at < whole else 1
+        size = self.batch if at < whole else self.rows - whole * self.batch
+        start = at * self.batch
+        rows = self._orders()[:, start : start + count * size].reshape(-1, count, size)
+        steps = np.arange(self.step, self.step + count)
+        noise = draws.noise_keys(self.stack.seeds, steps.tolist(), len(self.trials[0].dropout))
+        return Chunk(self.epoch, self.step, rows, noise, self._rates(steps))
+
+    def _orders(self) -> NDArray:
+        """The order of rows in this epoch for each distinct seed, (U, n); kept for the epoch."""
+        if self._order_of != (self.epoch, self.stack.seeds):
+            self._order = np.stack([draws.row_order(seed, self.epoch, self.rows) for seed in self.stack.seeds])
+            self._order_of = (self.epoch, self.stack.seeds)
+        return self._order
+
+    def _rates(self, steps: NDArray) -> NDArray:
+        """η of each trial at each step, (K, S); 0 for those that ended."""
+        live = [self.progress[m].reason == "running" for m in self.members]
+        return np.stack([
+            learning_rates(self.trials[m], steps, self.rows) if on else np.zeros(len(steps))
+            for m, on in zip(self.members, live, strict=True)
+        ])
+
+    # -- what a chunk brought -----------------------------------------------------------------------------------------
+
+    def report(self, chunk: Chunk, losses: Losses) -> None:
+        """Take in the losses of a chunk; at the end of an epoch, judge it."""
+        at, count = chunk.step % self.epoch_steps, losses.loss.shape[1]
+        self.losses[:, at : at + count], self.penalties[:, at : at + count] = losses
+        sound = np.isfinite(losses.loss) & np.isfinite(losses.penalty)
+        for position in self.live():
+            self._count_steps(position, chunk.step, sound[position])
+        self.step += count
+        if self.step % self.epoch_steps == 0:
+            if self.live():
+                self._end_epoch()
+            self._new_epoch()
+
+    def _count_steps(self, position: int, step: int, sound: NDArray) -> None:
+        """A NaN or infinite objective ends the trial at its step, with the reason."""
+        progress = self.progress[self.members[position]]
+        progress.steps += len(sound)
+        if not sound.all():
+            first = int(np.argmin(sound))
+            progress.steps = step + first + 1
+            at = (step + first) % self.epoch_steps
+            value = self.losses[position, at] + self.penalties[position, at]
+            progress.end("diverged", f"diverged at step {step + first + 1}: the objective E + λΩ became {value}")
+
+    def _end_epoch(self) -> None:
+        """Validate, probe, record, and decide for each trial that still runs."""
+        outputs, signals = self.stack.predict(), self.stack.probe()
+        losses = tasks.mean_loss(self.trials[0].task, outputs, self.targets_valid)
+        sizes = np.full(self.epoch_steps, self.batch, dtype=np.float64)
+        sizes[-1] = self.rows - self.batch * (self.epoch_steps - 1)
+        flat: NDArray | None = None
+        for position in self.live():
+            number = self.members[position]
+            record = self._record(position, sizes / self.rows, float(losses[position]), outputs[position], signals)
+            if self._judge(number, record):
+                flat = self.stack.weights() if flat is None else flat
+                self.best[number] = flat[position].copy()
+
+    def _record(self, position: int, share: NDArray, loss: float, outputs: NDArray, signals: Signals) -> Record:
+        """The numbers of one epoch of one trial. Training losses are row-weighted means, as trained."""
+        trial = self.trials[self.members[position]]
+        error, penalty = (float((kept[position] * share).sum()) for kept in (self.losses, self.penalties))
+        last = np.array([self.step - 1])
+        record: Record = {
+            "epoch": self.step // self.epoch_steps,
+            "train_loss": error,
+            "train_penalty": penalty,
+            "train_objective": error + penalty,
+            "learning_rate": float(learning_rates(trial, last, self.rows)[0]),
+            "val_loss": loss,
+        }
+        if self.metrics is not None and np.isfinite(loss):
+            record.update({f"val_{name}": value for name, value in self.metrics(outputs).items()})
+        for name, values in zip(("delta_rms", "saturated", "dead"), signals, strict=True):
+            record.update({f"{name}_{i + 1}": float(value) for i, value in enumerate(values[position])})
+        return record
+
+    def _judge(self, number: int, record: Record) -> bool:
+        """Enter the epoch's record; end the trial if it is time. True if this is its best epoch so far."""
+        trial, progress = self.trials[number], self.progress[number]
+        if not np.isfinite(record["val_loss"]):
+            progress.end("diverged", f"diverged in epoch {record['epoch']:.0f}: validation loss became {record['val_loss']}")
+            return False
+        progress.history.append(record)
+        better = self._better(trial, progress, record)
+        if better:
+            progress.best_epoch, progress.best_value = int(record["epoch"]), self._monitored(trial, record)
+        waited = len(progress.history) - (progress.best_epoch or 0)
+        patience = trial.train.early_stopping.patience
+        if len(progress.history) >= trial.train.epochs:
+            progress.end("completed", f"completed {trial.train.epochs} epochs")
+        elif patience is not None and waited >= patience:
+            progress.end("early_stopping", f"stopped after epoch {len(progress.history)}: none better for {waited}")
+        if self.watch is not None and self.watch(number, record) and progress.reason == "running":
+            progress.end("pruned", f"pruned after epoch {len(progress.history)}")
+        return better
+
+    def _better(self, trial: Trial, progress: Progress, record: Record) -> bool:
+        """Strictly better than every epoch before; ties keep the earlier one."""
+        value, best = self._monitored(trial, record), progress.best_value
+        if value is None or not np.isfinite(value):
+            return False
+        if best is None:
+            return True
+        return value > best if trial.train.early_stopping.monitor in self.higher_is_better else value < best
+
+    def _monitored(self, trial: Trial, record: Record) -> float | None:
+        name = trial.train.early_stopping.monitor
+        if f"val_{name}" not in record:
+            known = ", ".join(sorted(key[4:] for key in record if key.startswith("val_")))
+            raise ValueError(f"train.early_stopping.monitor must name a validation metric, got {name!r}; known are: {known}")
+        return record[f"val_{name}"]
+
+    def _new_epoch(self) -> None:
+        self.losses = np.zeros((len(self.members), self.epoch_steps))
+        self.penalties = np.zeros_like(self.losses)
+        self._order_of: tuple[int, list[int]] | None = None
+
+    # -- rebuilding, checkpoints, results -----------------------------------------------------------------------------
+
+    def _half_empty(self) -> bool:
+        """At an epoch's end, half of the places or more hold trials that ended."""
+        return self.step % self.epoch_steps == 0 and 2 * len(self.live()) <= len(self.members)
+
+    def _repack(self) -> None:
+        live = self.live()
+        if live and self._half_empty():
+            self.stack.keep(live)
+            self.members = [self.members[p] for p in live]
+            self._new_epoch()
+
+    def checkpoint(self) -> Checkpoint:
+        """The run as it stands between two chunks."""
+        arrays = {f"stack.{name}": value for name, value in self.stack.state().items()}
+        arrays |= {"losses": self.losses.copy(), "penalties": self.penalties.copy()}
+        arrays |= {f"best.{number}": flat for number, flat in enumerate(self.best) if flat is not None}
+        numbers = {
+            "trials": [trial.model_dump(mode="json") for trial in self.trials],
+            "step": self.step,
+            "members": self.members,
+            "progress": [asdict(progress) for progress in self.progress],
+        }
+        return Checkpoint(numbers, arrays)
+
+    def _take_up(self, saved: Checkpoint) -> None:
+        if saved.numbers["trials"] != json.loads(json.dumps([t.model_dump(mode="json") for t in self.trials])):
+            raise ValueError("the checkpoint belongs to other trials; delete it, or give the trials it was made with")
+        self.step, self.members = saved.numbers["step"], list(saved.numbers["members"])
+        self.progress = [Progress(**progress) for progress in saved.numbers["progress"]]
+        self.best = [saved.arrays.get(f"best.{number}") for number in range(len(self.trials))]
+
+    def _load_arrays(self, saved: Checkpoint) -> None:
+        self.stack.load({name[6:]: value for name, value in saved.arrays.items() if name.startswith("stack.")})
+        self.losses, self.penalties = saved.arrays["losses"].copy(), saved.arrays["penalties"].copy()
+
+    def results(self) -> list[Result]:
+        """How each trial went, in the order in which they were given."""
+        return [
+            Result(flat, p.best_epoch, p.history, p.reason, p.message, p.steps)
+            for flat, p in zip(self.best, self.progress, strict=True)
+        ]
+
+
 def fit(
     backend: Backend,
     trials: Sequence[Trial],
@@ -46,8 +329,49 @@ def fit(
     *,
     machine: Machine | None = None,
     metrics: Metrics | None = None,
+    higher_is_better: Collection[str] = (),
     watch: Watch | None = None,
     checkpoint: Path | None = None,
 ) -> list[Result]:
-    """Train trials of one structure as one stack, and say how each went, in the order given."""
-    raise NotImplementedError
+    """Train trials of one structure as one stack, and say how each went, in the order given.
+
+    With `checkpoint`, the run is saved there every few seconds, taken up from there if it was killed, and the file
+    removed at the end. Raises ValueError for trials that do not stack and for what the backend cannot do here.
+    """
+    supervisor = Supervisor(
+        backend, trials, data, machine=machine, metrics=metrics, higher_is_better=higher_is_better, watch=watch,
+        resume=_saved(checkpoint, trials),
+    )  # fmt: skip
+    if checkpoint is not None:
+        supervisor.report = _saving(supervisor, checkpoint)  # type: ignore[method-assign]
+    supervisor.run()
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return supervisor.results()
+
+
+def _saved(path: Path | None, trials: Sequence[Trial]) -> Checkpoint | None:
+    """A checkpoint of these trials, if there is one; one that cannot be read is left out, since a fresh start is exact too."""
+    if path is None or not path.exists():
+        return None
+    try:
+        saved = Checkpoint.load(path)
+    except ValueError as error:
+        log.warning("%s; starting afresh", error)
+        return None
+    wanted = json.loads(json.dumps([trial.model_dump(mode="json") for trial in trials]))
+    return saved if saved.numbers["trials"] == wanted else None
+
+
+def _saving(supervisor: Supervisor, path: Path) -> Callable[[Chunk, Losses], None]:
+    """`supervisor.report`, followed by a checkpoint every few seconds."""
+    report, last = supervisor.report, time.monotonic()
+
+    def report_and_save(chunk: Chunk, losses: Losses) -> None:
+        nonlocal last
+        report(chunk, losses)
+        if time.monotonic() - last > CHECKPOINT_SECONDS:
+            supervisor.checkpoint().save(path)
+            last = time.monotonic()
+
+    return report_and_save

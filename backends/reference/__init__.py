@@ -1,0 +1,35 @@
+"""The delta rule in NumPy, line by line, one network at a time: the oracle for every other backend, stacked or not."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+
+import numpy as np
+
+from backends.base import Backend, Data, Machine
+from backends.reference.stack import ReferenceStack
+from backends.spec import Trial
+
+__all__ = ["Reference"]
+
+
+class Reference(Backend):
+    """NumPy on one processor. Slow on purpose: it loops over trials, so that a student recognises the lines."""
+
+    name = "reference"
+
+    def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> ReferenceStack:
+        """Raises ValueError for more than one device."""
+        machine = machine or Machine()
+        if machine.devices not in ("auto", 1):
+            raise ValueError(f"train.devices must be 1 or auto for the reference backend, got {machine.devices}")
+        return ReferenceStack(trials, data, machine)
+
+    def versions(self) -> dict[str, str]:
+        """NumPy's and Python's."""
+        return {"numpy": np.__version__, "python": platform.python_version()}
+
+    def devices(self) -> list[str]:
+        """The processor."""
+        return ["cpu"]

@@ -1,0 +1,127 @@
+"""A stack that simply loops over its trials, which makes it an independent oracle for stacking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from backends import numerics, tasks, weights
+from backends.activations import ACTIVATIONS
+from backends.base import OPTIMIZER_SLOTS, Chunk, Data, Gradients, Losses, Machine, Signals, Stack, State
+from backends.reference import delta
+from backends.reference.optimizers import STEPS
+from backends.spec import Trial
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+PROBE_ROWS = 1024
+
+
+class ReferenceStack(Stack):
+    """K networks, each trained alone."""
+
+    def __init__(self, trials: Sequence[Trial], data: Data | None, machine: Machine) -> None:
+        super().__init__(trials, data, machine)
+        self.flat = weights.initial(trials)
+        names = OPTIMIZER_SLOTS[trials[0].train.optimizer.name]
+        self.optimizer = {name: np.zeros_like(self.flat) for name in names}
+        if data is not None:
+            self.X, self.X_valid = data.X.astype(self.dtype), data.X_valid.astype(self.dtype)
+            self.d = self.target_arrays()[0].astype(self.dtype)
+
+    def run(self, chunk: Chunk) -> Losses:
+        """Trial by trial, step by step."""
+        losses = Losses(np.zeros(chunk.rates.shape), np.zeros(chunk.rates.shape))
+        with np.errstate(all="ignore"):  # a trial may diverge; the supervisor sees it in the losses
+            for k in range(len(self.trials)):
+                for s in range(chunk.rates.shape[1]):
+                    losses.loss[k, s], losses.penalty[k, s] = self._step(k, s, chunk)
+        return losses
+
+    def _step(self, k: int, s: int, chunk: Chunk) -> tuple[float, float]:
+        """One optimizer step of one trial; E and λΩ before it."""
+        trial, u = self.trials[k], self.seed_index[k]
+        rows = chunk.rows[u, s]
+        loss, penalty, g, _, _ = self._gradient(k, self.flat[k], self.X[rows], self.d[rows], chunk.noise[u, s])
+        optimizer = trial.train.optimizer
+        slots = {name: slot[k] for name, slot in self.optimizer.items()}
+        eta = self.dtype.type(chunk.rates[k, s])
+        self.flat[k] = STEPS[optimizer.name](optimizer, self.flat[k], self._clipped(k, g), slots, eta, chunk.step + s + 1)
+        return loss, penalty
+
+    def _gradient(self, k: int, flat: NDArray, X: NDArray, d: NDArray, noise: NDArray | None) -> tuple[Any, ...]:
+        """E, λΩ, the gradient of E + λΩ (P,), δ of every layer, and the outputs."""
+        trial = self.trials[k]
+        layers = delta.parameters_of(trial, flat)
+        done = delta.forward(trial, layers, X, noise)
+        deltas, corrections = delta.local_gradients(trial, layers, done, d)
+        # Δw = η·(mean of δ·y) is gradient descent, so the gradient of E is its negative.
+        g = -delta.correction_vector(trial, corrections)
+        g = g + self.l1[k] * np.sign(flat) + 2 * self.l2[k] * flat
+        loss = tasks.row_losses(numerics, trial.task, done.fields[-1], d).mean()
+        penalty = (self.l1[k] * np.abs(flat) + self.l2[k] * flat * flat).sum()
+        return float(loss), float(penalty), g, deltas, done.fields[-1]
+
+    def _clipped(self, k: int, g: NDArray) -> NDArray:
+        """g · min(1, c/‖g‖)."""
+        if self.clip is None:
+            return g
+        norm = np.sqrt((g * g).sum())
+        return g * np.minimum(self.dtype.type(1), self.clip[k] / norm) if norm > 0 else g
+
+    def predict(self, X: NDArray | None = None) -> NDArray:
+        """(K, n, O)."""
+        rows = self.X_valid if X is None else X.astype(self.dtype)
+        with np.errstate(all="ignore"):
+            return np.stack([self._outputs(k, rows) for k in range(len(self.trials))])
+
+    def _outputs(self, k: int, X: NDArray) -> NDArray:
+        layers = delta.parameters_of(self.trials[k], self.flat[k])
+        return delta.forward(self.trials[k], layers, X).fields[-1]
+
+    def probe(self) -> Signals:
+        """On the first min(n, 1024) training rows."""
+        with np.errstate(all="ignore"):
+            seen = [self._signals(k) for k in range(len(self.trials))]
+        delta_rms, saturated, dead = (np.array(column) for column in zip(*seen, strict=True))
+        return Signals(delta_rms, saturated, dead)
+
+    def _signals(self, k: int) -> tuple[list[Any], list[Any], list[Any]]:
+        trial, layers = self.trials[k], delta.parameters_of(self.trials[k], self.flat[k])
+        done = delta.forward(trial, layers, self.X[:PROBE_ROWS])
+        deltas, _ = delta.local_gradients(trial, layers, done, self.d[:PROBE_ROWS])
+        activation, a = ACTIVATIONS[trial.model.activation], self.slopes[k]
+        slopes = [np.abs(activation.slope(numerics, v, a)) for v in done.fields[:-1]]
+        return (
+            [np.sqrt(np.mean(np.square(d, dtype=np.float64))) for d in deltas],
+            [(s < 0.05 * activation.steepest).mean() for s in slopes],
+            [(s == 0).all(axis=0).mean() for s in slopes],
+        )
+
+    def weights(self) -> NDArray:
+        """(K, P)."""
+        return self.flat.copy()
+
+    def state(self) -> State:
+        """Weights and optimizer slots."""
+        return {"weights": self.flat.copy(), **{f"slot.{n}": s.copy() for n, s in self.optimizer.items()}}
+
+    def load(self, state: State) -> None:
+        """Take up a state."""
+        self.flat = state["weights"].astype(self.dtype)
+        self.optimizer = {n: state[f"slot.{n}"].astype(self.dtype) for n in self.optimizer if f"slot.{n}" in state}
+
+    def _rebuild(self) -> None:
+        """Nothing is derived from the trials beside the arrays that `load` replaces."""
+
+    def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
+        """The delta rule on B rows, for each trial with its own weights and noise."""
+        d = tasks.targets(self.trials[0].task, y, self.trials[0].outputs).astype(self.dtype)
+        rows = X.astype(self.dtype)
+        keys = [None if noise is None else noise[u] for u in self.seed_index]
+        with np.errstate(all="ignore"):
+            seen = [self._gradient(k, flat[k].astype(self.dtype), rows, d, keys[k]) for k in range(len(self.trials))]
+        loss, penalty, gradient, deltas, logits = (list(column) for column in zip(*seen, strict=True))
+        stacked = tuple(np.stack(layer) for layer in zip(*deltas, strict=True))
+        return Gradients(np.stack(logits), np.array(loss), np.array(penalty), np.stack(gradient), stacked)

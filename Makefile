@@ -1,0 +1,50 @@
+# Everything a fresh machine needs, which has Python 3.11 to 3.13, git and make:
+#   make repro    install into .venv, then run the pipeline of params.yaml
+#   make test     install into .venv, then run the tests
+# PYTHON=... chooses the interpreter. TORCH_INDEX=... adds a package index, for a torch without CUDA (see README.md).
+
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c '$(SUITABLE)' 2>/dev/null && { echo $$p; exit; }; done; echo python3)
+endif
+
+BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint constraints.txt
+
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: repro test lint bench ui
+.DELETE_ON_ERROR:
+
+repro: .venv/installed
+	$(BIN)/dvc repro
+
+# Two test processes, one thread each: small nets lose tenfold to threads that wait for each other.
+test: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/steps.py
+
+ui: .venv/installed
+	$(BIN)/deltarule ui
+
+.venv/bin/python:
+	@$(PYTHON) -c '$(SUITABLE)' || { echo "deltarule needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is not one of them;" \
+		"install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) --editable '.[all]'
+	@touch $@
+
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ .venv/installed

@@ -23,7 +23,7 @@ import pytest
 
 from backends import draws, get, weights
 from backends.base import Backend, Data, Stack
-from backends.spec import SGD, Adam, AdamW, EarlyStopping, Model, Regularization, RMSprop, Task, Train, Trial
+from backends.spec import SGD, Adam, AdamW, EarlyStopping, Model, Regularization, RMSprop, Spec, Task, Train, Trial
 from backends.supervisor import Checkpoint, Result, Supervisor, fit
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -57,11 +57,11 @@ def make_trial(task: Task, **changes: Any) -> Trial:
     blocks: dict[str, dict[str, Any]] = {"model": {"hidden": (9, 5)}, "regularization": {}, "train": {"batch_size": BATCH}}
     blocks["train"] |= {"precision": "float64", "epochs": 50, "optimizer": OPTIMIZERS["adam"]}
     trial: dict[str, Any] = {"seed": 3, "task": task, "inputs": INPUTS, "outputs": OUTPUTS[task]}
-    kinds = {"model": Model, "regularization": Regularization, "train": Train}
+    kinds: dict[str, type[Spec]] = {"model": Model, "regularization": Regularization, "train": Train}
     for name, value in changes.items():
         home = next((block for block, kind in kinds.items() if name in kind.model_fields), None)
         (blocks[home] if home else trial)[name] = value
-    return Trial(**trial, **{block: kinds[block](**values) for block, values in blocks.items()})
+    return Trial.model_validate(trial | {block: kinds[block](**values) for block, values in blocks.items()})
 
 
 def all_cases(task: Task, **changes: Any) -> list[Trial]:
@@ -195,15 +195,15 @@ class Conformance:
 
     @pytest.mark.parametrize("task", TASKS)
     @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-    def test_free_running_in_float32_its_outputs_follow_the_reference(
-        self, subject: Backend, task: Task, optimizer: str
-    ) -> None:
+    def test_free_running_in_float32_its_outputs_follow_the_reference(self, subject: Backend, task: Task, optimizer: str) -> None:
         trials, data = all_cases(task, optimizer=OPTIMIZERS[optimizer], precision="float32"), make_data(task)
         reference, nudged, mine = self._run(["reference", "nudged", self.backend], trials, data, 99)
         outputs, drifted = reference.stack.predict(), nudged.stack.predict()
         scale = np.abs(outputs).max(axis=(1, 2))
         drift = np.abs(drifted - outputs).max(axis=(1, 2))
-        assert_close(mine.stack.trials, mine.stack.predict(), outputs, np.maximum(1e-5 * scale, 10 * drift), "outputs after 99 steps")
+        assert_close(
+            mine.stack.trials, mine.stack.predict(), outputs, np.maximum(1e-5 * scale, 10 * drift), "outputs after 99 steps"
+        )
         gap = np.abs(objective(nudged, 4) - objective(reference, 4)).max(axis=1)
         assert_close(mine.stack.trials, objective(mine, 4), objective(reference, 4), np.maximum(1e-5, 10 * gap), "objective")
 
@@ -245,10 +245,10 @@ class Conformance:
     @pytest.mark.parametrize("precision", ["float32", "float64"])
     def test_a_stack_of_trials_equals_the_trials_alone(self, subject: Backend, task: Task, precision: str) -> None:
         changes = {"precision": precision, "epochs": 6}
-        early = EarlyStopping(patience=1)
+        early, hasty = EarlyStopping(patience=1), Adam(name="adam", learning_rate=0.1)
         trials = [
             make_trial(task, activation="tanh", dropout=0.3, seed=1, **changes),
-            make_trial(task, activation="relu", l1=1e-3, optimizer=Adam(name="adam", learning_rate=0.1), early_stopping=early, **changes),
+            make_trial(task, activation="relu", l1=1e-3, optimizer=hasty, early_stopping=early, **changes),
             make_trial(task, activation="relu", l2=1e-2, dropout=0.5, seed=2, **changes),
         ]  # fmt: skip
         self._stack_equals_solo(subject, trials, make_data(task), precision)
@@ -314,8 +314,8 @@ class Conformance:
             "from backends import get, weights\n"
             "from backends.conformance import make_data, make_trial\n"
             "from backends.supervisor import fit\n"
-            f"result = fit(get({self.backend!r}), [make_trial('multiclass', dropout=0.3, l1=1e-4, epochs=3, precision='float32')],"
-            " make_data('multiclass'))[0]\n"
+            "trial = make_trial('multiclass', dropout=0.3, l1=1e-4, epochs=3, precision='float32')\n"
+            f"result = fit(get({self.backend!r}), [trial], make_data('multiclass'))[0]\n"
             "print(json.dumps([weights.digest(result.weights), result.history]))\n"
         )
         first, second = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,9 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Task = Literal["regression", "binary", "multiclass"]
 Precision = Literal["float32", "float64"]
-ActivationName = Literal[
-    "sigmoid", "tanh", "relu", "leaky_relu", "identity", "elu", "selu", "gelu", "silu", "softplus"
-]
+ActivationName = Literal["sigmoid", "tanh", "relu", "leaky_relu", "identity", "elu", "selu", "gelu", "silu", "softplus"]
 InitializerName = Literal["auto", "glorot_uniform", "he_uniform", "he_uniform_leaky", "lecun_uniform"]
 
 Units = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -206,7 +205,7 @@ class Trial(Spec):
     def layers(self) -> tuple[Layer, ...]:
         """Hidden layers and the output layer."""
         sizes = (self.inputs, *self.model.hidden, self.outputs)
-        return tuple(Dense(inputs=i, outputs=o) for i, o in zip(sizes, sizes[1:], strict=False))
+        return tuple(Dense(inputs=i, outputs=o) for i, o in pairwise(sizes))
 
     @cached_property
     def l1(self) -> tuple[float, ...]:

@@ -123,6 +123,8 @@ class Supervisor:
         self.members = sorted(range(len(trials)), key=lambda t: (trials[t].model.activation, t))
         if resume is not None:
             self._take_up(resume)
+        self._order: NDArray = np.empty((0, 0), dtype=np.int64)
+        self._order_of: tuple[int, list[int]] | None = None
         self.stack: Stack = backend.stack([trials[m] for m in self.members], data, self.machine)
         self._new_epoch()
         if resume is not None:
@@ -172,10 +174,12 @@ class Supervisor:
     def _rates(self, steps: NDArray) -> NDArray:
         """η of each trial at each step, (K, S); 0 for those that ended."""
         live = [self.progress[m].reason == "running" for m in self.members]
-        return np.stack([
-            learning_rates(self.trials[m], steps, self.rows) if on else np.zeros(len(steps))
-            for m, on in zip(self.members, live, strict=True)
-        ])
+        return np.stack(
+            [
+                learning_rates(self.trials[m], steps, self.rows) if on else np.zeros(len(steps))
+                for m, on in zip(self.members, live, strict=True)
+            ]
+        )
 
     # -- what a chunk brought -----------------------------------------------------------------------------------------
 
@@ -275,7 +279,7 @@ class Supervisor:
     def _new_epoch(self) -> None:
         self.losses = np.zeros((len(self.members), self.epoch_steps))
         self.penalties = np.zeros_like(self.losses)
-        self._order_of: tuple[int, list[int]] | None = None
+        self._order_of = None
 
     # -- rebuilding, checkpoints, results -----------------------------------------------------------------------------
 
@@ -343,7 +347,7 @@ def fit(
         resume=_saved(checkpoint, trials),
     )  # fmt: skip
     if checkpoint is not None:
-        supervisor.report = _saving(supervisor, checkpoint)  # type: ignore[method-assign]
+        supervisor.report = _saving(supervisor, checkpoint)  # type: ignore[method-assign, assignment]
     supervisor.run()
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ def row_losses(xp: Any, task: Task, logits: Array, d: Array) -> Array:
 def mean_loss(task: Task, logits: NDArray, d: NDArray) -> NDArray:
     """E in float64, from outputs: (..., n, outputs) and (n, outputs) -> (...)."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return row_losses(numerics, task, logits.astype(np.float64), d).mean(-1)  # type: ignore[no-any-return]
+        return row_losses(numerics, task, logits.astype(np.float64), d).mean(-1)
 
 
 def predictions(task: Task, logits: NDArray) -> NDArray:
@@ -48,5 +48,5 @@ def predictions(task: Task, logits: NDArray) -> NDArray:
     if task == "regression":
         return z
     if task == "binary":
-        return sigmoid(numerics, z)[..., 0]  # type: ignore[no-any-return]
-    return np.exp(z - numerics.logsumexp(z, -1)[..., None])  # type: ignore[no-any-return]
+        return sigmoid(numerics, z)[..., 0]
+    return np.exp(z - numerics.logsumexp(z, -1)[..., None])

@@ -91,7 +91,7 @@ def output_delta(trial: Trial, v: NDArray, d: NDArray) -> NDArray:
 def local_gradients(trial: Trial, layers: list[Parameters], done: Pass, d: NDArray) -> tuple[list[NDArray], list[Parameters]]:
     """δ of every layer, (B, units), and the mean of δ·y of every parameter, from the output back to the inputs."""
     activation, a = ACTIVATIONS[trial.model.activation], d.dtype.type(trial.model.slope)
-    deltas, corrections = [output_delta(trial, done.fields[-1], d)], []
+    deltas, corrections = [output_delta(trial, done.fields[-1], d)], list[Parameters]()
     for number in reversed(range(len(layers))):
         kind: Layer = trial.layers[number]
         error, correction = KINDS[kind.kind].backward(deltas[0], done.inputs[number], layers[number])

@@ -1,0 +1,66 @@
+"""How figures look: colours that everyone can tell apart, labels on everything, no global state of matplotlib.
+
+The only module that imports matplotlib, and only inside functions.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe & Ito (2008), without the yellow, which is too pale for a line on white.
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000",
+)  # fmt: skip
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+DASHES = ("-", "--", "-.", ":")  # so that lines differ in grey too
+DPI = 110
+
+
+def figure(title: str, columns: int, width: float = 5.0, height: float = 3.9, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with rows and columns of panels, each `width` by `height` inches; the panels row by row."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=DPI)
+    drawing.suptitle(title, fontsize=11)
+    panels = list(drawing.subplots(rows, columns, squeeze=False).flat)
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(True, color="#dddddd", linewidth=0.6)
+        panel.set_axisbelow(True)
+    return drawing, panels
+
+
+def label(panel: Axes, title: str, x: str, y: str) -> None:
+    """Say what a panel shows and in which units."""
+    panel.set_title(title, fontsize=10)
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)
+
+
+def epochs(panel: Axes) -> None:
+    """Whole numbers on the axis of epochs, also when there is one epoch."""
+    from matplotlib.ticker import MaxNLocator
+
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def series_colours(count: int) -> Sequence[str | tuple[float, ...]]:
+    """`count` colours: Okabe-Ito while they last, then cividis, which the colour-blind see too."""
+    if count <= len(COLOURS):
+        return COLOURS[:count]
+    from matplotlib import colormaps
+
+    return [colormaps["cividis"](i / (count - 1)) for i in range(count)]
+
+
+def png(drawing: Figure) -> bytes:
+    """The drawing as bytes, without time or version in them: same numbers, same bytes."""
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

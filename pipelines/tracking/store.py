@@ -1,0 +1,162 @@
+"""Where the record is kept: a database in the project unless the spec or the environment names another store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from pipelines.tracking.redact import redact
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from pipelines.spec import Tracking
+
+# No retries: MLflow's client would send a create_run again whose answer was lost, and make two runs. `sync` repeats.
+_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "8"}
+_LOCK_SECONDS = 60  # others hold the lock for a second or two each; a first one that makes the database, for five
+_BUSY_SECONDS = 5
+
+
+class TrackingError(RuntimeError):
+    """The store could not be used. The outs of the pipeline are as they were; a later sync sends what is missing."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow store: its absolute URI, the experiment in it, and the project that it belongs to."""
+
+    uri: str
+    experiment: str
+    project: Path
+
+    @property
+    def database(self) -> Path | None:
+        """The file of a sqlite store; None for any other."""
+        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+
+    @property
+    def artifacts(self) -> str | None:
+        """Where a sqlite store's artifacts stand, as an absolute URI; a server decides for itself."""
+        return (self.database.parent / "artifacts").as_uri() if self.database else None
+
+    def __str__(self) -> str:
+        return redact(self.uri)
+
+    def lock(self) -> FileLock:
+        """Held while a store is made or a run is sent, so that two at once make one database and one run."""
+        path = self.database.with_name(self.database.name + ".lock") if self.database else self._project_lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path, timeout=_LOCK_SECONDS)
+
+    def _project_lock(self) -> Path:
+        return self.project / ".deltarule" / "sync.lock"
+
+
+def project_root(root: Path) -> Path:
+    """The project that a folder of runs belongs to: DVC's repository (the parent, in its temporary copies), or itself."""
+    if os.environ.get("DVC_ROOT"):
+        return Path(os.environ["DVC_ROOT"]).resolve()
+    root = Path(root).resolve()
+    return next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), root)
+
+
+def locate(tracking: Tracking, project: Path) -> Store:
+    """The store of a project. MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME, where set, stand above the spec."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
+    return Store(absolute(uri or ".mlflow/mlflow.db", project), name, project)
+
+
+def absolute(uri: str, project: Path) -> str:
+    """A path becomes a sqlite URI (a folder holds mlflow.db), relative to the project; servers' URLs stay as they are."""
+    scheme, colon, rest = uri.partition("://")
+    if not colon:
+        path = Path(uri).expanduser()
+        path = path if path.suffix in {".db", ".sqlite", ".sqlite3"} else path / "mlflow.db"
+    elif scheme == "sqlite":
+        path = Path(rest.removeprefix("/"))
+    elif scheme == "file":
+        raise TrackingError(
+            f"tracking.uri must be a database or a server, got {redact(uri)}: MLflow 3 refuses stores of plain files; "
+            "leave it null, or set sqlite:///path/to/mlflow.db"
+        )
+    else:
+        return uri
+    return f"sqlite:///{(project / path).resolve()}"
+
+
+def connect(store: Store) -> tuple[MlflowClient, str]:
+    """A client and the id of the experiment, made if it is missing. Call it with the store's lock held."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    if store.database:
+        _check_unlocked(store.database)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
+    client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+    found = client.get_experiment_by_name(store.experiment)
+    if found is None:
+        return client, client.create_experiment(store.experiment, artifact_location=store.artifacts)
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"experiment {store.experiment!r} was deleted in {store}; restore it with `mlflow experiments restore "
+            f"-x {found.experiment_id}`, or set tracking.experiment to another name"
+        )
+    return client, found.experiment_id
+
+
+def _check_unlocked(database: Path) -> None:
+    """Ask here first, and briefly: MLflow waits 20 s for a locked database, and many times as long to open one."""
+    connection = sqlite3.connect(database, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+
+
+@contextmanager
+def answering(store: Store, doing: str) -> Iterator[None]:
+    """Turn every way in which a store fails into one TrackingError, soon; secrets stay out of it."""
+    from filelock import Timeout
+
+    try:
+        with _limits():
+            yield
+    except Timeout:
+        raise TrackingError(_failure(store, doing, f"another process holds its lock for {_LOCK_SECONDS} s")) from None
+    except (OSError, sqlite3.Error) as error:
+        raise TrackingError(_failure(store, doing, error)) from None
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}:
+            raise
+        # Not chained: the original message may hold the password of the URI.
+        raise TrackingError(_failure(store, doing, error)) from None
+
+
+def _failure(store: Store, doing: str, cause: Any) -> str:
+    reason = " ".join(redact(str(cause)).split())[:300]
+    return f"{doing}: the store {store} failed ({reason}); the outs are untouched, the next `deltarule sync` sends it"
+
+
+@contextmanager
+def _limits() -> Iterator[None]:
+    """Short limits for MLflow's requests, where the user set none."""
+    missing = {name: value for name, value in _LIMITS.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)

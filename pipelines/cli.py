@@ -1,0 +1,288 @@
+"""The command `deltarule`. A command parses, calls and prints; the work lives in stages, launch, tracking and probe.
+
+Nothing heavier than Typer is imported before a command runs, so that --help is instant and an error in the spec is told
+before any framework loads.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.console import Console
+    from pipelines.spec import Experiment
+
+app = typer.Typer(
+    help="One experiment spec, any framework, the same experiment.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: importing Rich would double the time of --help
+)
+
+Params = Annotated[Path, typer.Option("--params", metavar="FILE", help="The spec of the experiment.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Override one value of the spec; may be given several times."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, all else on standard error.")]
+PARAMS = Path("params.yaml")
+
+BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+# Module, class, exit code (unless the error carries its own): errors whose text is all that people need.
+OUR_ERRORS = (
+    ("pipelines.spec", "SpecError", BAD_INPUT),
+    ("backends", "BackendError", BAD_INPUT),
+    ("pipelines.data", "DataError", BAD_INPUT),
+    ("pipelines.stages", "StageError", FAILED),
+    ("pipelines.tracking", "TrackingError", FAILED),
+)
+
+
+class Terminated(BaseException):
+    """SIGTERM came. Not an Exception: nothing on the way out may take it for a failure of its own."""
+
+
+@app.callback()
+def common(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """One experiment spec, any framework, the same experiment."""
+
+
+@app.command()
+def split(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
+    """Split the rows into three parts.
+
+    Training, validation and test rows; preprocessing is fitted on the training rows alone.
+    """
+    _stage("split", params, changes, as_json)
+
+
+@app.command()
+def train(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
+    """Train on the training rows.
+
+    The validation rows choose the epoch whose weights are kept.
+    """
+    _stage("train", params, changes, as_json)
+
+
+@app.command()
+def validate(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
+    """Report on the validation rows.
+
+    Ends with an error, and so holds the pipeline, where a threshold of the spec is missed.
+    """
+    _stage("validate", params, changes, as_json)
+
+
+@app.command()
+def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
+    """Open the test rows, and report on them.
+
+    Only after validate: all choices are made by then.
+    """
+    _stage("test", params, changes, as_json)
+
+
+@app.command()
+def sync(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
+    """Put the pipeline's last run on record.
+
+    In MLflow, from the outputs; what is there already is not sent again.
+    """
+    from pipelines import stages, tracking
+
+    console, experiment = _begin(params, changes, as_json)
+    with console.reserved():
+        run_id = tracking.sync(stages.Places(Path()), experiment)
+    console.say(f"on record in MLflow as run {run_id}" if run_id else "tracking is off (tracking.enabled: false)")
+    console.result({"run_id": run_id})
+
+
+@app.command()
+def run(
+    params: Params = PARAMS,
+    changes: Changes = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run and of its folder.")] = None,
+    with_test: Annotated[bool, typer.Option("--test", help="Open the test rows too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Launch one experiment beside the pipeline.
+
+    The same stages in one process, in a new folder under runs/, as a new run in MLflow.
+    """
+    from pipelines.console import Epochs
+    from pipelines.launch import launch
+
+    console, experiment = _begin(params, changes, as_json)
+    with console.reserved(), Epochs(console, experiment.train.epochs) as progress:
+        begun = lambda folder: console.say(f"{folder}: {_headline(experiment)}")  # noqa: E731
+        done = launch(experiment, name=name, test=with_test, progress=progress, begun=begun)
+    for warning in done.warnings:
+        console.warn(warning)
+    _summary(console, done.reports, done.seconds)
+    metrics = {stage: report for stage, report in done.reports.items() if stage in ("validate", "test")}
+    console.result({"run_id": done.run_id, "folder": str(done.folder), "metrics": metrics, "seconds": done.seconds})
+
+
+@app.command()
+def ui(
+    params: Params = PARAMS,
+    changes: Changes = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open MLflow on the project's store.
+
+    On this machine only (127.0.0.1), until Ctrl-C.
+    """
+    from pipelines import tracking
+
+    tracking.ui(_experiment(params, changes), tracking.project_root(Path()), port)
+
+
+@app.command()
+def backends(as_json: Json = False) -> None:
+    """List the backends.
+
+    Installed or not, versions, devices, and what to install for the rest.
+    """
+    from pipelines.console import Console
+    from pipelines.probe import look_at_all
+
+    console, found = Console(as_json), look_at_all()
+    rows = [
+        (b.name, "yes" if b.installed else "no", ", ".join(b.devices), ", ".join(f"{k} {v}" for k, v in b.versions.items()))
+        for b in found
+    ]
+    console.table("backends", ("name", "installed", "devices", "versions"), rows)
+    for backend in found:
+        if not backend.installed:
+            console.say(f"{backend.name}: {backend.message}")
+    console.result({"backends": [backend.as_dict() for backend in found]})
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the spec."""
+    import json
+
+    from pipelines.spec import schema as of_the_spec
+
+    typer.echo(json.dumps(of_the_spec(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def spec(params: Params = PARAMS, changes: Changes = None) -> None:
+    """Print the resolved spec.
+
+    Every value, overrides and defaults included.
+    """
+    from pipelines.spec import dump
+
+    typer.echo(dump(_experiment(params, changes)), nl=False)
+
+
+def _begin(params: Path, changes: list[str] | None, as_json: bool) -> tuple[Console, Experiment]:
+    from pipelines.console import Console
+
+    return Console(as_json), _experiment(params, changes)
+
+
+def _experiment(params: Path, changes: list[str] | None) -> Experiment:
+    from pipelines.spec import load
+
+    return load(params, changes or [])
+
+
+def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) -> None:
+    """Carry out one stage in the workspace, as dvc.yaml does."""
+    from pipelines import stages
+    from pipelines.console import Epochs
+
+    console, experiment = _begin(params, changes, as_json)
+    began = time.perf_counter()
+    with console.reserved(), Epochs(console, experiment.train.epochs) as progress:
+        options = {"progress": progress} if name == "train" else {}
+        report = getattr(stages, name)(experiment, stages.Places(Path()), **options)
+    seconds = {name: round(time.perf_counter() - began, 3)}
+    _summary(console, {name: report}, seconds)
+    console.result({"stage": name, "report": report, "seconds": seconds})
+
+
+def _headline(experiment: Experiment) -> str:
+    hidden = "-".join(map(str, experiment.model.hidden)) or "no hidden layer"
+    return f"{experiment.data.source}, {hidden} {experiment.model.activation}, {experiment.train.backend}"
+
+
+def _summary(console: Console, reports: dict[str, dict[str, Any]], seconds: dict[str, float]) -> None:
+    from pipelines.console import number
+
+    rows = [(stage, name, number(value)) for stage, report in reports.items() for name, value in report.items()]
+    console.table("result", ("stage", "what", "value"), rows)
+    console.say("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items()))
+
+
+# -- errors and the end -----------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command and leave with its exit code: 0, 1 failed, 2 bad input, 130 Ctrl-C, 143 SIGTERM, or the stage's own."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app([a for a in arguments if a != "--debug"] or ["--help"], prog_name="deltarule", standalone_mode=False) or 0
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        if debug:
+            traceback.print_exc()
+        code, message = _judge(error)
+        print(message, file=sys.stderr)
+    else:
+        if code == INTERRUPTED:
+            print("interrupted", file=sys.stderr)
+    sys.exit(code)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
+
+
+def _judge(error: BaseException) -> tuple[int, str]:
+    """Exit code and the one message of an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, Terminated):
+        return TERMINATED, "terminated"
+    if isinstance(error, typer.TyperException):
+        return BAD_INPUT, f"{error.format_message()} (deltarule --help)"
+    return _of_ours(error) or _of_the_system(error) or (FAILED, f"failed, which should not happen: {_told(error)}")
+
+
+def _of_ours(error: BaseException) -> tuple[int, str] | None:
+    """Errors that say themselves what must hold. Their modules are loaded already if they were raised."""
+    for module, name, code in OUR_ERRORS:
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and isinstance(error, kind):
+            return getattr(error, "exit_code", code), str(error)
+    return None
+
+
+def _of_the_system(error: BaseException) -> tuple[int, str] | None:
+    """Files that are missing, unreadable, full disks: `strerror` and the path."""
+    if isinstance(error, OSError):
+        told = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else _told(error)
+        return BAD_INPUT if isinstance(error, FileNotFoundError | FileExistsError) else FAILED, told
+    return None
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error} (the traceback: deltarule --debug ...)"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What people see while a command runs: progress over epochs, plain lines where there is no terminal, a closing table.
+
+With `--json` standard output belongs to the one line at the end, and all that is said on the way goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+SECONDS_BEFORE_A_BAR = 2.0
+PLAIN_LINES = 10  # of progress over a whole run, where there is no terminal
+
+
+class Console:
+    """Where to say things. `as_json` keeps standard output for `Console.result`."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self._stdout = sys.stdout
+
+    @property
+    def stream(self) -> TextIO:
+        """Where words for people go."""
+        return sys.stderr if self.as_json else sys.stdout
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+        print(text, file=self.stream, flush=True)
+
+    def warn(self, text: str) -> None:
+        """One line on standard error; the command goes on."""
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table where people look, aligned columns where a program or a log does."""
+        if self.stream.isatty():
+            _rich_table(self.stream, title, columns, rows)
+        else:
+            self.say("\n".join([title, *plain_columns(columns, rows)]))
+
+    def result(self, numbers: Mapping[str, Any]) -> None:
+        """The one line of `--json`."""
+        if self.as_json:
+            print(json.dumps(numbers, allow_nan=False), file=self._stdout, flush=True)
+
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Under `--json`, whatever a framework prints to standard output, from C too, goes to standard error."""
+        if not self.as_json:
+            yield
+            return
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+class Epochs:
+    """Progress over epochs: call it with each epoch's record; a bar appears if the work takes longer than two seconds."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.stream, self.total, self.began = console.stream, total, time.monotonic()
+        self.bar: Any = None
+        self.task: Any = None
+
+    def __enter__(self) -> Epochs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __call__(self, record: Mapping[str, float]) -> None:
+        """An epoch is over; `record` as the supervisor made it."""
+        if self.stream.isatty():
+            self._advance(record)
+        elif int(record["epoch"]) % max(1, self.total // PLAIN_LINES) == 0:
+            print(f"epoch {record['epoch']:.0f}/{self.total}  {_losses(record)}", file=self.stream, flush=True)
+
+    def _advance(self, record: Mapping[str, float]) -> None:
+        if self.bar is None and time.monotonic() - self.began > SECONDS_BEFORE_A_BAR:
+            self.bar, self.task = _rich_bar(self.stream, self.total)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=int(record["epoch"]), losses=_losses(record))
+
+
+def number(value: object) -> str:
+    """A number as people read it, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def plain_columns(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines in which the columns stand below one another."""
+    widths = [max(len(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in [columns, *rows]]
+
+
+def _losses(record: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {record[name]:.4g}" for name in ("train_objective", "val_loss") if name in record)
+
+
+def _rich_table(stream: TextIO, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console as Rich
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Rich(file=stream).print(table)
+
+
+def _rich_bar(stream: TextIO, total: int) -> tuple[Any, Any]:
+    from rich.console import Console as Rich
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[losses]}"))
+    bar = Progress(*columns, console=Rich(file=stream))
+    bar.start()
+    return bar, bar.add_task("", total=total, losses="")

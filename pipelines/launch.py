@@ -1,0 +1,111 @@
+"""One experiment from its spec to its record, in this process: what `deltarule run` and notebooks share.
+
+Each launch has a folder of its own, with its resolved params.yaml first, so that it can be run again as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.spec import Experiment
+    from pipelines.stages import Places
+
+Progress = Callable[[Mapping[str, float]], None]  # an epoch's record
+RUNS = Path("runs")
+
+
+@dataclass
+class Launch:
+    """What a launch did so far."""
+
+    folder: Path
+    run_id: str | None = None
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage -> what it returned
+    seconds: dict[str, float] = field(default_factory=dict)  # stage -> wall time
+    warnings: list[str] = field(default_factory=list)
+
+
+def launch(
+    experiment: Experiment,
+    folder: Path | None = None,
+    *,
+    name: str | None = None,
+    test: bool = False,
+    track: bool = True,
+    progress: Progress | None = None,
+    begun: Callable[[Path], None] = lambda folder: None,
+) -> Launch:
+    """Split, train, validate, with `test` also test, in a new folder; with `track` also into MLflow.
+
+    A store that fails is a warning: the outs are kept, and a later sync of the folder sends them. Raises SpecError,
+    BackendError and StageError as the stages do, FileExistsError if `folder` exists and is not empty.
+    """
+    from pipelines import stages
+    from pipelines.spec import dump
+
+    done = Launch(new_folder(RUNS, name or slug(experiment)) if folder is None else empty_folder(folder))
+    begun(done.folder)
+    (done.folder / "params.yaml").write_text(dump(experiment), encoding="utf-8")
+    places = stages.Places(done.folder)
+    steps = {"split": stages.split, "train": stages.train, "validate": stages.validate, "test": stages.test}
+    for stage, carry_out in steps.items():
+        if stage == "test" and not test:
+            continue
+        options = {"progress": progress} if stage == "train" else {}
+        with _timed(done, stage):
+            done.reports[stage] = carry_out(experiment, places, **options)
+    if track:
+        _record(done, experiment, places, name)
+    return done
+
+
+def _record(done: Launch, experiment: Experiment, places: Places, name: str | None) -> None:
+    from pipelines import tracking
+
+    with _timed(done, "record"):
+        try:
+            done.run_id = tracking.sync(places, experiment, new_run=True, name=name)
+        except tracking.TrackingError as error:
+            done.warnings.append(str(error))
+
+
+@contextmanager
+def _timed(done: Launch, stage: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    done.seconds[stage] = round(time.perf_counter() - began, 3)
+
+
+def slug(experiment: Experiment) -> str:
+    """What distinguishes most launches at a glance."""
+    return f"{Path(experiment.data.source).stem}-{experiment.train.backend}-{experiment.model.activation}"
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """A folder that did not exist, named after the time and `name`; two launches at once get two."""
+    stem = datetime.now().strftime("%Y%m%d-%H%M%S-") + re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:60]
+    parent.mkdir(parents=True, exist_ok=True)
+    for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
+        folder = parent / f"{stem}{suffix}"
+        try:
+            folder.mkdir()  # the one step that only one of two processes can win
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"{parent}/{stem} and 998 numbered ones exist; remove some, or choose another --name")
+
+
+def empty_folder(folder: Path) -> Path:
+    """`folder`, made if need be; a launch overwrites nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise FileExistsError(f"the folder of a launch must be empty, got {folder}; choose another, or remove what it holds")
+    return folder

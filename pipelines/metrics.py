@@ -1,0 +1,344 @@
+"""Every metric, from arrays. scikit-learn computes what it has; intervals and epochs have kernels of their own.
+
+A metric that these rows do not define (ROC AUC of one class alone, R² of a constant) is left out, never guessed.
+
+The kernels take W (R, n), how often each of R resamples holds each row, and compute a metric of all of them at once: with
+W = 1 they give the metric itself in microseconds, with bootstrap counts its distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backends.draws import raw_words
+from backends.spec import Task
+from backends.tasks import mean_loss, predictions, targets
+from pipelines.data.preprocess import TargetScale
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+Interval = tuple[float, float]
+
+CLASSIFICATION = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "roc_auc",
+    "pr_auc",
+    "log_loss",
+    "brier",
+    "calibration_error",
+)
+REGRESSION = ("rmse", "mae", "r2")
+HIGHER_IS_BETTER = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "pr_auc", "r2"})
+BINS = 15  # of the calibration error, of equal width (Guo et al. 2017)
+RESAMPLES = 1000
+BOOTSTRAP = 4  # the domain of these draws; see backends.draws
+Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+BLOCK = 200_000  # numbers of W held at once; larger ones leave the cache
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What outputs are judged by: the task, y as `backends.tasks.targets` takes it, and the names of the targets.
+
+    For regression, `scale` leads from the training's scale, which y and the outputs are in, to the targets' own units.
+    """
+
+    task: Task
+    y: NDArray
+    outputs: int
+    names: tuple[str, ...] = ()
+    scale: TargetScale | None = None
+
+    @property
+    def own(self) -> NDArray:
+        """Regression targets in their own units, (n, m)."""
+        y = self.y.reshape(len(self.y), self.outputs)
+        return self.scale.undo(y) if self.scale else y
+
+    def predicted(self, outputs: NDArray) -> NDArray:
+        """Regression predictions in the targets' own units, (n, m)."""
+        z = outputs.astype(np.float64)
+        return self.scale.undo(z) if self.scale else z
+
+    def probabilities(self, outputs: NDArray) -> NDArray:
+        """P(class) of each row, (n, classes)."""
+        p = predictions(self.task, outputs)
+        return np.stack([1 - p, p], axis=1) if self.task == "binary" else p
+
+
+def names(truth: Truth) -> tuple[str, ...]:
+    """All metrics of a task: of several targets each has its own, "rmse.NAME", and the mean over them is "rmse"."""
+    if truth.task != "regression":
+        return ("loss", *CLASSIFICATION)
+    each = tuple(f"{metric}.{name}" for metric in REGRESSION for name in truth.names) if truth.outputs > 1 else ()
+    return ("loss", *REGRESSION, *each)
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more of it is better, also for one target of several."""
+    return metric.partition(".")[0] in HIGHER_IS_BETTER
+
+
+def decide(task: Task, outputs: NDArray) -> NDArray:
+    """The predicted class of each row, (n,): the likeliest; of two, the second iff its probability is at least 0.5."""
+    if task == "binary":
+        return (outputs[:, 0] >= 0).astype(np.int64)
+    return np.asarray(outputs.argmax(axis=1))
+
+
+def evaluate(truth: Truth, outputs: NDArray) -> dict[str, float]:
+    """Every metric that these rows define. outputs (n, O) are those before softmax or sigmoid.
+
+    loss is E, unweighted, in the training's scale; regression metrics are in the targets' own units.
+    """
+    loss = float(mean_loss(truth.task, outputs, targets(truth.task, truth.y, truth.outputs)))
+    found = _regression(truth, outputs) if truth.task == "regression" else _classification(truth, outputs)
+    return {name: value for name, value in {"loss": loss, **found}.items() if math.isfinite(value)}
+
+
+def _classification(truth: Truth, outputs: NDArray) -> dict[str, float]:
+    from sklearn import metrics
+
+    y, P, predicted = truth.y, truth.probabilities(outputs), decide(truth.task, outputs)
+    classes, present = np.arange(P.shape[1]), np.unique(y)
+    found = {
+        "accuracy": metrics.accuracy_score(y, predicted),
+        "balanced_accuracy": metrics.recall_score(y, predicted, labels=present, average="macro", zero_division=0),
+        "macro_f1": metrics.f1_score(y, predicted, average="macro", zero_division=0),
+        "log_loss": metrics.log_loss(y, P, labels=classes),
+        "brier": metrics.brier_score_loss(y, P, labels=classes),
+        "calibration_error": calibration_error(y, P, predicted),
+    }
+    judged = _judged(truth)
+    if judged:
+        found["roc_auc"] = np.mean([metrics.roc_auc_score(y == c, P[:, c]) for c in judged])
+        found["pr_auc"] = np.mean([metrics.average_precision_score(y == c, P[:, c]) for c in judged])
+    return {name: float(found[name]) for name in CLASSIFICATION if name in found}
+
+
+def _judged(truth: Truth) -> list[int]:
+    """The classes that a ranking is judged for: the second of two; of several, each that some rows are of and some not."""
+    counts = np.bincount(truth.y, minlength=max(2, truth.outputs))
+    candidates = [1] if truth.task == "binary" else range(len(counts))
+    return [c for c in candidates if 0 < counts[c] < len(truth.y)]
+
+
+def calibration_error(y: NDArray, P: NDArray, predicted: NDArray) -> float:
+    """ECE (Naeini et al. 2015): |accuracy - confidence| of the predicted class, by 15 bins of confidence, weighted by rows."""
+    return float(np.abs(_calibration_gaps(y, P, predicted).mean(0)).sum())
+
+
+def _regression(truth: Truth, outputs: NDArray) -> dict[str, float]:
+    from sklearn import metrics
+
+    y, predicted = truth.own, truth.predicted(outputs)
+    each = {
+        "rmse": metrics.root_mean_squared_error(y, predicted, multioutput="raw_values"),
+        "mae": metrics.mean_absolute_error(y, predicted, multioutput="raw_values"),
+        "r2": np.full(truth.outputs, np.nan),
+    }
+    varying = np.flatnonzero((y != y[0]).any(axis=0))
+    if len(varying):
+        each["r2"][varying] = metrics.r2_score(y[:, varying], predicted[:, varying], multioutput="raw_values")
+    return _with_means(truth, each)
+
+
+def _with_means(truth: Truth, each: dict[str, NDArray]) -> dict[str, Any]:
+    """The mean over targets under a metric's name, then each target's own; arrays (..., m) -> (...)."""
+    found = {metric: values.mean(-1) for metric, values in each.items()}
+    if truth.outputs > 1:
+        for metric, values in each.items():
+            found |= {f"{metric}.{name}": values[..., place] for place, name in enumerate(truth.names)}
+    return found
+
+
+# Each epoch ------------------------------------------------------------------------------------------------------------
+
+
+def epoch_metrics(truth: Truth, monitor: str = "loss") -> Callable[[NDArray], dict[str, float]]:
+    """The cheap metrics of one epoch, and the monitored one: a function of the validation outputs (n, O).
+
+    Raises ValueError for a monitor that these rows do not define, or that there is not.
+    """
+    if monitor not in names(truth):
+        raise ValueError(f"train.early_stopping.monitor must be one of {', '.join(names(truth))}, got {monitor!r}")
+    if monitor in ("roc_auc", "pr_auc") and not _judged(truth):
+        raise ValueError(f"train.early_stopping.monitor: {monitor} needs validation rows of two classes, found one")
+    once = np.ones((1, len(truth.y)))
+
+    def measure(outputs: NDArray) -> dict[str, float]:
+        found = _cheap(truth, outputs)
+        if monitor != "loss" and monitor not in found:
+            found[monitor] = float(kernel(truth, outputs)(once)[monitor][0])
+        return found
+
+    return measure
+
+
+def _cheap(truth: Truth, outputs: NDArray) -> dict[str, float]:
+    if truth.task != "regression":
+        return {"accuracy": float((decide(truth.task, outputs) == truth.y).mean())}
+    y = truth.own
+    error = truth.predicted(outputs) - y
+    squares, spread = (error * error).mean(0), y.var(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = {"rmse": np.sqrt(squares), "mae": np.abs(error).mean(0), "r2": 1 - squares / spread}
+    each["r2"] = np.where(spread > 0, each["r2"], np.nan)
+    return {name: float(value) for name, value in _with_means(truth, each).items()}
+
+
+# Intervals -------------------------------------------------------------------------------------------------------------
+
+
+def intervals(truth: Truth, outputs: NDArray) -> dict[str, Interval]:
+    """95 % intervals of every metric that these rows define: Wilson for accuracy, percentile bootstrap for the others.
+
+    1000 resamples of the rows, from raw Philox words of a fixed key, so that they are the same everywhere.
+    """
+    measure = kernel(truth, outputs)
+    blocks = [measure(W) for W in resamples(len(truth.y))]
+    found = {name: _percentiles(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
+    if truth.task != "regression":
+        right = decide(truth.task, outputs) == truth.y
+        found["accuracy"] = wilson(int(right.sum()), len(right))
+    return {name: pair for name in names(truth) if (pair := found.get(name)) is not None}
+
+
+def wilson(successes: int, trials: int) -> Interval:
+    """Wilson's score interval of a proportion, 95 % (Wilson 1927)."""
+    p, z2 = successes / trials, Z95 * Z95 / trials
+    middle, half = p + z2 / 2, Z95 * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials))
+    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
+
+
+def resamples(rows: int, count: int = RESAMPLES) -> Iterator[NDArray]:
+    """How often each of `count` resamples with replacement holds each row: blocks of W (R, rows), float64."""
+    block = max(1, min(count, BLOCK // rows))
+    for start in range(0, count, block):
+        size = min(block, count - start)
+        # One stream a resample, so that the size of a block changes nothing.
+        words = np.stack([raw_words(0, BOOTSTRAP, start + r, rows) for r in range(size)])
+        drawn = ((words >> np.uint64(11)) * 2.0**-53 * rows).astype(np.int64) + rows * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows).astype(np.float64)
+
+
+def _percentiles(values: NDArray) -> Interval | None:
+    """The middle 95 %, or None where most resamples leave the metric undefined."""
+    defined = values[np.isfinite(values)]
+    if 2 * len(defined) < len(values):
+        return None
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
+
+
+# Kernels ---------------------------------------------------------------------------------------------------------------
+
+Kernel = Callable[[NDArray], dict[str, NDArray]]  # W (R, n) -> {metric: (R,)}, NaN where undefined
+
+
+def kernel(truth: Truth, outputs: NDArray) -> Kernel:
+    """Every metric as a function of W."""
+    d = targets(truth.task, truth.y, truth.outputs)
+    losses = mean_loss(truth.task, outputs[:, None], d[:, None])  # of each row
+    more = _regression_kernel(truth, outputs) if truth.task == "regression" else _class_kernel(truth, outputs)
+    return lambda W: {"loss": _mean(W, losses), **more(W)}
+
+
+def _mean(W: NDArray, values: NDArray) -> NDArray:
+    """The mean of a number of each row, (n,), or of several, (n, m)."""
+    return (W @ values).T / W.sum(1)
+
+
+def _class_kernel(truth: Truth, outputs: NDArray) -> Kernel:
+    y, P, predicted = truth.y, truth.probabilities(outputs), decide(truth.task, outputs)
+    one_hot, hit = np.eye(P.shape[1]), (predicted == y).astype(np.float64)
+    tiny = np.finfo(np.float64).eps  # scikit-learn clips there
+    logs = -np.log(np.clip(P[np.arange(len(y)), y], tiny, 1 - tiny))
+    squares = ((P - one_hot[y]) ** 2).sum(1) / (2 if P.shape[1] == 2 else 1)  # as scikit-learn scales it
+    gaps = _calibration_gaps(y, P, predicted)
+    rankings = [ranking(y == c, P[:, c]) for c in _judged(truth)]
+
+    def measure(W: NDArray) -> dict[str, NDArray]:
+        actual, claimed, right = W @ one_hot[y], W @ one_hot[predicted], W @ (one_hot[y] * hit[:, None])
+        found = {
+            "accuracy": _mean(W, hit),
+            "balanced_accuracy": _nanmean(_ratio(right, actual)),
+            "macro_f1": _nanmean(_ratio(2 * right, actual + claimed)),
+            "log_loss": _mean(W, logs),
+            "brier": _mean(W, squares),
+            "calibration_error": np.abs(_mean(W, gaps)).sum(0),
+        }
+        if rankings:
+            counts = [groups(W) for groups in rankings]
+            found["roc_auc"] = _nanmean(np.stack([roc_area(*pair) for pair in counts], axis=1))
+            found["pr_auc"] = _nanmean(np.stack([average_precision(*pair) for pair in counts], axis=1))
+        return found
+
+    return measure
+
+
+def _calibration_gaps(y: NDArray, P: NDArray, predicted: NDArray) -> NDArray:
+    """Hit minus confidence of each row, in the column of its bin of confidence: (n, BINS)."""
+    confidence = P[np.arange(len(y)), predicted]
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    return np.asarray(np.eye(BINS)[bins] * ((predicted == y) - confidence)[:, None])
+
+
+def ranking(positive: NDArray, score: NDArray) -> Callable[[NDArray], tuple[NDArray, NDArray]]:
+    """W -> positives and negatives at each distinct score, from the highest down: two (R, G)."""
+    order = np.argsort(-score, kind="stable")
+    ordered = score[order]
+    starts = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
+    hits = positive[order].astype(np.float64)
+
+    def groups(W: NDArray) -> tuple[NDArray, NDArray]:
+        held = W[:, order]
+        return np.add.reduceat(held * hits, starts, axis=1), np.add.reduceat(held * (1 - hits), starts, axis=1)
+
+    return groups
+
+
+def roc_area(positives: NDArray, negatives: NDArray) -> NDArray:
+    """P(a positive row ranks above a negative one), ties by half: (R, G) twice -> (R,)."""
+    below = negatives.sum(1, keepdims=True) - negatives.cumsum(1)
+    return _ratio((positives * (below + negatives / 2)).sum(1), positives.sum(1) * negatives.sum(1))
+
+
+def average_precision(positives: NDArray, negatives: NDArray) -> NDArray:
+    """Σ (recall gained · precision) down the scores: (R, G) twice -> (R,). NaN without a positive row."""
+    hits = positives.cumsum(1)
+    held = hits + negatives.cumsum(1)
+    gained = positives * np.divide(hits, held, out=np.zeros_like(hits), where=held > 0)
+    return _ratio(gained.sum(1), positives.sum(1))
+
+
+def _regression_kernel(truth: Truth, outputs: NDArray) -> Kernel:
+    y = truth.own
+    error, centred = truth.predicted(outputs) - y, y - y.mean(0)
+    squares, sizes, spreads = error * error, np.abs(error), centred * centred
+
+    def measure(W: NDArray) -> dict[str, NDArray]:
+        mean_square = _mean(W, squares).T
+        spread = (_mean(W, spreads) - _mean(W, centred) ** 2).T
+        spread[spread <= 1e-12 * spreads.mean(0)] = 0  # a resample of equal rows, up to rounding
+        each = {"rmse": np.sqrt(mean_square), "mae": _mean(W, sizes).T, "r2": 1 - _ratio(mean_square, spread)}
+        return _with_means(truth, each)
+
+    return measure
+
+
+def _ratio(above: NDArray, below: NDArray) -> NDArray:
+    """above / below, NaN where below is 0."""
+    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+
+
+def _nanmean(values: NDArray) -> NDArray:
+    """Mean over the classes for which it is defined, NaN where there are none: (R, C) -> (R,)."""
+    defined = np.isfinite(values)
+    return _ratio(np.where(defined, values, 0).sum(1), defined.sum(1))

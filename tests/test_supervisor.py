@@ -108,7 +108,7 @@ def test_it_stops_when_patience_runs_out_and_an_equal_epoch_is_no_better_one():
 
 
 def test_a_metric_can_be_monitored_and_larger_is_better_where_it_says_so():
-    values = iter([0.5, 0.9, 0.7])
+    values = iter([0.5, 0.9, 0.9])
     result = fit(
         Scripted([1.0, 4.0, 0.25]),
         [trial(epochs=3, monitor="accuracy")],
@@ -117,7 +117,7 @@ def test_a_metric_can_be_monitored_and_larger_is_better_where_it_says_so():
         higher_is_better={"accuracy"},
     )[0]
     assert result.best_epoch == 2
-    assert [record["val_accuracy"] for record in result.history] == [0.5, 0.9, 0.7]
+    assert [record["val_accuracy"] for record in result.history] == [0.5, 0.9, 0.9]
 
 
 def test_an_unknown_monitored_metric_is_refused_with_those_there_are():

@@ -11,7 +11,9 @@ def test_parameters_lie_layer_by_layer_without_gaps():
     trial = make_trial("multiclass", hidden=(9, 5))
     slots = weights.layout(trial)
     assert [(s.layer, s.name, s.shape) for s in slots] == [
-        (0, "weight", (7, 9)), (0, "bias", (9,)), (1, "weight", (9, 5)), (1, "bias", (5,)), (2, "weight", (5, 3)), (2, "bias", (3,)),
+        (0, "weight", (7, 9)), (0, "bias", (9,)),
+        (1, "weight", (9, 5)), (1, "bias", (5,)),
+        (2, "weight", (5, 3)), (2, "bias", (3,)),
     ]  # fmt: skip
     assert [s.start for s in slots[1:]] == [s.stop for s in slots[:-1]]
     assert slots[-1].stop == 7 * 9 + 9 + 9 * 5 + 5 + 5 * 3 + 3

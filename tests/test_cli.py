@@ -1,0 +1,196 @@
+"""The command line: one clear message and the right exit code, never a traceback; --json is one line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from conftest import BIN, ROOT
+
+COMMANDS = ("split", "train", "validate", "test", "sync", "run", "ui", "backends", "schema", "spec")
+WITH_A_SPEC = ("split", "train", "validate", "test", "sync", "run", "ui", "spec")
+# Small and quick; digits, because it is the default.
+SPEC = """
+model: {hidden: [8], activation: tanh}
+train: {backend: reference, epochs: 2, batch_size: 256}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path):
+    (tmp_path / "params.yaml").write_text(SPEC)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(deltarule, command):
+    assert f"Usage: deltarule {command}" in deltarule(command, "--help").stdout
+
+
+def test_help_names_every_command(deltarule):
+    alone, asked = deltarule().stdout, deltarule("--help").stdout
+    assert alone == asked
+    assert all(command in asked for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", WITH_A_SPEC)
+def test_a_wrong_value_is_told_by_line_before_anything_runs(deltarule, tmp_path, command):
+    (tmp_path / "params.yaml").write_text("model:\n  dropout: 1.5\n")
+    done = deltarule(command, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("params.yaml:2: model.dropout must lie in [0, 1)")
+    assert len(done.stderr.splitlines()) == 1 and not done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize("command", WITH_A_SPEC)
+def test_a_missing_spec_is_told(deltarule, command):
+    done = deltarule(command, "--params", "elsewhere.yaml", check=False)
+    assert done.returncode == 2 and done.stderr.startswith("elsewhere.yaml: no such file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("spec", "--bogus"), "No such option: --bogus"),
+        (("trian",), "No such command 'trian'"),
+        (("spec", "--set", "model.activatoin=tanh"), "did you mean activation?"),
+        (("spec", "--set", "model.activation"), "must have the form path=value"),
+        (("spec", "--set", "train.backend=kears"), "did you mean keras?"),
+        (("ui", "--port", "0"), "--port"),
+    ],
+)
+def test_bad_options_are_told(deltarule, spec, arguments, told):
+    done = deltarule(*arguments, check=False)
+    assert done.returncode == 2
+    assert told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(deltarule, spec):
+    for arguments in (("--debug", "spec", "--set", "seed=-1"), ("spec", "--set", "seed=-1", "--debug")):
+        done = deltarule(*arguments, check=False)
+        assert done.returncode == 2 and "Traceback" in done.stderr and "seed must" in done.stderr.splitlines()[-1]
+
+
+def test_the_resolved_spec_is_a_spec_again(deltarule, spec, tmp_path):
+    first = deltarule("spec", "--set", "model.dropout=0.25").stdout
+    (tmp_path / "resolved.yaml").write_text(first)
+    assert "dropout: 0.25" in first
+    assert deltarule("spec", "--params", "resolved.yaml").stdout == first
+
+
+def test_the_schema_is_json(deltarule):
+    schema = json.loads(deltarule("schema").stdout)
+    assert {"seed", "data", "model", "train", "tracking"} <= set(schema["properties"])
+
+
+def test_a_reader_that_hangs_up_is_no_error_of_ours(tmp_path):
+    done = subprocess.run(f"'{BIN}/deltarule' schema | head -1", shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "{\n" and "Traceback" not in done.stderr
+
+
+def test_backends_are_listed_with_what_they_compute_on(deltarule):
+    done = deltarule("backends", "--json")
+    found = {backend["name"]: backend for backend in json.loads(done.stdout)["backends"]}
+    assert {"reference", "lightning", "keras"} <= set(found)
+    assert found["reference"]["installed"] and found["reference"]["devices"] == ["cpu"]
+    for backend in found.values():
+        assert backend["versions"] if backend["installed"] else "install" in backend["message"]
+
+
+def test_backends_of_the_folder_it_is_called_in_are_not_taken_for_ours(deltarule, tmp_path):
+    (tmp_path / "backends").mkdir()
+    (tmp_path / "backends/__init__.py").write_text("raise SystemExit(99)")
+    assert json.loads(deltarule("backends", "--json").stdout)["backends"][0]["installed"]
+
+
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_quietly_with_its_code(tmp_path, spec, sign, code):
+    command = [BIN / "deltarule", "run", "--set", "train.epochs=100000", "--set", "tracking.enabled=false"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("runs/*/outputs/data/about.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.5)  # into the epochs
+    process.send_signal(sign)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+
+
+def test_a_launch_says_what_it_did_in_one_line_of_json(deltarule, spec, tmp_path):
+    done = deltarule("run", "--json", "--name", "my first")
+    told = json.loads(done.stdout)
+    folder = tmp_path / told["folder"]
+    assert folder.parent == tmp_path / "runs" and folder.name.endswith("-my-first")
+    assert 0 <= told["metrics"]["validate"]["accuracy"] <= 1
+    assert set(told["seconds"]) == {"split", "train", "validate", "record"}
+    assert told["run_id"]
+    assert not (folder / "outputs/test").exists()
+
+
+def test_a_launch_runs_again_from_its_own_spec_to_the_same_bytes(deltarule, spec, tmp_path):
+    options = ("--set", "tracking.enabled=false", "--json")
+    first = json.loads(deltarule("run", "--set", "model.dropout=0.5", *options).stdout)["folder"]
+    again = json.loads(deltarule("run", "--params", f"{first}/params.yaml", *options).stdout)["folder"]
+    assert first != again
+    for name in ("params.yaml", "outputs/train/model.safetensors", "outputs/train/history.csv", "outputs/validate/metrics.json"):
+        assert (tmp_path / first / name).read_bytes() == (tmp_path / again / name).read_bytes(), name
+
+
+def test_test_rows_are_opened_on_request(deltarule, spec, tmp_path):
+    told = json.loads(deltarule("run", "--test", "--json", "--set", "tracking.enabled=false").stdout)
+    assert set(told["metrics"]) == {"validate", "test"} and told["run_id"] is None
+    assert (tmp_path / told["folder"] / "outputs/test/metrics.json").exists()
+
+
+def test_launches_that_start_at_once_get_a_folder_each(tmp_path, spec):
+    command = [BIN / "deltarule", "run", "--json", "--name", "twin", "--set", "tracking.enabled=false"]
+    started = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    folders = {json.loads(process.communicate(timeout=120)[0])["folder"] for process in started}
+    assert len(folders) == 4
+
+
+def test_a_store_that_fails_is_a_warning_and_the_outs_are_kept(deltarule, spec, tmp_path):
+    (tmp_path / "broken.db").write_text("no database")
+    done = deltarule("run", "--json", "--set", "tracking.uri=sqlite:///broken.db")
+    told = json.loads(done.stdout)
+    assert told["run_id"] is None and "warning: " in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / told["folder"] / "outputs/validate/metrics.json").exists()
+
+
+def test_without_a_terminal_progress_is_plain_lines(deltarule, spec):
+    done = deltarule("run", "--set", "train.epochs=40", "--set", "tracking.enabled=false")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 10 and lines[-1].startswith("epoch 40/40  train_objective ")
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_stage_without_the_one_before_it_says_which_to_run(deltarule, spec):
+    done = deltarule("train", check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr and "deltarule split" in done.stderr
+
+
+def test_the_stages_work_one_after_the_other(deltarule, spec, tmp_path):
+    for stage in ("split", "train", "validate", "test"):
+        told = json.loads(deltarule(stage, "--json").stdout)
+        assert told["stage"] == stage and set(told["seconds"]) == {stage}
+    first = json.loads(deltarule("sync", "--json").stdout)["run_id"]
+    assert first and json.loads(deltarule("sync", "--json").stdout)["run_id"] == first
+
+
+def test_a_missed_threshold_has_an_exit_code_of_its_own(deltarule, spec):
+    done = deltarule("run", "--set", "thresholds.accuracy={min: 1.0}", "--set", "tracking.enabled=false", check=False)
+    assert done.returncode not in (0, 1, 2)
+    assert "accuracy" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_version_of_the_package_is_the_one_of_pyproject():
+    import tomllib
+    from importlib.metadata import version
+
+    assert version("deltarule") == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

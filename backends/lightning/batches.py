@@ -1,0 +1,87 @@
+"""From a chunk to its batches: rows picked out of data that sit on the device, and the noise that multiplies them.
+
+A block of steps is made ready at a time: one index operation and one run of the hash instead of one a step, in memory
+that does not grow with the chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backends.base import Chunk, NDArray, Stack
+from backends.lightning.network import Masks
+from backends.lightning.noise import multipliers, noise, upload
+
+BLOCK_NUMBERS = 2**20  # numbers made ready at a time: 4 MB in float32
+
+
+class Batch(NamedTuple):
+    """One optimizer step's share. Kx is 1 where all trials see the same rows, else K."""
+
+    x: Tensor  # (Kx, B, I)
+    d: Tensor  # (Kx, B, O)
+    masks: Masks  # a place: (K, B, units), or None
+    eta: Tensor  # (K, 1)
+
+
+class Batches:
+    """Deals a stack's batches. X (n, I) and d (n, O) on the device; None for a stack that only predicts."""
+
+    def __init__(self, stack: Stack, X: Tensor | None, d: Tensor | None, device: torch.device) -> None:
+        self.X, self.d, self.device = X, d, device
+        self.dtype = torch.from_numpy(stack.slopes).dtype
+        self.thresholds = torch.from_numpy(stack.thresholds).to(device, torch.int32)[:, :, None, None]
+        self.scales = torch.from_numpy(stack.scales).to(device)[:, :, None, None]
+        self.noisy = [bool(place.any()) for place in stack.thresholds]
+        layers = stack.trials[0].layers
+        self.units = [layers[0].inputs, *(layer.outputs for layer in layers[:-1])]
+        self.trials = len(stack.trials)
+        # Which of the distinct seeds' rows and noise a trial takes; None where there is nothing to pick.
+        own = len(stack.seeds) == self.trials
+        self.pick = None if own or len(stack.seeds) == 1 else torch.from_numpy(stack.seed_index).to(device)
+
+    def of(self, chunk: Chunk) -> Iterator[Batch]:
+        """The batches of a chunk, in order."""
+        steps, size = chunk.rows.shape[1:]
+        eta = torch.from_numpy(chunk.rates.T.copy()).to(self.device, self.dtype).unsqueeze(-1)
+        block = max(1, BLOCK_NUMBERS // self._numbers_a_step(size))
+        for start in range(0, steps, block):
+            part = slice(start, start + block)
+            x, d = self._rows(chunk.rows[:, part])
+            masks = self._masks_of_steps(chunk.noise[:, part], size)
+            yield from map(Batch, x, d, masks, eta[part].unbind())
+
+    def masks(self, keys: NDArray, rows: int) -> Masks:
+        """The multipliers of one step: keys (U, places, 2) -> a place: (K, rows, units), or None."""
+        return self._masks_of_steps(keys[:, None], rows)[0]
+
+    def _rows(self, rows: NDArray) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Inputs and targets of each step: rows (U, S, B) -> S of (Kx, B, I) and S of (Kx, B, O)."""
+        assert self.X is not None and self.d is not None, "a stack without data cannot train"
+        at = torch.from_numpy(np.ascontiguousarray(rows.swapaxes(0, 1))).to(self.device)
+        at = at if self.pick is None else at.index_select(1, self.pick)
+        return self._take(self.X, at), self._take(self.d, at)
+
+    def _take(self, values: Tensor, at: Tensor) -> tuple[Tensor, ...]:
+        return values.index_select(0, at.flatten()).view(*at.shape, -1).unbind()
+
+    def _masks_of_steps(self, keys: NDArray, rows: int) -> list[Masks]:
+        """keys (U, S, places, 2) -> S of the multipliers of one step."""
+        words = upload(keys.swapaxes(0, 1), self.device)
+        places = [self._masks_of_place(words, place, rows) for place in range(len(self.units))]
+        return list(zip(*places, strict=True))
+
+    def _masks_of_place(self, words: Tensor, place: int, rows: int) -> tuple[Tensor | None, ...]:
+        if not self.noisy[place]:
+            return (None,) * len(words)
+        hashes = noise(words[:, :, place], rows, self.units[place])  # (S, U, rows, units)
+        hashes = hashes if self.pick is None else hashes.index_select(1, self.pick)
+        return multipliers(hashes, self.thresholds[place], self.scales[place]).unbind()
+
+    def _numbers_a_step(self, size: int) -> int:
+        return size * self.trials * sum(u for place, u in enumerate(self.units) if self.noisy[place] or not place)

@@ -1,0 +1,215 @@
+"""K trials as one stacked network on one device: forward and backward by torch, all else on the flat (K, P) buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backends import tasks, weights
+from backends.activations import ACTIVATIONS
+from backends.base import Chunk, Data, Gradients, Losses, Machine, NDArray, Signals, Stack, State, threads_for
+from backends.lightning import loop
+from backends.lightning.batches import Batch, Batches
+from backends.lightning.network import Network
+from backends.lightning.optimizer import StackedOptimizer
+from backends.spec import Trial
+
+PREDICT_ROWS = 2048  # fixed, so that a row's outputs do not depend on the memory at hand
+PROBE_ROWS = 1024
+
+
+class LightningStack(Stack):
+    """What is on the device: the data, `network.flat`, the optimizer's slots and the trials' numbers."""
+
+    def __init__(self, trials: Sequence[Trial], data: Data | None, machine: Machine, device: torch.device) -> None:
+        super().__init__(trials, data, machine)
+        self.device = device
+        self._upload_data()
+        self._rebuild()
+        self.network.flat.data.copy_(self._tensor(weights.initial(trials)))
+
+    def _upload_data(self) -> None:
+        self._X = self._X_valid = self._d = None
+        if self.data is not None:
+            self._X, self._X_valid = self._tensor(self.data.X), self._tensor(self.data.X_valid)
+            self._d = self._tensor(self.target_arrays()[0])
+
+    def _rebuild(self) -> None:
+        """New buffers for the trials as they are now; `load` fills them."""
+        self.threads = threads_for(self.trials, self.machine)
+        self.network = Network(self, self.device)
+        hyper = {name: self._tensor(value)[:, None] for name, value in self.hyper.items()}
+        self.optimizer = StackedOptimizer(self.network.flat, self.trials[0].train.optimizer, hyper)
+        self.batches = Batches(self, self._X, self._d, self.device)
+        self._l1, self._l2 = (self._tensor(values) if values.any() else None for values in (self.l1, self.l2))
+        self._clip = None if self.clip is None else self._tensor(self.clip)[:, None]
+
+    def _tensor(self, values: NDArray) -> Tensor:
+        """On the device, in the trials' precision; shares memory with the array where both are the processor's."""
+        return torch.from_numpy(np.require(values, self.dtype, ["C", "W"])).to(self.device)
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def drive(self, chunks: Iterable[Chunk], report: Callable[[Chunk, Losses], None]) -> None:
+        """Lightning's Trainer asks for the chunks."""
+        loop.drive(self, chunks, report)
+
+    def run(self, chunk: Chunk) -> Losses:
+        """Nothing leaves the device before the chunk's end."""
+        rows, penalties = [], []
+        with self._computing(), torch.enable_grad():
+            for t, batch in enumerate(self.batches.of(chunk), chunk.step + 1):
+                loss, penalty = self._step(batch, t)
+                rows.append(loss)
+                penalties.append(penalty)
+        return Losses(_gathered(rows).mean(-1).T, _gathered(penalties).T)
+
+    def _step(self, batch: Batch, t: int) -> tuple[Tensor, Tensor]:
+        """One optimizer step, t counted from 1; the losses of its rows (K, B) and λΩ (K,) before it."""
+        flat = self.network.flat
+        rows = self._row_losses(self.network(batch.x, batch.masks), batch.d)
+        g = _gradient_of_mean(rows, flat)
+        penalty = self._penalise(flat.detach(), g)
+        if self._clip is not None:
+            norm = torch.linalg.vector_norm(g, dim=1, keepdim=True)
+            g.mul_((self._clip / norm).clamp_(max=1.0))
+        self.optimizer.update(g, batch.eta, t)
+        return rows.detach(), penalty
+
+    def _row_losses(self, logits: Tensor, d: Tensor) -> Tensor:
+        """ℓ of each row of each trial: (K, B)."""
+        losses: Tensor = tasks.row_losses(torch, self.trials[0].task, logits, d)
+        return losses
+
+    def _penalise(self, W: Tensor, g: Tensor) -> Tensor:
+        """Adds λ1·sign(W) + 2·λ2·W to g, all (K, P), and returns λΩ = Σ λ1|W| + λ2 W², (K,). λ is 0 on biases.
+
+        With h = λ1·sign(W) + λ2·W, λΩ is Σ h·W and g takes h + λ2·W. A λ that no trial has is left out, which changes
+        no bit: it would add zeros.
+        """
+        if self._l1 is None and self._l2 is None:
+            return torch.zeros(len(W), dtype=W.dtype, device=W.device)
+        if self._l1 is None:
+            h = W * self._l2
+        else:
+            h = torch.sign(W).mul_(self._l1)
+            h = h if self._l2 is None else h.addcmul_(self._l2, W)
+        g.add_(h)
+        if self._l2 is not None:
+            g.addcmul_(self._l2, W)
+        return h.mul_(W).sum(1)
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def predict(self, X: NDArray | None = None) -> NDArray:
+        """(K, n, O)."""
+        rows = self._X_valid if X is None else self._tensor(X)
+        assert rows is not None, "a stack without data has no validation rows; give X"
+        masks = [None] * len(self.network.layers)
+        with self._computing(), torch.no_grad():
+            parts = [self.network(part[None], masks) for part in rows.split(PREDICT_ROWS)]
+            return torch.cat(parts, dim=1).cpu().numpy()
+
+    def probe(self) -> Signals:
+        """On the first min(n, 1024) training rows."""
+        assert self._X is not None and self._d is not None, "a stack without data has nothing to probe"
+        with self._computing(), torch.enable_grad():
+            fields, deltas = self._deltas(self.network.flat, self._X[None, :PROBE_ROWS], self._d[:PROBE_ROWS])
+            slopes = [self.network.slope(v).abs() for v in fields[:-1]]
+        small = 0.05 * self._steepest()
+        return Signals(
+            _columns([delta.double().square().mean((1, 2)).sqrt() for delta in deltas], len(self.trials)),
+            _columns([(phi < small).double().mean((1, 2)) for phi in slopes], len(self.trials)),
+            _columns([(phi == 0).all(1).double().mean(1) for phi in slopes], len(self.trials)),
+        )
+
+    def _steepest(self) -> Tensor:
+        """max|φ'| of each trial's activation: (K, 1, 1)."""
+        each = [ACTIVATIONS[name].steepest for name, start, stop in self.groups for _ in range(start, stop)]
+        return self._tensor(np.array(each))[:, None, None]
+
+    def _deltas(self, flat: Tensor, x: Tensor, d: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """v and δ = -∂ℓ/∂v of every layer, (K, B, units), dropout off."""
+        fields = self.network.fields(flat, x, [None] * len(self.network.layers))
+        rows = self._row_losses(fields[-1], d)
+        errors = torch.autograd.grad(rows, fields, torch.ones_like(rows))
+        return [v.detach() for v in fields], [error.neg() for error in errors]
+
+    def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
+        """Forward and backward as `run` does them, from weights that are given."""
+        first = self.trials[0]
+        W = self._tensor(flat).clone().requires_grad_()
+        x, d = self._tensor(X)[None], self._tensor(tasks.targets(first.task, y, first.outputs))
+        masks = [None] * len(first.layers) if noise is None else self.batches.masks(noise, len(X))
+        with self._computing(), torch.enable_grad():
+            fields = self.network.fields(W, x, masks)
+            rows = self._row_losses(fields[-1], d)
+            errors = torch.autograd.grad(rows, fields, torch.ones_like(rows), retain_graph=True)
+            g = _gradient_of_mean(rows, W)
+            penalty = self._penalise(W.detach(), g)
+        loss = rows.detach().double().mean(1)
+        return Gradients(
+            _array(fields[-1]), _array(loss), _array(penalty.double()), _array(g), tuple(_array(-error) for error in errors)
+        )
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def weights(self) -> NDArray:
+        """(K, P)."""
+        return _array(self.network.flat)
+
+    def state(self) -> State:
+        """Weights and optimizer slots."""
+        return {"weights": self.weights(), **{f"slot.{n}": _array(v) for n, v in self.optimizer.slots.items()}}
+
+    def load(self, state: State) -> None:
+        """Take up a state. Weights alone do for predicting; the slots then stay as they are."""
+        places = {"weights": self.network.flat.data, **{f"slot.{n}": v for n, v in self.optimizer.slots.items()}}
+        for name, value in state.items():
+            if value.shape != places[name].shape:
+                raise ValueError(f"state[{name!r}] must be {tuple(places[name].shape)}, (trials, numbers), got {value.shape}")
+            places[name].copy_(self._tensor(value))
+
+    def settle(self) -> None:
+        """Back to the device: Lightning moves a module and its optimizer to the processor when a Trainer is done."""
+        self.network.to(self.device)
+        for name, value in self.optimizer.slots.items():
+            self.optimizer.slots[name] = value.to(self.device)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """torch's number of threads is the process's; it is put back."""
+        before = torch.get_num_threads()
+        if before == self.threads:
+            yield
+            return
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _gradient_of_mean(rows: Tensor, flat: Tensor) -> Tensor:
+    """Of the mean over rows, summed over trials: a mean over trials would divide every gradient by K."""
+    (g,) = torch.autograd.grad(rows, flat, torch.full_like(rows, 1 / rows.shape[1]))
+    return g
+
+
+def _gathered(steps: list[Tensor]) -> NDArray:
+    """(S, ...) float64, in one transfer."""
+    return torch.stack(steps).cpu().numpy().astype(np.float64)
+
+
+def _columns(layers: list[Tensor], trials: int) -> NDArray:
+    """A column a layer: (K, layers) float64."""
+    return torch.stack(layers, dim=1).cpu().numpy() if layers else np.zeros((trials, 0))
+
+
+def _array(values: Tensor) -> NDArray:
+    """A copy, on the processor."""
+    return values.detach().cpu().numpy().copy()

@@ -45,6 +45,8 @@ def fits(node: Node, value: object) -> bool:
 def must(node: Node, root: Node, value: object) -> str:
     """The predicate that `value` broke: "must lie in [0, 1)"."""
     options = members(node, root)
+    if value == "" and any("minLength" in option for option in options):
+        return "must not be empty"
     fitting = [option for option in options if fits(option, value)]
     if len(fitting) == 1 and not any("const" in option or "enum" in option for option in options):
         options = fitting
@@ -77,7 +79,8 @@ def noun(node: Node, root: Node, plural: bool = False) -> str:
     if "anyOf" in node:
         return alternatives(members(node, root), root)
     if node.get("type") == "array":
-        return f"a list of {noun(node.get('items', {}), root, plural=True)}"
+        least = ", at least one" if node.get("minItems") else ""
+        return f"a list of {noun(node.get('items', {}), root, plural=True)}{least}"
     words = {"integer": "whole number", "number": "number", "string": "text", "object": "mapping", "null": "null"}
     words |= {"boolean": "true or false"}
     word = words.get(str(node.get("type")), "values")
@@ -156,4 +159,4 @@ def _leaves(node: Node, root: Node, path: str, of: str) -> Iterator[tuple[str, N
             yield from _leaves(resolve(inner, root), root, f"{path}.{name}".lstrip("."), here)
         free = values_of(option, root)
         if free is not None:
-            yield from _leaves(free, root, f"{path}.<name>", here)
+            yield from _leaves(free, root, f"{path}.<{option['x-key']}>", here)

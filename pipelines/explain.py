@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipelines.describe import Node, kind, members, must, nearest, properties, resolve, unknown_key, values_of
+from pipelines.describe import Node, kind, members, must, nearest, properties, resolve, split_path, unknown_key, values_of
 from pipelines.yaml_file import Path_, dotted
 
 
@@ -84,7 +84,7 @@ def _sentences(where: _Found, error: dict[str, Any], root: Node) -> list[Problem
         path, value = (*path, "name"), error["input"]["name"]
         return [Problem(path, _wrong(dotted(path), f"must be one of: {', '.join(kinds)}", value, kinds))]
     if error["type"] == "value_error":
-        return [_own(path, line) for line in str(error["ctx"]["error"]).splitlines()]
+        return [_own(where, line, root) for line in str(error["ctx"]["error"]).splitlines()]
     if error["type"] == "invalid_key":
         return [Problem(path, f"a key must be text, got {shown(path[-1])}")]
     text = _wrong(name, must(where.node, root, value), value, where.node.get("enum", []))
@@ -122,10 +122,11 @@ def _plain(text: str) -> bool:
     return True
 
 
-def _own(path: Path_, line: str) -> Problem:
-    """A sentence of the models' own validators. It opens with the key that it is about, relative to the model."""
-    first = line.split(" ", 1)[0].rstrip(":")
-    return Problem((*path, *first.split(".")), f"{dotted(path)}.{line}".lstrip("."))
+def _own(where: _Found, line: str, root: Node) -> Problem:
+    """A sentence of the models' own validators, which opens with the key that it is about, relative to the model."""
+    key = line.split(" ", 1)[0].rstrip(":")
+    inner = split_path(key, root) if where.path == () else (key,)
+    return Problem((*where.path, *inner), f"{dotted(where.path)}.{line}".lstrip("."))
 
 
 def shown(value: object) -> str:

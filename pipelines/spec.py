@@ -7,29 +7,50 @@ line, what must hold, what was found and what to do; all the errors of a file ar
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, overload
 
 from pydantic import Discriminator, Field, Strict, Tag, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
 
 import backends
 from backends.spec import Count, Model, Regularization, Seed, Spec, Task, Train, Trial, check_penalties
-from pipelines.describe import Node, nearest, split_path
-from pipelines.explain import Problem, explain, shown
-from pipelines.yaml_file import Document, Path_, YamlError, parse, read_text
+from pipelines.describe import Node, leaves, nearest, split_path
+from pipelines.explain import Problem, explain
+from pipelines.identity import fingerprint, source_hash
+from pipelines.spec_docs import published
+from pipelines.spec_file import SpecError, SpecFile, known_path, put
+from pipelines.yaml_file import Path_
+
+__all__ = [
+    "BUNDLED",
+    "Choices",
+    "DataSpec",
+    "Experiment",
+    "Range",
+    "Search",
+    "SpecError",
+    "Split",
+    "Threshold",
+    "Tracking",
+    "dump",
+    "fingerprint",
+    "flat",
+    "load",
+    "schema",
+    "source_hash",
+    "trial",
+]
 
 BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes", "linnerud")
 FILES = (".csv", ".parquet")
 SEARCHABLE = ("model", "regularization", "train", "data.scaling", "data.scale_target")
-
-
-class SpecError(ValueError):
-    """A spec that cannot be; the text has one line a problem."""
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -126,9 +147,7 @@ def _range_or_choices(value: object) -> str:
     return "choices" if has else "range"
 
 
-Space = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_range_or_choices)
-]
+Space = Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_range_or_choices)]
 
 
 def check_metric(key: str, metric: str) -> None:
@@ -144,7 +163,9 @@ class Search(Spec):
     direction: Literal["minimize", "maximize"] = "minimize"
     trials: Count = Field(50, description="how many experiments in all")
     seed: Seed = Field(0, description="of the sampler")
-    space: dict[str, Space] = Field({}, description="dotted path of the spec -> {low, high, log} or {choices}")
+    space: dict[str, Space] = Field(
+        {}, description="dotted path of the spec -> {low, high, log} or {choices}", json_schema_extra={"x-key": "path"}
+    )
 
     @model_validator(mode="after")
     def _not_of_the_test_rows(self) -> Search:
@@ -168,7 +189,9 @@ class Experiment(Spec):
     model: Model = Model()
     regularization: Regularization = Regularization()
     train: Train = Train()
-    thresholds: dict[str, Threshold] = Field({}, description="metric of the validation report -> bounds")
+    thresholds: dict[str, Threshold] = Field(
+        {}, description="metric of the validation report -> bounds that hold the pipeline", json_schema_extra={"x-key": "metric"}
+    )
     search: Search = Search()
     tracking: Tracking = Tracking()
 
@@ -187,12 +210,23 @@ class Experiment(Spec):
             raise ValueError("\n".join(problems))
         return self
 
-    def override(self, path: str | Mapping[str, object], value: object = None) -> Experiment:
-        """The experiment with one value changed, or several: override("model.activation", "tanh"), override({...})."""
+    @overload
+    def override(self, path: Mapping[str, object]) -> Experiment: ...
+
+    @overload
+    def override(self, path: str, value: object) -> Experiment: ...
+
+    def override(self, path: str | Mapping[str, object], value: object = ...) -> Experiment:
+        """The experiment with one value changed, override("model.activation", "tanh"), or several, override({...}).
+
+        Raises SpecError. Defaults that were never written go with their kind: override("train.optimizer.name", "sgd").
+        """
+        if isinstance(path, str) and value is ...:
+            raise TypeError(f"override needs a value for {path}; None is one, and must be given")
         changes = path if isinstance(path, Mapping) else {path: value}
         raw = _plain(self.model_dump(exclude_unset=True))
         for where, what in changes.items():
-            _put(raw, _known_path(where), _plain(what))
+            put(raw, known_path(where, models_schema()), _plain(what))
         experiment, problems = _validate(raw)
         if experiment is None:
             raise SpecError("\n".join(problem.text for problem in problems))
@@ -210,11 +244,12 @@ def _caught(prefix: str, check: Callable[..., object], *arguments: object) -> li
 
 def _refusals(experiment: Experiment, path: str, values: Range | Choices) -> list[str]:
     """Why this range cannot be searched; empty if it can."""
-    unknown = _caught(f"search.space.{path}: ", split_path, path, schema())
+    where = f"search.space.{path}:"
+    unknown = _caught(f"{where} ", split_path, path, models_schema())
     if unknown:
         return unknown
-    if not any(path == block or path.startswith(f"{block}.") for block in SEARCHABLE):
-        return [f"search.space.{path}: a key that is searched must be one of {', '.join(SEARCHABLE)}, or lie in one"]
+    if path not in _searchable():
+        return [f"{where} must be one value of {', '.join(SEARCHABLE)}; a study cannot vary {path}"]
     bare = experiment.model_copy(update={"search": Search(), "thresholds": {}})
     tried = values.choices if isinstance(values, Choices) else (values.low, values.high)
     lines: dict[str, None] = {}
@@ -223,89 +258,25 @@ def _refusals(experiment: Experiment, path: str, values: Range | Choices) -> lis
             bare.override(path, value)
         except SpecError as error:
             lines |= dict.fromkeys(str(error).splitlines())
-    return [f"search.space.{path}: {line}" for line in lines]
+    return [f"{where} {line}" for line in lines]
 
 
-# Reading ---------------------------------------------------------------------------------------------------------------
+@cache
+def _searchable() -> tuple[str, ...]:
+    """The paths that a study may vary. Neither the split nor a seed: a study must not choose its rows or its luck."""
+    blocks = tuple(f"{block}." for block in SEARCHABLE)
+    paths = dict.fromkeys(path for path, _, _ in leaves(models_schema()))
+    return tuple(path for path in paths if f"{path}.".startswith(blocks))
 
 
 def load(path: Path = Path("params.yaml"), overrides: Sequence[str] = ()) -> Experiment:
     """Read a spec, with overrides of the form "a.b=value" (value in YAML). Raises SpecError with all that is wrong."""
-    try:
-        document = parse(read_text(path))
-    except YamlError as error:
-        raise SpecError(f"{_place(path, error.line, error.column)}: {error}") from None
-    if not isinstance(document.value, dict):
-        faults = [f"{_place(path, line)}: {text}" for line, text in document.faults]
-        got = "an empty file" if document.value is None else shown(document.value)
-        raise SpecError("\n".join([*faults, f"{path}: must be a mapping of the spec's keys, got {got}"]))
-    options, wrong = _apply(document, overrides)
-    experiment, problems = _validate(document.value)
-    lines = [(line, f"{_place(path, line)}: {text}") for line, text in document.faults]
-    faulty = {line for line, _ in lines}
-    lines += [(0, text) for text in wrong]
-    for problem in problems:
-        label, line = _label(problem.path, path, document.lines, options)
-        if line not in faulty:
-            lines.append((line, f"{label}: {problem.text}"))
+    file = SpecFile.read(path, overrides, models_schema())
+    experiment, problems = _validate(file.raw)
+    lines = file.report(problems)
     if experiment is None or lines:
-        raise SpecError("\n".join(text for _, text in sorted(lines, key=lambda item: item[0])))
+        raise SpecError("\n".join(lines))
     return experiment
-
-
-def _apply(document: Document, overrides: Sequence[str]) -> tuple[dict[Path_, str], list[str]]:
-    """Write the overrides into the document. Returns which option set which path, and what is wrong with the options."""
-    options: dict[Path_, str] = {}
-    wrong: list[str] = []
-    for text in overrides:
-        option = f"--set {text}"
-        name, equals, value = text.partition("=")
-        try:
-            if not equals or not name.strip():
-                raise SpecError("must have the form path=value, such as model.dropout=0.3")
-            path = _known_path(name.strip())
-            read = parse(value)
-            wrong += [f"{option}: {fault}" for _, fault in read.faults]
-            _put(document.value, path, read.value)
-        except (SpecError, YamlError) as error:
-            wrong.append(f"{option}: {error}")
-            continue
-        options = {known: label for known, label in options.items() if known[: len(path)] != path} | {path: option}
-        document.lines = {known: line for known, line in document.lines.items() if known[: len(path)] != path}
-    return options, wrong
-
-
-def _known_path(text: str) -> tuple[str, ...]:
-    try:
-        return split_path(text, schema())
-    except ValueError as error:
-        raise SpecError(str(error)) from None
-
-
-def _put(raw: dict[str, Any], path: tuple[str, ...], value: object) -> None:
-    """raw[path[0]][path[1]]... = value; what lies between is made."""
-    for part in path[:-1]:
-        if not isinstance(raw.get(part), dict):
-            raw[part] = {}
-        raw = raw[part]
-    raw[path[-1]] = value
-
-
-def _place(path: Path, line: int | None, column: int | None = None) -> str:
-    return ":".join(str(part) for part in (path, line, column) if part is not None)
-
-
-def _label(path: Path_, file: Path, lines: dict[Path_, int], options: dict[Path_, str]) -> tuple[str, int]:
-    """What to name as the place of a problem: the option that set it, or else the nearest line of the file."""
-    for end in range(len(path), -1, -1):
-        if path[:end] in options:
-            return options[path[:end]], 0
-        if end and path[:end] in lines:
-            return _place(file, lines[path[:end]]), lines[path[:end]]
-        beside = [option for known, option in options.items() if end and known[:end] == path[:end]]
-        if beside:
-            return beside[0], 0
-    return str(file), 0
 
 
 def _validate(raw: dict[str, Any]) -> tuple[Experiment | None, list[Problem]]:
@@ -314,12 +285,12 @@ def _validate(raw: dict[str, Any]) -> tuple[Experiment | None, list[Problem]]:
     try:
         return Experiment.model_validate(raw), []
     except ValidationError as error:
-        problems = explain(error, schema())
+        problems = explain(error, models_schema())
     # What spans several keys is only looked at once each key is right: look at it with the wrong ones left out.
     try:
         Experiment.model_validate(_without(raw, [problem.path for problem in problems]))
     except ValidationError as error:
-        problems += [problem for problem in explain(error, schema()) if problem not in problems]
+        problems += [problem for problem in explain(error, models_schema()) if problem not in problems]
     return None, problems
 
 
@@ -339,28 +310,37 @@ def _without(raw: dict[str, Any], paths: Sequence[Path_]) -> dict[str, Any]:
     """A copy without the values at these paths, and without what cannot be judged while they are wrong."""
     raw = copy.deepcopy(raw)
     for path in paths:
-        cut = path if path[0] in ("train", "search") and len(path) == 2 else path[:-1] or path
+        keys = [part for part in path if isinstance(part, str)]
+        alone = len(keys) == 1 or (len(keys) == 2 and keys[0] in ("train", "search"))
+        *above, last = keys if alone else keys[:-1]
         inner: Any = raw
-        for part in cut[:-1]:
+        for part in above:
             inner = inner.get(part) if isinstance(inner, dict) else None
         if isinstance(inner, dict):
-            inner.pop(cut[-1], None)
+            inner.pop(last, None)
     if any(path[0] == "model" for path in paths):  # per-layer penalties depend on the hidden layers
         raw.pop("regularization", None)
     return raw
 
 
-# Writing and identity --------------------------------------------------------------------------------------------------
-
-
 def dump(experiment: Experiment) -> str:
     """The resolved spec, every key written out, as YAML. `load` gives an equal Experiment."""
-    from ruamel.yaml import YAML
-
-    yaml, text = YAML(), io.StringIO()
-    yaml.width = 120
-    yaml.dump(_flow_lists(_plain(experiment.model_dump())), text)
+    text = io.StringIO()
+    _writer().dump(_flow_lists(_plain(experiment.model_dump())), text)
     return text.getvalue()
+
+
+def _writer() -> YAML:
+    yaml = YAML()
+    yaml.width = 1_000_000  # a long value stays on its line
+    yaml.allow_unicode = True
+
+    class Representer(RoundTripRepresenter):
+        """Writes null as null, where ruamel leaves a blank."""
+
+    Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.Representer = Representer
+    return yaml
 
 
 def _plain(value: Any) -> Any:
@@ -374,8 +354,6 @@ def _plain(value: Any) -> Any:
 
 def _flow_lists(value: Any) -> Any:
     """Lists on one line, mappings on several."""
-    from ruamel.yaml.comments import CommentedSeq
-
     if isinstance(value, dict):
         return {key: _flow_lists(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -386,10 +364,14 @@ def _flow_lists(value: Any) -> Any:
 
 
 @cache
+def models_schema() -> Node:
+    """As pydantic makes it, which names the kinds in its complaints."""
+    return Experiment.model_json_schema()
+
+
 def schema() -> Node:
-    """The JSON Schema of params.yaml."""
-    found = Experiment.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": "deltarule experiment spec"}
+    """The JSON Schema of params.yaml, for editors. Its keys complete offline."""
+    return published(models_schema(), _searchable())
 
 
 def flat(experiment: Experiment) -> dict[str, object]:
@@ -401,49 +383,6 @@ def _flat(value: Any, path: str) -> list[tuple[str, object]]:
     if isinstance(value, dict) and value:
         return [pair for key, inner in value.items() for pair in _flat(inner, f"{path}.{key}".lstrip("."))]
     return [(path, json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value)]
-
-
-def fingerprint(experiment: Experiment, data_hashes: Mapping[str, str], source_hash: str) -> str:
-    """What the train stage depends on, as 32 hex digits: the same fingerprint, the same trained network.
-
-    Covers seed, model, regularization and train of the resolved spec (whether a default is written out makes no difference),
-    the hashes of the training and validation parts (which carry source, target, task, split and scaling), and the hash of
-    the source that the stage runs. Not: thresholds, search, tracking, the test part, library versions, the machine.
-    """
-    if any(part.startswith("test") for part in data_hashes):
-        raise ValueError(f"data_hashes must be those of the training and validation parts, got {sorted(data_hashes)}")
-    blocks = experiment.model_dump(mode="json", include={"seed", "model", "regularization", "train"})
-    whole = {"spec": blocks, "data": dict(data_hashes), "source": source_hash}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def source_hash(backend: str) -> str:
-    """sha256 over the source that the train stage runs: the contracts, one backend, the stage and the metrics.
-
-    A backend of another distribution counts with the whole of its package. Nothing is imported.
-    """
-    root = Path(__file__).resolve().parents[1]
-    module = backends.registered()[backend][0].partition(":")[0]
-    files = [*root.glob("backends/*.py"), root / "pipelines/metrics.py", root / "pipelines/stages/train.py"]
-    digest = hashlib.sha256()
-    for base, file in [(root, f) for f in files if f.is_file()] + _backend_files(root, module):
-        digest.update(f"{file.relative_to(base).as_posix()}\0".encode())
-        digest.update(file.read_bytes().replace(b"\r\n", b"\n") + b"\0")
-    return digest.hexdigest()
-
-
-def _backend_files(root: Path, module: str) -> list[tuple[Path, Path]]:
-    from importlib.util import find_spec
-
-    if module.startswith("backends."):
-        folder = root / Path(*module.split("."))
-        return [(root, file) for file in sorted(folder.rglob("*.py"))]
-    found = find_spec(module.partition(".")[0])  # of the outermost package: that imports nothing
-    if found is None or found.origin is None:
-        return []
-    origin = Path(found.origin)
-    files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-    return [(origin.parent.parent, file) for file in files]
 
 
 def trial(experiment: Experiment, task: Task, inputs: int, outputs: int) -> Trial:

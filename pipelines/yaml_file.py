@@ -167,12 +167,13 @@ class _Builder:
 
     def _refuse_references(self, event: Event, path: Path_) -> None:
         where = dotted(path) or "the file"
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "ctag", None)
         if isinstance(event, AliasEvent):
-            self._fault(event, f"an alias (*{event.anchor}) is not allowed in {where}; write the value out")
-        elif getattr(event, "anchor", None):
-            self._fault(event, f"an anchor (&{event.anchor}) is not allowed in {where}; write each value out")
-        elif getattr(event, "ctag", None):
-            self._fault(event, f"a tag ({event.ctag}) is not allowed in {where}; quote what must be text")
+            self._fault(event, f"an alias (*{anchor}) is not allowed in {where}; write the value out")
+        elif anchor:
+            self._fault(event, f"an anchor (&{anchor}) is not allowed in {where}; write each value out")
+        elif tag:
+            self._fault(event, f"a tag ({tag}) is not allowed in {where}; quote what must be text")
 
     def _fault(self, event: Event, sentence: str) -> None:
         self.document.faults.append((event.start_mark.line + 1, sentence))

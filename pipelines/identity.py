@@ -1,0 +1,66 @@
+"""What makes two training runs the same: a fingerprint of the spec, the data and the source they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backends import check_name, registered
+
+if TYPE_CHECKING:
+    from pipelines.spec import Experiment
+
+ROOT = Path(__file__).resolve().parents[1]  # of the source: backends/ and pipelines/ lie in it
+
+
+def fingerprint(experiment: Experiment, data_hashes: Mapping[str, str], source_hash: str) -> str:
+    """What the train stage depends on, as 32 hex digits: of one fingerprint, one trained network.
+
+    Covers seed, model, regularization and train of the resolved spec (a default counts the same whether it is written out
+    or not), the hashes of the training and validation parts (into which source, target, task, split and scaling have gone)
+    and the hash of the source that the stage runs. Not: thresholds, search, tracking, the test part, versions, machine.
+    """
+    if any(part.startswith("test") for part in data_hashes):
+        raise ValueError(f"data_hashes must be of the training and validation parts alone, got {sorted(data_hashes)}")
+    blocks = experiment.model_dump(mode="json", include={"seed", "model", "regularization", "train"})
+    whole = json.dumps({"spec": blocks, "data": dict(data_hashes), "source": source_hash}, sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()[:32]
+
+
+def source_hash(backend: str) -> str:
+    """sha256 over the source that the train stage runs: the contracts, one backend, the stage and the metrics.
+
+    Line ends count as LF, so that a checkout on Windows has the same hash. A backend of another distribution counts with the
+    whole of its package. Nothing is imported. Raises BackendError for a name that is not registered.
+    """
+    check_name(backend)
+    digest = hashlib.sha256()
+    for name, file in sorted(_source_files(registered()[backend][0].partition(":")[0])):
+        digest.update(f"{name}\0".encode())
+        digest.update(file.read_bytes().replace(b"\r\n", b"\n") + b"\0")
+    return digest.hexdigest()
+
+
+def _source_files(module: str) -> Iterator[tuple[str, Path]]:
+    """(relative name, file) of all that counts, for the backend in `module`."""
+    ours = [*ROOT.glob("backends/*.py"), ROOT / "pipelines/stages/train.py", ROOT / "pipelines/metrics.py"]
+    if module.startswith("backends."):
+        place = ROOT / Path(*module.split("."))
+        ours += place.rglob("*.py") if place.is_dir() else []  # a module beside the contracts is in already
+    else:
+        yield from _foreign_files(module.partition(".")[0])
+    yield from ((file.relative_to(ROOT).as_posix(), file) for file in ours if file.is_file())
+
+
+def _foreign_files(package: str) -> Iterator[tuple[str, Path]]:
+    found = find_spec(package)  # of an outermost package: finding it imports nothing
+    if found is None or found.origin is None:
+        raise ValueError(f"the source of the backend's package {package} must be importable, found none")
+    origin = Path(found.origin)
+    files = origin.parent.rglob("*.py") if origin.name == "__init__.py" else [origin]
+    base = origin.parent.parent if origin.name == "__init__.py" else origin.parent
+    yield from ((file.relative_to(base).as_posix(), file) for file in files)

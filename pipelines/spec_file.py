@@ -1,0 +1,111 @@
+"""A spec as it is written: the file, the overrides laid over it, and where each value comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines.describe import Node, split_path
+from pipelines.explain import Problem, shown
+from pipelines.yaml_file import Document, Path_, YamlError, parse, read_text
+
+
+class SpecError(ValueError):
+    """A spec that cannot be; the text has one line a problem."""
+
+
+@dataclass
+class SpecFile:
+    """The keys as written, after the overrides; the line or the option that each comes from; what is wrong so far."""
+
+    path: Path
+    raw: dict[str, Any]
+    lines: dict[Path_, int]
+    faults: list[tuple[int, str]]  # of the file, by line
+    options: dict[Path_, str] = field(default_factory=dict)  # the override that set a path
+    wrong: list[str] = field(default_factory=list)  # with the overrides
+
+    @classmethod
+    def read(cls, path: Path, overrides: Sequence[str], schema: Node) -> SpecFile:
+        """Raises SpecError where the file is no mapping in YAML; lesser problems are kept for `report`."""
+        try:
+            document = parse(read_text(path))
+        except YamlError as error:
+            raise SpecError(f"{_place(path, error.line, error.column)}: {error}") from None
+        if not isinstance(document.value, dict):
+            raise SpecError("\n".join(_no_mapping(path, document)))
+        file = cls(path, document.value, document.lines, document.faults)
+        for text in overrides:
+            file._override(text, schema)
+        return file
+
+    def _override(self, text: str, schema: Node) -> None:
+        """Lay "a.b=value" over the file."""
+        option = f"--set {text}"
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            self.wrong.append(f"{option}: must have the form path=value, such as model.dropout=0.3")
+            return
+        try:
+            path, document = known_path(name.strip(), schema), parse(value)
+        except (SpecError, YamlError) as error:
+            self.wrong.append(f"{option}: {error}")
+            return
+        self.wrong += [f"{option}: {sentence}" for _, sentence in document.faults]
+        put(self.raw, path, document.value)
+        self.lines = {known: line for known, line in self.lines.items() if known[: len(path)] != path}
+        self.options = {known: by for known, by in self.options.items() if known[: len(path)] != path}
+        self.options[path] = option
+
+    def report(self, problems: Iterable[Problem]) -> list[str]:
+        """One line a problem, each with its place: overrides first, then the file from top to bottom."""
+        found = [(line, f"{_place(self.path, line)}: {text}") for line, text in self.faults]
+        found += [(0, text) for text in self.wrong]
+        faulty = {line for line, _ in self.faults}  # what is refused as written is not also judged as a value
+        for problem in problems:
+            line, place = self._origin(problem.path)
+            if line not in faulty and not any(text.startswith(f"{place}: ") for text in self.wrong):
+                found.append((line, f"{place}: {problem.text}"))
+        return [text for _, text in sorted(found, key=lambda item: item[0])]
+
+    def _origin(self, path: Path_) -> tuple[int, str]:
+        """(line or 0, place): the option that set the value, or the nearest line of the file above it."""
+        for end in range(len(path), 0, -1):
+            above = path[:end]
+            if above in self.options:
+                return 0, self.options[above]
+            if above in self.lines:
+                return self.lines[above], _place(self.path, self.lines[above])
+            beside = [option for known, option in self.options.items() if known[:end] == above]
+            if beside:  # a key that is missing from a mapping which an option has opened
+                return 0, beside[-1]
+        return 0, str(self.path)
+
+
+def _no_mapping(path: Path, document: Document) -> list[str]:
+    got = "an empty file" if document.value is None else shown(document.value)
+    faults = [f"{_place(path, line)}: {text}" for line, text in document.faults]
+    return faults or [f"{path}: must be a mapping of the spec's keys (seed, data, model, ...), got {got}"]
+
+
+def _place(path: Path, line: int | None, column: int | None = None) -> str:
+    return ":".join(str(part) for part in (path, line, column) if part)
+
+
+def known_path(text: str, schema: Node) -> tuple[str, ...]:
+    """The parts of a dotted path; SpecError if the spec has no such key."""
+    try:
+        return split_path(text, schema)
+    except ValueError as error:
+        raise SpecError(str(error)) from None
+
+
+def put(raw: dict[str, Any], path: Sequence[str], value: object) -> None:
+    """raw[path[0]][path[1]]... = value; mappings in between are made."""
+    for part in path[:-1]:
+        if not isinstance(raw.get(part), dict):
+            raw[part] = {}
+        raw = raw[part]
+    raw[path[-1]] = value

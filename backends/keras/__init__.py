@@ -1,0 +1,41 @@
+"""Keras 3. Layers, rules and noise are keras.ops alone (network.py, optimizer.py, noise.py); each engine has a short trainer.
+
+Keras computes on one engine in a process, fixed when it is imported. So a backend chooses its engine here, before the
+first `import keras`, and the others' trainers stay unimported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backends.keras.tensorflow import KerasTensorFlow
+
+__all__ = ["KerasTensorFlow"]
+
+# class -> (train.backend, Keras' name of the engine, module of the trainer)
+_TRAINERS = {"KerasTensorFlow": ("keras", "tensorflow", "backends.keras.tensorflow")}
+
+
+def __getattr__(name: str) -> object:
+    """The class of that name, with Keras on its engine (PEP 562): only the engine that is asked for is imported."""
+    if name not in _TRAINERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    backend, engine, module = _TRAINERS[name]
+    choose_engine(backend, engine)
+    return getattr(import_module(module), name)
+
+
+def choose_engine(backend: str, engine: str) -> None:
+    """Put Keras on an engine. Raises ValueError if this process has already put it on another."""
+    loaded = sys.modules.get("keras")
+    found = loaded.config.backend() if loaded else os.environ.setdefault("KERAS_BACKEND", engine)
+    if found != engine:
+        where = "Keras is already imported with" if loaded else "KERAS_BACKEND is set to"
+        raise ValueError(
+            f"train.backend: {backend} needs Keras on {engine}, but {where} {found}; "
+            f"start a new process with KERAS_BACKEND={engine}, or without that variable"
+        )

@@ -1,0 +1,143 @@
+"""The network as Keras layers, for K trials at once: every weight has the trial as its first axis.
+
+The weights of a stack are one variable (K, P), split at each use (its gradient is then one concatenation), so that
+optimizer, clipping, penalty and checkpoint are single lines. Nothing here knows an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from backends import weights
+from backends.activations import ACTIVATIONS
+from backends.keras.noise import kept
+from backends.spec import Trial
+
+Tensor = Any
+
+
+class StackedDense(keras.layers.Layer):  # type: ignore[misc]
+    """v = y W + b in every trial: y (K or 1, B, I), W (K, I, O), b (K, O) -> (K, B, O). It owns no weights."""
+
+    def call(self, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The local fields v."""
+        return ops.add(ops.matmul(y, weight), ops.expand_dims(bias, 1))
+
+
+class StackedActivation(keras.layers.Layer):  # type: ignore[misc]
+    """φ(v), with another φ for each group of neighbouring trials."""
+
+    def __init__(self, names: Sequence[str], trials: int, dtype: str) -> None:
+        """Where the groups are cut is a variable, so that another division costs no new trace."""
+        super().__init__(dtype=dtype)
+        self.names = tuple(names)
+        self.slopes = self.add_weight(shape=(trials,), initializer="zeros", trainable=False, name="slopes")
+        self.cuts = self.add_weight(
+            shape=(len(names) - 1,), initializer="zeros", dtype="int32", trainable=False, name="cuts"
+        )
+        self.built = True
+
+    def call(self, v: Tensor) -> Tensor:
+        """(K, B, units) -> (K, B, units)."""
+        parts = [ACTIVATIONS[name].value(ops, part, a) for name, part, a in self.groups(v)]
+        return self.join(parts, v)
+
+    def steepness(self, v: Tensor) -> Tensor:
+        """|φ'(v)| / max|φ'|, (K, B, units)."""
+        parts = []
+        for name, part, a in self.groups(v):
+            phi = ACTIVATIONS[name]
+            parts.append(ops.abs(phi.slope(ops, part, a)) / phi.steepest)
+        return self.join(parts, v)
+
+    def groups(self, v: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(name, its trials' rows of v, their slopes (group, 1, 1))."""
+        slopes = self.slopes[:, None, None]
+        if len(self.names) == 1:
+            return iter([(self.names[0], v, slopes)])
+        return zip(self.names, ops.split(v, self.cuts), ops.split(slopes, self.cuts), strict=True)
+
+    def join(self, parts: Sequence[Tensor], like: Tensor) -> Tensor:
+        """One tensor again, of the shape of `like`, which the pieces have forgotten."""
+        if len(parts) == 1:
+            return parts[0]
+        return ops.reshape(ops.concatenate(parts), (like.shape[0], -1, like.shape[-1]))
+
+
+class StackedDropout(keras.layers.Layer):  # type: ignore[misc]
+    """Srivastava et al. (2014), with given noise: y·1/(1-p) where a unit stays, 0 where it is dropped."""
+
+    def __init__(self, trials: int, dtype: str) -> None:
+        super().__init__(dtype=dtype)
+        self.thresholds = self.add_weight(
+            shape=(trials,), initializer="zeros", dtype="uint32", trainable=False, name="thresholds"
+        )
+        self.scales = self.add_weight(shape=(trials,), initializer="ones", trainable=False, name="scales")
+        self.built = True
+
+    def call(self, y: Tensor, hashed: Tensor) -> Tensor:
+        """y (K or 1, B, units), the hash of each place (K or 1, B, units)."""
+        return ops.where(kept(hashed, self.thresholds), y * self.scales[:, None, None], 0.0)
+
+
+class Network(keras.Model):  # type: ignore[misc]
+    """K networks of one structure. `network(X)` gives their outputs before softmax or sigmoid, dropout off."""
+
+    KINDS: ClassVar[dict[str, type[keras.layers.Layer]]] = {"dense": StackedDense}
+
+    def __init__(self, trial: Trial, trials: int, activations: Sequence[str], noisy: Sequence[bool]) -> None:
+        """`trial` gives the structure, `noisy` the places where any trial has dropout (0: the inputs)."""
+        dtype = trial.train.precision
+        super().__init__(dtype=dtype)
+        self.spans = weights.layout(trial)
+        self.flat = self.add_weight(shape=(trials, self.spans[-1].stop), initializer="zeros", name="flat")
+        self.sums = [self.KINDS[layer.kind](dtype=dtype) for layer in trial.layers]
+        self.activation = StackedActivation(activations, trials, dtype)
+        self.dropouts = [StackedDropout(trials, dtype) if on else None for on in noisy]
+        self.built = True
+
+    def call(self, X: Tensor) -> Tensor:
+        """X (n, I), the same rows for all -> (K, n, O)."""
+        return self.fields(self.flat, ops.expand_dims(X, 0))[-1]
+
+    def fields(self, flat: Tensor, y: Tensor, noise: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """The local fields v of each layer, the outputs last: flat (K, P), y (K or 1, B, I).
+
+        `noise`: the hash at each place, (K or 1, B, units), anything where no trial has dropout; None: dropout off.
+        """
+        fields: list[Tensor] = []
+        for place, (layer, parameters) in enumerate(zip(self.sums, self.parameters(flat), strict=True)):
+            if fields:
+                y = self.activation(fields[-1])
+            dropout = self.dropouts[place]
+            if noise is not None and dropout is not None:
+                y = dropout(y, noise[place])
+            fields.append(layer(y, **parameters))
+        return fields
+
+    def parameters(self, flat: Tensor) -> list[dict[str, Tensor]]:
+        """name -> (K, ...) of each layer."""
+        pieces = ops.split(flat, np.array([span.start for span in self.spans[1:]], dtype=np.int32), axis=1)
+        layers: list[dict[str, Tensor]] = [{} for _ in self.sums]
+        for span, piece in zip(self.spans, pieces, strict=True):
+            layers[span.layer][span.name] = ops.reshape(piece, (flat.shape[0], *span.shape))
+        return layers
+
+
+def penalty(flat: Tensor, l1: Tensor, l2: Tensor) -> tuple[Tensor, Tensor]:
+    """λΩ = Σ λ1|W| + λ2 W² of each trial, (K,), and its gradient λ1 sign(W) + 2 λ2 W, (K, P). Biases have λ = 0."""
+    # |W| = W sign(W), so both come from the same two products: large stacks are bound by passes over memory.
+    first, second = l1 * ops.sign(flat), l2 * flat
+    half = first + second
+    return ops.sum(flat * half, axis=1), half + second
+
+
+def clipped(gradient: Tensor, limit: Tensor) -> Tensor:
+    """g·min(1, c/‖g‖) over all numbers of a trial: (K, P), c (K, 1)."""
+    norm = ops.sqrt(ops.sum(gradient * gradient, axis=1, keepdims=True))
+    return gradient * ops.where(norm > limit, limit / norm, 1.0)

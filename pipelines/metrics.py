@@ -18,6 +18,7 @@ import numpy as np
 from backends.draws import raw_words
 from backends.spec import Task
 from backends.tasks import mean_loss, predictions, targets
+from pipelines.data import About
 from pipelines.data.preprocess import TargetScale
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -54,6 +55,11 @@ class Truth:
     outputs: int
     names: tuple[str, ...] = ()
     scale: TargetScale | None = None
+
+    @staticmethod
+    def of(about: About, y: NDArray) -> Truth:
+        """Of the rows of a part, as `split` wrote them."""
+        return Truth(about.task, y, about.outputs, about.targets, about.target_scale if about.task == "regression" else None)
 
     @property
     def own(self) -> NDArray:
@@ -127,6 +133,15 @@ def _judged(truth: Truth) -> list[int]:
     counts = np.bincount(truth.y, minlength=max(2, truth.outputs))
     candidates = [1] if truth.task == "binary" else range(len(counts))
     return [c for c in candidates if 0 < counts[c] < len(truth.y)]
+
+
+def roc_curves(truth: Truth, P: NDArray) -> Iterator[tuple[int, NDArray, NDArray]]:
+    """(class, false positive rate, true positive rate) of each class that a ranking is judged for. P (n, classes)."""
+    from sklearn.metrics import roc_curve
+
+    for c in _judged(truth):
+        fpr, tpr, _ = roc_curve(truth.y == c, P[:, c])
+        yield c, fpr, tpr
 
 
 def calibration_error(y: NDArray, P: NDArray, predicted: NDArray) -> float:

@@ -1,0 +1,45 @@
+"""How outs are written: whole or not at all, and the same bytes for the same numbers. Floats are written to the last bit."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from backends.weights import write_atomically
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """JSON with its keys in the order given."""
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """CSV; Python's own floats and integers are written by repr."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def sha256(path: Path) -> str:
+    """Of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove(folder: Path, names: Iterable[str]) -> None:
+    """Take away the outs of an earlier run, so that none is mistaken for one of this."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""Where the outs of the stages stand, and who may write there: one process at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+LOCK_SECONDS = 5.0
+
+
+class StageError(RuntimeError):
+    """A stage that cannot go on. `exit_code` 2: what it was given is not as it must be; 1: it held the pipeline."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Places:
+    """Every path of one run, below `root`.
+
+    `base` is where a relative data.source starts. `project` keeps the count of who opened the test rows; it is found from
+    `root` unless it is given.
+    """
+
+    root: Path = Path()
+    base: Path = Path()
+    project: Path | None = None
+
+    @property
+    def data(self) -> Path:
+        """The three parts, and what is known about them."""
+        return self.root / "outputs/data"
+
+    @property
+    def about(self) -> Path:
+        """What is known about the data; written last, so that it stands for the whole."""
+        return self.data / "about.json"
+
+    @property
+    def trained(self) -> Path:
+        """The outs of train."""
+        return self.root / "outputs/train"
+
+    @property
+    def model(self) -> Path:
+        """The weights of the best epoch."""
+        return self.trained / "model.safetensors"
+
+    @property
+    def run(self) -> Path:
+        """What was trained, on what, and how it ended."""
+        return self.trained / "run.json"
+
+    @property
+    def history(self) -> Path:
+        """One row an epoch."""
+        return self.trained / "history.csv"
+
+    def report(self, stage: str) -> Path:
+        """The outs of validate, or of test."""
+        return self.root / "outputs" / stage
+
+    def checkpoint(self, fingerprint: str) -> Path:
+        """Where a run that is not over keeps its state."""
+        return self.root / f".deltarule/checkpoint-{fingerprint}.safetensors"
+
+    @property
+    def ledger(self) -> Path:
+        """Which experiments opened which test rows: one for the whole project."""
+        return (self.project or project_of(self.root)) / ".deltarule/test-openings.jsonl"
+
+    def need(self, path: Path, command: str) -> Path:
+        """`path`, or StageError if it is not there yet."""
+        if path.exists():
+            return path
+        raise StageError(f"{self.shown(path)} is missing; run `deltarule {command}` or `dvc repro` first", exit_code=2)
+
+    def shown(self, path: Path) -> str:
+        """A path as a message names it."""
+        return path.relative_to(self.root).as_posix()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the root. Raises StageError if another process does; the system frees the lock of one that was killed."""
+        from filelock import FileLock, Timeout
+
+        path = self.root / ".deltarule/stage.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=LOCK_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StageError(
+                f"another process is running a stage in {self.root.resolve()}; wait for it to end, or stop it, and try again"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def project_of(root: Path) -> Path:
+    """The project that a root belongs to: DVC's repository (the parent, in its temporary copies), or the root itself."""
+    if os.environ.get("DVC_ROOT"):
+        return Path(os.environ["DVC_ROOT"])
+    root = root.resolve()
+    return next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), root)

@@ -1,0 +1,58 @@
+"""validate: report on the validation rows, and hold the pipeline where a threshold of the spec is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipelines import metrics
+from pipelines.metrics import Truth
+from pipelines.spec import Experiment, SpecError, Threshold
+from pipelines.stages.places import Places, StageError
+from pipelines.stages.reports import judge, load_network, write_report
+
+
+class ThresholdError(StageError):
+    """A metric of the validation rows is not what the spec asks for."""
+
+
+def validate(experiment: Experiment, places: Places) -> dict[str, Any]:
+    """Write outputs/validate; returns its metrics.
+
+    Raises ThresholdError, after the report is written, where a threshold is missed; SpecError for one of a metric that
+    there is not; StageError if earlier outs are missing.
+    """
+    with places.locked():
+        network = load_network(experiment, places)
+        judged = judge(network, places, "valid")
+        check_thresholds(experiment.thresholds, judged.truth)
+        found = metrics.evaluate(judged.truth, judged.outputs)
+        missed = list(misses(experiment.thresholds, found))
+        write_report(places.report("validate"), network, judged, found, held=bool(missed))
+    if missed:
+        raise ThresholdError(
+            f"validation holds the pipeline: {'; '.join(missed)}; the report is in {places.shown(places.report('validate'))}"
+        )
+    return found
+
+
+def check_thresholds(thresholds: Mapping[str, Threshold], truth: Truth) -> None:
+    """Raises SpecError for a threshold of a metric that this task does not have."""
+    unknown = [name for name in thresholds if name not in metrics.names(truth)]
+    if unknown:
+        raise SpecError(
+            f"thresholds must name metrics of a {truth.task} task, got {', '.join(unknown)}; "
+            f"they are: {', '.join(metrics.names(truth))}"
+        )
+
+
+def misses(thresholds: Mapping[str, Threshold], found: Mapping[str, float]) -> Iterator[str]:
+    """One sentence for each bound that is not kept; a metric that the rows do not define keeps none."""
+    for name, bound in thresholds.items():
+        value = found.get(name)
+        if value is None:
+            yield f"{name} cannot be computed on these rows"
+        elif bound.min is not None and value < bound.min:
+            yield f"{name} must be at least {bound.min:g}, got {value:.6g}"
+        elif bound.max is not None and value > bound.max:
+            yield f"{name} must be at most {bound.max:g}, got {value:.6g}"

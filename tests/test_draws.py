@@ -127,3 +127,11 @@ def test_layers_and_seeds_start_from_different_weights():
     for i, one in enumerate(drawn):
         for other in drawn[:i]:
             assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("change", [(1, 1), (0, 1), (2, 5)])
+def test_keys_that_nearly_agree_give_noise_that_shares_nothing(change):
+    """One round of the mixer would give the same words in another order, or shifted by a place."""
+    key = np.array([0x12345678, 0x9ABCDEF0], dtype=np.uint32)
+    one, other = bits(key), bits(key + np.array(change, dtype=np.uint32))
+    assert len(np.intersect1d(one, other)) <= 2  # of 6144 words each, 0.009 expected by chance

@@ -124,7 +124,7 @@ def _matrix_labels(panel: Axes, names: Sequence[str], counts: NDArray, shares: N
     panel.grid(False)
     ticks = range(0, len(names), max(1, len(names) // 40))
     shown = [names[i] if len(names[i]) <= 18 else names[i][:17] + "…" for i in ticks]
-    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, shown)) > 3 else {}
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, shown)) > 3 else {}
     panel.set_xticks(list(ticks), shown, **turned)
     panel.set_yticks(list(ticks), shown)
     style.label(panel, "", "predicted class", "actual class")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.spec import Experiment, dump
+from pipelines.spec import Experiment, dump, flat
 from pipelines.tracking.redact import redacted
 
 if TYPE_CHECKING:
@@ -64,9 +64,10 @@ def _stage(root: Path, stage: str, run: dict[str, Any]) -> Iterator[Event]:
     if stage == "data":
         yield Event("tags", stage, _data_tags(_json(root / "outputs/data/about.json"), run))
     elif stage == "train":
-        yield Event("params", stage, _texts(flatten(redacted(run["spec"]))))
+        spec = Experiment.model_validate(redacted(run["spec"]))
+        yield Event("params", stage, _texts(flat(spec)))
         yield Event("tags", stage, _run_tags(run))
-        yield Event("text", stage, {"params.yaml": dump(Experiment.model_validate(redacted(run["spec"])))})
+        yield Event("text", stage, {"params.yaml": dump(spec)})
         yield from _history(root / "outputs/train/history.csv", run.get("best_epoch"))
     else:
         yield Event("metrics", stage, _numbers(flatten(_json(root / f"outputs/{stage}/metrics.json"), stage, "_")))
@@ -101,14 +102,14 @@ def _run_tags(run: dict[str, Any]) -> dict[str, str]:
 
 def flatten(nested: dict[str, Any], prefix: str = "", joint: str = ".") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in nested.items():
         name = f"{prefix}{joint}{key}" if prefix else str(key)
-        flat.update(flatten(value, name, joint) if isinstance(value, dict) else {name: value})
-    return flat
+        found.update(flatten(value, name, joint) if isinstance(value, dict) else {name: value})
+    return found
 
 
-def _texts(values: dict[str, Any]) -> dict[str, str]:
+def _texts(values: Mapping[str, object]) -> dict[str, str]:
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
 
 

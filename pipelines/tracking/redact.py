@@ -6,17 +6,19 @@ import re
 from typing import Any
 
 HIDDEN = "***"
-SECRET_NAME = r"(?:password|passwd|passphrase|pwd|secret|token|credential|api_?key|access_?key|private_?key|signature)"
+SECRET_NAME = r"(?:password|passwd|passphrase|pwd|secret|token|credential|api[_-]?key|access[_-]?key|private[_-]?key|signature)"
 
 # Greedy up to the last @ of the word: a password may itself hold one. Rather too much is hidden than too little.
 _USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s'\"<>]*@", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"([\w.-]*{SECRET_NAME}[\w.-]*[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s&;,\"'<>]+)", re.IGNORECASE)
+_OPTION = re.compile(rf"(--[\w-]*{SECRET_NAME}[\w-]*\s+)(\"[^\"]*\"|'[^']*'|\S+)", re.IGNORECASE)
 _SECRET_KEY = re.compile(SECRET_NAME, re.IGNORECASE)
 
 
 def redact(text: str) -> str:
-    """`text` without users and passwords in URLs, and without what follows password=, token: and their kin."""
-    return _ASSIGNED.sub(rf"\1{HIDDEN}", _USERINFO.sub(rf"\1{HIDDEN}@", text))
+    """`text` without users and passwords in URLs, and without what follows password=, token:, --api-key and their kin."""
+    text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
+    return _OPTION.sub(rf"\1{HIDDEN}", _ASSIGNED.sub(rf"\1{HIDDEN}", text))
 
 
 def redacted(value: Any, key: str = "") -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from pipelines.spec import Tracking
 
 # No retries: MLflow's client would send a create_run again whose answer was lost, and make two runs. `sync` repeats.
-_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "8"}
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output belongs to `--json`
+}
 _LOCK_SECONDS = 60  # others hold the lock for a second or two each; a first one that makes the database, for five
 _BUSY_SECONDS = 5
 
@@ -132,10 +136,11 @@ def answering(store: Store, doing: str) -> Iterator[None]:
     from filelock import Timeout
 
     try:
-        with _limits():
+        with _settings():
             yield
     except Timeout:
-        raise TrackingError(_failure(store, doing, f"another process holds its lock for {_LOCK_SECONDS} s")) from None
+        busy = RuntimeError(f"another process has held its lock for {_LOCK_SECONDS} s")
+        raise TrackingError(_failure(store, doing, busy)) from None
     except (OSError, sqlite3.Error) as error:
         raise TrackingError(_failure(store, doing, error)) from None
     except Exception as error:
@@ -145,15 +150,17 @@ def answering(store: Store, doing: str) -> Iterator[None]:
         raise TrackingError(_failure(store, doing, error)) from None
 
 
-def _failure(store: Store, doing: str, cause: Any) -> str:
-    reason = " ".join(redact(str(cause)).split())[:300]
+def _failure(store: Store, doing: str, error: BaseException) -> str:
+    while inner := error.__cause__ or error.__context__:  # the first cause says most: "Connection refused"
+        error = inner
+    reason = redact(" ".join(str(error).split()))[:300] or type(error).__name__
     return f"{doing}: the store {store} failed ({reason}); the outs are untouched, the next `deltarule sync` sends it"
 
 
 @contextmanager
-def _limits() -> Iterator[None]:
-    """Short limits for MLflow's requests, where the user set none."""
-    missing = {name: value for name, value in _LIMITS.items() if name not in os.environ}
+def _settings() -> Iterator[None]:
+    """How MLflow's client is to behave, where the user has not said otherwise."""
+    missing = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
     os.environ.update(missing)
     try:
         yield

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from pipelines.tracking.redact import redact
 from pipelines.tracking.store import Store, TrackingError, answering, connect, locate
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def ui(experiment: Experiment, project: Path, port: int = 5000, say: Callable[[s
     with suppress(KeyboardInterrupt), _ended_by_sigterm_too(), _server(store, port) as server:
         _await(server, port)
         say(f"MLflow shows the runs on http://{HOST}:{port} (Ctrl-C ends it)")
-        raise TrackingError(f"mlflow server ended by itself with exit code {server.wait()}")
+        raise server.ended(server.process.wait())
 
 
 def _check_port(port: int) -> None:
@@ -54,20 +56,32 @@ def _check_port(port: int) -> None:
 
 
 @contextmanager
-def _server(store: Store, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _server(store: Store, port: int) -> Iterator[_Server]:
     """`mlflow server` in a session of its own, so that it and its children end together, and only when we say so."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"],
-        env=_environment(store),
-        cwd=store.project,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield server
-    finally:
-        _end(server)
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"],
+            env=_environment(store),
+            cwd=store.project,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            yield _Server(process, output)
+        finally:
+            _end(process)
+
+
+class _Server(NamedTuple):
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+    def ended(self, code: int) -> TrackingError:
+        """What to raise when it ended by itself: with the last that it said."""
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").strip().splitlines()[-5:]
+        return TrackingError("\n".join([f"mlflow server ended by itself with exit code {code}; it said:", *map(redact, lines)]))
 
 
 def _environment(store: Store) -> dict[str, str]:
@@ -77,15 +91,16 @@ def _environment(store: Store) -> dict[str, str]:
         "MLFLOW_BACKEND_STORE_URI": store.uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves seven processes of 240 MB
+        "PYTHONSAFEPATH": "1",  # what lies in the project's folder is not to be imported
     }
     return {**inherited, **settings, **({"MLFLOW_DEFAULT_ARTIFACT_ROOT": store.artifacts} if store.artifacts else {})}
 
 
-def _await(server: subprocess.Popen[bytes], port: int) -> None:
+def _await(server: _Server, port: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise TrackingError(f"mlflow server ended at once with exit code {server.returncode}")
+        if (code := server.process.poll()) is not None:
+            raise server.ended(code)
         if _answers(port):
             return
         time.sleep(0.2)
@@ -93,11 +108,15 @@ def _await(server: subprocess.Popen[bytes], port: int) -> None:
 
 
 def _answers(port: int) -> bool:
+    """Not by urllib, which would ask a proxy."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2) as reply:
-            return bool(reply.status == 200)
-    except OSError:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

@@ -81,7 +81,7 @@ def _find(client: MlflowClient, experiment_id: str, identity: dict[str, str], ne
     if run_id := os.environ.get("MLFLOW_RUN_ID"):
         return _given(client, run_id, identity)
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items() if key != "deltarule.launch")
-    found = client.search_runs([experiment_id], wanted, order_by=["attributes.start_time ASC"])
+    found = list(client.search_runs([experiment_id], wanted, order_by=["attributes.start_time ASC"]))
     if new_run:
         launch = identity["deltarule.launch"]
         found = [r for r in found if r.info.status == "RUNNING" and r.data.tags.get("deltarule.launch") == launch]

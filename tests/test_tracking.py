@@ -1,0 +1,533 @@
+"""A run is on record once, wholly, without secrets; and when the store fails, it is soon said and later mended."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from synthetic_run import make, write_json
+
+from pipelines import tracking
+from pipelines.spec import Experiment
+from pipelines.tracking import Event, TrackingError, events, locate, project_root, store, sync, uploader
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
+STAGES = ("data", "train", "validate", "test")
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_user(monkeypatch):
+    for name in [n for n in os.environ if n.startswith(("MLFLOW_", "DVC_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """An MLflow database without experiments. To make one takes seconds; to copy it does not."""
+    project = tmp_path_factory.mktemp("template")
+    place = locate(EXPERIMENT.tracking, project)
+    place.database.parent.mkdir()
+    from mlflow import MlflowClient
+
+    MlflowClient(tracking_uri=place.uri).search_experiments(max_results=1)
+    return place.database
+
+
+@pytest.fixture
+def project(tmp_path, template):
+    """A project's root, with a store."""
+    root = tmp_path / "a project"
+    (root / ".mlflow").mkdir(parents=True)
+    (root / ".dvc").mkdir()
+    shutil.copy(template, root / ".mlflow/mlflow.db")
+    return root
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    monkeypatch.setattr(uploader, "_send_figures", lambda *_: None)
+
+
+def client_of(project):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=locate(EXPERIMENT.tracking, project).uri)
+
+
+def runs(project):
+    client = client_of(project)
+    return client.search_runs([e.experiment_id for e in client.search_experiments()])
+
+
+def points(project):
+    """Every point that the database holds."""
+    with sqlite3.connect(project / ".mlflow/mlflow.db") as connection:
+        return connection.execute("SELECT run_uuid, key, step, value, is_nan FROM metrics").fetchall()
+
+
+def files(project, run_id):
+    base = project / ".mlflow/artifacts" / run_id / "artifacts"
+    return {p.relative_to(base).as_posix(): p for p in base.rglob("*") if p.is_file()}
+
+
+# What a run carries ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_carries_its_spec_its_history_its_results_and_where_it_comes_from(project):
+    run_id = sync(make(project), EXPERIMENT)
+    run = client_of(project).get_run(run_id)
+    params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "digits relu lightning 3f2a")
+    assert (params["model.hidden"], params["train.optimizer.name"], params["data.target"]) == ("[128, 64]", "adam", "null")
+    assert metrics["best_epoch"] == 5 and metrics["validate_accuracy"] == 0.9
+    assert metrics["best_val_loss"] < metrics["val_loss"] or metrics["best_val_loss"] > 0
+    assert (metrics["test_accuracy_low"], metrics["test_accuracy_high"]) == (0.85, 0.94)
+    history = client_of(project).get_metric_history(run_id, "delta_rms_1")
+    assert sorted(point.step for point in history) == [1, 2, 3, 4, 5, 6]
+    assert tags["deltarule.fingerprint"].startswith("3f2a") and tags["deltarule.version.torch"] == "2.13.0"
+    assert (tags["deltarule.data"], tags["deltarule.data.train"], tags["deltarule.task"]) == ("digits", "aa11", "multiclass")
+    kept = files(project, run_id)
+    assert {"params.yaml", "train/model.safetensors", "train/history.csv", "test/metrics.json"} <= kept.keys()
+    assert {"figures/learning_curves.png", "figures/test_confusion.png", "figures/gradient_flow.png"} <= kept.keys()
+
+
+def test_best_values_come_from_the_best_epoch(project, no_figures):
+    run = client_of(project).get_run(sync(make(project), EXPERIMENT))
+    history = {p.step: p.value for p in client_of(project).get_metric_history(run.info.run_id, "val_loss")}
+    assert run.data.metrics["best_val_loss"] == history[5] != history[6]
+
+
+def test_the_resolved_spec_of_a_run_can_be_run_again(project, no_figures):
+    from pipelines.spec import load
+
+    spec = Experiment.model_validate({"model": {"hidden": [7, 3], "dropout": [0.1, 0.2]}, "search": {"space": {}}})
+    run_id = sync(make(project, spec=spec), EXPERIMENT)
+    assert load(files(project, run_id)["params.yaml"]) == spec
+
+
+def test_a_run_in_a_git_repository_names_its_commit_and_whether_files_differ(project, no_figures):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        return subprocess.run(
+            ["git", *identity, *arguments], cwd=project, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    for name in ("params.yaml", "dvc.lock"):
+        (project / name).write_text("1")
+    git("init", "-q")
+    git("add", "params.yaml", "dvc.lock")
+    git("commit", "-q", "-m", "first")
+    (project / "dvc.lock").write_text("2")  # which the pipeline itself rewrites
+    tags = client_of(project).get_run(sync(make(project), EXPERIMENT)).data.tags
+    assert (tags["mlflow.source.git.commit"], tags["mlflow.source.git.dirty"]) == (git("rev-parse", "HEAD"), "false")
+    (project / "params.yaml").write_text("2")
+    tags = client_of(project).get_run(sync(make(project, fingerprint="ab" * 16), EXPERIMENT)).data.tags
+    assert tags["mlflow.source.git.dirty"] == "true"
+
+
+def test_a_run_that_diverged_is_failed_with_its_reason_and_its_points(project, no_figures):
+    run_id = sync(make(project, ended="diverged", diverged_at=3), EXPERIMENT)
+    run = client_of(project).get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert "NaN" in run.data.tags["deltarule.message"]
+    losses = {p.step: p.value for p in client_of(project).get_metric_history(run_id, "train_loss")}
+    assert math.isnan(losses[3]) and losses[2] > 0
+    assert run.data.metrics["best_epoch"] == 2
+
+
+def test_tags_of_a_dvc_experiment_and_of_the_caller_are_kept(project, no_figures, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "wavy-moth")
+    monkeypatch.setenv("DVC_STAGE", "record")
+    run = client_of(project).get_run(sync(make(project), EXPERIMENT, tags={"why": "a try"}, name="my run"))
+    assert (run.data.tags["deltarule.dvc_exp_name"], run.data.tags["deltarule.dvc_stage"]) == ("wavy-moth", "record")
+    assert (run.data.tags["why"], run.info.run_name) == ("a try", "my run")
+
+
+def test_events_are_plain_data(project):
+    found = events(make(project))
+    again = [Event(**json.loads(json.dumps(asdict(event)))) for event in found]
+    assert again == found
+    assert (found[0].kind, found[-1].kind) == ("create", "end")
+
+
+# Once ------------------------------------------------------------------------------------------------------------------
+
+
+def test_syncing_again_adds_nothing(project):
+    places = make(project, epochs=80)  # more points than fit into one batch
+    run_id = sync(places, EXPERIMENT)
+    before = sorted(points(project)), {p: f.stat().st_mtime_ns for p, f in files(project, run_id).items()}
+    assert sync(places, EXPERIMENT) == run_id
+    assert (sorted(points(project)), {p: f.stat().st_mtime_ns for p, f in files(project, run_id).items()}) == before
+    assert len(points(project)) > uploader.METRICS_A_BATCH
+    assert len(runs(project)) == 1
+
+
+@pytest.mark.parametrize("calls", range(0, 24, 3))
+def test_cut_short_anywhere_the_next_sync_completes_it_and_no_point_is_kept_twice(project, no_figures, monkeypatch, calls):
+    monkeypatch.setattr(uploader, "METRICS_A_BATCH", 30)
+    places = make(project, ended="diverged", diverged_at=4)  # NaN and inf are points too
+    with monkeypatch.context() as patch:
+        left = [calls]
+        for name in ("log_batch", "log_artifact", "log_text", "set_terminated"):
+            patch.setattr(f"mlflow.MlflowClient.{name}", cut_short_after(left, name))
+        with pytest.raises(KeyboardInterrupt):
+            sync(places, EXPERIMENT)
+    sync(places, EXPERIMENT)
+    [run] = runs(project)
+    found = [(key, step) for _, key, step, *_ in points(project)]
+    assert len(found) == len(set(found)) == sum(len(e.values) for e in events(places) if e.kind == "metrics")
+    assert run.info.status == "FAILED" and run.data.params["seed"] == "0"
+    assert all(f"deltarule.recorded.{stage}" in run.data.tags for stage in STAGES)
+
+
+def cut_short_after(left, name):
+    """The client's call; it is carried out, and then the process "dies", once `left` calls have been made."""
+    import mlflow
+
+    real = getattr(mlflow.MlflowClient, name)
+
+    def call(*arguments, **named):
+        real(*arguments, **named)
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+
+    return call
+
+
+def test_stages_come_on_record_as_they_are_done(project, no_figures):
+    first = sync(make(project, stages=("data", "train")), EXPERIMENT)
+    assert "validate_accuracy" not in client_of(project).get_run(first).data.metrics
+    assert sync(make(project, stages=("validate", "test")), EXPERIMENT) == first
+    assert {"validate_accuracy", "test_accuracy"} <= client_of(project).get_run(first).data.metrics.keys()
+    assert len(points(project)) == len(set(points(project)))
+
+
+def test_nothing_trained_is_said_so(project):
+    with pytest.raises(FileNotFoundError, match=r"run\.json"):
+        sync(make(project, stages=("data",)), EXPERIMENT)
+
+
+@pytest.mark.parametrize("value", [0.95, 0.5])
+def test_another_test_report_of_the_same_network_updates_its_run(project, no_figures, value):
+    places = make(project)
+    run_id = sync(places, EXPERIMENT)
+    write_json(project / "outputs/test/metrics.json", {"accuracy": value, "loss": 0.3})
+    assert sync(places, EXPERIMENT) == run_id
+    assert client_of(project).get_run(run_id).data.metrics["test_accuracy"] == value
+    assert len(client_of(project).get_metric_history(run_id, "test_loss")) == 1
+
+
+def test_another_network_of_the_same_fingerprint_is_a_run_of_its_own_for_points_cannot_be_taken_back(project, no_figures):
+    first = sync(make(project, epochs=6), EXPERIMENT)
+    second = sync(make(project, epochs=4), EXPERIMENT)
+    assert first != second
+    assert sync(make(project, epochs=6), EXPERIMENT) == first
+
+
+def test_every_launch_is_a_run_of_its_own_beside_the_pipelines_run(project, no_figures):
+    places = make(project)
+    ids = [sync(places, EXPERIMENT), sync(places, EXPERIMENT, new_run=True), sync(places, EXPERIMENT, new_run=True)]
+    assert len(set(ids)) == 3
+    assert sync(places, EXPERIMENT) == ids[0]
+    fingerprints = {run.data.tags["deltarule.fingerprint"] for run in runs(project)}
+    assert len(fingerprints) == 1
+
+
+def test_a_launch_that_was_cut_short_is_completed(project, no_figures, monkeypatch):
+    places = make(project / "runs/1")
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.log_batch", cut_short_after([2], "log_batch"))
+        with pytest.raises(KeyboardInterrupt):
+            sync(places, EXPERIMENT, new_run=True)
+    sync(places, EXPERIMENT, new_run=True)
+    [run] = runs(project)
+    assert run.info.status == "FINISHED" and run.data.tags["deltarule.launch"] == "runs/1"
+
+
+def test_a_given_run_id_stands_above_the_fingerprint(project, no_figures, monkeypatch):
+    client = client_of(project)
+    given = client.create_run(client.create_experiment("elsewhere")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    assert sync(make(project), EXPERIMENT) == sync(make(project), EXPERIMENT) == given
+    with pytest.raises(TrackingError, match=r"MLFLOW_RUN_ID.*another experiment"):
+        sync(make(project, fingerprint="ab" * 16), EXPERIMENT)
+
+
+SYNC = """
+import sys
+from pathlib import Path
+from synthetic_run import Root
+from pipelines.spec import Experiment
+from pipelines.tracking import sync
+experiment = Experiment.model_validate({"tracking": {"experiment": sys.argv[2]}})
+print(sync(Root(Path(sys.argv[1])), experiment))
+"""
+
+
+@pytest.mark.slow
+def test_eight_processes_at_once_on_a_fresh_store_make_one_database_and_one_run_an_experiment(tmp_path):
+    make(tmp_path)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    command = [sys.executable, "-c", SYNC, str(tmp_path)]
+    started = [
+        subprocess.Popen([*command, name], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name in ("one", "two") * 4
+    ]
+    said = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0] * 8, said
+    assert {err for _, err in said} == {""}  # nor any chatter
+    assert len({out for out, _ in said}) == 2 == len(runs(tmp_path))
+    assert len(points(tmp_path)) == len({point[:3] for point in points(tmp_path)})
+
+
+# Where -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "file"),
+    [
+        (None, "P/.mlflow/mlflow.db"),
+        ("sqlite:///notes/runs.db", "P/notes/runs.db"),
+        ("sqlite:////elsewhere/runs.db", "/elsewhere/runs.db"),
+        ("notes/runs.sqlite", "P/notes/runs.sqlite"),
+        ("notes", "P/notes/mlflow.db"),
+        ("../shared", "shared/mlflow.db"),
+    ],
+)
+def test_relative_places_are_relative_to_the_project(tmp_path, uri, file):
+    found = locate(EXPERIMENT.tracking.model_copy(update={"uri": uri}), tmp_path / "P")
+    assert found.database == tmp_path / file
+    assert found.artifacts == (found.database.parent / "artifacts").as_uri()
+
+
+def test_a_servers_url_stays_as_it_is(tmp_path):
+    found = locate(EXPERIMENT.tracking.model_copy(update={"uri": "https://runs.example.org/x"}), tmp_path)
+    assert (found.uri, found.database, found.artifacts) == ("https://runs.example.org/x", None, None)
+
+
+def test_the_environment_stands_above_the_spec(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
+    found = locate(EXPERIMENT.tracking.model_copy(update={"uri": "http://server:5000"}), tmp_path)
+    assert (found.database, found.experiment) == (tmp_path / "other.db", "another")
+
+
+def test_a_temporary_copy_of_dvc_records_in_the_repository_it_was_copied_from(tmp_path, project, no_figures, monkeypatch):
+    copy = make(project / ".dvc/tmp/exps/tmpx")
+    (copy.root / ".dvc").mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    run_id = sync(copy, EXPERIMENT)
+    assert not (copy.root / ".mlflow").exists()
+    assert "train/history.csv" in files(project, run_id)
+    shutil.rmtree(copy.root)
+    assert client_of(project).get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_folder_of_launches_belongs_to_the_project_round_it(project):
+    assert project_root(project / "runs/1") == project
+
+
+def test_a_store_of_plain_files_is_refused_with_a_way_out(tmp_path):
+    with pytest.raises(TrackingError, match=r"tracking.uri must be a database or a server, got file:.*leave it null"):
+        locate(EXPERIMENT.tracking.model_copy(update={"uri": "file:///runs"}), tmp_path)
+
+
+def test_switched_off_it_leaves_no_trace(tmp_path, caplog):
+    caplog.set_level("INFO")
+    off = Experiment.model_validate({"tracking": {"enabled": False}})
+    assert sync(make(tmp_path), off) is None
+    assert "tracking is off" in caplog.text
+    assert [p.name for p in tmp_path.iterdir()] == ["outputs"]
+
+
+# Secrets ---------------------------------------------------------------------------------------------------------------
+
+SECRET = "hunter2"
+
+
+def test_no_secret_reaches_the_store(project, no_figures, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///.mlflow/mlflow.db")
+    planted = Experiment.model_validate(
+        {
+            "data": {"source": f"https://me:{SECRET}@example.org/rows.csv", "target": "y"},
+            "tracking": {"uri": f"postgresql://me:{SECRET}/@x@db/runs", "experiment": "tests"},
+        }
+    )
+    places = make(project, spec=planted)
+    path = project / "outputs/train/run.json"
+    run = json.loads(path.read_text())
+    run["message"] = f"could not read https://example.org/?token={SECRET}&x=1"
+    run["environment"] = {"api_key": SECRET, "command": f"--password {SECRET} --password={SECRET}"}
+    write_json(path, run)
+    sync(places, planted, tags={"remote": f"https://{SECRET}@github.com/a/b", "db_password": SECRET}, name=f"pwd={SECRET}")
+    stored = [p for p in (project / ".mlflow").rglob("*") if p.is_file()]
+    assert len(stored) > 10
+    assert [p.name for p in stored if SECRET.encode() in p.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        (f"see http://me:{SECRET}@host:5000/x", "see http://***@host:5000/x"),
+        (f"postgresql+psycopg://me:a@{SECRET}/b@host/db", "postgresql+psycopg://***@host/db"),
+        (f"https://host/x?access_token={SECRET}&page=2", "https://host/x?access_token=***&page=2"),
+        (f"password: '{SECRET} {SECRET}', x", "password: ***, x"),
+        (f"--api-key {SECRET}", "--api-key ***"),
+        ("https://host:5000/mail/a.b", "https://host:5000/mail/a.b"),
+        ("lightning of 12 tokens, loss 0.2", "lightning of 12 tokens, loss 0.2"),
+    ],
+)
+def test_redaction_takes_the_secret_and_leaves_the_rest(text, clean):
+    assert tracking.redact(text) == clean
+
+
+# When the store fails --------------------------------------------------------------------------------------------------
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def outs(root):
+    return {p: p.read_bytes() for p in (root / "outputs").rglob("*") if p.is_file()}
+
+
+def test_a_server_that_is_not_there_is_said_once_without_the_password_and_the_outs_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{free_port()}")
+    places, before = make(tmp_path), outs(tmp_path)
+    with pytest.raises(TrackingError) as caught:
+        sync(places, EXPERIMENT)
+    message = str(caught.value)
+    assert "'digits relu lightning 3f2a' is not wholly on record" in message and "the next `deltarule sync` sends it" in message
+    assert "http://***@127.0.0.1" in message and SECRET not in message
+    assert caught.value.__suppress_context__  # a traceback would show the original
+    assert outs(tmp_path) == before
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        with pytest.raises(TrackingError, match="the next `deltarule sync` sends it"):
+            sync(make(tmp_path), EXPERIMENT)
+
+
+def test_the_limits_on_requests_are_short_and_end_with_the_sync(tmp_path, monkeypatch):
+    place = locate(EXPERIMENT.tracking, tmp_path)
+    with store.answering(place, "a try"):
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
+        assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) < 10
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+def test_a_locked_database_is_said_soon_and_the_next_sync_sends_all(project, no_figures, monkeypatch):
+    monkeypatch.setattr(store, "_BUSY_SECONDS", 0.1)
+    places = make(project)
+    with sqlite3.connect(project / ".mlflow/mlflow.db", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TrackingError, match="database is locked"):
+            sync(places, EXPERIMENT)
+        other.execute("ROLLBACK")
+    assert client_of(project).get_run(sync(places, EXPERIMENT)).data.metrics["test_accuracy"] == 0.9
+
+
+def test_a_deleted_experiment_is_said_with_a_way_out(project, no_figures):
+    places = make(project)
+    sync(places, EXPERIMENT)
+    client = client_of(project)
+    client.delete_experiment(client.get_experiment_by_name("tests").experiment_id)
+    with pytest.raises(TrackingError, match=r"was deleted.*tracking.experiment"):
+        sync(places, EXPERIMENT)
+
+
+def test_our_own_mistakes_are_not_taken_for_a_failing_store(tmp_path):
+    with pytest.raises(ZeroDivisionError), store.answering(locate(EXPERIMENT.tracking, tmp_path), "a try"):
+        _ = 1 / 0
+
+
+# The pages -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_taken_port_is_said_with_what_to_do(project):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(TrackingError, match=rf"port {port} of 127.0.0.1 is not free.*--port {port + 1}"):
+            tracking.ui(EXPERIMENT, project, port)
+
+
+def test_a_store_that_is_a_server_is_only_named(project):
+    said = []
+    spec = EXPERIMENT.override("tracking.uri", f"https://me:{SECRET}@runs.example.org")
+    tracking.ui(spec, project, say=said.append)
+    assert said == ["the runs are on https://***@runs.example.org"]
+
+
+UI = """
+import sys
+from pathlib import Path
+from pipelines.spec import Experiment
+from pipelines.tracking import ui
+experiment = Experiment.model_validate({"tracking": {"experiment": "tests"}})
+ui(experiment, Path(sys.argv[1]), int(sys.argv[2]), lambda text: print(text, flush=True))
+"""
+
+
+def serve(project, port):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", UI, str(project), str(port)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert f"http://127.0.0.1:{port}" in process.stdout.readline()
+    return process
+
+
+def children(pid):
+    """Process ids of those whose parent is `pid`, and theirs."""
+    found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return found + [grandchild for child in found for grandchild in children(child)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for children in /proc")
+def test_a_server_gets_what_it_missed_and_leaves_no_process_behind(project, no_figures, capfd):
+    port = free_port()
+    here, there = make(project, stages=("data", "train")), EXPERIMENT.override("tracking.uri", f"http://127.0.0.1:{port}")
+    first = serve(project, port)
+    family = children(first.pid)
+    run_id = sync(here, there)
+    assert len(family) >= 1
+    first.send_signal(signal.SIGINT)
+    assert first.communicate(timeout=30) == ("", "") and first.returncode == 0
+    assert [pid for pid in family if Path(f"/proc/{pid}").exists()] == []
+    make(project, stages=("validate", "test"))
+    with pytest.raises(TrackingError, match="Connection refused"):
+        sync(here, there)
+    second = serve(project, port)
+    assert sync(here, there) == run_id
+    second.send_signal(signal.SIGTERM)
+    assert second.communicate(timeout=30) == ("", "") and second.returncode == 0
+    assert capfd.readouterr() == ("", "")  # MLflow prints addresses, where --json's one line should stand alone
+    run = client_of(project).get_run(run_id)
+    assert run.data.metrics["test_accuracy"] == 0.9
+    assert len(points(project)) == len({point[:3] for point in points(project)})
+    assert "test/metrics.json" in files(project, run_id)

@@ -105,10 +105,15 @@ def evaluate(truth: Truth, outputs: NDArray) -> dict[str, float]:
     """
     loss = float(mean_loss(truth.task, outputs, targets(truth.task, truth.y, truth.outputs)))
     found = _regression(truth, outputs) if truth.task == "regression" else _classification(truth, outputs)
-    return {name: value for name, value in {"loss": loss, **found}.items() if math.isfinite(value)}
+    return _defined({"loss": loss, **found})
 
 
-def _classification(truth: Truth, outputs: NDArray) -> dict[str, float]:
+def _defined(found: dict[str, Any]) -> dict[str, float]:
+    """As Python's floats, without what these rows do not define."""
+    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+
+
+def _classification(truth: Truth, outputs: NDArray) -> dict[str, Any]:
     from sklearn import metrics
 
     y, P, predicted = truth.y, truth.probabilities(outputs), decide(truth.task, outputs)
@@ -125,7 +130,7 @@ def _classification(truth: Truth, outputs: NDArray) -> dict[str, float]:
     if judged:
         found["roc_auc"] = np.mean([metrics.roc_auc_score(y == c, P[:, c]) for c in judged])
         found["pr_auc"] = np.mean([metrics.average_precision_score(y == c, P[:, c]) for c in judged])
-    return {name: float(found[name]) for name in CLASSIFICATION if name in found}
+    return {name: found[name] for name in CLASSIFICATION if name in found}
 
 
 def _judged(truth: Truth) -> list[int]:
@@ -149,7 +154,7 @@ def calibration_error(y: NDArray, P: NDArray, predicted: NDArray) -> float:
     return float(np.abs(_calibration_gaps(y, P, predicted).mean(0)).sum())
 
 
-def _regression(truth: Truth, outputs: NDArray) -> dict[str, float]:
+def _regression(truth: Truth, outputs: NDArray) -> dict[str, Any]:
     from sklearn import metrics
 
     y, predicted = truth.own, truth.predicted(outputs)
@@ -205,7 +210,7 @@ def _cheap(truth: Truth, outputs: NDArray) -> dict[str, float]:
     with np.errstate(divide="ignore", invalid="ignore"):
         each = {"rmse": np.sqrt(squares), "mae": np.abs(error).mean(0), "r2": 1 - squares / spread}
     each["r2"] = np.where(spread > 0, each["r2"], np.nan)
-    return {name: float(value) for name, value in _with_means(truth, each).items()}
+    return _defined(_with_means(truth, each))
 
 
 # Intervals -------------------------------------------------------------------------------------------------------------

@@ -78,8 +78,8 @@ def _write(experiment: Experiment, network: Trial, about: About, places: Places,
     remove(places.trained, OUTS)
     if result.weights is not None and result.reason != "diverged":
         weights.save(places.model, network, result.weights)
-    columns = list(result.history[0]) if result.history else ["epoch"]
-    write_csv(places.history, columns, [[record[name] for name in columns] for record in result.history])
+    columns = list(dict.fromkeys(name for record in result.history for name in record)) or ["epoch"]
+    write_csv(places.history, columns, ([record.get(name, "") for name in columns] for record in result.history))
     metrics = summary(result)
     write_json(places.trained / "metrics.json", metrics)
     write_json(places.run, record_of(experiment, network, about, places, mark, result))

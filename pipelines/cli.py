@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -117,17 +117,26 @@ def run(
     The same stages in one process, in a new folder under runs/, as a new run in MLflow.
     """
     from pipelines.console import Epochs
-    from pipelines.launch import launch
+    from pipelines.launch import Launch, launch, shown
+    from pipelines.summary import show
 
     console, experiment = _begin(params, changes, as_json)
+    folder = ""
+
+    def begun(launched: Launch) -> None:
+        nonlocal folder
+        folder = shown(launched.folder)
+        console.say(f"{folder}: {_headline(experiment)}")
+
     with console.reserved(), Epochs(console, experiment.train.epochs) as progress:
-        begun = lambda folder: console.say(f"{folder}: {_headline(experiment)}")  # noqa: E731
         done = launch(experiment, name=name, test=with_test, progress=progress, begun=begun)
     for warning in done.warnings:
         console.warn(warning)
-    _summary(console, done.reports, done.seconds)
+    show(console, done.reports, done.seconds)
+    if done.run_id:
+        console.say(f"on record in MLflow as run {done.run_id}; look at it with: deltarule ui")
     metrics = {stage: report for stage, report in done.reports.items() if stage in ("validate", "test")}
-    console.result({"run_id": done.run_id, "folder": str(done.folder), "metrics": metrics, "seconds": done.seconds})
+    console.result({"run_id": done.run_id, "folder": folder, "metrics": metrics, "seconds": done.seconds})
 
 
 @app.command()
@@ -203,6 +212,7 @@ def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) ->
     """Carry out one stage in the workspace, as dvc.yaml does."""
     from pipelines import stages
     from pipelines.console import Epochs
+    from pipelines.summary import show
 
     console, experiment = _begin(params, changes, as_json)
     began = time.perf_counter()
@@ -210,21 +220,13 @@ def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) ->
         options = {"progress": progress} if name == "train" else {}
         report = getattr(stages, name)(experiment, stages.Places(Path()), **options)
     seconds = {name: round(time.perf_counter() - began, 3)}
-    _summary(console, {name: report}, seconds)
+    show(console, {name: report}, seconds)
     console.result({"stage": name, "report": report, "seconds": seconds})
 
 
 def _headline(experiment: Experiment) -> str:
     hidden = "-".join(map(str, experiment.model.hidden)) or "no hidden layer"
     return f"{experiment.data.source}, {hidden} {experiment.model.activation}, {experiment.train.backend}"
-
-
-def _summary(console: Console, reports: dict[str, dict[str, Any]], seconds: dict[str, float]) -> None:
-    from pipelines.console import number
-
-    rows = [(stage, name, number(value)) for stage, report in reports.items() for name, value in report.items()]
-    console.table("result", ("stage", "what", "value"), rows)
-    console.say("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items()))
 
 
 # -- errors and the end -----------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ class Console:
         if self.stream.isatty():
             _rich_table(self.stream, title, columns, rows)
         else:
-            self.say("\n".join([title, *plain_columns(columns, rows)]))
+            self.say("\n".join([*([title] if title else []), *plain_columns(columns, rows)]))
 
     def result(self, numbers: Mapping[str, Any]) -> None:
         """The one line of `--json`."""
@@ -115,7 +115,7 @@ def _rich_table(stream: TextIO, title: str, columns: Sequence[str], rows: Sequen
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(*columns, title=title or None, title_justify="left")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     Rich(file=stream).print(table)

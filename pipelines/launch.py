@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipelines.spec import Experiment
     from pipelines.stages import Places
 
-Progress = Callable[[Mapping[str, float]], None]  # an epoch's record
+Progress = Callable[[dict[str, float]], None]  # an epoch's record
 RUNS = Path("runs")
 
 
@@ -41,30 +41,43 @@ def launch(
     test: bool = False,
     track: bool = True,
     progress: Progress | None = None,
-    begun: Callable[[Path], None] = lambda folder: None,
+    begun: Callable[[Launch], None] = lambda launch: None,
 ) -> Launch:
     """Split, train, validate, with `test` also test, in a new folder; with `track` also into MLflow.
 
-    A store that fails is a warning: the outs are kept, and a later sync of the folder sends them. Raises SpecError,
-    BackendError and StageError as the stages do, FileExistsError if `folder` exists and is not empty.
+    A relative data.source starts at the project's root. A store that fails is a warning: the outs are kept. Raises
+    SpecError, DataError, BackendError and StageError as the stages do (what diverged, or missed a threshold, is put on
+    record before), FileExistsError if `folder` exists and is not empty.
     """
     from pipelines import stages
     from pipelines.spec import dump
+    from pipelines.stages.places import project_of
 
-    done = Launch(new_folder(RUNS, name or slug(experiment)) if folder is None else empty_folder(folder))
-    begun(done.folder)
+    project = project_of(Path())
+    done = Launch(new_folder(project / RUNS, name or slug(experiment)) if folder is None else empty_folder(folder))
+    begun(done)
     (done.folder / "params.yaml").write_text(dump(experiment), encoding="utf-8")
-    places = stages.Places(done.folder)
-    steps = {"split": stages.split, "train": stages.train, "validate": stages.validate, "test": stages.test}
-    for stage, carry_out in steps.items():
-        if stage == "test" and not test:
-            continue
-        options = {"progress": progress} if stage == "train" else {}
-        with _timed(done, stage):
-            done.reports[stage] = carry_out(experiment, places, **options)
-    if track:
-        _record(done, experiment, places, name)
+    places = stages.Places(done.folder, base=project, project=project)
+    try:
+        _carry_out(done, experiment, places, test, progress)
+    finally:
+        if track and places.run.exists():
+            _record(done, experiment, places, name)
     return done
+
+
+def _carry_out(done: Launch, experiment: Experiment, places: Places, test: bool, progress: Progress | None) -> None:
+    from pipelines import stages
+
+    with _timed(done, "split"):
+        done.reports["split"] = stages.split(experiment, places)
+    with _timed(done, "train"):
+        done.reports["train"] = stages.train(experiment, places, progress)
+    with _timed(done, "validate"):
+        done.reports["validate"] = stages.validate(experiment, places)
+    if test:
+        with _timed(done, "test"):
+            done.reports["test"] = stages.test(experiment, places)
 
 
 def _record(done: Launch, experiment: Experiment, places: Places, name: str | None) -> None:
@@ -72,7 +85,7 @@ def _record(done: Launch, experiment: Experiment, places: Places, name: str | No
 
     with _timed(done, "record"):
         try:
-            done.run_id = tracking.sync(places, experiment, new_run=True, name=name)
+            done.run_id = tracking.sync(places, experiment, new_run=True, name=name, project=places.project)
         except tracking.TrackingError as error:
             done.warnings.append(str(error))
 
@@ -109,3 +122,9 @@ def empty_folder(folder: Path) -> Path:
     if any(folder.iterdir()):
         raise FileExistsError(f"the folder of a launch must be empty, got {folder}; choose another, or remove what it holds")
     return folder
+
+
+def shown(path: Path) -> str:
+    """A path as people would type it here."""
+    here = Path().resolve()
+    return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path)

@@ -8,7 +8,6 @@ import subprocess
 import time
 
 import pytest
-
 from conftest import BIN, ROOT
 
 COMMANDS = ("split", "train", "validate", "test", "sync", "run", "ui", "backends", "schema", "spec")

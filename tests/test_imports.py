@@ -21,7 +21,7 @@ HEIGHTS = [
     {"pipelines.yaml_file", "pipelines.spec"},
     {"pipelines.data", "pipelines.metrics", "pipelines.tracking", "pipelines.report", "pipelines.engine", "pipelines.files"},
     {"pipelines.stages", "pipelines.search"},
-    {"pipelines.console", "pipelines.probe", "pipelines.launch", "pipelines.cli", "deltarule"},
+    {"pipelines.console", "pipelines.summary", "pipelines.probe", "pipelines.launch", "pipelines.cli", "deltarule"},
 ]
 # The one framework of each backend; what all of backends/ may use besides the standard library.
 FRAMEWORKS = {"backends.lightning": {"torch", "pytorch_lightning", "lightning"}, "backends.keras": {"keras", "tensorflow"}}

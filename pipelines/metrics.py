@@ -163,7 +163,7 @@ def _regression(truth: Truth, outputs: NDArray) -> dict[str, Any]:
         "mae": metrics.mean_absolute_error(y, predicted, multioutput="raw_values"),
         "r2": np.full(truth.outputs, np.nan),
     }
-    varying = np.flatnonzero((y != y[0]).any(axis=0))
+    varying = np.flatnonzero(_varying(y))
     if len(varying):
         each["r2"][varying] = metrics.r2_score(y[:, varying], predicted[:, varying], multioutput="raw_values")
     return _with_means(truth, each)
@@ -186,10 +186,7 @@ def epoch_metrics(truth: Truth, monitor: str = "loss") -> Callable[[NDArray], di
 
     Raises ValueError for a monitor that these rows do not define, or that there is not.
     """
-    if monitor not in names(truth):
-        raise ValueError(f"train.early_stopping.monitor must be one of {', '.join(names(truth))}, got {monitor!r}")
-    if monitor in ("roc_auc", "pr_auc") and not _judged(truth):
-        raise ValueError(f"train.early_stopping.monitor: {monitor} needs validation rows of two classes, found one")
+    check_monitor(truth, monitor)
     once = np.ones((1, len(truth.y)))
 
     def measure(outputs: NDArray) -> dict[str, float]:
@@ -201,15 +198,29 @@ def epoch_metrics(truth: Truth, monitor: str = "loss") -> Callable[[NDArray], di
     return measure
 
 
+def check_monitor(truth: Truth, monitor: str) -> None:
+    """Raises ValueError unless these rows define the metric."""
+    key, kind = "train.early_stopping.monitor", monitor.partition(".")[0]
+    if monitor not in names(truth):
+        raise ValueError(f"{key} must be one of {', '.join(names(truth))}, got {monitor!r}")
+    if kind in ("roc_auc", "pr_auc") and not _judged(truth):
+        raise ValueError(f"{key}: {monitor} needs validation rows of two classes, found one; use loss or accuracy")
+    if kind == "r2" and not _varying(truth.own).all():
+        raise ValueError(f"{key}: {monitor} needs targets that vary over the validation rows, found a constant; use rmse")
+
+
+def _varying(y: NDArray) -> NDArray:
+    """Which targets take more than one value, (m,)."""
+    return np.asarray((y != y[0]).any(axis=0))
+
+
 def _cheap(truth: Truth, outputs: NDArray) -> dict[str, float]:
     if truth.task != "regression":
         return {"accuracy": float((decide(truth.task, outputs) == truth.y).mean())}
     y = truth.own
     error = truth.predicted(outputs) - y
-    squares, spread = (error * error).mean(0), y.var(0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = {"rmse": np.sqrt(squares), "mae": np.abs(error).mean(0), "r2": 1 - squares / spread}
-    each["r2"] = np.where(spread > 0, each["r2"], np.nan)
+    squares, spread = (error * error).mean(0), np.where(_varying(y), y.var(0), 0)
+    each = {"rmse": np.sqrt(squares), "mae": np.abs(error).mean(0), "r2": 1 - _ratio(squares, spread)}
     return _defined(_with_means(truth, each))
 
 
@@ -234,7 +245,7 @@ def wilson(successes: int, trials: int) -> Interval:
     """Wilson's score interval of a proportion, 95 % (Wilson 1927)."""
     p, z2 = successes / trials, Z95 * Z95 / trials
     middle, half = p + z2 / 2, Z95 * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials))
-    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
+    return max(0.0, min(p, (middle - half) / (1 + z2))), min(1.0, max(p, (middle + half) / (1 + z2)))  # p = 1 rounds below 1
 
 
 def resamples(rows: int, count: int = RESAMPLES) -> Iterator[NDArray]:

@@ -70,8 +70,9 @@ def fit_preprocessing(scaling: Scaling, X: NDArray, features: tuple[str, ...]) -
         return Preprocessing("none", {})
     with np.errstate(over="ignore", invalid="ignore"):
         numbers = _FITS[scaling](X)
-    for values in numbers.values():
-        bad = np.flatnonzero(~np.isfinite(np.atleast_2d(values)).all(axis=0))
+    for name, values in numbers.items():
+        sound = np.isfinite(values) & ((name != "scale") | (values != 0))
+        bad = np.flatnonzero(~np.atleast_2d(sound).all(axis=0))
         if len(bad):
             largest = np.abs(X[:, bad[0]]).max()
             raise DataError(f"column {features[bad[0]]!r} must be small enough to be scaled, found values up to {largest}")

@@ -66,7 +66,7 @@ def _regression(table: Table) -> Target:
         number = int(np.argmin([_is_number(cell) for cell in table.targets[:, 0]]))
         raise DataError(
             f"{table.source}: target {table.names[0]!r} must hold numbers for regression, found "
-            f"{table.targets[number, 0]!r} in row {number + 1}; set data.task to auto, binary or multiclass"
+            f"{str(table.targets[number, 0])!r} in row {number + 1}; set data.task to auto, binary or multiclass"
         )
     for place, name in enumerate(table.names):
         values = np.unique(table.targets[:, place])

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.spec import Experiment
+from pipelines.stages.places import Places
 
 METRICS = {"multiclass": "accuracy", "binary": "accuracy", "regression": "rmse"}
 SOURCES = {"multiclass": "digits", "binary": "breast_cancer", "regression": "diabetes"}
-
-
-@dataclass(frozen=True)
-class Root:
-    """As much of Places as tracking and figures need."""
-
-    root: Path
 
 
 def make(
@@ -32,36 +25,43 @@ def make(
     ended="completed",
     spec=None,
     diverged_at=None,
-) -> Root:
+) -> Places:
     """Write the outs of these stages below `root`."""
     experiment = spec or Experiment.model_validate({"data": {"source": SOURCES[task]}, "tracking": {"experiment": "tests"}})
     if "data" in stages:
-        write_json(root / "outputs/data/about.json", {"source": experiment.data.source, "task": task, "rows": {"train": 60}})
+        hashes = {"train": "aa11", "valid": "bb22", "test": "cc33"}
+        about = {"source": experiment.data.source, "task": task, "rows": {"train": 60, "valid": 20}, "sha256": hashes}
+        write_json(root / "outputs/data/about.json", about)
+    model = None if ended == "diverged" else f"model of {fingerprint} after {epochs}"
     if "train" in stages:
-        write_train(root, task, experiment, epochs, fingerprint, ended, diverged_at)
+        write_train(root, task, experiment, epochs, fingerprint, ended, diverged_at, model)
     for stage, seed in (("validate", 1), ("test", 2)):
         if stage in stages:
-            write_report(root, task, stage, seed)
-    return Root(root)
+            write_report(root, task, stage, seed, model)
+    return Places(root)
 
 
-def write_train(root, task, experiment, epochs, fingerprint, ended, diverged_at):
+def write_train(root, task, experiment, epochs, fingerprint, ended, diverged_at, model):
     best = (diverged_at or epochs) - 1 or None
     run = {
-        "spec": experiment.model_dump(mode="json"),
+        "spec": experiment.model_dump(mode="json", include={"seed", "data", "model", "regularization", "train"}),
         "fingerprint": fingerprint,
         "backend": experiment.train.backend,
         "versions": {"torch": "2.13.0", "python": "3.11.7"},
         "environment": {"cpu": "a processor", "threads": 1},
         "data_hashes": {"train": "aa11", "valid": "bb22"},
+        "model_hash": model,
         "ended": ended,
         "message": "all epochs were carried out" if ended == "completed" else "the loss became NaN in epoch 3",
         "best_epoch": best,
     }
     write_json(root / "outputs/train/run.json", run)
-    write_csv(root / "outputs/train/history.csv", [record(task, e, diverged_at) for e in range(1, epochs + 1)])
-    write_json(root / "outputs/train/metrics.json", {"loss": 0.2, "best_epoch": best})
-    (root / "outputs/train/model.safetensors").write_bytes(b"weights")
+    history = [record(task, e, diverged_at) for e in range(1, epochs + 1)]
+    write_csv(root / "outputs/train/history.csv", history)
+    chosen = {f"best_{k}": v for k, v in (history[best - 1] if best else {}).items() if k.startswith(("train_", "val_"))}
+    write_json(root / "outputs/train/metrics.json", {"epochs": epochs, "steps": 2 * epochs, "best_epoch": best, **chosen})
+    if model:
+        (root / "outputs/train/model.safetensors").write_text(model)
 
 
 def record(task, epoch, diverged_at=None):
@@ -74,13 +74,14 @@ def record(task, epoch, diverged_at=None):
     return values | {f"{kind}_{layer}": 0.02 * layer * epoch / 6 for kind in ("saturated", "dead") for layer in (1, 2)}
 
 
-def write_report(root, task, stage, seed):
+def write_report(root, task, stage, seed, model):
     rng, name = np.random.default_rng(seed), METRICS[task]
     metrics = {"loss": 0.3, name: 0.9}
     if stage == "test":
         metrics |= {f"{name}_low": 0.85, f"{name}_high": 0.94}
     folder = root / "outputs" / stage
     write_json(folder / "metrics.json", metrics)
+    write_json(folder / "about.json", {"model_hash": model, **({"held": False} if stage == "validate" else {})})
     if task == "regression":
         actual = rng.normal(150, 60, 90)
         guess = actual * 0.7 + 45 + rng.normal(0, 30, 90)

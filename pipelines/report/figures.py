@@ -28,34 +28,28 @@ CURVES = 7  # ROC curves in one panel that can still be told apart
 
 def figures(places: Places, stages: Sequence[str] = STAGES) -> dict[str, bytes]:
     """Name -> PNG, of what the outs of these stages hold. Same outs, same bytes."""
-    root = Path(places.root)
+    title = _title(places)
     drawn: dict[str, Figure] = {}
     for stage in stages:
-        folder = root / "outputs" / stage
-        if stage == "train" and (folder / "history.csv").is_file():
-            drawn.update(_training(root, read(folder / "history.csv")))
-        elif stage in ROWS and folder.is_dir():
-            drawn.update(_predictions(root, folder, stage))
+        if stage == "train" and places.history.is_file():
+            drawn.update(_training(places, title))
+        elif stage in ROWS:
+            drawn.update(_predictions(places.report(stage), stage, f"{title}, {ROWS[stage]}"))
     return {name: style.png(drawing) for name, drawing in drawn.items()}
 
 
-def _training(root: Path, history: Table) -> dict[str, Figure]:
-    if not len(history.get("epoch", ())):
+def _training(places: Places, title: str) -> dict[str, Figure]:
+    history = read(places.history)
+    if not len(history["epoch"]):  # diverged within the first
         return {}
-    title, best = _title(root), _run(root).get("best_epoch")
+    best = _json(places.run)["best_epoch"]
     return {"learning_curves": learning_curves(history, title, best), "gradient_flow": gradient_flow(history, title)}
 
 
-def _predictions(root: Path, folder: Path, stage: str) -> dict[str, Figure]:
-    title = f"{_title(root)}, {ROWS[stage]}"
-    drawn = {}
-    if (folder / "confusion.csv").is_file():
-        drawn[f"{stage}_confusion"] = confusion(read_text(folder / "confusion.csv"), title)
-    if (folder / "roc.csv").is_file():
-        drawn[f"{stage}_roc"] = roc(read_text(folder / "roc.csv"), title)
-    if (folder / "residuals.csv").is_file():
-        drawn[f"{stage}_residuals"] = residuals(read_text(folder / "residuals.csv"), title)
-    return drawn
+def _predictions(folder: Path, stage: str, title: str) -> dict[str, Figure]:
+    drawings = (("confusion", confusion), ("roc", roc), ("residuals", residuals))
+    tables = {name: folder / f"{name}.csv" for name, _ in drawings}
+    return {f"{stage}_{name}": draw(read_text(tables[name]), title) for name, draw in drawings if tables[name].is_file()}
 
 
 def learning_curves(history: Table, title: str, best_epoch: int | None) -> Figure:
@@ -231,12 +225,10 @@ def _sorted(names: set[str]) -> list[str]:
         return sorted(names)
 
 
-def _title(root: Path) -> str:
-    run = _run(root)
-    about = json.loads((root / "outputs/data/about.json").read_text(encoding="utf-8"))
-    source, activation = Path(about["source"]).stem, run["spec"]["model"]["activation"]
-    return f"{source}, {activation}, {run['backend']}, run {run['fingerprint'][:4]}"
+def _title(places: Places) -> str:
+    run, source = _json(places.run), Path(_json(places.about)["source"]).stem
+    return f"{source}, {run['spec']['model']['activation']}, {run['backend']}, run {run['fingerprint'][:4]}"
 
 
-def _run(root: Path) -> dict[str, Any]:
-    return json.loads((root / "outputs/train/run.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.stages.places import Places
 
 Kind = Literal["create", "params", "metrics", "tags", "artifacts", "text", "mark", "end"]
-STAGES = ("data", "train", "validate", "test")
+REPORTS = ("validate", "test")
 
 
 @dataclass(frozen=True)
@@ -39,68 +39,88 @@ class Event:
     step: int = 0
 
 
-def events(places: Places) -> list[Event]:
-    """The run that the outs below a root tell of. Stages that were not carried out are absent.
+def events(places: Places, experiment: Experiment | None = None) -> list[Event]:
+    """The run that the outs of `places` tell of. Stages that were not carried out, and reports on another model, are absent.
 
-    Raises FileNotFoundError if nothing was trained there.
+    The outs hold the part of the spec that the run depends on; an `experiment` that agrees with it adds the rest
+    (thresholds, search, tracking). Raises FileNotFoundError if nothing was trained there.
     """
-    root = Path(places.root)
-    run = _json(root / "outputs/train/run.json")
+    run, about = _json(places.run), _json(places.about)
+    reports = [stage for stage in REPORTS if _reports_on(places.report(stage), run)]
     return [
-        _create(root, run),
-        *(event for stage in STAGES if _done(root, stage) for event in _stage(root, stage, run)),
+        _create(places, run, about),
+        *_data(places, about),
+        *_train(places, run, whole_spec(run["spec"], experiment)),
+        *(event for stage in reports for event in _report(places, stage)),
         Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"}),
     ]
 
 
-def _create(root: Path, run: dict[str, Any]) -> Event:
-    about = _json(root / "outputs/data/about.json")
-    spec, fingerprint = run["spec"], run["fingerprint"]
-    name = f"{Path(about['source']).stem} {spec['model']['activation']} {run['backend']} {fingerprint[:4]}"
-    return Event("create", "create", redacted({"fingerprint": fingerprint, "outs": outs_hash(root, "train"), "name": name}))
+def whole_spec(trained: Mapping[str, Any], experiment: Experiment | None) -> dict[str, Any]:
+    """The spec of a run, with the blocks that only `experiment` knows, if that is of this run and not of a later one."""
+    now = experiment.model_dump(mode="json") if experiment else {}
+    agrees = all(now.get(block) == value for block, value in trained.items())
+    return redacted({**now, **trained} if agrees else dict(trained))  # type: ignore[no-any-return]
 
 
-def _stage(root: Path, stage: str, run: dict[str, Any]) -> Iterator[Event]:
-    if stage == "data":
-        yield Event("tags", stage, _data_tags(_json(root / "outputs/data/about.json"), run))
-    elif stage == "train":
-        spec = Experiment.model_validate(redacted(run["spec"]))
-        yield Event("params", stage, _texts(flat(spec)))
-        yield Event("tags", stage, _run_tags(run))
-        yield Event("text", stage, {"params.yaml": dump(spec)})
-        yield from _history(root / "outputs/train/history.csv", run.get("best_epoch"))
-    else:
-        yield Event("metrics", stage, _numbers(flatten(_json(root / f"outputs/{stage}/metrics.json"), stage, "_")))
-    yield Event("artifacts", stage, {f"{stage}/{p.name}": p.relative_to(root).as_posix() for p in _outs(root, stage)})
-    yield Event("mark", stage, {"outs": outs_hash(root, stage)})
+def _create(places: Places, run: dict[str, Any], about: dict[str, Any]) -> Event:
+    source, activation = Path(about["source"]).stem, run["spec"]["model"]["activation"]
+    name = f"{source} {activation} {run['backend']} {run['fingerprint'][:4]}"
+    outs = outs_hash(places.trained)
+    return Event("create", "create", redacted({"fingerprint": run["fingerprint"], "outs": outs, "name": name}))
 
 
-def _history(path: Path, best_epoch: int | None) -> Iterator[Event]:
-    """One event an epoch, then `best_*`: the training and validation columns of the best epoch."""
-    with path.open(newline="") as file:
+def _data(places: Places, about: dict[str, Any]) -> Iterator[Event]:
+    """The parts themselves are no artifacts: they can be large, and their hashes say which they are."""
+    hashes = {f"deltarule.data.{part}": digest for part, digest in about["sha256"].items()}
+    rows = {f"rows_{part}": float(count) for part, count in about["rows"].items()}
+    yield Event("tags", "data", redacted({"deltarule.data": about["source"], "deltarule.task": about["task"], **hashes}))
+    yield Event("metrics", "data", rows)
+    yield Event("artifacts", "data", {"data/about.json": _below(places, places.about)})
+    yield Event("mark", "data", {"outs": _sha256(places.about)})
+
+
+def _train(places: Places, run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
+    experiment = Experiment.model_validate(spec)
+    params = {key: value for key, value in flat(experiment).items() if key.partition(".")[0] in spec}
+    yield Event("params", "train", _texts(params))
+    yield Event("tags", "train", _run_tags(run))
+    yield Event("text", "train", {"params.yaml": dump(experiment)})
+    with places.history.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            epoch, values = int(row.pop("epoch")), _numbers(row)
-            yield Event("metrics", "train", values, epoch)
-            if epoch == best_epoch:
-                chosen = {f"best_{k}": v for k, v in values.items() if k.startswith(("train_", "val_"))}
-                best = Event("metrics", "train", {"best_epoch": float(epoch), **chosen})
-    if best_epoch is not None:
-        yield best
+            yield Event("metrics", "train", _numbers(row), int(row.pop("epoch")))
+    yield Event("metrics", "train", _numbers(_json(places.trained / "metrics.json")))
+    yield from _whole(places, "train", places.trained)
 
 
-def _data_tags(about: dict[str, Any], run: dict[str, Any]) -> dict[str, str]:
-    hashes = {f"deltarule.data.{part}": str(value) for part, value in run.get("data_hashes", {}).items()}
-    return redacted({"deltarule.data": str(about["source"]), "deltarule.task": str(about["task"]), **hashes})  # type: ignore[no-any-return]
+def _report(places: Places, stage: str) -> Iterator[Event]:
+    folder = places.report(stage)
+    if _json(folder / "about.json").get("held"):
+        yield Event("tags", stage, {"deltarule.held": "a threshold was missed on the validation rows"})
+    yield Event("metrics", stage, _numbers(flatten(_json(folder / "metrics.json"), stage, "_")))
+    yield from _whole(places, stage, folder)
+
+
+def _reports_on(folder: Path, run: dict[str, Any]) -> bool:
+    """Whether a report is there, and is on the model that this run trained: it may be left over from another."""
+    about = folder / "about.json"
+    return about.is_file() and run["model_hash"] is not None and _json(about)["model_hash"] == run["model_hash"]
+
+
+def _whole(places: Places, stage: str, folder: Path) -> Iterator[Event]:
+    """The files of a stage, and the mark that its events are complete."""
+    yield Event("artifacts", stage, {f"{stage}/{path.name}": _below(places, path) for path in _outs(folder)})
+    yield Event("mark", stage, {"outs": outs_hash(folder)})
 
 
 def _run_tags(run: dict[str, Any]) -> dict[str, str]:
-    named = {f"deltarule.{k}": run.get(k) for k in ("backend", "ended", "message")}
-    versions = {f"deltarule.version.{k}": v for k, v in run.get("versions", {}).items()}
-    environment = {f"deltarule.environment.{k}": v for k, v in flatten(run.get("environment", {})).items()}
-    return _texts(redacted({k: v for k, v in {**named, **versions, **environment}.items() if v is not None}))
+    named = {f"deltarule.{key}": run[key] for key in ("backend", "ended", "message")}
+    versions = {f"deltarule.version.{name}": version for name, version in run["versions"].items()}
+    environment = {f"deltarule.environment.{name}": value for name, value in flatten(run["environment"]).items()}
+    return _texts(redacted({**named, **versions, **environment}))
 
 
-def flatten(nested: dict[str, Any], prefix: str = "", joint: str = ".") -> dict[str, Any]:
+def flatten(nested: Mapping[str, Any], prefix: str = "", joint: str = ".") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     found: dict[str, Any] = {}
     for key, value in nested.items():
@@ -113,34 +133,28 @@ def _texts(values: Mapping[str, object]) -> dict[str, str]:
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    """What is a number, or the text of one, as a float; the rest is no metric."""
-    found = {}
-    for key, value in values.items():
-        try:
-            found[key] = float(value)
-        except (TypeError, ValueError):
-            continue
-    return found
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """What is a number, or the text of one, as a float; an empty cell is none."""
+    return {k: float(v) for k, v in values.items() if v is not None and v != "" and k != "epoch"}
 
 
-def outs_hash(root: Path, stage: str) -> str:
+def outs_hash(folder: Path) -> str:
     """SHA-256 over names and bytes of all that a stage wrote."""
-    digest = hashlib.sha256()
-    for path in _outs(root, stage):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+    listing = "".join(f"{path.name} {_sha256(path)}\n" for path in _outs(folder))
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def _outs(root: Path, stage: str) -> list[Path]:
-    """Files that describe a run. The rows of the data stage are not among them: they can be large, and are hashed."""
-    pattern = "about.json" if stage == "data" else "*"
-    return sorted(p for p in (root / "outputs" / stage).glob(pattern) if p.is_file() and not p.name.startswith("."))
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _done(root: Path, stage: str) -> bool:
-    return (root / "outputs" / stage / ("about.json" if stage == "data" else "metrics.json")).is_file()
+def _outs(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _below(places: Places, path: Path) -> str:
+    return path.relative_to(places.root).as_posix()
 
 
 def _json(path: Path) -> dict[str, Any]:

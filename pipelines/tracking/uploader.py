@@ -48,15 +48,14 @@ def sync(
 
     An experiment has one run, found again by its fingerprint and the hash of what train wrote; what is there is not sent
     again. `new_run` is for launches beside the pipeline: each makes a run of its own, unless the last sync of the same
-    folder was cut short, which is then completed. Raises FileNotFoundError if nothing was trained, TrackingError if
-    the store fails.
+    folder was cut short, which is then completed. Raises TrackingError if nothing was trained, or the store fails.
     """
     if not experiment.tracking.enabled:
         log.info("tracking is off (tracking.enabled: false): nothing was put on record")
         return None
-    root = Path(places.root).resolve()
-    record = events(places)
-    store = locate(experiment.tracking, project or project_root(root))
+    record = _events(places, experiment)
+    root = places.root.resolve()
+    store = locate(experiment.tracking, project or places.project or project_root(root))
     identity = _identity(record[0], root, store.project, new_run)
     with answering(store, f"the run {record[0].values['name']!r} is not wholly on record"), store.lock():
         client, experiment_id = connect(store)
@@ -66,6 +65,16 @@ def sync(
             run = client.create_run(experiment_id, tags=first, run_name=redact(name or record[0].values["name"]))
         _replay(client, run, record[1:], places)
     return str(run.info.run_id)
+
+
+def _events(places: Places, experiment: Experiment) -> list[Event]:
+    try:
+        return events(places, experiment)
+    except FileNotFoundError as error:
+        missing = Path(error.filename).relative_to(places.root).as_posix()
+        raise TrackingError(
+            f"there is no run to put on record in {places.root.resolve()}: {missing} is missing; run `dvc repro` first"
+        ) from None
 
 
 def _identity(create: Event, root: Path, project: Path, new_run: bool) -> dict[str, str]:
@@ -154,7 +163,7 @@ def _send_stage(client: MlflowClient, run: Run, stage: str, body: Sequence[Event
     _send_params(client, run, _merged(body, "params"))
     _send_metrics(client, run, [(name, e.step, value) for e in body if e.kind == "metrics" for name, value in e.values.items()])
     _send_tags(client, run, _merged(body, "tags"))
-    _send_artifacts(client, run, _merged(body, "artifacts"), Path(places.root))
+    _send_artifacts(client, run, _merged(body, "artifacts"), places.root)
     for place, text in _merged(body, "text").items():
         client.log_text(run.info.run_id, text, place)
     _send_figures(client, run, stage, places)
@@ -211,7 +220,7 @@ def _same(held: Metric | None, value: float) -> bool:
 
 def _metric_name(name: str) -> str:
     """MLflow refuses names with other characters than these."""
-    return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)[:250]
+    return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name)[:250]
 
 
 def _send_artifacts(client: MlflowClient, run: Run, files: dict[str, str], root: Path) -> None:

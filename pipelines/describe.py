@@ -117,20 +117,25 @@ def values_of(node: Node, root: Node) -> Node | None:
 
 def split_path(text: str, root: Node) -> tuple[str, ...]:
     """ "search.space.model.dropout.low" -> its parts, of which the third is model.dropout. Raises ValueError if unknown."""
-    node, path, rest = root, (), text.split(".")  # type: tuple[Any, tuple[str, ...], list[str]]
+    node, rest = root, text.split(".")
+    path: tuple[str, ...] = ()
     while rest:
-        free = values_of(node, root)
-        if free is not None and not properties(node, root):
-            inner = len(rest) > 1 and rest[-1] in properties(free, root)
-            key = ".".join(rest[:-1] if inner else rest)
-            return (*path, key, rest[-1]) if inner else (*path, key)
-        known = properties(node, root)
+        free, known = values_of(node, root), properties(node, root)
+        if free is not None:
+            return (*path, *_free_key(rest, free, root))
         if not known:
             raise ValueError(f"{'.'.join(path)} is one value and has no parts, got {text}")
         if rest[0] not in known:
             raise ValueError(unknown_key((*path, rest[0]), known))
         node, path, rest = resolve(known[rest[0]], root), (*path, rest[0]), rest[1:]
     return path
+
+
+def _free_key(rest: list[str], values: Node, root: Node) -> tuple[str, ...]:
+    """A key that may itself hold dots, and the part of its value that follows it, if one does."""
+    if len(rest) > 1 and rest[-1] in properties(values, root):
+        return ".".join(rest[:-1]), rest[-1]
+    return (".".join(rest),)
 
 
 def unknown_key(path: tuple[str | int, ...], known: dict[str, Node]) -> str:

@@ -32,7 +32,7 @@ class _Found:
 
 def explain(error: ValidationError, root: Node) -> list[Problem]:
     """Each problem once, in the order of the spec."""
-    found = [(_locate(e["loc"], e["type"], root), dict(e)) for e in error.errors(include_url=False)]
+    found = [(_locate(e["loc"], root), dict(e)) for e in error.errors(include_url=False)]
     problems: list[Problem] = []
     for where, e in found:
         same = [other.path for other, _ in found if where.union is not None and other.union == where.union]
@@ -42,27 +42,25 @@ def explain(error: ValidationError, root: Node) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
-def _locate(loc: tuple[str | int, ...], error_type: str, root: Node) -> _Found:
-    """Follow pydantic's location through the schema, leaving out the tags of unions."""
-    node, parent, union, path, name = root, root, None, (), ""  # type: tuple[Any, Any, Any, Any, Any]
-    parts = list(loc)
+def _locate(loc: tuple[str | int, ...], root: Node) -> _Found:
+    """Follow pydantic's location through the schema, leaving out the tags of unions, which are no keys."""
+    node, parent, parts = root, root, list(loc)
+    path: Path_ = ()
+    union: Path_ | None = None
+    name = ""
     while parts:
-        options = members(node, root)
-        if "oneOf" in node:
-            tag = parts.pop(0)
-            node = next((option for option in options if kind(option) == tag), options[0])
-            name = str(tag)
+        if "oneOf" in node:  # of kinds: the tag is the kind
+            name = str(parts.pop(0))
+            node = next(member for member in members(node, root) if kind(member) == name)
             continue
-        typed = [option for option in options if option.get("type") != "null"]
-        if len(typed) > 1:
-            tag, union, whole = str(parts.pop(0)), path, node
+        options = [member for member in members(node, root) if member.get("type") != "null"]
+        if len(options) > 1:  # of types: the tag is pydantic's word for the type
+            tag, union = str(parts.pop(0)), path
             if not parts:
-                return _Found(path, whole, parent, union, name)  # the sentence is about the union, not this member
-            node = next((o for o in typed if (o.get("type") == "array") == tag.startswith(("tuple", "list"))), typed[0])
-            continue
-        part = parts.pop(0)
-        parent, node = typed[0], _step(typed[0], part, root)
-        path = (*path, part)
+                break  # the sentence is about the union, not about one of its members
+            options = [option for option in options if (option["type"] == "array") == tag.startswith("tuple")]
+        parent = options[0]
+        node, path = _step(parent, parts[0], root), (*path, parts.pop(0))
     return _Found(path, node, parent, union, name)
 
 

@@ -7,7 +7,6 @@ line, what must hold, what was found and what to do; all the errors of a file ar
 from __future__ import annotations
 
 import copy
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -15,9 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 
 from pydantic import Discriminator, Field, Strict, Tag, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
-from ruamel.yaml.representer import RoundTripRepresenter
 
 import backends
 from backends.spec import Count, Model, Regularization, Seed, Spec, Task, Train, Trial, check_penalties
@@ -26,7 +22,7 @@ from pipelines.explain import Problem, explain
 from pipelines.identity import fingerprint, source_hash
 from pipelines.spec_docs import published
 from pipelines.spec_file import SpecError, SpecFile, known_path, put
-from pipelines.yaml_file import Path_
+from pipelines.yaml_file import Path_, write
 
 __all__ = [
     "BUNDLED",
@@ -102,6 +98,8 @@ class DataSpec(Spec):
             raise ValueError(f"target must be null for the bundled set {self.source}, which has its own, got {self.target!r}")
         if file and not self.target:
             raise ValueError(f"target must name what to predict, a column of {self.source} or a list of them, got nothing")
+        if isinstance(self.target, tuple) and len(set(self.target)) < len(self.target):
+            raise ValueError(f"target must name each column once, got {', '.join(self.target)}")
         return self
 
 
@@ -269,9 +267,9 @@ def _searchable() -> tuple[str, ...]:
     return tuple(path for path in paths if f"{path}.".startswith(blocks))
 
 
-def load(path: Path = Path("params.yaml"), overrides: Sequence[str] = ()) -> Experiment:
+def load(path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> Experiment:
     """Read a spec, with overrides of the form "a.b=value" (value in YAML). Raises SpecError with all that is wrong."""
-    file = SpecFile.read(path, overrides, models_schema())
+    file = SpecFile.read(Path(path), overrides, models_schema())
     experiment, problems = _validate(file.raw)
     lines = file.report(problems)
     if experiment is None or lines:
@@ -325,22 +323,7 @@ def _without(raw: dict[str, Any], paths: Sequence[Path_]) -> dict[str, Any]:
 
 def dump(experiment: Experiment) -> str:
     """The resolved spec, every key written out, as YAML. `load` gives an equal Experiment."""
-    text = io.StringIO()
-    _writer().dump(_flow_lists(_plain(experiment.model_dump())), text)
-    return text.getvalue()
-
-
-def _writer() -> YAML:
-    yaml = YAML()
-    yaml.width = 1_000_000  # a long value stays on its line
-    yaml.allow_unicode = True
-
-    class Representer(RoundTripRepresenter):
-        """Writes null as null, where ruamel leaves a blank."""
-
-    Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
-    yaml.Representer = Representer
-    return yaml
+    return write(_plain(experiment.model_dump()))
 
 
 def _plain(value: Any) -> Any:
@@ -350,17 +333,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _flow_lists(value: Any) -> Any:
-    """Lists on one line, mappings on several."""
-    if isinstance(value, dict):
-        return {key: _flow_lists(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        items = CommentedSeq(_flow_lists(inner) for inner in value)
-        items.fa.set_flow_style()
-        return items
-    return value
 
 
 @cache

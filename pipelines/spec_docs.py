@@ -44,12 +44,11 @@ Made from the models by `python -m pipelines.spec_docs`; do not edit.
 
 def reference(root: Node) -> str:
     """The table of every key: type and range, default, meaning; one section a block."""
-    sections = [HEAD, _table("The seed", "", {"seed": root["properties"]["seed"]}, root)]
+    sections = [HEAD]
     for block, node in root["properties"].items():
-        if block != "seed":
-            about = resolve(node, root).get("description", "")
-            rows = {path: leaf for path, leaf in _merged(root).items() if path.split(".")[0] == block}
-            sections.append(_table(f"`{block}`", about, rows, root))
+        about = resolve(node, root).get("description", "")
+        rows = {path: leaf for path, leaf in _merged(root).items() if path.split(".")[0] == block}
+        sections.append(_table(f"`{block}`", "" if block in rows else about, rows, root))
     return "\n".join(sections)
 
 

@@ -6,12 +6,14 @@ parser's events, before anything is built from them.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
@@ -24,6 +26,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
 
 Path_ = tuple[str | int, ...]  # where a value stands: ("model", "dropout", 1)
 
@@ -185,3 +188,29 @@ def dotted(path: Path_) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null as null, where ruamel leaves a blank."""
+
+
+_Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+
+
+def write(value: dict[str, Any]) -> str:
+    """Plain values as YAML 1.2: mappings over several lines, each list on one."""
+    yaml, text = YAML(), io.StringIO()
+    yaml.Representer = _Representer
+    yaml.width = 1_000_000
+    yaml.dump(_flow_lists(value), text)
+    return text.getvalue()
+
+
+def _flow_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _flow_lists(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        items = CommentedSeq(_flow_lists(inner) for inner in value)
+        items.fa.set_flow_style()
+        return items
+    return value

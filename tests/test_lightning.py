@@ -1,14 +1,28 @@
 """The lightning backend: the shipped conformance suite, and what is Lightning's own."""
 
-from __future__ import annotations
+import logging
+import os
+import signal
+import threading
+from typing import ClassVar, get_args
 
-from typing import ClassVar
-
+import numpy as np
 import pytest
 
 pytest.importorskip("pytorch_lightning")
 
-from backends.conformance import Conformance
+import torch
+
+from backends import draws, get, weights
+from backends.activations import ACTIVATIONS
+from backends.base import Chunk, Data, Machine
+from backends.conformance import TASKS, Conformance, make_data, make_trial
+from backends.lightning import activations, batches, loop, noise
+from backends.lightning.stack import PREDICT_ROWS
+from backends.spec import ActivationName, Adam
+from backends.supervisor import fit
+
+EVERY_ACTIVATION = sorted(get_args(ActivationName))
 
 
 class TestLightning(Conformance):
@@ -16,3 +30,323 @@ class TestLightning(Conformance):
 
     backend = "lightning"
     stack_tolerance: ClassVar[dict[str, float]] = {"float32": 0.0, "float64": 0.0}
+
+
+def deal(trials, count=4, steps=3, size=16, rows=70):
+    """Some chunks such as a supervisor deals them."""
+    seeds, _ = draws.distinct_seeds(trials)
+    for number in range(count):
+        first = number * steps
+        order = np.stack([draws.row_order(seed, number, rows)[: steps * size].reshape(steps, size) for seed in seeds])
+        keys = draws.noise_keys(seeds, range(first, first + steps), len(trials[0].dropout))
+        yield Chunk(number, first, order, keys, np.full((len(trials), steps), 0.01))
+
+
+def make_stack(trials=None, task="multiclass"):
+    return get("lightning").stack(trials or [make_trial(task, dropout=0.2, l1=1e-3)], make_data(task))
+
+
+def ignore(chunk, losses):
+    pass
+
+
+# -- noise and activations ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "units"), [(1, 1), (3, 5), (32, 129), (1000, 77)])
+def test_noise_is_the_draws_noise_bit_for_bit(rows, units):
+    keys = np.concatenate([draws.noise_keys([0, 5, 2**32 - 1], [0, 1, 2**31], 3), np.full((1, 3, 3, 2), 2**32 - 1, np.uint32)])
+    found = noise.noise(noise.upload(keys, torch.device("cpu")), rows, units).numpy().view(np.uint32)
+    np.testing.assert_array_equal(found, draws.noise(keys, rows, units))
+
+
+@pytest.mark.parametrize("p", [0.0, 2**-24, 0.3, 0.999999])
+def test_outputs_are_dropped_where_the_hash_says_so_and_scaled_elsewhere(p):
+    keys = draws.noise_keys([3], [9], 1)[0, 0]
+    threshold, scale = torch.tensor(draws.threshold(p), dtype=torch.int32), torch.tensor(1 / (1 - p))
+    found = noise.multipliers(noise.noise(noise.upload(keys, torch.device("cpu")), 200, 300), threshold, scale).numpy()
+    dropped = (draws.noise(keys, 200, 300) >> np.uint32(8)) < draws.threshold(p)
+    np.testing.assert_array_equal(found, np.where(dropped, np.float32(0), scale.numpy()))
+
+
+@pytest.mark.parametrize("name", EVERY_ACTIVATION)
+@pytest.mark.parametrize("a", [0.0, 0.01, 1.5])
+def test_an_activation_and_its_slope_are_the_tables_at_zero_and_far_out_too(name, a):
+    points = np.array(
+        [0.0, -0.0, 5e-324, -5e-324, 1e-9, -1e-9, 0.3, -0.3, 2, -2, 15, -15, 25, -25, 45, -45, 800, -800, 1e30, -1e30]
+    )
+    v = torch.tensor(points).view(1, 1, -1).requires_grad_()
+    slopes = torch.full((1, 1, 1), a, dtype=torch.float64)
+    y = activations.activation(name, v, slopes)
+    (gradient,) = torch.autograd.grad(y.sum(), v)
+    from backends import numerics
+
+    with np.errstate(all="ignore"):
+        value = ACTIVATIONS[name].value(numerics, points, a)
+        slope = ACTIVATIONS[name].slope(numerics, points, a) + 0 * points
+    np.testing.assert_allclose(y.detach().numpy()[0, 0], value, rtol=4e-16, atol=3e-16)
+    np.testing.assert_allclose(gradient.numpy()[0, 0], slope, rtol=4e-16, atol=3e-16)
+    np.testing.assert_allclose(activations.slope(name, v.detach(), slopes).numpy()[0, 0], slope, rtol=4e-16, atol=3e-16)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_activation_obeys_the_delta_rule(task):
+    trials, data = [make_trial(task, activation=name, l1=1e-3, l2=1e-3) for name in EVERY_ACTIVATION], make_data(task)
+    arguments = (weights.initial(trials), data.X[:16], data.y[:16], None)
+    found = get("lightning").stack(trials, data).loss_and_gradients(*arguments)
+    expected = get("reference").stack(trials, data).loss_and_gradients(*arguments)
+    np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-14)
+    for mine, theirs in zip(found.delta, expected.delta, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-14)
+
+
+# -- stacks ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("hidden", [(9, 5), (3,), ()])
+def test_a_trial_has_the_same_bits_in_a_stack_whatever_its_activation_clipping_and_sizes(task, precision, hidden):
+    changes = {"hidden": hidden, "precision": precision, "epochs": 2, "clip_norm": 0.5, "batch_size": 15}
+    penalties = ((1e-3, 0.0), (0.0, 1e-3), (0.0, 0.0))
+    trials = [
+        make_trial(task, activation=name, seed=n % 2, l1=penalties[n % 3][0], l2=penalties[n % 3][1], dropout=0.1 * (n % 3), **changes)
+        for n, name in enumerate(EVERY_ACTIVATION)
+    ]  # fmt: skip
+    data = make_data(task)
+    for trial, beside in zip(trials, fit(get("lightning"), trials, data), strict=True):
+        alone = fit(get("lightning"), [trial], data)[0]
+        assert alone.history == beside.history
+        np.testing.assert_array_equal(alone.weights, beside.weights)
+
+
+def test_a_stack_whose_trials_share_a_seed_shares_their_rows_and_noise():
+    stack = make_stack([make_trial("multiclass", dropout=0.2), make_trial("multiclass", dropout=0.5)])
+    batch = next(stack.batches.of(next(deal(stack.trials))))
+    assert len(batch.x) == 1
+    dropped = [(mask == 0).numpy() for mask in batch.masks[1]]
+    assert dropped[0].any() and (dropped[1] >= dropped[0]).all()  # what p = 0.2 drops, p = 0.5 drops too
+
+
+def test_no_bit_depends_on_how_many_steps_are_made_ready_at_a_time(monkeypatch):
+    trials = [make_trial("binary", dropout=0.3, input_dropout=0.1, seed=seed) for seed in (1, 2, 1)]
+    found = []
+    for numbers in (1, 2**20):
+        monkeypatch.setattr(batches, "BLOCK_NUMBERS", numbers)
+        stack = make_stack(trials, "binary")
+        found.append([*(stack.run(chunk).loss for chunk in deal(trials)), stack.weights()])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_trials_that_are_kept_go_on_as_if_they_had_always_been_alone():
+    trials = [make_trial("multiclass", activation=a, dropout=0.3, seed=s) for a, s in (("relu", 1), ("tanh", 2), ("tanh", 1))]
+    stack, alone = make_stack(trials), make_stack([trials[2], trials[0]])
+    chunks, own = list(deal(trials)), list(deal([trials[2], trials[0]]))
+    for chunk, other in zip(chunks[:2], own[:2], strict=True):
+        stack.run(chunk)
+        alone.run(other)
+    stack.keep([2, 0])
+    for other in own[2:]:
+        np.testing.assert_array_equal(stack.run(other).loss, alone.run(other).loss)
+    for name, value in stack.state().items():
+        np.testing.assert_array_equal(value, alone.state()[name])
+
+
+def test_many_rows_are_predicted_in_parts_of_a_fixed_size():
+    stack, X = make_stack(), np.tile(make_data("multiclass").X, (100, 1))
+    assert len(X) > 3 * PREDICT_ROWS
+    parts = [stack.predict(X[start : start + PREDICT_ROWS]) for start in range(0, len(X), PREDICT_ROWS)]
+    np.testing.assert_array_equal(stack.predict(X), np.concatenate(parts, axis=1))
+    assert stack.predict(X[:0]).shape == (1, 0, 3)
+
+
+def test_a_state_of_other_trials_is_refused():
+    state = make_stack([make_trial("multiclass")]).state()
+    with pytest.raises(ValueError, match=r"state\['weights'\] must be \(2, "):
+        make_stack([make_trial("multiclass"), make_trial("multiclass", l1=1e-3)]).load(state)
+
+
+def test_what_a_stack_hands_out_does_not_change_when_it_trains_on():
+    stack = make_stack()
+    chunks = deal(stack.trials)
+    stack.run(next(chunks))
+    state = stack.state()
+    copies = {name: value.copy() for name, value in state.items()}
+    stack.run(next(chunks))
+    for name, value in state.items():
+        np.testing.assert_array_equal(value, copies[name])
+        assert not np.array_equal(value, stack.state()[name])
+
+
+def test_checking_gradients_changes_neither_the_stack_nor_what_was_given():
+    stack, data = make_stack(), make_data("multiclass")
+    before, flat = stack.state(), stack.weights() + 1
+    stack.loss_and_gradients(flat, data.X[:8], data.y[:8], draws.noise_keys([3], [0], 3)[:, 0])
+    np.testing.assert_array_equal(flat, before["weights"] + 1)
+    for name, value in before.items():
+        np.testing.assert_array_equal(stack.state()[name], value)
+
+
+def test_data_that_cannot_be_written_to_are_taken():
+    data = make_data("multiclass")
+    for values in (data.X, data.y):
+        values.flags.writeable = False
+    fit(get("lightning"), [make_trial("multiclass", epochs=1)], data)
+
+
+def test_the_process_gets_its_number_of_threads_back():
+    before = torch.get_num_threads()
+    seen = []
+    stack = get("lightning").stack([make_trial("binary")], make_data("binary"), Machine(threads=before + 1))
+    stack.network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    stack.run(next(deal(stack.trials)))
+    assert set(seen) == {before + 1} and torch.get_num_threads() == before
+
+
+def test_several_devices_are_refused_with_a_way_out():
+    with pytest.raises(ValueError, match=r"train.devices must be 1 or auto .*, got 2; .* set train.devices: 1"):
+        get("lightning").stack([make_trial("binary")], machine=Machine(devices=2))
+
+
+def test_the_optimizer_says_how_it_is_called():
+    with pytest.raises(NotImplementedError, match="call update"):
+        make_stack([make_trial("multiclass", optimizer=Adam(name="adam"))]).optimizer.step()
+
+
+# -- Lightning drives -----------------------------------------------------------------------------------------------------
+
+
+def test_the_next_chunk_is_asked_for_only_when_the_last_one_was_reported():
+    stack, events = make_stack(), []
+
+    def chunks():
+        for chunk in deal(stack.trials):
+            events.append(("asked", chunk.epoch))
+            yield chunk
+        events.append(("asked", "none left"))
+
+    stack.drive(chunks(), lambda chunk, losses: events.append(("reported", chunk.epoch)))
+    expected = [(what, n) for n in range(4) for what in ("asked", "reported")]
+    assert events == [*expected, ("asked", "none left")]
+
+
+def test_lightning_drives_to_the_same_bits_as_run():
+    driven, alone, reported = make_stack(), make_stack(), []
+    driven.drive(deal(driven.trials), lambda chunk, losses: reported.append(losses))
+    for chunk, losses in zip(deal(alone.trials), reported, strict=True):
+        np.testing.assert_array_equal(alone.run(chunk).loss, losses.loss)
+    np.testing.assert_array_equal(driven.weights(), alone.weights())
+
+
+def test_a_stack_can_be_driven_again_and_without_a_single_chunk():
+    stack, once = make_stack(), make_stack()
+    chunks = list(deal(stack.trials))
+    for part in ([], chunks[:1], chunks[1:], []):
+        stack.drive(part, ignore)
+    once.drive(chunks, ignore)
+    np.testing.assert_array_equal(stack.weights(), once.weights())
+
+
+class OwnError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [OwnError("x"), StopIteration(), SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+@pytest.mark.parametrize("where", ["report", "second report", "run"])
+def test_an_error_comes_out_of_drive_as_it_is(error, where):
+    stack, calls = make_stack(), []
+
+    def report(chunk, losses):
+        calls.append(chunk)
+        if where == "report" or (where == "second report" and len(calls) == 2):
+            raise error
+
+    if where == "run":
+        stack.run = lambda chunk: (_ for _ in ()).throw(error) if not isinstance(error, StopIteration) else next(iter(()))
+    with pytest.raises(type(error)) as caught:
+        stack.drive(deal(stack.trials), report)
+    assert caught.value is error or (where == "run" and isinstance(error, StopIteration))
+    assert len(calls) == {"report": 1, "second report": 2, "run": 0}[where]
+
+
+def test_an_error_among_the_chunks_comes_out_of_drive_as_it_is():
+    stack, error = make_stack(), OwnError("x")
+
+    def chunks():
+        yield from list(deal(stack.trials))[:1]
+        raise error
+
+    with pytest.raises(OwnError) as caught:
+        stack.drive(chunks(), ignore)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("when", ["in a report", "between chunks"])
+def test_ctrl_c_leaves_drive_as_a_keyboard_interrupt_and_can_be_pressed_again(when, monkeypatch):
+    def press(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(5)
+
+    if when == "between chunks":
+        monkeypatch.setattr(loop.StackModule, "on_train_batch_start", press)
+    for _ in range(2):
+        stack = make_stack()
+        with pytest.raises(KeyboardInterrupt):
+            stack.drive(deal(stack.trials), press if when == "in a report" else ignore)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signals_stay_the_programs_own_while_lightning_drives():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before, seen = [signal.getsignal(n) for n in numbers], []
+    stack = make_stack()
+    stack.drive(deal(stack.trials), lambda chunk, losses: seen.append([signal.getsignal(n) for n in numbers]))
+    assert seen == [before] * 4
+    assert [signal.getsignal(n) for n in numbers] == before
+
+
+def test_lightning_drives_in_a_thread_too():
+    driven, alone = make_stack(), make_stack()
+    thread = threading.Thread(target=driven.drive, args=(deal(driven.trials), ignore))
+    thread.start()
+    thread.join()
+    alone.drive(deal(alone.trials), ignore)
+    np.testing.assert_array_equal(driven.weights(), alone.weights())
+
+
+def test_lightning_says_nothing_writes_nothing_and_leaves_its_loggers_as_they_were(tmp_path, monkeypatch, capfd, caplog):
+    monkeypatch.chdir(tmp_path)
+    logger = logging.getLogger("pytorch_lightning")
+    monkeypatch.setattr(logger, "propagate", True)
+    level = logger.level
+    stack = make_stack()
+    with caplog.at_level(logging.DEBUG):
+        stack.drive(deal(stack.trials), ignore)
+    assert (*capfd.readouterr(), caplog.text) == ("", "", "") and not list(tmp_path.iterdir())
+    assert logger.level == level
+
+
+def test_a_slurm_allocation_is_not_lightnings_to_interpret(monkeypatch):
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "study", "SLURM_JOB_ID": "7", "SLURM_PROCID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    stack, reported = make_stack(), []
+    stack.drive(deal(stack.trials), lambda chunk, losses: reported.append(chunk.epoch))
+    assert reported == [0, 1, 2, 3]
+
+
+def test_the_random_numbers_of_the_program_are_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(get("lightning"), [make_trial("binary", dropout=0.3, epochs=1)], make_data("binary"))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_regression_rows_may_be_many_and_wide():
+    X = draws.raw_words(1, 50, 0, 3000 * 7).reshape(-1, 7) * 2.0**-64
+    data = Data(X[:2500], X[:2500, :2], X[2500:], X[2500:, :2])
+    for mine, expected in zip(
+        *(fit(get(n), [make_trial("regression", epochs=1)], data) for n in ("lightning", "reference")), strict=True
+    ):
+        assert mine.history[0] == pytest.approx(expected.history[0], rel=1e-9)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 
 # Before torch's first product. MKL's products then do not depend on how matrices lie in memory, so a trial has the same
 # bits in a stack as alone; it cost nothing that could be measured (16 x 32x64x128: 90 µs with and without).
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
-import pytorch_lightning as pl
 import torch
 
 from backends.base import Backend, Data, Machine
@@ -37,7 +37,11 @@ class Lightning(Backend):
 
     def versions(self) -> dict[str, str]:
         """Python's, torch's and Lightning's."""
-        return {"python": platform.python_version(), "torch": torch.__version__, "pytorch-lightning": pl.__version__}
+        return {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "pytorch-lightning": version("pytorch-lightning"),
+        }
 
     def devices(self) -> list[str]:
         """Every GPU, then the processor."""

@@ -19,10 +19,10 @@ from backends.activations import ACTIVATIONS
 
 
 class Formula(NamedTuple):
-    """φ(v), and φ'(v) from v and y = φ(v)."""
+    """φ(v), and φ'(v) from v, y = φ(v) and the slope a of leaky_relu."""
 
-    value: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor], Tensor]
+    value: Callable[[Tensor, Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def sigmoid(v: Tensor) -> Tensor:
@@ -35,34 +35,49 @@ def negative(v: Tensor) -> Tensor:
     return torch.relu(-v).neg_()
 
 
+def step(v: Tensor) -> Tensor:
+    """1 where v > 0, else 0, as numbers: comparing into booleans takes five times as long."""
+    return torch.gt(v, 0.0, out=torch.empty_like(v))
+
+
+def leaky(v: Tensor, a: Tensor) -> Tensor:
+    """prelu takes one slope a channel, and channels are dimension 1."""
+    return F.prelu(v.transpose(0, 1), a.flatten()).transpose(0, 1)
+
+
 FORMULAS: dict[str, Formula] = {
-    "sigmoid": Formula(sigmoid, lambda v, y: y * (1.0 - y)),
-    "elu": Formula(lambda v: torch.relu(v) + torch.expm1(negative(v)), lambda v, y: torch.exp(negative(v))),
-    "silu": Formula(lambda v: v * sigmoid(v), lambda v, y: (y := sigmoid(v)) * (1.0 + v * (1.0 - y))),
-    "softplus": Formula(lambda v: torch.relu(v) + torch.log1p(torch.exp(-v.abs())), lambda v, y: sigmoid(v)),
+    "relu": Formula(lambda v, a: torch.relu(v), lambda v, y, a: step(v)),
+    "leaky_relu": Formula(leaky, lambda v, y, a: (s := step(v)) + (1.0 - s) * a),
+    "sigmoid": Formula(lambda v, a: sigmoid(v), lambda v, y, a: y * (1.0 - y)),
+    "elu": Formula(lambda v, a: torch.relu(v) + torch.expm1(negative(v)), lambda v, y, a: torch.exp(negative(v))),
+    "silu": Formula(lambda v, a: v * sigmoid(v), lambda v, y, a: (s := sigmoid(v)) * (1.0 + v * (1.0 - s))),
+    "softplus": Formula(lambda v, a: torch.relu(v) + torch.log1p(torch.exp(-v.abs())), lambda v, y, a: sigmoid(v)),
 }
 
-# torch knows how to differentiate these; prelu takes one slope a channel, and channels are dimension 1.
-DIFFERENTIABLE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "relu": lambda v, a: torch.relu(v),
-    "leaky_relu": lambda v, a: F.prelu(v.transpose(0, 1), a.flatten()).transpose(0, 1),
-    "tanh": lambda v, a: torch.tanh(v),
-    "identity": lambda v, a: v,
-}
+# torch differentiates these itself, at least as fast.
+DIFFERENTIABLE = frozenset({"relu", "leaky_relu", "tanh", "identity"})
+
+
+def value(name: str, v: Tensor, a: Tensor) -> Tensor:
+    """φ(v)."""
+    y: Tensor = FORMULAS[name].value(v, a) if name in FORMULAS else ACTIVATIONS[name].value(torch, v, a)
+    return y
+
+
+def slope(name: str, v: Tensor, a: Tensor, y: Tensor | None = None) -> Tensor:
+    """φ'(v), with y = φ(v) if it is known."""
+    if name in FORMULAS:
+        return FORMULAS[name].slope(v, value(name, v, a) if y is None else y, a)
+    phi: Tensor = ACTIVATIONS[name].slope(torch, v, a)
+    return phi
 
 
 def activation(name: str, v: Tensor, a: Tensor) -> Tensor:
     """φ(v), differentiable: v (k, B, units), a (k, 1, 1) the slopes of leaky_relu."""
     if name in DIFFERENTIABLE:
-        return DIFFERENTIABLE[name](v, a)
+        return value(name, v, a)
     y: Tensor = _Activation.apply(v, a, name)  # type: ignore[no-untyped-call]
     return y
-
-
-def slope(name: str, v: Tensor, a: Tensor) -> Tensor:
-    """φ'(v)."""
-    phi: Tensor = ACTIVATIONS[name].slope(torch, v, a)
-    return phi
 
 
 class _Activation(torch.autograd.Function):
@@ -70,7 +85,7 @@ class _Activation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, a: Tensor, name: str) -> Tensor:
-        y: Tensor = FORMULAS[name].value(v) if name in FORMULAS else ACTIVATIONS[name].value(torch, v, a)
+        y = value(name, v, a)
         ctx.name = name
         ctx.save_for_backward(v, a, y)
         return y
@@ -78,5 +93,4 @@ class _Activation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None, None]:
         v, a, y = ctx.saved_tensors
-        phi = FORMULAS[ctx.name].slope(v, y) if ctx.name in FORMULAS else slope(ctx.name, v, a)
-        return errors[0] * phi, None, None
+        return errors[0] * slope(ctx.name, v, a, y), None, None

@@ -62,11 +62,11 @@ class Network(nn.Module):
         if len(self.groups) == 1:
             return function(self.groups[0][0], field, self.slopes)
         sizes = [stop - start for _, start, stop in self.groups]
-        parts = zip(self.groups, field.split(sizes), self.slopes.split(sizes), strict=True)
+        parts = zip(self.groups, torch.split(field, sizes), torch.split(self.slopes, sizes), strict=True)
         return torch.cat([function(name, v, a) for (name, _, _), v, a in parts])
 
     def _parameters_of(self, flat: Tensor) -> list[Parameters]:
         layers: list[Parameters] = [{} for _ in self.layers]
-        for slot, piece in zip(self._slots, flat.split(self._sizes, dim=1), strict=True):
+        for slot, piece in zip(self._slots, torch.split(flat, self._sizes, dim=1), strict=True):
             layers[slot.layer][slot.name] = piece.view(-1, *slot.shape)
         return layers

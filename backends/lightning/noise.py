@@ -35,7 +35,7 @@ def multipliers(hashes: Tensor, thresholds: Tensor, scales: Tensor) -> Tensor:
     forward and one back; `torch.where` is neither vectorised nor free of branches, and took fifty times as long.
     """
     words = hashes.bitwise_right_shift_(8).bitwise_and_(0x00FFFFFF)
-    kept = torch.empty(torch.broadcast_shapes(words.shape, thresholds.shape), dtype=scales.dtype, device=scales.device)
+    kept = scales.new_empty(np.broadcast_shapes(words.shape, thresholds.shape))
     return torch.ge(words, thresholds, out=kept).mul_(scales)
 
 

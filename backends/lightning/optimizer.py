@@ -18,6 +18,7 @@ from backends.spec import SGD, Adam, AdamW, Optimizer, RMSprop
 
 Slots = dict[str, Tensor]
 Hyper = Mapping[str, Tensor]  # the optimizer's free numbers, one a trial, (K, 1)
+Spare = tuple[Tensor, Tensor]  # (K, P) to write on: fresh memory for large stacks costs more than what is computed in it
 
 
 class StackedOptimizer(torch.optim.Optimizer):
@@ -26,31 +27,32 @@ class StackedOptimizer(torch.optim.Optimizer):
     def __init__(self, flat: nn.Parameter, spec: Optimizer, hyper: Hyper) -> None:
         super().__init__([flat], {})
         self.flat, self.spec, self.hyper = flat, spec, hyper
-        self.state[flat] = {name: torch.zeros_like(flat) for name in OPTIMIZER_SLOTS[spec.name]}
+        self.state[flat] = {name: torch.zeros_like(flat.data) for name in OPTIMIZER_SLOTS[spec.name]}
+        self.spare = torch.empty_like(flat.data), torch.empty_like(flat.data)
 
     @property
     def slots(self) -> Slots:
         """Slot -> (K, P)."""
         return self.state[self.flat]
 
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Not to be called: a step needs the trials' rates, see `update`."""
         raise NotImplementedError("a stacked optimizer has one learning rate a trial: call update(gradient, rates, t)")
 
     @torch.no_grad()
     def update(self, g: Tensor, eta: Tensor, t: int) -> None:
         """Carry out optimizer step t, counted from 1. g (K, P), η (K, 1)."""
-        STEPS[self.spec.name](self.spec, self.flat.data, g, self.slots, eta, self.hyper, t)
+        STEPS[self.spec.name](self.spec, self.flat.data, g, self.slots, eta, self.hyper, t, self.spare)
 
 
-def sgd(o: SGD, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int) -> None:
+def sgd(o: SGD, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int, spare: Spare) -> None:
     """v ← μv + g, θ ← θ - ηv; Nesterov: θ ← θ - η(g + μv) with v already updated."""
     v, mu = slots["momentum"], hyper["momentum"]
     v.mul_(mu).add_(g)
-    theta.addcmul_(torch.addcmul(g, v, mu) if o.nesterov else v, eta, value=-1)
+    theta.addcmul_(torch.addcmul(g, v, mu, out=spare[0]) if o.nesterov else v, eta, value=-1)
 
 
-def adam(o: Adam | AdamW, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int) -> None:
+def adam(o: Adam | AdamW, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int, spare: Spare) -> None:
     """Kingma & Ba (2015), Algorithm 1, with ε after bias correction.
 
     With c1 = 1-β1^t, c2 = 1-β2^t, η (m/c1) / (√(v/c2) + ε) is (η √c2/c1) m / (√v + ε√c2): two passes fewer.
@@ -59,20 +61,21 @@ def adam(o: Adam | AdamW, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, h
     m.lerp_(g, 1 - o.beta1)
     v.mul_(o.beta2).addcmul_(g, g, value=1 - o.beta2)
     c1, root = 1 - o.beta1**t, math.sqrt(1 - o.beta2**t)
-    theta.addcdiv_(m * (eta * (root / c1)), v.sqrt().add_(o.epsilon * root), value=-1)
+    torch.mul(m, eta * (root / c1), out=spare[0])
+    theta.addcdiv_(spare[0], torch.sqrt(v, out=spare[1]).add_(o.epsilon * root), value=-1)
 
 
-def adamw(o: AdamW, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int) -> None:
+def adamw(o: AdamW, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int, spare: Spare) -> None:
     """Adam, and η·weight_decay·θ subtracted besides, θ before the step (Loshchilov & Hutter 2019)."""
     theta.mul_(1 - eta * hyper["weight_decay"])
-    adam(o, theta, g, slots, eta, hyper, t)
+    adam(o, theta, g, slots, eta, hyper, t, spare)
 
 
-def rmsprop(o: RMSprop, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int) -> None:
+def rmsprop(o: RMSprop, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int, spare: Spare) -> None:
     """s ← ρs + (1-ρ)g², θ ← θ - ηg/(√s + ε)."""
     s = slots["s"]
     s.mul_(o.rho).addcmul_(g, g, value=1 - o.rho)
-    theta.addcdiv_(g * eta, s.sqrt().add_(o.epsilon), value=-1)
+    theta.addcdiv_(torch.mul(g, eta, out=spare[0]), torch.sqrt(s, out=spare[1]).add_(o.epsilon), value=-1)
 
 
 STEPS: dict[str, Callable[..., Any]] = {"sgd": sgd, "adam": adam, "adamw": adamw, "rmsprop": rmsprop}

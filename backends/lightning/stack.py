@@ -19,7 +19,7 @@ from backends.lightning.optimizer import StackedOptimizer
 from backends.spec import Trial
 
 PREDICT_ROWS = 2048  # fixed, so that a row's outputs do not depend on the memory at hand
-PROBE_ROWS = 1024
+PROBE_ROWS, PROBE_PART = 1024, 128
 
 
 class LightningStack(Stack):
@@ -46,6 +46,8 @@ class LightningStack(Stack):
         self.optimizer = StackedOptimizer(self.network.flat, self.trials[0].train.optimizer, hyper)
         self.batches = Batches(self, self._X, self._d, self.device)
         self._l1, self._l2 = (self._tensor(values) if values.any() else None for values in (self.l1, self.l2))
+        steepest = [ACTIVATIONS[name].steepest for name, start, stop in self.groups for _ in range(start, stop)]
+        self._small = self._tensor(0.05 * np.array(steepest))[:, None, None]  # |φ'| of a saturated unit is smaller
         self._clip = None if self.clip is None else self._tensor(self.clip)[:, None]
 
     def _tensor(self, values: NDArray) -> Tensor:
@@ -91,13 +93,15 @@ class LightningStack(Stack):
         With h = λ1·sign(W) + λ2·W, λΩ is Σ h·W and g takes h + λ2·W. A λ that no trial has is left out, which changes
         no bit: it would add zeros.
         """
-        if self._l1 is None and self._l2 is None:
-            return torch.zeros(len(W), dtype=W.dtype, device=W.device)
-        if self._l1 is None:
-            h = W * self._l2
+        h = self.optimizer.spare[0]
+        if self._l1 is not None:
+            torch.sign(W, out=h).mul_(self._l1)
+            if self._l2 is not None:
+                h.addcmul_(self._l2, W)
+        elif self._l2 is not None:
+            torch.mul(W, self._l2, out=h)
         else:
-            h = torch.sign(W).mul_(self._l1)
-            h = h if self._l2 is None else h.addcmul_(self._l2, W)
+            return W.new_zeros(len(W))
         g.add_(h)
         if self._l2 is not None:
             g.addcmul_(self._l2, W)
@@ -111,33 +115,35 @@ class LightningStack(Stack):
         assert rows is not None, "a stack without data has no validation rows; give X"
         masks = [None] * len(self.network.layers)
         with self._computing(), torch.no_grad():
-            parts = [self.network(part[None], masks) for part in rows.split(PREDICT_ROWS)]
+            parts = [self.network(part[None], masks) for part in torch.split(rows, PREDICT_ROWS)]
             return torch.cat(parts, dim=1).cpu().numpy()
 
     def probe(self) -> Signals:
-        """On the first min(n, 1024) training rows."""
+        """On the first min(n, 1024) training rows, some at a time: the sums then stay in the processor's cache."""
         assert self._X is not None and self._d is not None, "a stack without data has nothing to probe"
+        X, d = (torch.split(values[:PROBE_ROWS], PROBE_PART) for values in (self._X, self._d))
         with self._computing(), torch.enable_grad():
-            fields, deltas = self._deltas(self.network.flat, self._X[None, :PROBE_ROWS], self._d[:PROBE_ROWS])
-            slopes = [self.network.slope(v).abs() for v in fields[:-1]]
-        small = 0.05 * self._steepest()
+            parts = [self._signals(x, targets) for x, targets in zip(X, d, strict=True)]
+            squares, small, peaks = zip(*parts, strict=True)
+            peak = [torch.stack(layer).amax(0) for layer in zip(*peaks, strict=True)]
+        rows, units = min(len(self._X), PROBE_ROWS), np.array([layer.outputs for layer in self.network.layers])
+        dead = [(units_ == 0).double().mean(1) for units_ in peak]
         return Signals(
-            _columns([delta.double().square().mean((1, 2)).sqrt() for delta in deltas], len(self.trials)),
-            _columns([(phi < small).double().mean((1, 2)) for phi in slopes], len(self.trials)),
-            _columns([(phi == 0).all(1).double().mean(1) for phi in slopes], len(self.trials)),
+            np.sqrt(sum(_columns(s, len(self.trials)) for s in squares) / (rows * units)),
+            sum(_columns(s, len(self.trials)) for s in small) / (rows * units[:-1]),
+            _columns(dead, len(self.trials)),
         )
 
-    def _steepest(self) -> Tensor:
-        """max|φ'| of each trial's activation: (K, 1, 1)."""
-        each = [ACTIVATIONS[name].steepest for name, start, stop in self.groups for _ in range(start, stop)]
-        return self._tensor(np.array(each))[:, None, None]
-
-    def _deltas(self, flat: Tensor, x: Tensor, d: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """v and δ = -∂ℓ/∂v of every layer, (K, B, units), dropout off."""
-        fields = self.network.fields(flat, x, [None] * len(self.network.layers))
+    def _signals(self, x: Tensor, d: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Of some rows: a layer, Σ δ² (K,) float64; a hidden layer, the number of saturated (row, unit) (K,) float64, and
+        the largest |φ'| of each unit (K, units)."""
+        fields = self.network.fields(self.network.flat, x[None], [None] * len(self.network.layers))
         rows = self._row_losses(fields[-1], d)
         errors = torch.autograd.grad(rows, fields, torch.ones_like(rows))
-        return [v.detach() for v in fields], [error.neg() for error in errors]
+        squares = [error.double().square_().sum((1, 2)) for error in errors]
+        slopes = [self.network.slope(v.detach()).abs_() for v in fields[:-1]]
+        small = [torch.lt(phi, self._small, out=torch.empty_like(phi)).sum(2).double().sum(1) for phi in slopes]
+        return squares, small, [phi.amax(1) for phi in slopes]
 
     def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
         """Forward and backward as `run` does them, from weights that are given."""

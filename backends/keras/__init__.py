@@ -7,7 +7,11 @@ first `import keras`, and the others' trainers stay unimported.
 from __future__ import annotations
 
 import os
+import re
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -26,7 +30,10 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     backend, engine, module = _TRAINERS[name]
     choose_engine(backend, engine)
-    return getattr(import_module(module), name)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # 2 still reports a missing GPU as an error
+    with _without_greetings():
+        trainer: object = getattr(import_module(module), name)
+    return trainer
 
 
 def choose_engine(backend: str, engine: str) -> None:
@@ -39,3 +46,25 @@ def choose_engine(backend: str, engine: str) -> None:
             f"train.backend: {backend} needs Keras on {engine}, but {where} {found}; "
             f"start a new process with KERAS_BACKEND={engine}, or without that variable"
         )
+
+
+_GREETING = re.compile(rb"^[IW]\d{4} |^WARNING: All log messages before absl::InitializeLog")
+
+
+@contextmanager
+def _without_greetings() -> Iterator[None]:
+    """TensorFlow 2.21 logs while it is imported, before it reads TF_CPP_MIN_LOG_LEVEL; errors still come through."""
+    try:
+        shown = os.dup(2)
+    except OSError:  # no standard error, so nothing to keep clean
+        yield
+        return
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+            caught.seek(0)
+            sys.stderr.write(b"".join(line for line in caught if not _GREETING.match(line)).decode(errors="replace"))

@@ -26,7 +26,7 @@ class StackedDense(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The local fields v."""
-        return ops.add(ops.matmul(y, weight), ops.expand_dims(bias, 1))
+        return ops.matmul(y, weight) + bias[:, None, :]
 
 
 class StackedActivation(keras.layers.Layer):  # type: ignore[misc]
@@ -37,9 +37,7 @@ class StackedActivation(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(dtype=dtype)
         self.names = tuple(names)
         self.slopes = self.add_weight(shape=(trials,), initializer="zeros", trainable=False, name="slopes")
-        self.cuts = self.add_weight(
-            shape=(len(names) - 1,), initializer="zeros", dtype="int32", trainable=False, name="cuts"
-        )
+        self.cuts = self.add_weight(shape=(len(names) - 1,), initializer="zeros", dtype="int32", trainable=False, name="cuts")
         self.built = True
 
     def call(self, v: Tensor) -> Tensor:

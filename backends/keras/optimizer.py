@@ -55,7 +55,7 @@ class StackedOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     def __init__(self, spec: Optimizer, hyper: list[str], dtype: str) -> None:
         """`hyper`: the rule's numbers that every trial has its own of."""
         # Keras takes a float, a schedule or a callable; only the last may give one rate a trial.
-        super().__init__(learning_rate=lambda: self.rate)
+        super().__init__(learning_rate=self._own_rate)
         self.spec, self.hyper, self.dtype = spec, tuple(hyper), dtype
 
     def build(self, variables: list[Any]) -> None:
@@ -68,6 +68,9 @@ class StackedOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         self.numbers = {name: self.add_variable(column, dtype=self.dtype, name=name) for name in self.hyper}
         for name in ("correction1", "correction2"):
             self.numbers[name] = self.add_variable((), "ones", dtype=self.dtype, name=name)
+
+    def _own_rate(self) -> Any:
+        return self.rate
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         """One step of the rule; Keras calls this inside `apply`."""

@@ -61,7 +61,7 @@ class Program:
         count, places = self.network.flat.shape[0], len(self.units)
 
         def graph(function: Callable[..., Any], *signature: tf.TensorSpec) -> Callable[..., Any]:
-            return tf.function(function, input_signature=signature, autograph=False)  # type: ignore[no-any-return]
+            return tf.function(function, input_signature=signature, autograph=False)
 
         self.run = graph(
             self._run, X, d,
@@ -108,9 +108,7 @@ class Program:
         def several(start: Tensor, seen: tuple[Any, Any]) -> tuple[Any, ...]:
             stop = tf.minimum(start + block, steps)
             made = [noise(keys[:, start:stop, i], batch, self.units[i]) for i, on in enumerate(self.noisy) if on]
-            *_, seen = tf.while_loop(
-                lambda i, *_: i < stop, step, (start, start, made, seen), parallel_iterations=1
-            )
+            *_, seen = tf.while_loop(lambda i, *_: i < stop, step, (start, start, made, seen), parallel_iterations=1)
             return stop, seen
 
         seen = (tf.TensorArray(tf.float64, steps), tf.TensorArray(self.dtype, steps))
@@ -186,6 +184,7 @@ class TensorFlowStack(Stack):
 
     def __init__(self, trials: Sequence[Trial], data: Data | None, machine: Machine) -> None:
         super().__init__(trials, data, machine)
+        self._give_back: weakref.finalize[..., Any] | None = None
         self._rebuild()
         if data is not None:
             d, _ = self.target_arrays()
@@ -196,7 +195,7 @@ class TensorFlowStack(Stack):
         count, seeds = len(self.trials), len(self.seeds)
         self.sharing = "all" if seeds == 1 else "none" if seeds == count else "some"
         self.noisy = tuple(bool(row.any()) for row in self.thresholds)
-        if hasattr(self, "_give_back"):
+        if self._give_back is not None:
             self._give_back()
         self.program, self._give_back = _lend(self)
         self.load({"weights": weights.initial(self.trials)})
@@ -266,7 +265,7 @@ def _copy(variable: keras.Variable) -> NDArray:
 _idle: list[tuple[tuple[Any, ...], Program]] = []  # the one given back last stands last
 
 
-def _lend(stack: TensorFlowStack) -> tuple[Program, weakref.finalize[Any, Any]]:
+def _lend(stack: TensorFlowStack) -> tuple[Program, weakref.finalize[..., Any]]:
     """A program of the stack's structure, and what gives it back: when it is called, or else when the stack is gone."""
     key = (
         stack.trials[0].structure(), len(stack.trials), tuple(name for name, _, _ in stack.groups),
@@ -298,7 +297,7 @@ class KerasTensorFlow(Backend):
                 f"train.devices must be 1 with train.backend: keras, got {machine.devices}; "
                 "set train.devices: 1, or train.backend: lightning"
             )
-        _set_threads(threads_for(trials, machine))
+        _prepare(threads_for(trials, machine))
         return TensorFlowStack(trials, data, machine)
 
     def versions(self) -> dict[str, str]:
@@ -310,10 +309,12 @@ class KerasTensorFlow(Backend):
         return [f"cuda:{i}" for i, _ in enumerate(tf.config.list_physical_devices("GPU"))] + ["cpu"]
 
 
-def _set_threads(threads: int) -> None:
-    """Within an operation, and one operation after the other: the graph of a step is a chain."""
+def _prepare(threads: int) -> None:
+    """Threads within an operation; one operation after the other, since the graph of a step is a chain."""
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:  # TensorFlow has computed already, and its threads are what they are
         log.debug("TensorFlow goes on with %d threads", tf.config.threading.get_intra_op_parallelism_threads())
+    if tf.config.list_physical_devices("GPU"):  # on a processor the same run gives the same bits without it
+        tf.config.experimental.enable_op_determinism()

@@ -23,7 +23,10 @@ Table = dict[str, NDArray]
 STAGES = ("train", "validate", "test")
 ROWS = {"validate": "validation rows", "test": "test rows"}
 NUMBERED = 20  # classes up to which a confusion matrix can carry its counts
+IN_UNITS = ("rmse", "mae")
+SPELLED = {"rmse": "RMSE", "mae": "MAE", "r2": "R²", "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "macro_f1": "macro F1"}
 CURVES = 7  # ROC curves in one panel that can still be told apart
+TARGETS = 8  # rows of panels in a figure
 
 
 def figures(places: Places, stages: Sequence[str] = STAGES) -> dict[str, bytes]:
@@ -54,47 +57,62 @@ def _predictions(folder: Path, stage: str, title: str) -> dict[str, Figure]:
 
 def learning_curves(history: Table, title: str, best_epoch: int | None) -> Figure:
     """E on training and validation rows; λΩ apart, since only the training objective holds it; the validation metrics."""
-    metrics = [c for c in history if c.startswith("val_") and c != "val_loss" and np.isfinite(history[c]).any()]
     penalised = bool(np.nan_to_num(history["train_penalty"]).any())
-    drawing, panels = style.figure(title, 1 + penalised + bool(metrics))
-    loss, *others = panels
-    _line(loss, history, "train_loss", "training E, as trained", style.BLUE, "-")
-    _line(loss, history, "val_loss", "validation E", style.VERMILION, "--")
-    style.label(loss, "Loss without penalty", "epoch", "E (mean over rows)")
+    groups = _metric_groups(history)
+    drawing, panels = style.figure(title, 1 + penalised + len(groups))
+    _line(panels[0], history, "train_loss", "training E, as trained", style.BLUE, "-")
+    _line(panels[0], history, "val_loss", "validation E", style.VERMILION, "--")
+    style.label(panels[0], "Loss without penalty", "epoch", "E, mean over rows")
     if penalised:
-        panel = others.pop(0)
-        _line(panel, history, "train_penalty", "λΩ", style.GREEN, "-")
-        style.label(panel, "Penalty", "epoch", "λΩ = Σ λ1|W| + λ2 W²")
-    if metrics:
-        _metrics(others[0], history, metrics)
+        _line(panels[1], history, "train_penalty", "λΩ", style.GREEN, "-")
+        style.label(panels[1], "Penalty", "epoch", "λΩ, mean over the epoch")
+    for panel, (unit, names) in zip(panels[1 + penalised :], groups.items(), strict=True):
+        _metrics(panel, history, names)
+        style.label(panel, "Metrics on validation rows", "epoch", unit)
     for panel in panels:
-        _finish_epochs(panel, best_epoch)
+        style.epochs(panel)
+        if best_epoch is not None:
+            panel.axvline(best_epoch, color="#555555", linewidth=1, linestyle=":", label=f"best epoch: {best_epoch}")
+        panel.legend(fontsize=8)
     return drawing
+
+
+def _metric_groups(history: Table) -> dict[str, list[str]]:
+    """Axis -> the validation metrics that share it: those in the target's units cannot stand beside shares.
+
+    Of several targets, only the mean over them ("rmse", not "rmse.NAME"): the others would hide it.
+    """
+    groups: dict[str, list[str]] = {}
+    for column in history:
+        metric = column.removeprefix("val_")
+        if column.startswith("val_") and metric != "loss" and "." not in metric and np.isfinite(history[column]).any():
+            groups.setdefault("in the target's units" if metric in IN_UNITS else "value", []).append(column)
+    return groups
 
 
 def _metrics(panel: Axes, history: Table, names: Sequence[str]) -> None:
     for i, (name, colour) in enumerate(zip(names, style.series_colours(len(names)), strict=True)):
-        _line(panel, history, name, name.removeprefix("val_").replace("_", " "), colour, style.DASHES[i % 4])
-    style.label(panel, "Metrics on validation rows", "epoch", "value")
+        metric = name.removeprefix("val_")
+        _line(panel, history, name, SPELLED.get(metric, metric.replace("_", " ")), colour, style.DASHES[i % 4])
 
 
 def gradient_flow(history: Table, title: str) -> Figure:
     """Root mean square of δ per layer over the epochs, on a log scale; beside it how many units pass no error back."""
     layers = _numbered(history, "delta_rms_")
-    drawing, (flow, silent) = style.figure(title, 2, width=6.0)
-    for name, colour in zip(layers, style.series_colours(len(layers)), strict=True):
-        number = int(name.rpartition("_")[2])
-        _line(flow, history, name, "output" if number == len(layers) else f"hidden {number}", colour, "-")
+    colours = style.series_colours(len(layers))
+    drawing, panels = style.figure(title, 3, width=4.6)
+    for panel, prefix in zip(panels, ("delta_rms_", "saturated_", "dead_"), strict=True):
+        for number, (name, colour) in enumerate(zip(_numbered(history, prefix), colours, strict=False), start=1):
+            _line(panel, history, name, "output layer" if number == len(layers) else f"hidden layer {number}", colour, "-")
+        style.epochs(panel)
     if any((np.nan_to_num(history[name]) > 0).any() for name in layers):
-        flow.set_yscale("log")
-    style.label(flow, "Error signal δ, by layer", "epoch", "root mean square of δ")
-    for kind, dash in (("saturated_", "-"), ("dead_", ":")):
-        for name, colour in zip(_numbered(history, kind), style.series_colours(len(layers)), strict=False):
-            _line(silent, history, name, f"{kind[:-1]}, hidden {name.rpartition('_')[2]}", colour, dash)
-    silent.set_ylim(-0.03, 1.03)
-    style.label(silent, "Saturated (|φ'| < 5 % of its maximum) and dead (φ' = 0) units", "epoch", "share")
-    for panel in (flow, silent):
-        _finish_epochs(panel, None)
+        panels[0].set_yscale("log")
+    for panel in panels[1:]:
+        panel.set_ylim(-0.03, 1.03)
+    style.label(panels[0], "Error signal δ", "epoch", "root mean square of δ")
+    style.label(panels[1], "Saturated: |φ'| < 5 % of its maximum", "epoch", "share of rows × units")
+    style.label(panels[2], "Dead: φ' = 0 on all rows", "epoch", "share of units")
+    drawing.legend(handles=panels[0].get_lines(), loc="outside right center", fontsize=8)
     return drawing
 
 
@@ -144,8 +162,11 @@ def roc(table: dict[str, list[str]], title: str) -> Figure:
 
 
 def residuals(table: dict[str, list[str]], title: str) -> Figure:
-    """Predicted against true, and what is left over, for each target."""
-    groups = list(_groups(table, "target"))
+    """Predicted against true, and what is left over, for each target; of many targets, the first."""
+    everything = list(_groups(table, "target"))
+    groups = everything[:TARGETS]
+    if len(everything) > TARGETS:
+        title = f"{title}, the first {TARGETS} of {len(everything)} targets"
     drawing, panels = style.figure(title, 2, height=4.2, rows=len(groups))
     for (name, rows), (against, left) in zip(groups, zip(panels[::2], panels[1::2], strict=True), strict=True):
         actual, predicted = _floats(rows["actual"]), _floats(rows["predicted"])
@@ -171,14 +192,6 @@ def _line(panel: Axes, history: Table, name: str, label: str, colour: Any, dash:
         epoch = history["epoch"]
         marker = "o" if len(epoch) == 1 else None  # a line of one point would not be seen
         panel.plot(epoch, history[name], color=colour, linestyle=dash, linewidth=1.6, label=label, marker=marker)
-
-
-def _finish_epochs(panel: Axes, best_epoch: int | None) -> None:
-    style.epochs(panel)
-    if best_epoch is not None:
-        panel.axvline(best_epoch, color="#555555", linewidth=1, linestyle=":", label=f"best epoch: {best_epoch}")
-    if panel.get_legend_handles_labels()[1]:
-        panel.legend(fontsize=8)
 
 
 # Reading ---------------------------------------------------------------------------------------------------------------

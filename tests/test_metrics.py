@@ -120,6 +120,11 @@ def test_a_calibrated_network_has_a_small_calibration_error_and_a_boastful_one_a
         assert low <= calibration_error(y, P, np.ones(p.size, dtype=int)) < high
 
 
+def test_confidence_has_fifteen_bins():
+    P = np.array([[0.38, 0.62], [0.32, 0.68]])  # two of fifteen bins, one of ten
+    assert calibration_error(np.array([1, 0]), P, np.array([1, 1])) == pytest.approx((0.38 + 0.68) / 2)
+
+
 # Rows that do not define a metric --------------------------------------------------------------------------------------
 
 

@@ -328,6 +328,19 @@ def test_a_run_that_diverges_leaves_its_record_but_no_model(places):
         carry_out(wild, places, "validate")
 
 
+def test_a_run_that_diverges_after_good_epochs_leaves_no_model_either(places):
+    rising = {"name": "constant", "warmup": 2000}
+    spec = experiment(
+        "diabetes", train__schedule=rising, train__optimizer={"name": "sgd", "learning_rate": 20.0}, train__epochs=40
+    )
+    carry_out(spec, places, "split")
+    with pytest.raises(StageError, match="diverged"):
+        carry_out(spec, places, "train")
+    rows = table(places.history)
+    assert len(rows) > 1 and float(rows[0]["val_loss"]) < 1  # there were weights that could have been kept
+    assert not places.model.exists()
+
+
 def test_a_monitor_that_there_is_not_is_refused(places):
     spec = experiment(train__early_stopping={"monitor": "rmse"})
     carry_out(spec, places, "split")

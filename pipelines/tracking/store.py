@@ -26,6 +26,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output belongs to `--json`
 }
+_SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's pages open as for language models
 _LOCK_SECONDS = 60  # others hold the lock for a second or two each; a first one that makes the database, for five
 _BUSY_SECONDS = 5
 
@@ -111,7 +112,7 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
     client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
     found = client.get_experiment_by_name(store.experiment)
     if found is None:
-        return client, client.create_experiment(store.experiment, artifact_location=store.artifacts)
+        return client, client.create_experiment(store.experiment, artifact_location=store.artifacts, tags=_SHOWN_AS)
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"experiment {store.experiment!r} was deleted in {store}; restore it with `mlflow experiments restore "

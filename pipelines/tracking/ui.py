@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipelines.spec import Experiment
 
 HOST = "127.0.0.1"
+RUNS_PAGE = "#/experiments/{}/runs?workflowType=machine_learning"  # MLflow's first page is one for language models
 _START_SECONDS, _STOP_SECONDS = 120, 10
 
 
@@ -36,10 +37,10 @@ def ui(experiment: Experiment, project: Path, port: int = 5000, say: Callable[[s
         return
     _check_port(port)
     with answering(store, "the store cannot be opened"), store.lock():
-        connect(store)
+        _, experiment_id = connect(store)
     with suppress(KeyboardInterrupt), _ended_by_sigterm_too(), _server(store, port) as server:
         _await(server, port)
-        say(f"MLflow shows the runs on http://{HOST}:{port} (Ctrl-C ends it)")
+        say(f"MLflow shows the runs on http://{HOST}:{port}/{RUNS_PAGE.format(experiment_id)} (Ctrl-C ends it)")
         raise server.ended(server.process.wait())
 
 

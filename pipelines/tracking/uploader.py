@@ -146,17 +146,16 @@ def _git_output(root: Path, *arguments: str) -> str | None:
 
 def _replay(client: MlflowClient, run: Run, record: Sequence[Event], places: Places) -> None:
     """Send the stages whose mark the run does not carry. A mark goes last: a stage cut short is sent again, and compared."""
-    sent = False
     for stage, group in groupby(record[:-1], lambda event: event.stage):
         *body, mark = group
         tag = {f"deltarule.recorded.{stage}": mark.values["outs"]}
         if not tag.items() <= run.data.tags.items():
             _send_stage(client, run, stage, body, places)
             _send_tags(client, run, tag)
-            sent = True
     status = record[-1].values["status"]
-    if sent or run.info.status != status:
-        client.set_terminated(run.info.run_id, status)
+    if run.info.status != status:
+        # Not set_terminated, which notes an end time: the run would seem to have lasted as long as this upload.
+        client.update_run(run.info.run_id, status)
 
 
 def _send_stage(client: MlflowClient, run: Run, stage: str, body: Sequence[Event], places: Places) -> None:

@@ -53,7 +53,7 @@ def _source_files(module: str) -> Iterator[tuple[str, Path]]:
         ours += place.rglob("*.py") if place.is_dir() else []  # a module beside the contracts is in already
     else:
         yield from _foreign_files(module.partition(".")[0])
-    yield from ((file.relative_to(ROOT).as_posix(), file) for file in ours if file.is_file())
+    yield from ((file.relative_to(ROOT).as_posix(), file) for file in ours)
 
 
 def _foreign_files(package: str) -> Iterator[tuple[str, Path]]:

@@ -66,7 +66,7 @@ def read_text(path: Path) -> str:
     if b"\0" in raw:
         raise YamlError("must be a text file in UTF-8, got binary data (a NUL byte)")
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-8")  # YAML itself passes over a byte order mark
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise YamlError(f"must be a text file in UTF-8, got byte 0x{raw[error.start]:02x}", line) from None

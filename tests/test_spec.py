@@ -439,6 +439,11 @@ def test_a_dump_loads_again_to_an_equal_experiment(experiment):
     text = dump(experiment)
     assert read(text) == experiment
     assert dump(read(text)) == text
+    assert len(text.splitlines()) == len(parse(text).lines) - len([path for path in parse(text).lines if _in_a_list(path)]) - 1
+
+
+def _in_a_list(path: tuple[str | int, ...]) -> bool:
+    return any(isinstance(part, int) for part in path)
 
 
 def test_flat_is_scalars_and_goes_back_by_overrides(experiment):
@@ -508,6 +513,13 @@ def test_errors_of_overrides_come_first_and_those_of_the_file_after():
         "--set train.epochs=0: train.epochs must lie in [1, ∞), got 0",
         "params.yaml:1: seed must be a whole number in [0, 4294967296), got 'x'",
     ]
+
+
+def test_an_error_names_the_override_that_set_the_value_and_not_its_neighbour_or_the_file():
+    lines = refusal("model:\n  dropout: [0.1, 0.2]\n", "model.dropout=[0.1, 2]")
+    assert lines == "--set model.dropout=[0.1, 2]: model.dropout[1] must lie in [0, 1), got 2"
+    lines = refusal("seed: 1\n", "model={dropout: 2}", "model.slope=1")
+    assert lines == "--set model={dropout: 2}: model.dropout must lie in [0, 1), got 2"
 
 
 def test_another_optimizer_takes_over_what_both_know_and_drops_defaults_that_nobody_wrote():

@@ -28,7 +28,7 @@ test: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy -p backends -p pipelines -m deltarule
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/steps.py

@@ -1,0 +1,120 @@
+"""What a run left in its folder, for people who go on from it in Python: metrics, history, predictions, the model."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.tasks import predictions
+from pipelines.metrics import decide
+from pipelines.spec import Experiment, load
+from pipelines.stages.files import read_json
+from pipelines.stages.places import Places
+from pipelines.stages.reports import Network, load_network
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+Columns = dict[str, list[Any]]  # name -> values; pandas.DataFrame takes it as it is
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network that takes raw rows: preprocessing inside, and no framework needed."""
+
+    network: Network
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the input columns, in the order in which they must come."""
+        return self.network.about.features
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels of the classes, sorted; empty for regression."""
+        return self.network.about.classes
+
+    def predict(self, X: Any) -> NDArray:
+        """Raw rows (n, I) -> labels (n,), or targets in their own units: (n,) for one, (n, m) for several."""
+        if self.classes:
+            return np.array(self.classes)[decide(self.network.about.task, self._outputs(X))]
+        targets = self.network.about.target_scale.undo(self._outputs(X))
+        return targets[:, 0] if targets.shape[1] == 1 else targets
+
+    def probabilities(self, X: Any) -> NDArray:
+        """Raw rows (n, I) -> P(class), (n, classes) in the order of `classes`. Raises ValueError for regression."""
+        if not self.classes:
+            raise ValueError("a regression has no class probabilities; use predict")
+        p = predictions(self.network.about.task, self._outputs(X))
+        return np.stack([1 - p, p], axis=1) if p.ndim == 1 else p
+
+    def _outputs(self, X: Any) -> NDArray:
+        X = np.asarray(X, dtype=np.float64)
+        wanted = len(self.features)
+        if X.ndim != 2 or X.shape[1] != wanted:
+            raise ValueError(f"X must be raw rows of {wanted} columns ({', '.join(self.features[:3])}, ...), got shape {X.shape}")
+        if not np.isfinite(X).all():
+            row, column = np.argwhere(~np.isfinite(X))[0]
+            raise ValueError(f"X must be finite, got {X[row, column]} in row {row}, column {self.features[column]!r}")
+        return self.network.outputs(self.network.about.preprocessing.apply(X))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, read from its folder: of a launch (runs/...), or "." for the pipeline's own. Files are read when asked for."""
+
+    folder: Path
+    run_id: str | None = None  # in MLflow
+    seconds: dict[str, float] = field(default_factory=dict)  # stage -> wall time
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The spec that was run."""
+        return load(Path(self.folder) / "params.yaml")
+
+    @property
+    def places(self) -> Places:
+        """Every path of the run."""
+        return Places(Path(self.folder))
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """On the validation rows, with the weights of the best epoch."""
+        return read_json(self.places.need(self.places.report("validate") / "metrics.json", "validate"))
+
+    @cached_property
+    def test_metrics(self) -> dict[str, float]:
+        """On the test rows, with NAME_low and NAME_high, the ends of 95 % intervals. StageError if they were not opened."""
+        return read_json(self.places.need(self.places.report("test") / "metrics.json", "test"))
+
+    @cached_property
+    def history(self) -> Columns:
+        """One value an epoch: train_loss, train_penalty, val_loss, delta_rms_1, ..."""
+        return _columns(self.places.need(self.places.history, "train"), text=())
+
+    @cached_property
+    def predictions(self) -> Columns:
+        """One value a validation row: its number in the source, its label, what was predicted, probabilities."""
+        text = ("label", "predicted") if self.model.classes else ()
+        return _columns(self.places.need(self.places.report("validate") / "predictions.csv", "validate"), text)
+
+    @cached_property
+    def model(self) -> Model:
+        """The weights of the best epoch, ready for raw rows."""
+        return Model(load_network(self.experiment, self.places))
+
+
+def _columns(path: Path, text: tuple[str, ...]) -> Columns:
+    """A CSV file of numbers by column; whole numbers as int, the columns named in `text` as they are."""
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    read = [str if name in text else _number for name in header]
+    return {name: [read[place](row[place]) for row in rows] for place, name in enumerate(header)}
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)

@@ -1,0 +1,123 @@
+"""The notebook's way in: the same experiment, its metrics, history, predictions and model, without a terminal."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+import deltarule
+
+SMALL = {"model.hidden": [8], "train.backend": "reference", "train.epochs": 3, "train.batch_size": 64}
+
+
+def experiment(source, **changes):
+    return deltarule.Experiment().override({**SMALL, "data.source": source, **changes})
+
+
+@pytest.fixture(scope="module")
+def iris(tmp_path_factory):
+    return deltarule.run(experiment("iris"), tmp_path_factory.mktemp("iris"))
+
+
+def raw(source):
+    from sklearn import datasets
+
+    return getattr(datasets, f"load_{source}")(return_X_y=True)
+
+
+def test_an_experiment_is_loaded_changed_and_run(tmp_path):
+    (tmp_path / "params.yaml").write_text("data: {source: iris}\ntrain: {backend: reference, epochs: 2}\n")
+    loaded = deltarule.load(tmp_path / "params.yaml", ["model.hidden=[4]"])
+    changed = loaded.override("model.activation", "tanh")
+    run = deltarule.run(changed, tmp_path / "run")
+    assert loaded.model.activation == "relu", "an experiment is changed by making another"
+    assert run.experiment == changed
+    assert len(run.history["val_loss"]) == 2 and run.history["epoch"] == [1, 2]
+    assert run.metrics["loss"] == pytest.approx(min(run.history["val_loss"]), rel=1e-6)
+
+
+def test_predictions_are_those_of_the_model_on_raw_rows(iris):
+    X, y = raw("iris")
+    rows = iris.predictions["row"]
+    assert list(iris.model.predict(X[rows])) == iris.predictions["predicted"]
+    np.testing.assert_allclose(iris.model.probabilities(X[rows]).sum(axis=1), 1)
+    right = np.mean([label == said for label, said in zip(iris.predictions["label"], iris.predictions["predicted"], strict=True)])
+    assert right == pytest.approx(iris.metrics["accuracy"])
+    assert len(iris.model.features) == X.shape[1] and len(iris.model.classes) == len(set(y))
+
+
+def test_two_classes_are_decided_as_the_report_decides(tmp_path):
+    run = deltarule.run(experiment("breast_cancer"), tmp_path)
+    X, _ = raw("breast_cancer")
+    rows = run.predictions["row"]
+    assert list(run.model.predict(X[rows])) == run.predictions["predicted"]
+    assert run.model.probabilities(X).shape == (len(X), 2)
+
+
+def test_targets_are_predicted_in_their_own_units(tmp_path):
+    run = deltarule.run(experiment("diabetes"), tmp_path)
+    X, y = raw("diabetes")
+    rows = run.predictions["row"]
+    predicted = run.model.predict(X[rows])
+    assert predicted.shape == (len(rows),)
+    assert np.sqrt(np.mean((predicted - y[rows]) ** 2)) == pytest.approx(run.metrics["rmse"])
+    with pytest.raises(ValueError, match="no class probabilities"):
+        run.model.probabilities(X)
+
+
+def test_several_targets_are_columns(tmp_path):
+    run = deltarule.run(experiment("linnerud"), tmp_path)
+    assert run.model.predict(raw("linnerud")[0]).shape == (20, 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [(np.zeros((2, 3)), r"rows of 4 columns .* got shape \(2, 3\)"), ([[1, 2, np.nan, 4]], "finite, got nan in row 0, column")],
+)
+def test_rows_that_do_not_fit_are_refused(iris, rows, told):
+    with pytest.raises(ValueError, match=told):
+        iris.model.predict(rows)
+
+
+def test_a_run_is_read_again_from_its_folder(iris):
+    again = deltarule.Run(iris.folder)
+    assert again.metrics == iris.metrics and again.history == iris.history and again.experiment == iris.experiment
+
+
+def test_test_rows_stay_closed_unless_asked_for(iris, tmp_path):
+    with pytest.raises(deltarule.StageError, match=r"outputs/test/metrics\.json is missing"):
+        _ = iris.test_metrics
+    opened = deltarule.run(experiment("iris"), tmp_path, test=True)
+    assert opened.test_metrics["accuracy_low"] <= opened.test_metrics["accuracy"] <= opened.test_metrics["accuracy_high"]
+
+
+def test_a_folder_that_holds_something_is_not_written_to(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="must be empty"):
+        deltarule.run(experiment("iris"), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_progress_sees_every_epoch(tmp_path):
+    seen = []
+    deltarule.run(experiment("iris"), tmp_path, progress=seen.append)
+    assert [record["epoch"] for record in seen] == [1, 2, 3]
+
+
+def test_a_run_that_diverged_is_an_error_and_keeps_its_history(tmp_path):
+    wild = experiment("diabetes", **{"train.optimizer": {"name": "sgd", "learning_rate": 1e30}, "data.scaling": "none"})
+    with pytest.raises(deltarule.StageError, match="diverged"):
+        deltarule.run(wild, tmp_path)
+    with (tmp_path / "outputs/train/history.csv").open() as file:
+        assert next(csv.reader(file))[0] == "epoch"
+
+
+def test_mistakes_raise_and_never_exit(tmp_path):
+    with pytest.raises(deltarule.SpecError, match=r"model\.dropout must lie in \[0, 1\)"):
+        experiment("iris", **{"model.dropout": 1.5})
+    with pytest.raises(deltarule.SpecError, match="no such file"):
+        deltarule.load(tmp_path / "params.yaml")
+    with pytest.raises(deltarule.SpecError, match="did you mean keras"):
+        experiment("iris", **{"train.backend": "kears"})

@@ -18,7 +18,10 @@ HEAVY = {
 # What may import what, by height: a module imports from its own height or from below.
 HEIGHTS = [
     {"backends"},
-    {f"pipelines.{name}" for name in ("yaml_file", "spec_file", "spec", "describe", "explain", "identity", "spec_docs")},
+    {
+        f"pipelines.{name}"
+        for name in ("yaml_file", "spec_file", "spec", "blocks", "describe", "explain", "identity", "spec_docs", "blocks")
+    },
     {f"pipelines.{name}" for name in ("data", "metrics", "tracking", "report", "engine")},
     {"pipelines.stages", "pipelines.search"},
     {f"pipelines.{name}" for name in ("console", "summary", "probe", "launch", "results", "cli")} | {"deltarule"},

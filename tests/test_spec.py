@@ -518,6 +518,8 @@ def test_errors_of_overrides_come_first_and_those_of_the_file_after():
 def test_an_error_names_the_override_that_set_the_value_and_not_its_neighbour_or_the_file():
     lines = refusal("model:\n  dropout: [0.1, 0.2]\n", "model.dropout=[0.1, 2]")
     assert lines == "--set model.dropout=[0.1, 2]: model.dropout[1] must lie in [0, 1), got 2"
+    lines = refusal("seed: 1\n", "model.dropout=2", "model={dropout: 3}")
+    assert lines == "--set model={dropout: 3}: model.dropout must lie in [0, 1), got 3"
     lines = refusal("seed: 1\n", "model={dropout: 2}", "model.slope=1")
     assert lines == "--set model={dropout: 2}: model.dropout must lie in [0, 1), got 2"
 

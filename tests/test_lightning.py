@@ -60,7 +60,8 @@ def test_noise_is_the_draws_noise_bit_for_bit(rows, units):
     np.testing.assert_array_equal(found, draws.noise(keys, rows, units))
 
 
-@pytest.mark.parametrize("p", [0.0, 2**-24, 0.3, 0.999999])
+# 989 is one of the 60 000 words, and a word on the threshold is kept.
+@pytest.mark.parametrize("p", [0.0, 2**-24, 989 * 2**-24, 0.3, 0.999999])
 def test_outputs_are_dropped_where_the_hash_says_so_and_scaled_elsewhere(p):
     keys = draws.noise_keys([3], [9], 1)[0, 0]
     threshold, scale = torch.tensor(draws.threshold(p), dtype=torch.int32), torch.tensor(1 / (1 - p))
@@ -89,6 +90,19 @@ def test_an_activation_and_its_slope_are_the_tables_at_zero_and_far_out_too(name
     np.testing.assert_allclose(activations.slope(name, v.detach(), slopes).numpy()[0, 0], slope, rtol=4e-16, atol=3e-16)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", EVERY_ACTIVATION)
+def test_an_activation_does_not_depend_on_where_a_number_lies_in_an_array(name, dtype):
+    words = draws.raw_words(1, 50, 0, 64 * 31 * 11).reshape(64, 31, 11) * 2.0**-64
+    v = torch.tensor(8 * words - 4, dtype=dtype).requires_grad_()
+    slopes = torch.full((64, 1, 1), 0.1, dtype=dtype)
+    together = activations.activation(name, v, slopes)
+    alone = torch.cat([activations.activation(name, v[k : k + 1].clone(), slopes[k : k + 1]) for k in range(64)])
+    assert torch.equal(together, alone)
+    both = [torch.autograd.grad(y, v, torch.ones_like(y))[0] for y in (together, alone)]
+    assert torch.equal(*both)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_activation_obeys_the_delta_rule(task):
     trials, data = [make_trial(task, activation=name, l1=1e-3, l2=1e-3) for name in EVERY_ACTIVATION], make_data(task)
@@ -108,11 +122,8 @@ def test_every_activation_obeys_the_delta_rule(task):
 @pytest.mark.parametrize("hidden", [(9, 5), (3,), ()])
 def test_a_trial_has_the_same_bits_in_a_stack_whatever_its_activation_clipping_and_sizes(task, precision, hidden):
     changes = {"hidden": hidden, "precision": precision, "epochs": 2, "clip_norm": 0.5, "batch_size": 15}
-    penalties = ((1e-3, 0.0), (0.0, 1e-3), (0.0, 0.0))
-    trials = [
-        make_trial(task, activation=name, seed=n % 2, l1=penalties[n % 3][0], l2=penalties[n % 3][1], dropout=0.1 * (n % 3), **changes)
-        for n, name in enumerate(EVERY_ACTIVATION)
-    ]  # fmt: skip
+    mixed = [{"l1": 1e-3, "dropout": 0.1}, {"l2": 1e-3, "dropout": 0.2}, {}]
+    trials = [make_trial(task, activation=name, seed=n % 2, **mixed[n % 3], **changes) for n, name in enumerate(EVERY_ACTIVATION)]
     data = make_data(task)
     for trial, beside in zip(trials, fit(get("lightning"), trials, data), strict=True):
         alone = fit(get("lightning"), [trial], data)[0]
@@ -282,14 +293,15 @@ def test_an_error_among_the_chunks_comes_out_of_drive_as_it_is():
     assert caught.value is error
 
 
-@pytest.mark.parametrize("when", ["in a report", "between chunks"])
+@pytest.mark.parametrize("when", ["in a report", "between chunks", "before the first"])
 def test_ctrl_c_leaves_drive_as_a_keyboard_interrupt_and_can_be_pressed_again(when, monkeypatch):
     def press(*_):
         os.kill(os.getpid(), signal.SIGINT)
         threading.Event().wait(5)
 
-    if when == "between chunks":
-        monkeypatch.setattr(loop.StackModule, "on_train_batch_start", press)
+    hooks = {"between chunks": "on_train_batch_start", "before the first": "on_fit_start"}
+    if when in hooks:
+        monkeypatch.setattr(loop.StackModule, hooks[when], press)
     for _ in range(2):
         stack = make_stack()
         with pytest.raises(KeyboardInterrupt):

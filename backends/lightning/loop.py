@@ -128,7 +128,6 @@ def _silence() -> Iterator[None]:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\.")
-            warnings.filterwarnings("ignore", message=".*dataloader_iter.*")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -19,7 +19,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
 
 
 class BackendError(ValueError):
-    """A backend that is unknown, or not installed; the message says what to do."""
+    """A backend that is unknown, not installed, or asked for what it cannot do here; the message says what to do."""
 
 
 def registered() -> dict[str, tuple[str, str]]:

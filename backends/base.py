@@ -186,7 +186,7 @@ class Backend(ABC):
 
     @abstractmethod
     def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> Stack:
-        """A stack with the trials' initial weights. Raises ValueError for what this backend cannot do on this machine."""
+        """A stack with the trials' initial weights. Raises BackendError for what it cannot do on this machine."""
 
     @abstractmethod
     def versions(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from backends.spec import Layer, Trial
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
 # Domains keep the streams of one seed apart. They are part of the format: never renumber them.
-WEIGHTS, ORDER = 1, 2
+WEIGHTS, ORDER, SPLIT, BOOTSTRAP = 1, 2, 3, 4
 MULTIPLY_1, MULTIPLY_2 = 0x7FEB352D, 0x846CA68B  # "lowbias32", Wellons 2018: bias 0.17 of the ideal
 WORD = 0xFFFFFFFF
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.draws import raw_words
+from backends.draws import BOOTSTRAP, raw_words
 from backends.spec import Task
 from backends.tasks import mean_loss, predictions, targets
 from pipelines.data import About
@@ -38,7 +38,6 @@ REGRESSION = ("rmse", "mae", "r2")
 HIGHER_IS_BETTER = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "pr_auc", "r2"})
 BINS = 15  # of the calibration error, of equal width (Guo et al. 2017)
 RESAMPLES = 1000
-BOOTSTRAP = 4  # the domain of these draws; see backends.draws
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 BLOCK = 200_000  # numbers of W held at once; larger ones leave the cache
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from backends import BackendError
+
 if TYPE_CHECKING:
     from backends.keras.tensorflow import KerasTensorFlow
 
@@ -37,12 +39,12 @@ def __getattr__(name: str) -> object:
 
 
 def choose_engine(backend: str, engine: str) -> None:
-    """Put Keras on an engine. Raises ValueError if this process has already put it on another."""
+    """Put Keras on an engine. Raises BackendError if this process has already put it on another."""
     loaded = sys.modules.get("keras")
     found = loaded.config.backend() if loaded else os.environ.setdefault("KERAS_BACKEND", engine)
     if found != engine:
         where = "Keras is already imported with" if loaded else "KERAS_BACKEND is set to"
-        raise ValueError(
+        raise BackendError(
             f"train.backend: {backend} needs Keras on {engine}, but {where} {found}; "
             f"start a new process with KERAS_BACKEND={engine}, or without that variable"
         )

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from backends import tasks, weights
+from backends import BackendError, tasks, weights
 from backends.base import Backend, Chunk, Data, Gradients, Losses, Machine, Signals, Stack, State, threads_for
 from backends.keras.network import Network, clipped, penalty
 from backends.keras.noise import noise
@@ -31,7 +31,10 @@ PREDICT_ROWS = 8192  # rows of a large X that are on the device at once
 # Noise is made for several steps at once: 14 integer operations a step cost more to start than to carry out.
 # 2^18 numbers (1 MB) stay in the cache of a core.
 NOISE_NUMBERS = 2**18
-KEPT_PROGRAMS = 8
+KEPT_PROGRAMS = 8  # TensorFlow gives back little of the 5 MB that each new structure costs, whoever keeps it
+
+# Each program traces each of its graphs once; TensorFlow takes programs of several structures for one that is traced again.
+tf.get_logger().addFilter(lambda record: "bound method Program._" not in record.getMessage())
 
 
 class Program:
@@ -68,7 +71,7 @@ class Program:
             tf.TensorSpec((None, None, None), index), tf.TensorSpec((None, None, places, 2), word),
             tf.TensorSpec((count, None), real), tf.TensorSpec((None, 2), real), tf.TensorSpec((), index),
         )  # fmt: skip
-        self.predict = graph(lambda rows: self.network(rows), X)
+        self.predict = graph(self._predict, X)
         self.probe = graph(self._probe, X, d)
 
     def adopt(self, stack: TensorFlowStack) -> None:
@@ -153,6 +156,9 @@ class Program:
             fields = self.network.fields(flat, x, masks)
             total = tf.reduce_sum(tasks.row_losses(keras.ops, self.task, fields[-1], d))
         return [-slope for slope in tape.gradient(total, fields)], fields
+
+    def _predict(self, X: Tensor) -> Tensor:
+        return self.network(X)
 
     def _probe(self, X: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         deltas, fields = self._deltas(self.network.flat.value, X[None], d[None], None)
@@ -293,7 +299,7 @@ class KerasTensorFlow(Backend):
         """K networks on one device. TensorFlow fixes its threads at its first operation: later stacks take what there is."""
         machine = machine or Machine()
         if machine.devices not in ("auto", 1):
-            raise ValueError(
+            raise BackendError(
                 f"train.devices must be 1 with train.backend: keras, got {machine.devices}; "
                 "set train.devices: 1, or train.backend: lightning"
             )

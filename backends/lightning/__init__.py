@@ -13,6 +13,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 
 import torch
 
+from backends import BackendError
 from backends.base import Backend, Data, Machine
 from backends.lightning.stack import LightningStack
 from backends.spec import Trial
@@ -26,10 +27,10 @@ class Lightning(Backend):
     name = "lightning"
 
     def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> LightningStack:
-        """Raises ValueError for more than one device."""
+        """Raises BackendError for more than one device."""
         machine = machine or Machine()
         if machine.devices not in ("auto", 1):
-            raise ValueError(
+            raise BackendError(
                 f"train.devices must be 1 or auto for the lightning backend, got {machine.devices}; "
                 "training on several devices is not there yet, set train.devices: 1"
             )

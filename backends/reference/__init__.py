@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from backends import BackendError
 from backends.base import Backend, Data, Machine
 from backends.reference.stack import ReferenceStack
 from backends.spec import Trial
@@ -20,10 +21,10 @@ class Reference(Backend):
     name = "reference"
 
     def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> ReferenceStack:
-        """Raises ValueError for more than one device."""
+        """Raises BackendError for more than one device."""
         machine = machine or Machine()
         if machine.devices not in ("auto", 1):
-            raise ValueError(f"train.devices must be 1 or auto for the reference backend, got {machine.devices}")
+            raise BackendError(f"train.devices must be 1 or auto for the reference backend, got {machine.devices}")
         return ReferenceStack(trials, data, machine)
 
     def versions(self) -> dict[str, str]:

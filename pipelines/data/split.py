@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backends.draws import raw_words
+from backends.draws import SPLIT, raw_words
 from pipelines.data.table import DataError, NDArray
 
 PARTS = ("train", "valid", "test")
-SPLIT = 3  # the domain of these draws; backends.draws holds 1 and 2
 
 
 def split(rows: int, fractions: Sequence[float], seed: int, strata: NDArray | None = None) -> dict[str, NDArray]:

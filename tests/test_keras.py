@@ -111,6 +111,13 @@ def test_a_stack_takes_over_the_graphs_of_one_that_is_gone_and_nothing_else(kera
             np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+def test_many_structures_bring_no_warning_of_retracing(keras, caplog, capfd):
+    for units in range(1, 8):
+        stack = keras.stack([make_trial("binary", hidden=(units,))], make_data("binary"))
+        stack.predict()
+    assert not caplog.records and capfd.readouterr().err == ""
+
+
 def test_noise_made_in_blocks_of_steps_is_the_same(keras, monkeypatch):
     def weights_after(numbers):
         monkeypatch.setattr("backends.keras.tensorflow.NOISE_NUMBERS", numbers)
@@ -146,6 +153,16 @@ def test_many_rows_are_predicted_in_blocks(keras, monkeypatch):
     np.testing.assert_allclose(stack.predict(many.X_valid), whole, rtol=1e-14, atol=1e-14)
     np.testing.assert_allclose(stack.predict(), whole, rtol=1e-14, atol=1e-14)
     assert stack.predict(np.zeros((0, 7))).shape == (4, 0, 3)
+
+
+def test_a_network_without_hidden_layers_is_linear_regression(keras):
+    trials, data = [make_trial("regression", hidden=(), input_dropout=0.2)], make_data("regression")
+    mine, expected = keras.stack(trials, data), get("reference").stack(trials, data)
+    for stack in (mine, expected):
+        stack.run(chunk_of(stack))
+    np.testing.assert_allclose(mine.weights(), expected.weights(), rtol=1e-12)
+    for found, wanted in zip(mine.probe(), expected.probe(), strict=True):
+        np.testing.assert_allclose(found, wanted.reshape(1, -1), rtol=1e-12)
 
 
 def test_what_a_stack_gives_out_does_not_change_under_its_next_steps(keras):

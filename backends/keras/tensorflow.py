@@ -104,7 +104,7 @@ class Program:
             x, y = (self._to_trials(tf.gather(part, rows[:, i])) for part in (X, d))
             masks = iter(made)
             here = [self._to_trials(next(masks)[:, i - start]) if on else None for on in self.noisy]
-            loss, omega, gradient, *_ = self._backward(self.network.flat.value, x, y, here)
+            loss, omega, gradient, _ = self._backward(self.network.flat.value, x, y, here)
             self._update(gradient, rates[:, i], corrected[i])
             return i + 1, start, made, (seen[0].write(i, loss), seen[1].write(i, omega))
 
@@ -123,7 +123,7 @@ class Program:
         return tf.gather(shared, self.seed_index.value) if self.sharing == "some" else shared
 
     def _backward(self, flat: Tensor, x: Tensor, d: Tensor, masks: Sequence[Tensor] | None) -> tuple[Any, ...]:
-        """E (K,) float64, λΩ (K,), the gradient of E + λΩ (K, P), local fields, losses of rows, and the tape."""
+        """E (K,) float64, λΩ (K,), the gradient of E + λΩ (K, P), and the local fields."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             flat = tf.convert_to_tensor(flat)
             tape.watch(flat)
@@ -162,12 +162,13 @@ class Program:
 
     def _probe(self, X: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         deltas, fields = self._deltas(self.network.flat.value, X[None], d[None], None)
+        trials = self.network.flat.shape[0]
         steepness = [self.network.activation.steepness(v) for v in fields[:-1]]
         squares = [tf.square(tf.cast(delta, tf.float64)) for delta in deltas]  # a vanished δ² underflows in float32
         return (
             tf.stack([tf.sqrt(tf.reduce_mean(square, (1, 2))) for square in squares], 1),
-            _share([tf.reshape(s < 0.05, (s.shape[0], -1)) for s in steepness]),
-            _share([tf.reduce_all(s == 0, 1) for s in steepness]),
+            _share([tf.reshape(s < 0.05, (trials, -1)) for s in steepness], trials),
+            _share([tf.reduce_all(s == 0, 1) for s in steepness], trials),
         )
 
     def gradients(self, flat: Tensor, X: Tensor, d: Tensor, keys: Tensor | None) -> tuple[Any, ...]:
@@ -180,9 +181,10 @@ class Program:
         return fields[-1], loss, omega, gradient, self._deltas(flat, X[None], d[None], masks)[0]
 
 
-def _share(flags: list[Tensor]) -> Tensor:
-    """Share of True, by layer: [(K, n)] -> (K, layers)."""
-    return tf.stack([tf.reduce_mean(tf.cast(flag, tf.float64), 1) for flag in flags], 1)
+def _share(flags: list[Tensor], trials: int) -> Tensor:
+    """Share of True, by layer: [(K, n)] -> (K, layers); a network without hidden layers has none."""
+    shares = [tf.reduce_mean(tf.cast(flag, tf.float64), 1, keepdims=True) for flag in flags]
+    return tf.concat([tf.zeros((trials, 0), tf.float64), *shares], 1)
 
 
 class TensorFlowStack(Stack):

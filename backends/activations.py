@@ -72,7 +72,8 @@ def _silu_slope(xp: Any, v: Array, a: Array) -> Array:
 ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": Activation(lambda xp, v, a: sigmoid(xp, v), _sigmoid_slope, 0.25),
     "tanh": Activation(lambda xp, v, a: xp.tanh(v), _tanh_slope, 1.0),
-    "relu": Activation(lambda xp, v, a: xp.where(v > 0, v, 0.0), lambda xp, v, a: _step(xp, v, 0.0), 1.0),
+    # v <= 0 rather than v > 0: a NaN then stays a NaN, and a trial that diverged is seen to have.
+    "relu": Activation(lambda xp, v, a: xp.where(v <= 0, 0.0, v), lambda xp, v, a: _step(xp, v, 0.0), 1.0),
     "leaky_relu": Activation(lambda xp, v, a: xp.where(v > 0, v, a * v), lambda xp, v, a: _step(xp, v, a), 1.0),
     "identity": Activation(lambda xp, v, a: v, lambda xp, v, a: 1.0 + 0.0 * v, 1.0),
     "elu": Activation(

@@ -66,3 +66,9 @@ def test_steepest_is_the_largest_slope(name):
     at = np.linspace(-8, 8, 160001)
     assert np.abs(slope(name, at)).max() == pytest.approx(ACTIVATIONS[name].steepest, rel=1e-3)
     assert np.abs(slope(name, at)).max() <= ACTIVATIONS[name].steepest * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_what_is_no_number_stays_none(name):
+    """Else a network with NaN in its weights could report a finite loss, and its trial would never be ended."""
+    assert np.isnan(value(name, [np.nan]))[0]

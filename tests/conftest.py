@@ -26,10 +26,15 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def call(*command: str | Path, cwd: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as people do, with the scripts of this Python on PATH; its output as text."""
+def environment(**more: str) -> dict[str, str]:
+    """This process's, with the scripts of this Python on PATH."""
     path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
-    env = os.environ | {"PATH": path, "COLUMNS": "120"} | environment
+    return {**os.environ, "PATH": path, "COLUMNS": "120", **more}
+
+
+def call(*command: str | Path, cwd: Path, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as people do, with the scripts of this Python on PATH; its output as text."""
+    env = environment(**more)
     done = subprocess.run([str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True)
     assert not check or done.returncode == 0, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -1,0 +1,188 @@
+"""The pipeline as DVC runs it, in a copy of this project: what re-runs, what is restored, and that all is on record."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import call, copy_of_the_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+STAGES = ["split", "train", "validate", "test", "record"]
+
+
+def dvc(*arguments: str, cwd: Path, **more) -> str:
+    done = call("dvc", *arguments, cwd=cwd, **more)
+    return done.stdout + done.stderr
+
+
+def set_value(project: Path, **changes: str) -> None:
+    """Change `key: old` to `key: new` in params.yaml, wherever that key stands first."""
+    text = (project / "params.yaml").read_text()
+    for key, value in changes.items():
+        text, found = re.subn(rf"^(\s*{key}:) +[^#\n]*", rf"\1 {value} ", text, count=1, flags=re.MULTILINE)
+        assert found, key
+    (project / "params.yaml").write_text(text)
+
+
+def commit(project: Path) -> None:
+    call("git", "add", "--all", cwd=project)
+    call("git", "commit", "--quiet", "--message", "change", cwd=project)
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def restored(output: str) -> list[str]:
+    return re.findall(r"Stage '(\w+)' is cached", output)
+
+
+def runs(project: Path) -> list:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/.mlflow/mlflow.db")
+    return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Path:
+    """The pipeline, run once on the reference backend, and committed."""
+    project = copy_of_the_project(tmp_path_factory.mktemp("once") / "project")
+    set_value(project, source="iris", hidden="[8]", backend="reference", epochs="3")
+    output = dvc("repro", cwd=project)
+    assert ran(output) == STAGES
+    commit(project)
+    return project
+
+
+@pytest.fixture
+def pipeline(once, tmp_path) -> Path:
+    """A copy of it, cache and record included."""
+    return shutil.copytree(once, tmp_path / "project", symlinks=True)
+
+
+def test_nothing_runs_again_but_the_record(pipeline):
+    before = {run.info.run_id for run in runs(pipeline)}
+    assert ran(dvc("repro", cwd=pipeline)) == ["record"]
+    assert {run.info.run_id for run in runs(pipeline)} == before and len(before) == 1
+
+
+def test_no_file_that_git_tracks_is_changed_and_no_out_is_committed(once):
+    tracked = call("git", "ls-files", cwd=once).stdout.split()
+    assert "dvc.lock" in tracked and not [name for name in tracked if name.startswith("outputs/")]
+    assert not call("git", "status", "--porcelain", cwd=once).stdout
+
+
+@pytest.mark.parametrize("change", [{"trials": "7"}, {"experiment": "elsewhere"}])
+def test_changing_search_or_tracking_runs_nothing_but_the_record(pipeline, change):
+    set_value(pipeline, **change)
+    assert ran(dvc("repro", cwd=pipeline)) == ["record"]
+
+
+def test_changing_a_threshold_validates_again_and_trains_nothing(pipeline):
+    set_value(pipeline, thresholds="{accuracy: {min: 0.01}}")
+    assert "train" not in ran(dvc("repro", cwd=pipeline))
+
+
+def test_a_missed_threshold_keeps_the_test_rows_closed(pipeline):
+    set_value(pipeline, thresholds="{accuracy: {min: 1.0}}", epochs="1")
+    done = call("dvc", "repro", cwd=pipeline, check=False)
+    assert done.returncode != 0 and "accuracy must be at least 1" in done.stderr
+    assert ran(done.stdout + done.stderr) == ["train", "validate"]
+
+
+def test_a_changed_network_trains_again_and_is_compared(pipeline):
+    set_value(pipeline, activation="tanh")
+    assert ran(dvc("repro", cwd=pipeline)) == STAGES[1:]
+    assert re.search(r"outputs/validate/metrics\.json\s+loss\s+[\d.]+\s+[\d.]+", dvc("metrics", "diff", cwd=pipeline))
+    assert "tanh" in dvc("params", "diff", cwd=pipeline)
+    assert "dvc_plots/index.html" in dvc("plots", "diff", cwd=pipeline)
+    assert len(runs(pipeline)) == 2
+
+
+def test_going_back_restores_from_the_cache_and_is_on_record(pipeline):
+    first = {run.info.run_id for run in runs(pipeline)}
+    set_value(pipeline, seed="1")
+    dvc("repro", cwd=pipeline)
+    shutil.rmtree(pipeline / ".mlflow")  # as on a machine that pulled the cache, but has no record
+    set_value(pipeline, seed="0")
+    output = dvc("repro", cwd=pipeline)
+    assert ran(output) == ["record"] and restored(output) == ["train", "validate", "test"]
+    [run] = runs(pipeline)
+    assert run.info.run_id not in first and run.data.params["seed"] == "0" and "test_accuracy" in run.data.metrics
+
+
+def test_plots_and_metrics_are_shown(pipeline):
+    assert "outputs/test/metrics.json" in dvc("metrics", "show", cwd=pipeline)
+    shown = call("dvc", "plots", "show", cwd=pipeline)
+    assert "failed" not in shown.stdout + shown.stderr
+    page = (pipeline / "dvc_plots/index.html").read_text()
+    assert all(name in page for name in ("train_objective", "predicted", "tpr"))
+
+
+def test_an_experiment_on_another_backend(pipeline):
+    output = dvc("exp", "run", "-S", "train.backend=lightning", "-n", "on-lightning", cwd=pipeline)
+    assert ran(output) == STAGES[1:]
+    assert "on-lightning" in dvc("exp", "show", "--csv", cwd=pipeline)
+    assert {run.data.params["train.backend"] for run in runs(pipeline)} == {"reference", "lightning"}
+
+
+def test_an_experiment_in_a_temporary_copy_is_on_record_in_the_project(pipeline):
+    before = (pipeline / "params.yaml").read_text()
+    dvc("exp", "run", "--temp", "-S", "model.activation=tanh", cwd=pipeline)
+    assert (pipeline / "params.yaml").read_text() == before
+    assert {run.data.params["model.activation"] for run in runs(pipeline)} == {"relu", "tanh"}
+
+
+def test_a_temporary_copy_runs_its_own_code(pipeline):
+    split = pipeline / "pipelines/stages/split.py"
+    split.write_text(split.read_text() + "\nimport sys; print('code of', __file__, file=sys.stderr)\n")
+    output = dvc("exp", "run", "--temp", cwd=pipeline)
+    assert re.search(r"code of \S*/\.dvc/tmp/exps/\S*/pipelines/stages/split\.py", output)
+
+
+def test_queued_experiments_are_on_record(pipeline):
+    for seed in (1, 2):
+        dvc("exp", "run", "--queue", "-S", f"seed={seed}", cwd=pipeline)
+    dvc("exp", "run", "--run-all", cwd=pipeline)
+    assert {run.data.params["seed"] for run in runs(pipeline)} == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("backend", ["reference", "lightning", "keras"])
+def test_repeated_without_any_cache_the_bytes_are_the_same(project, backend):
+    set_value(project, hidden="[16]", backend=backend, epochs="2", enabled="false")
+    locks = []
+    for _ in range(2):
+        assert ran(dvc("repro", "--force", "--no-run-cache", cwd=project)) == STAGES
+        locks.append((project / "dvc.lock").read_text())
+    assert locks[0] == locks[1] and locks[0].count("md5: ") > 20
+
+
+@pytest.mark.parametrize("source", ["breast_cancer", "diabetes", "linnerud"])
+def test_other_tasks_go_the_same_way(pipeline, source):
+    set_value(pipeline, source=source)
+    assert ran(dvc("repro", cwd=pipeline)) == STAGES
+    dvc("plots", "show", cwd=pipeline)
+
+
+def test_a_changed_file_of_ones_own_is_seen(pipeline):
+    rows = [f"{i % 7},{i % 5},{'ab'[i % 2]}" for i in range(60)]
+    (pipeline / "data/mine.csv").write_text("\n".join(["x,y,kind", *rows]) + "\n")
+    set_value(pipeline, source="data/mine.csv", target="kind")
+    assert ran(dvc("repro", cwd=pipeline)) == STAGES
+    (pipeline / "data/mine.csv").write_text("\n".join(["x,y,kind", *rows[::-1]]) + "\n")
+    assert ran(dvc("repro", cwd=pipeline)) == STAGES
+
+
+def test_dvc_works_where_the_virtual_environment_is_not_activated(pipeline):
+    (pipeline / ".venv").symlink_to(Path(sys.prefix))
+    shell = ["/bin/sh", "-c", ".venv/bin/dvc repro --force --single-item split"]
+    done = subprocess.run(
+        shell, cwd=pipeline, env={"PATH": "/usr/bin:/bin", "HOME": str(pipeline)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,69 @@
+"""What README.md and docs/ tell people to type works as written, in a copy of this project."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, call, environment
+
+# Beside the pipeline's own tests in one process, so that two do not train at once on two cores.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+PAGES = ["README.md", "docs/pipeline.md", "docs/python-api.md"]
+# Needs no install in a copy, and must not make one: the virtual environment is that of the tests.
+MADE = "make -o .venv/installed -o .venv/installed-dev"
+
+
+def blocks(page: str, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line[2:] for block in blocks("README.md", "console") for line in block.splitlines() if line.startswith("$ ")]
+
+
+def test_every_command_of_the_readme_works(project):
+    (project / ".venv").symlink_to(sys.prefix)
+    assert len(commands()) > 15
+    for command in commands():
+        if command == "deltarule ui":
+            look_at_the_ui(project)
+        elif command in ("make test", "make lint"):  # these tests, and the linters, would run again
+            call("bash", "-c", command.replace("make", f"{MADE} --dry-run"), cwd=project)
+        else:
+            call("bash", "-c", command.replace("make", MADE, 1) if command.startswith("make ") else command, cwd=project)
+
+
+def look_at_the_ui(project: Path) -> None:
+    command = ["deltarule", "ui", "--port", "5987"]
+    served = subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.PIPE, text=True)
+    try:
+        address = re.search(r"http://127\.0\.0\.1:\d+", served.stdout.readline())[0]
+        assert urllib.request.urlopen(address).status == 200
+    finally:
+        served.send_signal(signal.SIGINT)
+        served.communicate(timeout=60)
+    assert served.returncode == 0
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_the_python_of_a_page_works(project, page):
+    for block in blocks(page, "python"):
+        call(sys.executable, "-c", block, cwd=project, PYTHONPATH=".")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_links_to_and_names_is_there(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert ((ROOT / page).parent / target).exists(), target
+    for block in blocks(page, ""):
+        for line in block.splitlines():
+            name = shlex.split(line.split("  ")[0])
+            assert not name or line.startswith(" ") or (ROOT / name[0]).exists(), line

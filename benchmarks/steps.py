@@ -1,8 +1,10 @@
 """Microseconds an optimizer step (and a trial-step, for stacks) beside the frameworks' own loops: `make bench`.
 
-Digits, 64-128-64-10, batch 32, dropout 0.2, L1 and L2, Adam, float32, validation at each epoch. Every candidate lives in a
-process of its own with one thread; rounds alternate between them, so that a busy machine slows all alike. Steady-state
-epochs only: imports, tracing and the first epochs are shown apart. The ratio of medians is the number to quote.
+Digits, 64-128-64-10, batch 32, dropout 0.2, L1 and L2, Adam, float32, validation at each epoch; `--net large` is
+512-512-512 with batch 1024 on generated rows, where the matrix products dominate. Every candidate lives in a process of
+its own; rounds alternate between them, so that a busy machine slows all alike. Steady-state epochs only: imports, tracing
+and the first epochs are shown apart. The ratio of medians is the number to quote. The floor is the time of the bare matrix
+products, forward and back, by the same framework. One thread each, or with `--threads free` as a user runs it.
 """
 
 from __future__ import annotations
@@ -15,20 +17,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-EPOCHS, BATCH, L1, L2, P = 4, 32, 1e-5, 1e-4, 0.2
+L1, L2, P = 1e-5, 1e-4, 0.2
+LARGE = os.environ.get("DELTARULE_BENCH_NET") == "large"  # set by main for its workers
+EPOCHS, BATCH = (2, 1024) if LARGE else (4, 32)
+HIDDEN = (512, 512, 512) if LARGE else (128, 64)
+INPUTS, OUTPUTS = (512, 10) if LARGE else (64, 10)
+ROWS, VALID = (16384, 2048) if LARGE else (1078, 359)
 Rounds = Iterator[float]  # seconds of EPOCHS epochs in the steady state; the first value is the warm-up
 
 
-def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
+def rows() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Training and validation rows and classes."""
+    if LARGE:
+        made = np.random.default_rng(0)
+        X, y = made.normal(size=(ROWS + VALID, INPUTS)), made.integers(0, OUTPUTS, ROWS + VALID)
+    else:
+        from sklearn.datasets import load_digits
 
-    X, y = load_digits(return_X_y=True)
-    X = (X / 16).astype(np.float32)
-    return X[:1078], y[:1078], X[1078:1437], y[1078:1437]
+        X, y = load_digits(return_X_y=True)
+        X = X / 16
+    X = X.astype(np.float32)
+    return X[:ROWS], y[:ROWS], X[ROWS : ROWS + VALID], y[ROWS : ROWS + VALID]
 
 
 def ours(backend: str, width: int) -> Rounds:
@@ -38,11 +52,11 @@ def ours(backend: str, width: int) -> Rounds:
     from backends.spec import Model, Regularization, Train, Trial
     from backends.supervisor import Supervisor
 
-    X, y, X_valid, y_valid = digits()
+    X, y, X_valid, y_valid = rows()
     names = ("relu", "tanh", "sigmoid", "leaky_relu") if width > 1 else ("relu",)
     trials = [
-        Trial(seed=1, task="multiclass", inputs=64, outputs=10,
-              model=Model(hidden=(128, 64), activation=names[k % len(names)], dropout=P),
+        Trial(seed=1, task="multiclass", inputs=INPUTS, outputs=OUTPUTS,
+              model=Model(hidden=HIDDEN, activation=names[k % len(names)], dropout=P),
               regularization=Regularization(l1=L1 * (1 + k), l2=L2), train=Train(batch_size=BATCH, epochs=10**6))
         for k in range(width)
     ]  # fmt: skip
@@ -53,16 +67,24 @@ def ours(backend: str, width: int) -> Rounds:
         yield time.perf_counter() - start
 
 
+def torch_net() -> Any:
+    """The net as PyTorch's tutorials write it."""
+    from torch import nn
+
+    layers: list[Any] = []
+    for inputs, outputs in pairwise((INPUTS, *HIDDEN)):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(P)]
+    return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], OUTPUTS))
+
+
 def torch_loop() -> Rounds:
     """A hand-written PyTorch loop with DataLoader, as its own tutorials write it."""
     import torch
     from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
 
-    X, y, X_valid, y_valid = (torch.from_numpy(array) for array in digits())
-    net = nn.Sequential(
-        nn.Linear(64, 128), nn.ReLU(), nn.Dropout(P), nn.Linear(128, 64), nn.ReLU(), nn.Dropout(P), nn.Linear(64, 10)
-    )
+    X, y, X_valid, y_valid = (torch.from_numpy(array) for array in rows())
+    net = torch_net()
     train = DataLoader(TensorDataset(X, y), batch_size=BATCH, shuffle=True)
     valid = DataLoader(TensorDataset(X_valid, y_valid), batch_size=BATCH)
     optimizer, loss_of = torch.optim.Adam(net.parameters(), lr=1e-3), nn.CrossEntropyLoss()
@@ -100,9 +122,7 @@ def lightning_loader() -> Rounds:
     class Net(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.net = nn.Sequential(
-                nn.Linear(64, 128), nn.ReLU(), nn.Dropout(P), nn.Linear(128, 64), nn.ReLU(), nn.Dropout(P), nn.Linear(64, 10)
-            )
+            self.net = torch_net()
             self.loss_of = nn.CrossEntropyLoss()
 
         def training_step(self, batch: Any, _: int) -> Any:
@@ -126,7 +146,7 @@ def lightning_loader() -> Rounds:
         def on_train_epoch_end(self, *_: Any) -> None:
             self.at.append(time.perf_counter())
 
-    X, y, X_valid, y_valid = (torch.from_numpy(array) for array in digits())
+    X, y, X_valid, y_valid = (torch.from_numpy(array) for array in rows())
     train = DataLoader(TensorDataset(X, y), batch_size=BATCH, shuffle=True)
     valid = DataLoader(TensorDataset(X_valid, y_valid), batch_size=BATCH)
     model = Net()
@@ -143,13 +163,12 @@ def keras_fit() -> Rounds:
     """Keras on TensorFlow: `model.fit` with validation, as its own tutorials write it."""
     import keras
 
-    X, y, X_valid, y_valid = digits()
+    X, y, X_valid, y_valid = rows()
     penalty = keras.regularizers.L1L2(L1, L2)
-    model = keras.Sequential([
-        keras.Input((64,)), keras.layers.Dense(128, "relu", kernel_regularizer=penalty), keras.layers.Dropout(P),
-        keras.layers.Dense(64, "relu", kernel_regularizer=penalty), keras.layers.Dropout(P),
-        keras.layers.Dense(10, kernel_regularizer=penalty),
-    ])  # fmt: skip
+    layers = [keras.Input((INPUTS,))]
+    for units in HIDDEN:
+        layers += [keras.layers.Dense(units, "relu", kernel_regularizer=penalty), keras.layers.Dropout(P)]
+    model = keras.Sequential([*layers, keras.layers.Dense(OUTPUTS, kernel_regularizer=penalty)])
     model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     while True:
         start = time.perf_counter()
@@ -157,16 +176,66 @@ def keras_fit() -> Rounds:
         yield time.perf_counter() - start
 
 
-CANDIDATES: dict[str, tuple[int, Callable[[], Rounds]]] = {
-    "lightning-dataloader": (1, lightning_loader),
-    "torch-loop": (1, torch_loop),
-    "lightning K=1": (1, lambda: ours("lightning", 1)),
-    "lightning K=16": (16, lambda: ours("lightning", 16)),
-    "keras-fit": (1, keras_fit),
-    "keras K=1": (1, lambda: ours("keras", 1)),
-    "keras K=16": (16, lambda: ours("keras", 16)),
+def torch_floor(width: int) -> Rounds:
+    """Only the products of `width` networks: v = yW forward, Σδw and the mean of δy back."""
+    import torch
+
+    sizes = [*pairwise((INPUTS, *HIDDEN, OUTPUTS))]
+    y, W, d = ([torch.randn(width, *shape) for shape in shapes] for shapes in _shapes(sizes))
+    while True:
+        start = time.perf_counter()
+        for _ in range(STEPS):
+            for layer in range(len(sizes)):
+                torch.matmul(y[layer], W[layer])
+                torch.matmul(y[layer].mT, d[layer])
+                if layer:
+                    torch.matmul(d[layer], W[layer].mT)
+        yield time.perf_counter() - start
+
+
+def tensorflow_floor(width: int) -> Rounds:
+    """The same products inside one graph."""
+    import tensorflow as tf
+
+    sizes = [*pairwise((INPUTS, *HIDDEN, OUTPUTS))]
+    y, W, d = ([tf.random.normal((width, *shape)) for shape in shapes] for shapes in _shapes(sizes))
+
+    @tf.function(autograph=False)
+    def products(steps: Any) -> Any:
+        def step(i: Any, total: Any) -> Any:
+            made = [tf.matmul(a + total, w) for a, w in zip(y, W, strict=True)]  # + total: else TensorFlow computes them once
+            made += [tf.matmul(a + total, e, transpose_a=True) for a, e in zip(y, d, strict=True)]
+            made += [tf.matmul(e + total, w, transpose_b=True) for w, e in zip(W[1:], d[1:], strict=True)]
+            return i + 1, 0.0 * tf.add_n([part[0, 0, 0] for part in made])
+
+        return tf.while_loop(lambda i, _: i < steps, step, (0, 0.0))[1]
+
+    while True:
+        start = time.perf_counter()
+        products(STEPS).numpy()
+        yield time.perf_counter() - start
+
+
+def _shapes(sizes: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], ...]:
+    return [(BATCH, i) for i, _ in sizes], sizes, [(BATCH, o) for _, o in sizes]
+
+
+# name -> (trials, rounds, the framework's own loop, the floor)
+CANDIDATES: dict[str, tuple[int, Callable[[], Rounds], str, str]] = {
+    "lightning-dataloader": (1, lightning_loader, "", "torch-floor K=1"),
+    "torch-loop": (1, torch_loop, "lightning-dataloader", "torch-floor K=1"),
+    "lightning K=1": (1, lambda: ours("lightning", 1), "lightning-dataloader", "torch-floor K=1"),
+    "lightning K=16": (16, lambda: ours("lightning", 16), "lightning-dataloader", "torch-floor K=16"),
+    "torch-floor K=1": (1, lambda: torch_floor(1), "", ""),
+    "torch-floor K=16": (16, lambda: torch_floor(16), "", ""),
+    "keras-fit": (1, keras_fit, "", "tensorflow-floor K=1"),
+    "keras K=1": (1, lambda: ours("keras", 1), "keras-fit", "tensorflow-floor K=1"),
+    "keras K=16": (16, lambda: ours("keras", 16), "keras-fit", "tensorflow-floor K=16"),
+    "tensorflow-floor K=1": (1, lambda: tensorflow_floor(1), "", ""),
+    "tensorflow-floor K=16": (16, lambda: tensorflow_floor(16), "", ""),
 }
-STEPS = EPOCHS * -(-1078 // BATCH)
+STEPS = EPOCHS * -(-ROWS // BATCH)
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
 def serve(name: str) -> None:
@@ -180,36 +249,55 @@ def serve(name: str) -> None:
 
 def main() -> None:
     """Alternate the candidates, print medians and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", nargs="*", default=list(CANDIDATES))
-    parser.add_argument("--serve")
+    parser.add_argument("--only", nargs="*", default=list(CANDIDATES), help="names of candidates")
+    parser.add_argument("--net", choices=["small", "large"], default="small")
+    parser.add_argument("--threads", choices=["one", "free"], default="one")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.serve:
         return serve(chosen.serve)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1",
-                                "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}  # fmt: skip
+    if (chosen.net == "large") != LARGE:  # the sizes are fixed at import
+        os.environ["DELTARULE_BENCH_NET"] = chosen.net
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    taken = alternate(chosen.only, chosen.rounds, ONE_THREAD if chosen.threads == "one" else {})
+    print(f"{'-'.join(map(str, (INPUTS, *HIDDEN, OUTPUTS)))}, batch {BATCH}, {chosen.threads} thread(s), {chosen.rounds} rounds")
+    show(taken)
+
+
+def alternate(names: list[str], rounds: int, threads: dict[str, str]) -> dict[str, list[float]]:
+    """Seconds of each round of each candidate; the first round holds imports and tracing."""
+    environment = os.environ | threads | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     workers = {
-        name: subprocess.Popen([sys.executable, __file__, "--serve", name], env=environment, text=True,
+        name: subprocess.Popen([sys.executable, __file__, "--serve", name], text=True,
+                               env=environment | {"KERAS_BACKEND": "jax" if "jax" in name else "tensorflow"},
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        for name in chosen.only
+        for name in names
     }  # fmt: skip
     taken: dict[str, list[float]] = {name: [] for name in workers}
-    for _ in range(chosen.rounds + 1):  # the first round holds imports and tracing
+    for _ in range(rounds + 1):
         for name, worker in workers.items():
             assert worker.stdin and worker.stdout
             print("go", file=worker.stdin, flush=True)
             taken[name].append(json.loads(worker.stdout.readline()))
     for worker in workers.values():
         worker.communicate()
-    median = {name: statistics.median(seconds[1:]) / STEPS / CANDIDATES[name][0] * 1e6 for name, seconds in taken.items()}
-    base = {"lightning": "lightning-dataloader", "keras": "keras-fit", "torch": "lightning-dataloader"}
-    print(f"{'candidate':22} {'µs a trial-step':>16} {'min':>8} {'max':>8} {'first round s':>14} {'times faster':>13}")
-    for name, seconds in taken.items():
-        each = [s / STEPS / CANDIDATES[name][0] * 1e6 for s in seconds[1:]]
-        peer = base[name.split()[0].split("-")[0]]
-        ratio = f"{median[peer] / median[name]:.2f}" if peer in median else ""
-        print(f"{name:22} {median[name]:16.0f} {min(each):8.0f} {max(each):8.0f} {seconds[0]:14.2f} {ratio:>13}")
+    return taken
+
+
+def show(taken: dict[str, list[float]]) -> None:
+    """A line a candidate: median, least, most, how often faster than its framework's own loop, and times its floor."""
+    each = {name: [s / STEPS / CANDIDATES[name][0] * 1e6 for s in seconds[1:]] for name, seconds in taken.items()}
+    median = {name: statistics.median(micros) for name, micros in each.items()}
+    print(f"{'candidate':22} {'µs a trial-step':>16} {'min':>8} {'max':>8} {'first s':>8} {'times faster':>13} {'x floor':>8}")
+    for name, micros in each.items():
+        _, _, peer, floor = CANDIDATES[name]
+        faster = f"{median[peer] / median[name]:.2f}" if peer in median else ""
+        above = f"{median[name] / median[floor]:.1f}" if floor in median else ""
+        print(
+            f"{name:22} {median[name]:16.0f} {min(micros):8.0f} {max(micros):8.0f} {taken[name][0]:8.2f} {faster:>13} {above:>8}"
+        )
 
 
 if __name__ == "__main__":

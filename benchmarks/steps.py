@@ -31,7 +31,7 @@ ROWS, VALID = (16384, 2048) if LARGE else (1078, 359)
 Rounds = Iterator[float]  # seconds of EPOCHS epochs in the steady state; the first value is the warm-up
 
 
-def rows() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def make_rows() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Training and validation rows and classes."""
     if LARGE:
         made = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def ours(backend: str, width: int) -> Rounds:
     from backends.spec import Model, Regularization, Train, Trial
     from backends.supervisor import Supervisor
 
-    X, y, X_valid, y_valid = rows()
+    X, y, X_valid, y_valid = make_rows()
     names = ("relu", "tanh", "sigmoid", "leaky_relu") if width > 1 else ("relu",)
     trials = [
         Trial(seed=1, task="multiclass", inputs=INPUTS, outputs=OUTPUTS,
@@ -83,7 +83,7 @@ def torch_loop() -> Rounds:
     from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
 
-    X, y, X_valid, y_valid = (torch.from_numpy(array) for array in rows())
+    X, y, X_valid, y_valid = (torch.from_numpy(array) for array in make_rows())
     net = torch_net()
     train = DataLoader(TensorDataset(X, y), batch_size=BATCH, shuffle=True)
     valid = DataLoader(TensorDataset(X_valid, y_valid), batch_size=BATCH)
@@ -146,7 +146,7 @@ def lightning_loader() -> Rounds:
         def on_train_epoch_end(self, *_: Any) -> None:
             self.at.append(time.perf_counter())
 
-    X, y, X_valid, y_valid = (torch.from_numpy(array) for array in rows())
+    X, y, X_valid, y_valid = (torch.from_numpy(array) for array in make_rows())
     train = DataLoader(TensorDataset(X, y), batch_size=BATCH, shuffle=True)
     valid = DataLoader(TensorDataset(X_valid, y_valid), batch_size=BATCH)
     model = Net()
@@ -163,7 +163,7 @@ def keras_fit() -> Rounds:
     """Keras on TensorFlow: `model.fit` with validation, as its own tutorials write it."""
     import keras
 
-    X, y, X_valid, y_valid = rows()
+    X, y, X_valid, y_valid = make_rows()
     penalty = keras.regularizers.L1L2(L1, L2)
     layers = [keras.Input((INPUTS,))]
     for units in HIDDEN:

@@ -42,11 +42,12 @@ def restored(output: str) -> list[str]:
     return re.findall(r"Stage '(\w+)' is cached", output)
 
 
-def runs(project: Path) -> list:
+def runs(project: Path, experiment: str = "deltarule") -> list:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project}/.mlflow/mlflow.db")
-    return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    found = client.get_experiment_by_name(experiment)
+    return client.search_runs([found.experiment_id]) if found else []
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +86,7 @@ def test_changing_search_or_tracking_runs_nothing_but_the_record(pipeline, chang
 
 
 def test_changing_a_threshold_validates_again_and_trains_nothing(pipeline):
-    set_value(pipeline, thresholds="{accuracy: {min: 0.01}}")
+    set_value(pipeline, thresholds="{accuracy: {min: 0.01}}", enabled="false")
     assert "train" not in ran(dvc("repro", cwd=pipeline))
 
 
@@ -106,15 +107,13 @@ def test_a_changed_network_trains_again_and_is_compared(pipeline):
 
 
 def test_going_back_restores_from_the_cache_and_is_on_record(pipeline):
-    first = {run.info.run_id for run in runs(pipeline)}
-    set_value(pipeline, seed="1")
+    set_value(pipeline, seed="1", enabled="false")
     dvc("repro", cwd=pipeline)
-    shutil.rmtree(pipeline / ".mlflow")  # as on a machine that pulled the cache, but has no record
-    set_value(pipeline, seed="0")
+    set_value(pipeline, seed="0", enabled="true", experiment="afterwards")  # where nothing is on record yet
     output = dvc("repro", cwd=pipeline)
     assert ran(output) == ["record"] and restored(output) == ["train", "validate", "test"]
-    [run] = runs(pipeline)
-    assert run.info.run_id not in first and run.data.params["seed"] == "0" and "test_accuracy" in run.data.metrics
+    [run] = runs(pipeline, "afterwards")
+    assert run.data.params["seed"] == "0" and "test_accuracy" in run.data.metrics and run.info.status == "FINISHED"
 
 
 def test_plots_and_metrics_are_shown(pipeline):
@@ -142,15 +141,15 @@ def test_an_experiment_in_a_temporary_copy_is_on_record_in_the_project(pipeline)
 def test_a_temporary_copy_runs_its_own_code(pipeline):
     split = pipeline / "pipelines/stages/split.py"
     split.write_text(split.read_text() + "\nimport sys; print('code of', __file__, file=sys.stderr)\n")
+    set_value(pipeline, enabled="false")
     output = dvc("exp", "run", "--temp", cwd=pipeline)
     assert re.search(r"code of \S*/\.dvc/tmp/exps/\S*/pipelines/stages/split\.py", output)
 
 
 def test_queued_experiments_are_on_record(pipeline):
-    for seed in (1, 2):
-        dvc("exp", "run", "--queue", "-S", f"seed={seed}", cwd=pipeline)
+    dvc("exp", "run", "--queue", "-S", "seed=1", cwd=pipeline)
     dvc("exp", "run", "--run-all", cwd=pipeline)
-    assert {run.data.params["seed"] for run in runs(pipeline)} == {"0", "1", "2"}
+    assert {run.data.params["seed"] for run in runs(pipeline)} == {"0", "1"}
 
 
 @pytest.mark.parametrize("backend", ["reference", "lightning", "keras"])
@@ -165,7 +164,7 @@ def test_repeated_without_any_cache_the_bytes_are_the_same(project, backend):
 
 @pytest.mark.parametrize("source", ["breast_cancer", "diabetes", "linnerud"])
 def test_other_tasks_go_the_same_way(pipeline, source):
-    set_value(pipeline, source=source)
+    set_value(pipeline, source=source, enabled="false")
     assert ran(dvc("repro", cwd=pipeline)) == STAGES
     dvc("plots", "show", cwd=pipeline)
 
@@ -173,7 +172,7 @@ def test_other_tasks_go_the_same_way(pipeline, source):
 def test_a_changed_file_of_ones_own_is_seen(pipeline):
     rows = [f"{i % 7},{i % 5},{'ab'[i % 2]}" for i in range(60)]
     (pipeline / "data/mine.csv").write_text("\n".join(["x,y,kind", *rows]) + "\n")
-    set_value(pipeline, source="data/mine.csv", target="kind")
+    set_value(pipeline, source="data/mine.csv", target="kind", enabled="false")
     assert ran(dvc("repro", cwd=pipeline)) == STAGES
     (pipeline / "data/mine.csv").write_text("\n".join(["x,y,kind", *rows[::-1]]) + "\n")
     assert ran(dvc("repro", cwd=pipeline)) == STAGES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -21,7 +22,11 @@ MADE = "make -o .venv/installed -o .venv/installed-dev"
 
 
 def blocks(page: str, kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    """What stands between a fence of this kind and the next fence."""
+    parts = re.split(r"^```(\w*)\n", (ROOT / page).read_text(), flags=re.MULTILINE)
+    return [
+        text for number, (name, text) in enumerate(zip(parts[1::2], parts[2::2], strict=True)) if number % 2 == 0 and name == kind
+    ]
 
 
 def commands() -> list[str]:
@@ -41,7 +46,10 @@ def test_every_command_of_the_readme_works(project):
 
 
 def look_at_the_ui(project: Path) -> None:
-    command = ["deltarule", "ui", "--port", "5987"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["deltarule", "ui", "--port", str(port)]
     served = subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.PIPE, text=True)
     try:
         address = re.search(r"http://127\.0\.0\.1:\d+", served.stdout.readline())[0]

@@ -26,8 +26,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from backends import draws, weights
-from backends.spec import Trial
+from backends import BackendError, draws, weights
+from backends.spec import Trial, storage
 from backends.tasks import targets
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -106,7 +106,7 @@ class Stack(ABC):
         """Work out all that follows from `trials`; `keep` calls it again."""
         trials = self.trials
         first = trials[0]
-        self.dtype = np.dtype(first.train.precision)
+        self.dtype = np.dtype(storage(first.train.precision))
         self.slots = weights.layout(first)
         self.l1, self.l2 = weights.penalties(trials)
         self.penalised = bool(self.l1.any() or self.l2.any())
@@ -209,6 +209,16 @@ def check_stackable(trials: Sequence[Trial]) -> None:
     names = [trial.model.activation for trial in trials]
     if len(list(groupby(names))) > len(set(names)):
         raise ValueError("trials of one stack must be sorted by activation")
+
+
+def refuse_mixed(backend: str, trials: Sequence[Trial], data: Data | None) -> None:
+    """Raises BackendError for training in mixed precision; to predict, float32 weights are float32 weights."""
+    precision = trials[0].train.precision
+    if data is not None and storage(precision) != precision:
+        raise BackendError(
+            f"train.precision must be float32 or float64 for the {backend} backend, got {precision}; "
+            "set train.precision: float32, or train.backend: lightning"
+        )
 
 
 def activation_groups(trials: Sequence[Trial]) -> tuple[tuple[str, int, int], ...]:

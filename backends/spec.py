@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Task = Literal["regression", "binary", "multiclass"]
-Precision = Literal["float32", "float64"]
+Storage = Literal["float32", "float64"]
+Precision = Literal["float32", "float64", "bf16-mixed", "16-mixed"]
 ActivationName = Literal["sigmoid", "tanh", "relu", "leaky_relu", "identity", "elu", "selu", "gelu", "silu", "softplus"]
 InitializerName = Literal["auto", "glorot_uniform", "he_uniform", "he_uniform_leaky", "lecun_uniform"]
 
@@ -151,7 +152,7 @@ class Train(Spec):
     clip_norm: Positive | None = Field(None, description="c: g·min(1, c/‖g‖) over all weights and biases of a trial")
     early_stopping: EarlyStopping = EarlyStopping()
     precision: Precision = "float32"
-    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="how many devices to train on")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="how many devices to train on; auto: one, a GPU if there is one")
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="auto: by the size of the work")
 
 
@@ -234,6 +235,11 @@ class Trial(Spec):
             train.precision,
             train.clip_norm is None,
         )
+
+
+def storage(precision: Precision) -> Storage:
+    """The type of weights, and of all but the products: mixed precision multiplies in 16 bits and keeps float32."""
+    return "float64" if precision == "float64" else "float32"
 
 
 def check_penalties(name: str, value: float | tuple[float, ...], model: Model) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backends.draws import initial_weights
-from backends.spec import Trial
+from backends.spec import Trial, storage
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -42,18 +42,18 @@ def layout(trial: Trial) -> tuple[Slot, ...]:
 
 
 def initial(trials: Sequence[Trial]) -> NDArray:
-    """Initial weights of each trial, from its seed: (K, P), in the trials' precision."""
+    """Initial weights of each trial, from its seed: (K, P), in the type that the trials' precision stores."""
     rows = []
     for trial in trials:
         drawn = [initial_weights(trial, layer) for layer in range(len(trial.layers))]
         rows.append(np.concatenate([drawn[s.layer][s.name].ravel() for s in layout(trial)]))
-    return np.stack(rows).astype(trials[0].train.precision)
+    return np.stack(rows).astype(storage(trials[0].train.precision))
 
 
 def penalties(trials: Sequence[Trial]) -> tuple[NDArray, NDArray]:
     """λ1 and λ2 of every single weight, 0 on biases: two (K, P) matrices, so that λΩ = Σ λ1|W| + λ2 W²."""
     slots = layout(trials[0])
-    both = np.zeros((2, len(trials), slots[-1].stop), dtype=trials[0].train.precision)
+    both = np.zeros((2, len(trials), slots[-1].stop), dtype=storage(trials[0].train.precision))
     for k, trial in enumerate(trials):
         for slot in slots:
             if slot.penalised:

@@ -116,7 +116,7 @@ FILES = {
     ),
     "an unknown precision": (
         "train: {precision: 16}\n",
-        ":1: train.precision must be one of: float32, float64, got 16",
+        ":1: train.precision must be one of: float32, float64, bf16-mixed, 16-mixed, got 16",
     ),
     "a wrong item of a list": (
         "model:\n  hidden: [8, 4]\n  dropout:\n    - 0.1\n    - 1.5\n",

@@ -16,7 +16,7 @@ from keras import ops
 from backends import weights
 from backends.activations import ACTIVATIONS
 from backends.keras.noise import kept
-from backends.spec import Trial
+from backends.spec import Trial, storage
 
 Tensor = Any
 
@@ -90,7 +90,7 @@ class Network(keras.Model):  # type: ignore[misc]
 
     def __init__(self, trial: Trial, trials: int, activations: Sequence[str], noisy: Sequence[bool]) -> None:
         """`trial` gives the structure, `noisy` the places where any trial has dropout (0: the inputs)."""
-        dtype = trial.train.precision
+        dtype = storage(trial.train.precision)
         super().__init__(dtype=dtype)
         self.spans = weights.layout(trial)
         self.flat = self.add_weight(shape=(trials, self.spans[-1].stop), initializer="zeros", name="flat")

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from backends import BackendError, tasks, weights
-from backends.base import Backend, Chunk, Data, Gradients, Losses, Machine, Signals, Stack, State, threads_for
+from backends.base import Backend, Chunk, Data, Gradients, Losses, Machine, Signals, Stack, State, refuse_mixed, threads_for
 from backends.keras.network import Network, clipped, penalty
 from backends.keras.noise import noise
 from backends.keras.optimizer import StackedOptimizer, corrections
@@ -42,7 +42,7 @@ class Program:
 
     def __init__(self, stack: TensorFlowStack) -> None:
         first, count = stack.trials[0], len(stack.trials)
-        self.task, self.dtype, self.units = first.task, first.train.precision, [layer.inputs for layer in first.layers]
+        self.task, self.dtype, self.units = first.task, stack.dtype.name, [layer.inputs for layer in first.layers]
         self.penalised, self.clipping, self.sharing = stack.penalised, stack.clip is not None, stack.sharing
         self.noisy = stack.noisy
         self.network = Network(first, count, [name for name, _, _ in stack.groups], stack.noisy)
@@ -305,6 +305,7 @@ class KerasTensorFlow(Backend):
                 f"train.devices must be 1 with train.backend: keras, got {machine.devices}; "
                 "set train.devices: 1, or train.backend: lightning"
             )
+        refuse_mixed(self.name, trials, data)
         _prepare(threads_for(trials, machine))
         return TensorFlowStack(trials, data, machine)
 

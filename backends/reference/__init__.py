@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backends import BackendError
-from backends.base import Backend, Data, Machine
+from backends.base import Backend, Data, Machine, refuse_mixed
 from backends.reference.stack import ReferenceStack
 from backends.spec import Trial
 
@@ -21,10 +21,11 @@ class Reference(Backend):
     name = "reference"
 
     def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> ReferenceStack:
-        """Raises BackendError for more than one device."""
+        """Raises BackendError for more than one device, and for training in mixed precision."""
         machine = machine or Machine()
         if machine.devices not in ("auto", 1):
             raise BackendError(f"train.devices must be 1 or auto for the reference backend, got {machine.devices}")
+        refuse_mixed(self.name, trials, data)
         return ReferenceStack(trials, data, machine)
 
     def versions(self) -> dict[str, str]:

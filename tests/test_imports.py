@@ -30,6 +30,7 @@ HEIGHTS = [
 COMMON = {"numpy", "pydantic", "safetensors", "backends"}
 FRAMEWORKS = {
     "backends.lightning": {"torch", "pytorch_lightning", "lightning_fabric"},
+    "backends.keras.jax": {"keras", "jax"},
     "backends.keras": {"keras", "tensorflow"},
     "backends.conformance": {"pytest"},
 }

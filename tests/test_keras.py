@@ -60,16 +60,31 @@ def test_activations_and_their_gradients_are_numpys_at_zero_and_far_out_too(kera
 @pytest.mark.parametrize(("seeds", "steps", "rows", "units"), [(1, 1, 1, 1), (3, 2, 5, 7), (1, 4, 33, 128), (2, 1, 700, 97)])
 @pytest.mark.parametrize("step", [0, 2**31 - 3, 2**32 - 9])
 def test_noise_is_bit_equal_to_the_draws(keras, seeds, steps, rows, units, step):
-    from backends.keras.noise import kept, noise
+    from backends.keras.noise import noise
 
     keys = draws.noise_keys([2**32 - 1, 0, 12][:seeds], range(step, step + steps), 3)
     expected = draws.noise(keys, rows, units)
     found = noise(keys, rows, units).numpy()
     assert found.dtype == np.uint32
     np.testing.assert_array_equal(found, expected)
-    limits = np.array([draws.threshold(p) for p in (0.0, 0.25, 0.999)], dtype=np.uint32)
-    at = kept(expected[:1, 0, 1], limits).numpy()
-    np.testing.assert_array_equal(at, (expected[:1, 0, 1] >> np.uint32(8)) >= limits[:, None, None])
+
+
+def test_a_unit_is_dropped_below_its_trials_threshold_and_kept_at_it(keras):
+    from backends.keras.noise import kept
+
+    limits = np.array([0, draws.threshold(0.25), draws.threshold(0.999)], dtype=np.uint32)
+    hashed = np.concatenate([(limits << 8) + np.uint32(255), (limits << 8), np.maximum(limits << 8, 1) - np.uint32(1)])
+    found = kept(hashed.reshape(1, 1, -1), limits).numpy()
+    np.testing.assert_array_equal(found, (hashed >> np.uint32(8)) >= limits[:, None, None])
+
+
+@pytest.mark.parametrize("names", [("leaky_relu",), ("gelu", "leaky_relu", "relu")])
+def test_each_trial_has_its_own_slope_of_leaky_relu(keras, names):
+    slopes = {"leaky_relu": (0.01, 0.3, 0.0), "relu": (0.5,), "gelu": (0.6, 0.7)}
+    trials = [make_trial("regression", activation=name, slope=a) for name in names for a in slopes[name]]
+    X = make_data("regression").X
+    found, expected = (backend.stack(trials).predict(X) for backend in (keras, get("reference")))
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
 
 
 # -- graphs are traced once -------------------------------------------------------------------------------------------
@@ -85,30 +100,28 @@ def test_a_short_batch_and_another_chunk_length_are_not_traced_again(keras):
     assert stack.program.predict.experimental_get_tracing_count() == 1
 
 
-def test_a_stack_takes_over_the_graphs_of_one_that_is_gone_and_nothing_else(keras):
-    def trials(seed, groups):
-        return [
-            make_trial("binary", activation=name, seed=seed + i, dropout=0.1 + seed / 40, l1=1e-3 * seed, clip_norm=seed)
-            for i, name in enumerate(groups)
-        ]
+def test_a_stack_takes_over_the_graphs_of_one_that_is_gone_and_nothing_else(keras, monkeypatch):
+    def trials(number, groups):
+        changes = {"dropout": number / 20, "l1": 1e-3 * number, "clip_norm": 0.01 * number}
+        return [make_trial("binary", activation=name, seed=number + i, **changes) for i, name in enumerate(groups)]
 
     def trained(stack):
         stack.run(chunk_of(stack))
         return stack.state()
 
-    data, fresh = make_data("binary"), trials(5, ("relu", "relu", "tanh"))
-    expected = trained(keras.stack(fresh, data))  # given back at once
+    monkeypatch.setattr("backends.keras.tensorflow._idle", [])
+    data, wanted = make_data("binary"), trials(5, ("relu", "relu", "tanh"))
     before = keras.stack(trials(9, ("relu", "tanh", "tanh")), data)  # another division of the same graph
-    trained(before)
-    program = before.program
-    beside = keras.stack(fresh, data)
-    assert beside.program is not program
+    beside = keras.stack(wanted, data)
+    assert beside.program is not before.program
+    program, other, expected = before.program, trained(before), trained(beside)
     del before
-    after = keras.stack(fresh, data)
+    after = keras.stack(wanted, data)
+    found = trained(after)
     assert after.program is program and program.run.experimental_get_tracing_count() == 1
-    for found in (trained(beside), trained(after)):
-        for name, value in expected.items():
-            np.testing.assert_array_equal(found[name], value, err_msg=name)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        assert not np.array_equal(other[name], value)
 
 
 def test_many_structures_bring_no_warning_of_retracing(keras, caplog, capfd):
@@ -165,16 +178,19 @@ def test_a_network_without_hidden_layers_is_linear_regression(keras):
         np.testing.assert_allclose(found, wanted.reshape(1, -1), rtol=1e-12)
 
 
-def test_what_a_stack_gives_out_does_not_change_under_its_next_steps(keras):
+def test_what_a_stack_gives_out_is_a_copy(keras):
     stack = keras.stack([make_trial("binary")], make_data("binary"))
     stack.run(chunk_of(stack))
     given = stack.state()
     kept = {name: value.copy() for name, value in given.items()}
+    for value in (*given.values(), stack.weights()):
+        value[:] = 7
+    for name, value in stack.state().items():
+        np.testing.assert_array_equal(value, kept[name])
+    given = stack.state()
     stack.run(chunk_of(stack, step=3))
     for name, value in kept.items():
         np.testing.assert_array_equal(given[name], value)
-        given[name][:] = 0  # ours to write
-    assert stack.weights().any()
 
 
 def test_more_devices_than_one_are_refused_with_a_way_out(keras):

@@ -152,7 +152,9 @@ class Train(Spec):
     clip_norm: Positive | None = Field(None, description="c: g·min(1, c/‖g‖) over all weights and biases of a trial")
     early_stopping: EarlyStopping = EarlyStopping()
     precision: Precision = "float32"
-    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="how many devices to train on; auto: one, a GPU if there is one")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="how many devices to train on; auto: one, a GPU if there is one"
+    )
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="auto: by the size of the work")
 
 

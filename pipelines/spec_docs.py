@@ -27,7 +27,7 @@ MEANINGS = {
     "train.schedule.factor": "what η is multiplied by at each fall",
     "train.epochs": "passes over the training rows, at most",
     "train.batch_size": "rows of an optimizer step; the last batch of an epoch may be smaller",
-    "train.precision": "of weights and arithmetic; reported sums are float64 always. -mixed: products in 16 bits, the rest in float32",
+    "train.precision": "of weights and arithmetic; reported sums are float64 always. -mixed: products in 16 bits, else float32",
     "search.direction": "which value of the metric is best",
 }
 

@@ -93,15 +93,22 @@ def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
 def sync(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
     """Put the pipeline's last run on record.
 
-    In MLflow, from the outputs; what is there already is not sent again.
+    In MLflow, from the outputs; what is there already is not sent again. Launches that the store did not take are sent too.
     """
     from pipelines import stages, tracking
+    from pipelines.launch import send_waiting
+    from pipelines.project import project_of
 
     console, experiment = _begin(params, changes, as_json)
     with console.reserved():
+        sent = dict(send_waiting(project_of(Path())))
+        for folder, launched in sent.items():
+            console.say(f"{folder}: on record in MLflow as run {launched}")
+        if sent and not stages.Places(Path()).run.exists():
+            return console.result({"run_id": None, "launches": sent})
         run_id = tracking.sync(stages.Places(Path()), experiment)
     console.say(f"on record in MLflow as run {run_id}" if run_id else "tracking is off (tracking.enabled: false)")
-    console.result({"run_id": run_id})
+    console.result({"run_id": run_id, "launches": sent})
 
 
 @app.command()
@@ -150,8 +157,9 @@ def ui(
     On this machine only (127.0.0.1), until Ctrl-C.
     """
     from pipelines import tracking
+    from pipelines.project import project_of
 
-    tracking.ui(_experiment(params, changes), tracking.project_root(Path()), port)
+    tracking.ui(_experiment(params, changes), project_of(Path()), port)
 
 
 @app.command()
@@ -218,10 +226,24 @@ def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) ->
     began = time.perf_counter()
     with console.reserved(), Epochs(console, experiment.train.epochs) as progress:
         options = {"progress": progress} if name == "train" else {}
-        report = getattr(stages, name)(experiment, stages.Places(Path()), **options)
+        try:
+            report = getattr(stages, name)(experiment, stages.Places(Path()), **options)
+        except stages.HeldError:
+            _record_held(console, experiment)
+            raise
     seconds = {name: round(time.perf_counter() - began, 3)}
     show(console, {name: report}, seconds)
     console.result({"stage": name, "report": report, "seconds": seconds})
+
+
+def _record_held(console: Console, experiment: Experiment) -> None:
+    """The pipeline ends here and will not come to its own `record`: a run that diverged or was held is on record too."""
+    from pipelines import stages, tracking
+
+    try:
+        tracking.sync(stages.Places(Path()), experiment)
+    except tracking.TrackingError as error:
+        console.warn(str(error))
 
 
 def _headline(experiment: Experiment) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[dict[str, float]], None]  # an epoch's record
 RUNS = Path("runs")
+WAITING = Path(".deltarule/waits-for-the-store")  # in the folder of a launch that is not on record
 
 
 @dataclass
@@ -50,8 +51,8 @@ def launch(
     record before), FileExistsError if `folder` exists and is not empty.
     """
     from pipelines import stages
+    from pipelines.project import project_of
     from pipelines.spec import dump
-    from pipelines.stages.places import project_of
 
     project = project_of(Path())
     done = Launch(new_folder(project / RUNS, name or slug(experiment)) if folder is None else empty_folder(folder))
@@ -88,6 +89,25 @@ def _record(done: Launch, experiment: Experiment, places: Places, name: str | No
             done.run_id = tracking.sync(places, experiment, new_run=True, name=name, project=places.project)
         except tracking.TrackingError as error:
             done.warnings.append(str(error))
+            (done.folder / WAITING).parent.mkdir(exist_ok=True)
+            (done.folder / WAITING).write_text(name or "", encoding="utf-8")
+
+
+def send_waiting(project: Path) -> Iterator[tuple[str, str | None]]:
+    """Put the launches on record that the store did not take at their time: (folder, run id) of each.
+
+    Each with the spec that it was launched with. Raises TrackingError if the store fails again.
+    """
+    from pipelines import stages, tracking
+    from pipelines.spec import load
+
+    for waiting in sorted(project.glob(f"{RUNS}/*/{WAITING}")):
+        folder = waiting.parents[1]
+        places = stages.Places(folder, base=project, project=project)
+        name = waiting.read_text(encoding="utf-8") or None
+        run_id = tracking.sync(places, load(folder / "params.yaml"), new_run=True, name=name, project=project)
+        waiting.unlink()
+        yield shown(folder), run_id
 
 
 @contextmanager

@@ -189,3 +189,23 @@ def test_the_version_of_the_package_is_the_one_of_pyproject():
     from importlib.metadata import version
 
     assert version("deltarule") == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_a_launch_that_the_store_did_not_take_is_sent_by_the_next_sync(deltarule, spec, tmp_path):
+    said = deltarule("run", "--name", "later", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert "warning: " in said.stderr
+    folder = next((tmp_path / "runs").glob("*-later"))
+    assert (folder / ".deltarule/waits-for-the-store").is_file()
+    assert f"runs/{folder.name}: on record in MLflow as run" in deltarule("sync").stdout
+    assert not (folder / ".deltarule/waits-for-the-store").exists()
+    assert deltarule("sync", check=False).returncode == 1  # nothing is left to send
+
+
+def test_a_stage_that_holds_the_pipeline_puts_the_run_on_record(deltarule, spec, tmp_path):
+    """`dvc repro` ends there, and does not come to the stage that would."""
+    for stage in ("split", "train"):
+        deltarule(stage)
+    held = deltarule("validate", "--set", "thresholds.accuracy={min: 1.0}", check=False)
+    assert held.returncode == 1 and "validation holds the pipeline" in held.stderr
+    assert (tmp_path / ".mlflow/mlflow.db").is_file()
+    assert json.loads(deltarule("sync", "--json").stdout)["launches"] == {}

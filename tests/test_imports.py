@@ -20,7 +20,7 @@ HEIGHTS = [
     {"backends"},
     {
         f"pipelines.{name}"
-        for name in ("yaml_file", "spec_file", "spec", "blocks", "describe", "explain", "identity", "spec_docs")
+        for name in ("project", "yaml_file", "spec_file", "spec", "blocks", "describe", "explain", "identity", "spec_docs")
     },
     {f"pipelines.{name}" for name in ("data", "metrics", "tracking", "report", "engine")},
     {"pipelines.stages", "pipelines.search"},

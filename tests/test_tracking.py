@@ -19,7 +19,8 @@ from synthetic_run import make, write_json
 
 from pipelines import tracking
 from pipelines.spec import Experiment
-from pipelines.tracking import Event, TrackingError, events, locate, project_root, store, sync, uploader
+from pipelines.project import project_of
+from pipelines.tracking import Event, TrackingError, events, locate, store, sync, uploader
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
@@ -345,7 +346,7 @@ def test_a_temporary_copy_of_dvc_records_in_the_repository_it_was_copied_from(tm
 
 
 def test_a_folder_of_launches_belongs_to_the_project_round_it(project):
-    assert project_root(project / "runs/1") == project
+    assert project_of(project / "runs/1") == project
 
 
 def test_a_store_of_plain_files_is_refused_with_a_way_out(tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from pipelines.project import project_of
 
 LOCK_SECONDS = 5.0
 
@@ -17,6 +18,10 @@ class StageError(RuntimeError):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class HeldError(StageError):
+    """A stage that did its work and wrote its outs; what it found holds the pipeline."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +107,3 @@ class Places:
             yield
         finally:
             lock.release()
-
-
-def project_of(root: Path) -> Path:
-    """The project that a root belongs to: DVC's repository (the parent, in its temporary copies), or the root itself."""
-    if os.environ.get("DVC_ROOT"):
-        return Path(os.environ["DVC_ROOT"])
-    root = root.resolve()
-    return next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), root)

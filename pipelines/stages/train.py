@@ -14,7 +14,7 @@ from pipelines.data import About, Part
 from pipelines.metrics import HIGHER_IS_BETTER, Truth, epoch_metrics, higher_is_better
 from pipelines.spec import Experiment, SpecError, fingerprint, source_hash, trial
 from pipelines.stages.files import remove, sha256, write_csv, write_json
-from pipelines.stages.places import Places, StageError
+from pipelines.stages.places import HeldError, Places
 from pipelines.stages.surroundings import environment, versions
 
 OUTS = ("model.safetensors", "metrics.json", "history.csv", "run.json")
@@ -74,7 +74,7 @@ def _watch(progress: Progress | None) -> Watch | None:
 
 
 def _write(experiment: Experiment, network: Trial, about: About, places: Places, mark: str, result: Result) -> dict[str, Any]:
-    """The outs, then StageError if there is no model."""
+    """The outs, then HeldError if there is no model."""
     remove(places.trained, OUTS)
     if result.weights is not None and result.reason != "diverged":
         weights.save(places.model, network, result.weights)
@@ -84,7 +84,7 @@ def _write(experiment: Experiment, network: Trial, about: About, places: Places,
     write_json(places.trained / "metrics.json", metrics)
     write_json(places.run, record_of(experiment, network, about, places, mark, result))
     if not places.model.exists():
-        raise StageError(
+        raise HeldError(
             f"the run {result.message}; try a smaller train.optimizer.learning_rate (now "
             f"{experiment.train.optimizer.learning_rate:g}), train.clip_norm: 1.0, or data.scaling: standardize"
         )

@@ -8,11 +8,11 @@ from typing import Any
 from pipelines import metrics
 from pipelines.metrics import Truth
 from pipelines.spec import Experiment, SpecError, Threshold
-from pipelines.stages.places import Places, StageError
+from pipelines.stages.places import HeldError, Places
 from pipelines.stages.reports import judge, load_network, write_report
 
 
-class ThresholdError(StageError):
+class ThresholdError(HeldError):
     """A metric of the validation rows is not what the spec asks for."""
 
 

@@ -66,14 +66,6 @@ class Store:
         return self.project / ".deltarule" / "sync.lock"
 
 
-def project_root(root: Path) -> Path:
-    """The project that a folder of runs belongs to: DVC's repository (the parent, in its temporary copies), or itself."""
-    if os.environ.get("DVC_ROOT"):
-        return Path(os.environ["DVC_ROOT"]).resolve()
-    root = Path(root).resolve()
-    return next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), root)
-
-
 def locate(tracking: Tracking, project: Path) -> Store:
     """The store of a project. MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME, where set, stand above the spec."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri

@@ -15,9 +15,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.project import project_of
 from pipelines.tracking.events import Event, events
 from pipelines.tracking.redact import redact, redacted
-from pipelines.tracking.store import TrackingError, answering, connect, locate, project_root
+from pipelines.tracking.store import TrackingError, answering, connect, locate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,7 +56,7 @@ def sync(
         return None
     record = _events(places, experiment)
     root = places.root.resolve()
-    store = locate(experiment.tracking, project or places.project or project_root(root))
+    store = locate(experiment.tracking, project or places.project or project_of(root))
     identity = _identity(record[0], root, store.project, new_run)
     with answering(store, f"the run {record[0].values['name']!r} is not wholly on record"), store.lock():
         client, experiment_id = connect(store)

@@ -21,20 +21,32 @@ from backends.spec import Trial
 __all__ = ["Lightning"]
 
 
+CPU_RANKS_A_CORE = 4  # processes that only wait for each other; enough to try a cluster's number out
+
+
 class Lightning(Backend):
-    """One GPU if there is one, else the processor."""
+    """One GPU if there is one, else the processor; with train.devices, so many GPUs, or processes on the processor."""
 
     name = "lightning"
 
     def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> LightningStack:
-        """Raises BackendError for more than one device."""
+        """Raises BackendError for more devices than there are, and for float16 products without a GPU."""
         machine = machine or Machine()
-        if machine.devices not in ("auto", 1):
+        device = torch.device(self.devices()[0])
+        self._check_devices(machine, device)
+        if data is not None and trials[0].train.precision == "16-mixed" and device.type == "cpu":
+            raise BackendError("train.precision: 16-mixed needs a GPU, found none; set train.precision: bf16-mixed, or float32")
+        return LightningStack(trials, data, machine, device)
+
+    def _check_devices(self, machine: Machine, device: torch.device) -> None:
+        on_gpus = device.type == "cuda"
+        most = torch.cuda.device_count() if on_gpus else CPU_RANKS_A_CORE * (os.cpu_count() or 1)
+        if machine.devices != "auto" and machine.devices > most:
+            what = "one a GPU" if on_gpus else f"{CPU_RANKS_A_CORE} processes a core"
             raise BackendError(
-                f"train.devices must be 1 or auto for the lightning backend, got {machine.devices}; "
-                "training on several devices is not there yet, set train.devices: 1"
+                f"train.devices must be at most {most} here ({what}) for the lightning backend, got {machine.devices}; "
+                f"set train.devices: {most}, or auto for one"
             )
-        return LightningStack(trials, data, machine, torch.device(self.devices()[0]))
 
     def versions(self) -> dict[str, str]:
         """Python's, torch's and Lightning's."""

@@ -7,6 +7,7 @@ that does not grow with the chunk.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -16,17 +17,19 @@ from torch import Tensor
 from backends.base import Chunk, NDArray, Stack
 from backends.lightning.network import Masks
 from backends.lightning.noise import multipliers, noise, upload
+from backends.lightning.share import ALONE, Share
 
 BLOCK_NUMBERS = 2**20  # numbers made ready at a time: 4 MB in float32
 
 
 class Batch(NamedTuple):
-    """One optimizer step's share. Kx is 1 where all trials see the same rows, else K."""
+    """One optimizer step, as far as this process has part in it. Kx is 1 where all trials see the same rows, else K."""
 
-    x: Tensor  # (Kx, B, I)
-    d: Tensor  # (Kx, B, O)
-    masks: Masks  # a place: (K, B, units), or None
+    x: Tensor  # (Kx, b, I)
+    d: Tensor  # (Kx, b, O)
+    masks: Masks  # a place: (K, b, units), or None
     eta: Tensor  # (K, 1)
+    size: int  # B, rows of the whole batch; b of them are here
 
 
 class Batches:
@@ -45,20 +48,21 @@ class Batches:
         own = len(stack.seeds) == self.trials
         self.pick = None if own or len(stack.seeds) == 1 else torch.from_numpy(stack.seed_index).to(device)
 
-    def of(self, chunk: Chunk) -> Iterator[Batch]:
-        """The batches of a chunk, in order."""
+    def of(self, chunk: Chunk, share: Share = ALONE) -> Iterator[Batch]:
+        """The batches of a chunk, in order: this process' share of each."""
         steps, size = chunk.rows.shape[1:]
+        places = share.places(size)
         eta = torch.from_numpy(chunk.rates.T.copy()).to(self.device, self.dtype).unsqueeze(-1)
-        block = max(1, BLOCK_NUMBERS // self._numbers_a_step(size))
+        block = max(1, BLOCK_NUMBERS // max(1, self._numbers_a_step(len(places))))
         for start in range(0, steps, block):
             part = slice(start, start + block)
-            x, d = self._rows(chunk.rows[:, part])
-            masks = self._masks_of_steps(chunk.noise[:, part], size)
-            yield from map(Batch, x, d, masks, eta[part].unbind())
+            x, d = self._rows(chunk.rows[:, part, places.start : places.stop])
+            masks = self._masks_of_steps(chunk.noise[:, part], places)
+            yield from map(Batch, x, d, masks, eta[part].unbind(), repeat(size))
 
     def masks(self, keys: NDArray, rows: int) -> Masks:
         """The multipliers of one step: keys (U, places, 2) -> a place: (K, rows, units), or None."""
-        return self._masks_of_steps(keys[:, None], rows)[0]
+        return self._masks_of_steps(keys[:, None], range(rows))[0]
 
     def _rows(self, rows: NDArray) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Inputs and targets of each step: rows (U, S, B) -> S of (Kx, B, I) and S of (Kx, B, O)."""
@@ -68,18 +72,18 @@ class Batches:
         return self._take(self.X, at), self._take(self.d, at)
 
     def _take(self, values: Tensor, at: Tensor) -> tuple[Tensor, ...]:
-        return values.index_select(0, at.flatten()).view(*at.shape, -1).unbind()
+        return values.index_select(0, at.flatten()).view(*at.shape, values.shape[1]).unbind()
 
-    def _masks_of_steps(self, keys: NDArray, rows: int) -> list[Masks]:
-        """keys (U, S, places, 2) -> S of the multipliers of one step."""
+    def _masks_of_steps(self, keys: NDArray, rows: range) -> list[Masks]:
+        """keys (U, S, places, 2) -> S of the multipliers of one step, for these rows of its batch."""
         words = upload(keys.swapaxes(0, 1), self.device)
         places = [self._masks_of_place(words, place, rows) for place in range(len(self.units))]
         return list(zip(*places, strict=True))
 
-    def _masks_of_place(self, words: Tensor, place: int, rows: int) -> tuple[Tensor | None, ...]:
+    def _masks_of_place(self, words: Tensor, place: int, rows: range) -> tuple[Tensor | None, ...]:
         if not self.noisy[place]:
             return (None,) * len(words)
-        hashes = noise(words[:, :, place], rows, self.units[place])  # (S, U, rows, units)
+        hashes = noise(words[:, :, place], len(rows), self.units[place], rows.start)  # (S, U, rows, units)
         hashes = hashes if self.pick is None else hashes.index_select(1, self.pick)
         return multipliers(hashes, self.thresholds[place], self.scales[place]).unbind()
 

@@ -21,6 +21,8 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from backends.base import Chunk, Losses
 
 if TYPE_CHECKING:
+    from pytorch_lightning.strategies import DDPStrategy as Strategy
+
     from backends.lightning.stack import LightningStack
 
 Report = Callable[[Chunk, Losses], None]
@@ -28,13 +30,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Lightning puts handlers of its own 
 
 
 class StackModule(pl.LightningModule):
-    """A stack as Lightning knows it. An error in a step ends the fit and waits in `error`, unchanged."""
+    """A stack as Lightning knows it. An error in a step ends the fit and waits in `error`, unchanged.
 
-    def __init__(self, stack: LightningStack, report: Report, handlers: Handlers) -> None:
+    `at_once`: all chunks are one of Lightning's steps. Before each of its steps Lightning lets all ranks wait for each other,
+    and a validation on rank 0 may take longer than that wait may last.
+    """
+
+    def __init__(self, stack: LightningStack, report: Report, handlers: Handlers, at_once: bool) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = stack.network
-        self.stack, self.report, self.handlers = stack, report, handlers
+        self.stack, self.report, self.handlers, self.at_once = stack, report, handlers, at_once
         self.error: BaseException | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -48,9 +54,10 @@ class StackModule(pl.LightningModule):
     def training_step(self, dataloader_iter: Iterator[tuple[Chunk, int, int]]) -> None:
         """Run a chunk and report it. The next one is asked for at the next call."""
         try:
-            chunk = next(dataloader_iter, None)
-            if chunk is not None:
+            while (chunk := next(dataloader_iter, None)) is not None:
                 self.report(chunk[0], self.stack.run(chunk[0]))
+                if not self.at_once:
+                    break
         except BaseException as error:  # Lightning would turn Ctrl-C into an exit and swallow a StopIteration
             self.error = error
             self.trainer.should_stop = True
@@ -79,17 +86,16 @@ class Handlers:
                     signal.signal(number, handler)
 
 
-def drive(stack: LightningStack, chunks: Iterable[Chunk], report: Report) -> None:
+def drive(stack: LightningStack, chunks: Iterable[Chunk], report: Report, strategy: Strategy | None = None) -> None:
     """Fit until there are no more chunks. Whatever chunks, steps or report raise comes out as it is, Ctrl-C too.
 
-    One device. For several, this process would be rank 0 of a DDP strategy and start the others as
-    `python -m backends.lightning.worker` (DESIGN.md, "DDP").
+    On one device, or as one of the ranks of `strategy`.
     """
     handlers = Handlers()
-    module = StackModule(stack, report, handlers)
+    module = StackModule(stack, report, handlers, at_once=strategy is not None)
     try:
         with _silence():
-            trainer(stack.device).fit(module, train_dataloaders=Chunks(chunks))
+            trainer(stack.device, strategy).fit(module, train_dataloaders=Chunks(chunks))
     except SystemExit as exit_:
         # Lightning exits when Ctrl-C falls between two chunks.
         if isinstance(exit_.__context__, KeyboardInterrupt):
@@ -102,11 +108,16 @@ def drive(stack: LightningStack, chunks: Iterable[Chunk], report: Report) -> Non
         raise module.error
 
 
-def trainer(device: torch.device) -> pl.Trainer:
-    """One device, one endless epoch, and nothing besides."""
+def trainer(device: torch.device, strategy: Strategy | None) -> pl.Trainer:
+    """One endless epoch, and nothing besides."""
+    own: dict[str, Any]
+    if strategy is None:
+        own = {"devices": 1 if device.index is None else [device.index]}
+        own["plugins"] = [LightningEnvironment()]  # a SLURM allocation is not ours to interpret
+    else:
+        own = {"strategy": strategy, "devices": strategy.num_processes}
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=1 if device.index is None else [device.index],
         max_epochs=1,
         logger=False,
         enable_checkpointing=False,
@@ -114,7 +125,7 @@ def trainer(device: torch.device) -> pl.Trainer:
         enable_model_summary=False,
         enable_autolog_hparams=False,
         use_distributed_sampler=False,
-        plugins=[LightningEnvironment()],  # a SLURM allocation is not ours to interpret
+        **own,
     )
 
 

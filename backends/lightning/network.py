@@ -18,16 +18,23 @@ Parameters = dict[str, Tensor]
 Masks = Sequence[Tensor | None]  # for each place where noise enters: what multiplies it, or None for no dropout
 
 
-def dense(y: Tensor, p: Parameters) -> Tensor:
+# Mixed precision: the type that products are made in. Weights, sums, activations and losses stay in float32.
+PRODUCTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def dense(y: Tensor, p: Parameters, product: torch.dtype | None) -> Tensor:
     """v = y W + b. y (K, B, I) or (1, B, I), W (K, I, O), b (K, O) -> (K, B, O)."""
     weight, bias = p["weight"], p["bias"].unsqueeze(1)
     if weight.shape[-1] == 1:
         # A product with one column takes another kernel at K = 1 than at K > 1, with other last bits; a sum does not.
         return (y * weight.transpose(1, 2)).sum(-1, keepdim=True) + bias
+    if product is not None:
+        # What torch.autocast does to a product, but b is added, and v handed on, in float32.
+        return torch.bmm(y.to(product).expand(len(weight), -1, -1), weight.to(product)).to(weight.dtype) + bias
     return torch.baddbmm(bias, y.expand(len(weight), -1, -1), weight)
 
 
-LAYERS: dict[str, Callable[[Tensor, Parameters], Tensor]] = {"dense": dense}
+LAYERS: dict[str, Callable[[Tensor, Parameters, torch.dtype | None], Tensor]] = {"dense": dense}
 
 
 class Network(nn.Module):
@@ -40,17 +47,17 @@ class Network(nn.Module):
         self.layers, self.groups = stack.trials[0].layers, stack.groups
         self._slots, self._sizes = stack.slots, [slot.stop - slot.start for slot in stack.slots]
 
-    def forward(self, x: Tensor, masks: Masks) -> Tensor:
+    def forward(self, x: Tensor, masks: Masks, product: torch.dtype | None = None) -> Tensor:
         """Outputs before sigmoid or softmax: x (K, B, I), or (1, B, I) for all -> (K, B, O)."""
-        return self.fields(self.flat, x, masks)[-1]
+        return self.fields(self.flat, x, masks, product)[-1]
 
-    def fields(self, flat: Tensor, x: Tensor, masks: Masks) -> list[Tensor]:
-        """The local fields v of every layer, (K, B, units); the last ones are the outputs."""
+    def fields(self, flat: Tensor, x: Tensor, masks: Masks, product: torch.dtype | None = None) -> list[Tensor]:
+        """The local fields v of every layer, (K, B, units); the last ones are the outputs. `product`: see PRODUCTS."""
         fields: list[Tensor] = []
         for number, parameters in enumerate(self._parameters_of(flat)):
             y = self._by_group(activation, fields[-1]) if number else x
             mask = masks[number]
-            fields.append(LAYERS[self.layers[number].kind](y if mask is None else y * mask, parameters))
+            fields.append(LAYERS[self.layers[number].kind](y if mask is None else y * mask, parameters, product))
         return fields
 
     def slope(self, field: Tensor) -> Tensor:

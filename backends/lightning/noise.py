@@ -19,10 +19,14 @@ def upload(keys: NDArray, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(keys, dtype=np.uint32).view(np.int32)).to(device)
 
 
-def noise(keys: Tensor, rows: int, units: int) -> Tensor:
-    """The hash of each (row, unit): keys (..., 2) int32 -> (..., rows, units) int32, the bits of draws.noise."""
+def noise(keys: Tensor, rows: int, units: int, first_row: int = 0) -> Tensor:
+    """The hash of each (row, unit): keys (..., 2) int32 -> (..., rows, units) int32, the bits of draws.noise.
+
+    A process that holds a part of the batch gives the place of its first row in the whole batch.
+    """
     first, second = keys[..., 0, None, None], keys[..., 1, None, None]
-    at = torch.arange(rows * units, dtype=torch.int64, device=keys.device).to(torch.int32).view(rows, units)
+    numbers = torch.arange(first_row * units, (first_row + rows) * units, dtype=torch.int64, device=keys.device)
+    at = numbers.to(torch.int32).view(rows, units)
     x = at ^ first
     spare = torch.empty_like(x)
     return _mix(_mix(x, spare).add_(second), spare)

@@ -1,4 +1,7 @@
-"""K trials as one stacked network on one device: forward and backward by torch, all else on the flat (K, P) buffer."""
+"""K trials as one stacked network: forward and backward by torch, all else on the flat (K, P) buffer.
+
+With several devices, `drive` shares every batch out among ranks; all the rest is done here, on the first device alone.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,12 @@ from torch import Tensor
 from backends import tasks, weights
 from backends.activations import ACTIVATIONS
 from backends.base import Chunk, Data, Gradients, Losses, Machine, NDArray, Signals, Stack, State, threads_for
-from backends.lightning import loop
+from backends.lightning import loop, ranks
 from backends.lightning.batches import Batch, Batches
-from backends.lightning.network import Network
+from backends.lightning.network import PRODUCTS, Network
 from backends.lightning.optimizer import StackedOptimizer
+from backends.lightning.scaling import LossScale
+from backends.lightning.share import ALONE, Share
 from backends.spec import Trial
 
 PREDICT_ROWS = 2048  # fixed, so that a row's outputs do not depend on the memory at hand
@@ -28,6 +33,8 @@ class LightningStack(Stack):
     def __init__(self, trials: Sequence[Trial], data: Data | None, machine: Machine, device: torch.device) -> None:
         super().__init__(trials, data, machine)
         self.device = device
+        self.world = 1 if machine.devices == "auto" else machine.devices
+        self.share: Share = ALONE  # of each batch; `ranks.drive` sets it while it drives
         self._upload_data()
         self._rebuild()
         self.network.flat.data.copy_(self._tensor(weights.initial(trials)))
@@ -40,7 +47,12 @@ class LightningStack(Stack):
 
     def _rebuild(self) -> None:
         """New buffers for the trials as they are now; `load` fills them."""
-        self.threads = threads_for(self.trials, self.machine)
+        threads = threads_for(self.trials, self.machine)
+        # The ranks of one processor divide its cores between them.
+        self.threads = max(1, threads // self.world) if self.machine.threads == "auto" else threads
+        precision = self.trials[0].train.precision
+        self.product = PRODUCTS.get(precision)
+        self.scaling = LossScale(len(self.trials), self.device) if precision == "16-mixed" else None
         self.network = Network(self, self.device)
         hyper = {name: self._tensor(value)[:, None] for name, value in self.hyper.items()}
         self.optimizer = StackedOptimizer(self.network.flat, self.trials[0].train.optimizer, hyper)
@@ -57,30 +69,54 @@ class LightningStack(Stack):
     # -- training -----------------------------------------------------------------------------------------------------
 
     def drive(self, chunks: Iterable[Chunk], report: Callable[[Chunk, Losses], None]) -> None:
-        """Lightning's Trainer asks for the chunks."""
-        loop.drive(self, chunks, report)
+        """Lightning's Trainer asks for the chunks; with several devices, one Trainer on each."""
+        driver = loop if self.world == 1 else ranks
+        driver.drive(self, chunks, report)
 
     def run(self, chunk: Chunk) -> Losses:
-        """Nothing leaves the device before the chunk's end."""
+        """Nothing leaves the device before the chunk's end. Outside `drive`, whole batches are computed here."""
         rows, penalties = [], []
         with self._computing(), torch.enable_grad():
-            for t, batch in enumerate(self.batches.of(chunk), chunk.step + 1):
+            for t, batch in enumerate(self.batches.of(chunk, self.share), chunk.step + 1):
                 loss, penalty = self._step(batch, t)
                 rows.append(loss)
                 penalties.append(penalty)
-        return Losses(_gathered(rows).mean(-1).T, _gathered(penalties).T)
+            return Losses(self._means(rows, chunk.rows.shape[-1]), _gathered(penalties).T)
+
+    def _means(self, steps: list[Tensor], size: int) -> NDArray:
+        """E of each step, (K, S), from the losses of the rows that are here, S of (K, b)."""
+        rows = _gathered(steps)
+        if self.share.world == 1:
+            return rows.mean(-1).T
+        sums = torch.from_numpy(rows.sum(-1)).to(self.device)
+        return (self.share.add_up(sums).cpu().numpy() / size).T
 
     def _step(self, batch: Batch, t: int) -> tuple[Tensor, Tensor]:
-        """One optimizer step, t counted from 1; the losses of its rows (K, B) and λΩ (K,) before it."""
+        """One optimizer step, t counted from 1; the losses of the rows that are here (K, b) and λΩ (K,) before it.
+
+        A rank's gradient is Σ ∂ℓ over its rows / B, so that the sum over ranks is the whole batch's. The penalty comes after
+        that sum, on every rank the same bits. That is world·Σ/B and a mean over ranks (DESIGN.md) with one rounding less.
+        """
         flat = self.network.flat
-        rows = self._row_losses(self.network(batch.x, batch.masks), batch.d)
-        g = _gradient_of_mean(rows, flat)
+        rows = self._row_losses(self.network(batch.x, batch.masks, self.product), batch.d)
+        g = self.share.add_up(self._gradient(rows, flat, batch.size))
         penalty = self._penalise(flat.detach(), g)
         if self._clip is not None:
             norm = torch.linalg.vector_norm(g, dim=1, keepdim=True)
             g.mul_((self._clip / norm).clamp_(max=1.0))
-        self.optimizer.update(g, batch.eta, t)
+        if self.scaling is None:
+            self.optimizer.update(g, batch.eta, t)
+        else:
+            self.scaling.guard(g, self._buffers(), lambda: self.optimizer.update(g, batch.eta, t))
         return rows.detach(), penalty
+
+    def _gradient(self, rows: Tensor, flat: Tensor, size: int) -> Tensor:
+        """Of Σ ℓ/B over the rows that are here, summed over trials: a mean over trials would divide each gradient by K."""
+        weight = torch.full_like(rows, 1 / size)
+        if self.scaling is None:
+            return torch.autograd.grad(rows, flat, weight)[0]
+        scale = self.scaling.scale
+        return torch.autograd.grad(rows, flat, weight.mul_(scale))[0].div_(scale)
 
     def _row_losses(self, logits: Tensor, d: Tensor) -> Tensor:
         """ℓ of each row of each trial: (K, B)."""
@@ -152,10 +188,10 @@ class LightningStack(Stack):
         x, d = self._tensor(X)[None], self._tensor(tasks.targets(first.task, y, first.outputs))
         masks = [None] * len(first.layers) if noise is None else self.batches.masks(noise, len(X))
         with self._computing(), torch.enable_grad():
-            fields = self.network.fields(W, x, masks)
+            fields = self.network.fields(W, x, masks, self.product)
             rows = self._row_losses(fields[-1], d)
             errors = torch.autograd.grad(rows, fields, torch.ones_like(rows), retain_graph=True)
-            g = _gradient_of_mean(rows, W)
+            g = self._gradient(rows, W, len(X))
             penalty = self._penalise(W.detach(), g)
         loss = rows.detach().double().mean(1)
         return Gradients(
@@ -169,12 +205,18 @@ class LightningStack(Stack):
         return _array(self.network.flat)
 
     def state(self) -> State:
-        """Weights and optimizer slots."""
-        return {"weights": self.weights(), **{f"slot.{n}": _array(v) for n, v in self.optimizer.slots.items()}}
+        """Weights, optimizer slots, and the scale of the loss where 16 bits need one."""
+        return {name: _array(value) for name, value in self._buffers().items()}
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """All that a step changes, by its name in a state."""
+        slots = {f"slot.{name}": value for name, value in self.optimizer.slots.items()}
+        scaling = {} if self.scaling is None else self.scaling.buffers()
+        return {"weights": self.network.flat.data, **slots, **scaling}
 
     def load(self, state: State) -> None:
         """Take up a state. Weights alone do for predicting; the slots then stay as they are."""
-        places = {"weights": self.network.flat.data, **{f"slot.{n}": v for n, v in self.optimizer.slots.items()}}
+        places = self._buffers()
         for name, value in state.items():
             if value.shape != places[name].shape:
                 raise ValueError(f"state[{name!r}] must be {tuple(places[name].shape)}, (trials, numbers), got {value.shape}")
@@ -198,12 +240,6 @@ class LightningStack(Stack):
             yield
         finally:
             torch.set_num_threads(before)
-
-
-def _gradient_of_mean(rows: Tensor, flat: Tensor) -> Tensor:
-    """Of the mean over rows, summed over trials: a mean over trials would divide every gradient by K."""
-    (g,) = torch.autograd.grad(rows, flat, torch.full_like(rows, 1 / rows.shape[1]))
-    return g
 
 
 def _gathered(steps: list[Tensor]) -> NDArray:

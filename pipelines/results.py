@@ -6,16 +6,20 @@ import csv
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import backends
 from backends.tasks import predictions
 from pipelines.metrics import decide
 from pipelines.spec import Experiment, load
 from pipelines.stages.files import read_json
 from pipelines.stages.places import Places
 from pipelines.stages.reports import Network, load_network
+
+if TYPE_CHECKING:
+    from torch.nn import Sequential
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Columns = dict[str, list[Any]]  # name -> values; pandas.DataFrame takes it as it is
@@ -51,7 +55,8 @@ class Model:
         p = predictions(self.network.about.task, self._outputs(X))
         return np.stack([1 - p, p], axis=1) if p.ndim == 1 else p
 
-    def _outputs(self, X: Any) -> NDArray:
+    def inputs(self, X: Any) -> NDArray:
+        """Raw rows (n, I) -> what the network itself is given, float64: preprocessed as the training rows were."""
         X = np.asarray(X, dtype=np.float64)
         wanted = len(self.features)
         if X.ndim != 2 or X.shape[1] != wanted:
@@ -59,7 +64,21 @@ class Model:
         if not np.isfinite(X).all():
             row, column = np.argwhere(~np.isfinite(X))[0]
             raise ValueError(f"X must be finite, got {X[row, column]} in row {row}, column {self.features[column]!r}")
-        return self.network.outputs(self.network.about.preprocessing.apply(X))
+        return self.network.about.preprocessing.apply(X)
+
+    def to_torch(self) -> Sequential:
+        """The network as a plain torch.nn.Sequential: nn.Linear, activation and nn.Dropout, weights in place, in eval mode.
+
+        It takes what `inputs` gives, in the weights' type, and gives outputs before sigmoid or softmax; those of a regression
+        are in the scaled targets' units: `network.about.target_scale.undo` takes them back. Raises BackendError without torch.
+        """
+        backends.get("lightning")
+        from backends.lightning.plain import to_torch
+
+        return to_torch(self.network.trial, self.network.flat)
+
+    def _outputs(self, X: Any) -> NDArray:
+        return self.network.outputs(self.inputs(X))
 
 
 @dataclass(frozen=True)

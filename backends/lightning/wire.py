@@ -1,6 +1,6 @@
 """What rank 0 tells the other ranks, through their standard input: numbers as JSON and arrays, in one frame.
 
-safetensors carries both; nothing is ever unpickled. Only standard library, NumPy and safetensors.
+safetensors carries both; nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import struct
 from typing import Any, BinaryIO
 
 import numpy as np
-from safetensors.numpy import load, save
 
 from backends.base import Chunk, NDArray
 
@@ -20,12 +19,16 @@ Message = tuple[dict[str, Any], dict[str, NDArray]]
 
 def frame(numbers: dict[str, Any], arrays: dict[str, NDArray]) -> bytes:
     """One message, its length first."""
+    from safetensors.numpy import save
+
     content = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, {"json": json.dumps(numbers)})
     return LENGTH.pack(len(content)) + content
 
 
 def read(file: BinaryIO) -> Message | None:
     """The next message; None when the sender is gone."""
+    from safetensors.numpy import load
+
     head = _exactly(file, LENGTH.size)
     content = _exactly(file, LENGTH.unpack(head)[0]) if head else None
     if content is None:

@@ -1,0 +1,222 @@
+"""What the suite trains: a small data set, a small trial, and the covering list of cases, grouped into stacks.
+
+The cases cover every two settings of any two factors of THEORY.md. Trials that share a structure are one stack, so that
+a framework that compiles does so a few dozen times and not a hundred.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from itertools import product
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from backends import draws
+from backends.base import Data
+from backends.conformance.pairwise import Case, pairwise
+from backends.spec import (
+    SGD,
+    ActivationName,
+    Adam,
+    AdamW,
+    Constant,
+    Cosine,
+    InitializerName,
+    Model,
+    Regularization,
+    RMSprop,
+    Spec,
+    Step,
+    Task,
+    Train,
+    Trial,
+)
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+
+TASKS: tuple[Task, ...] = ("regression", "binary", "multiclass")
+OUTPUTS = {"regression": 2, "binary": 1, "multiclass": 3}
+ACTIVATIONS = ("leaky_relu", "relu", "sigmoid", "tanh")
+EVERY_ACTIVATION: tuple[ActivationName, ...] = tuple(sorted(get_args(ActivationName)))
+PENALTIES = ((0.0, 0.0), (2e-3, 0.0), (0.0, 3e-3), (2e-3, 3e-3))
+DROPOUTS = (0.0, 0.3)
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": SGD(name="sgd", learning_rate=0.05, momentum=0.9),
+    "nesterov": SGD(name="sgd", learning_rate=0.02, momentum=0.8, nesterov=True),
+    "adam": Adam(name="adam", learning_rate=0.01),
+    "adamw": AdamW(name="adamw", learning_rate=0.01, weight_decay=0.05),
+    "rmsprop": RMSprop(name="rmsprop", learning_rate=0.001),
+}
+INPUTS, ROWS, VALID, BATCH = 7, 70, 33, 16  # 4 whole batches and one of 6 rows in an epoch
+
+
+def make_data(task: Task, outputs: int | None = None, rows: int = ROWS) -> Data:
+    """70 training and 33 validation rows that a small net can learn."""
+    bits = draws.raw_words(7, 99, 0, (rows + VALID) * INPUTS) >> np.uint64(11)
+    X = (bits * 2.0**-52 - 1).reshape(-1, INPUTS) * 1.7
+    score = np.stack([np.sin(2 * X[:, 0]) + X[:, 1], X[:, 2] * X[:, 3], X[:, 4] - X[:, 5]], axis=1)
+    numbers = score[:, : outputs or OUTPUTS["regression"]]
+    y = {"regression": numbers, "binary": (score[:, 0] > 0).astype(int), "multiclass": score.argmax(axis=1)}[task]
+    return Data(X[:rows], y[:rows], X[rows:], y[rows:])
+
+
+def make_trial(task: Task, **changes: Any) -> Trial:
+    """A small trial; `changes` go to whichever block knows their name."""
+    blocks: dict[str, dict[str, Any]] = {"model": {"hidden": (9, 5)}, "regularization": {}, "train": {"batch_size": BATCH}}
+    blocks["train"] |= {"precision": "float64", "epochs": 50, "optimizer": OPTIMIZERS["adam"]}
+    trial: dict[str, Any] = {"seed": 3, "task": task, "inputs": INPUTS, "outputs": OUTPUTS[task]}
+    kinds: dict[str, type[Spec]] = {"model": Model, "regularization": Regularization, "train": Train}
+    for name, value in changes.items():
+        home = next((block for block, kind in kinds.items() if name in kind.model_fields), None)
+        (blocks[home] if home else trial)[name] = value
+    return Trial.model_validate(trial | {block: kinds[block](**values) for block, values in blocks.items()})
+
+
+def every_activation(task: Task, **changes: Any) -> list[Trial]:
+    """A trial of each activation, with penalties, dropout and two seeds mixed in."""
+    mixed = list(product(PENALTIES, DROPOUTS))
+    return [
+        make_trial(task, activation=name, l1=l1, l2=l2, dropout=p, seed=3 + number % 2, slope=0.15, **changes)
+        for number, name in enumerate(EVERY_ACTIVATION)
+        for (l1, l2), p in [mixed[number % len(mixed)]]
+    ]
+
+
+def describe(trial: Trial) -> str:
+    """A case in one line, for the message of a failed check."""
+    model, penalty, train = trial.model, trial.regularization, trial.train
+    return (
+        f"{trial.task} with {trial.outputs} outputs, hidden {model.hidden}, {model.activation}, {model.initializer}, "
+        f"l1 {penalty.l1}, l2 {penalty.l2}, dropout {model.dropout}, input dropout {model.input_dropout}, "
+        f"{train.optimizer.name}, {train.schedule}, batch {train.batch_size}, clip {train.clip_norm}, {train.precision}, "
+        f"seed {trial.seed}"
+    )
+
+
+# -- the covering list ----------------------------------------------------------------------------------------------------
+
+FREE_STEPS = 200  # THEORY.md, "When two backends agree"
+
+# Factors that make a structure, and those that are free within a stack. Each level is a word; `_changes` says what it means.
+STRUCTURE: dict[str, Sequence[str]] = {
+    "optimizer": ("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop"),
+    "target": ("one number", "three numbers", "two classes", "three classes"),
+    "batch": ("short last batch", "whole batches", "one row", "more than the rows"),
+    "depth": ("1 hidden layer", "2 hidden layers", "3 hidden layers"),
+    "clipping": ("unclipped", "clipped"),
+}
+FREE: dict[str, Sequence[str]] = {
+    "activation": EVERY_ACTIVATION,
+    "penalty": ("none", "L1", "L2", "both", "a layer"),
+    "initializer": get_args(InitializerName),
+    "dropout": ("none", "hidden", "a layer", "input"),
+    "schedule": ("constant", "step", "cosine"),
+    "warm-up": ("none", "some"),
+}
+
+TARGETS: Mapping[str, tuple[Task, int]] = {
+    "one number": ("regression", 1),
+    "three numbers": ("regression", 3),
+    "two classes": ("binary", 1),
+    "three classes": ("multiclass", 3),
+}
+HIDDEN = {"1 hidden layer": (8,), "2 hidden layers": (9, 5), "3 hidden layers": (7, 6, 4)}
+BATCHES = {"short last batch": BATCH, "whole batches": 14, "one row": 1, "more than the rows": 100}
+
+# A trial's number alters what would else be one value for all trials of a stack: a backend must keep them apart.
+CASE_OPTIMIZERS: dict[str, Callable[[int], Any]] = {
+    "sgd": lambda n: SGD(name="sgd", learning_rate=0.05 + 0.01 * n),
+    "momentum": lambda n: SGD(name="sgd", learning_rate=0.02, momentum=0.9 - 0.1 * n),
+    "nesterov": lambda n: SGD(name="sgd", learning_rate=0.02 + 0.01 * n, momentum=0.8 - 0.1 * n, nesterov=True),
+    "adam": lambda n: Adam(name="adam", learning_rate=0.01 + 0.002 * n, beta1=0.85, beta2=0.99),
+    "adamw": lambda n: AdamW(name="adamw", learning_rate=0.01, weight_decay=0.05 - 0.01 * n),
+    "rmsprop": lambda n: RMSprop(name="rmsprop", learning_rate=0.001 + 0.0005 * n, rho=0.95),
+}
+
+
+class Cases(NamedTuple):
+    """One stack of the covering list."""
+
+    name: str
+    trials: tuple[Trial, ...]
+    data: Data
+
+
+STRUCTURES: list[Case] = pairwise(STRUCTURE)
+STRUCTURE_NAMES = [", ".join(structure.values()) for structure in STRUCTURES]
+
+
+def covering_list() -> list[Case]:
+    """Every case of the suite."""
+    return pairwise({**FREE, **STRUCTURE}, STRUCTURES)
+
+
+@cache
+def cases(structure: int, precision: str = "float64") -> Cases:
+    """The stack of one structure, its trials sorted by activation as a stack wants them."""
+    wanted = STRUCTURES[structure]
+    chosen = [case for case in covering_list() if wanted.items() <= case.items()]
+    chosen.sort(key=lambda case: case["activation"])
+    seeds = ((3, 3, 3, 3, 3), (3, 4, 3, 4, 3), (3, 4, 5, 6, 7))[structure % 3]  # one for all, shared by some, one each
+    task, outputs = TARGETS[wanted["target"]]
+    trials = [
+        make_trial(task, outputs=outputs, seed=seed, precision=precision, **_changes(case, number))
+        for number, (case, seed) in enumerate(zip(chosen, seeds, strict=False))
+    ]
+    return Cases(STRUCTURE_NAMES[structure], tuple(trials), make_data(task, outputs))
+
+
+def _changes(case: Case, number: int) -> dict[str, Any]:
+    """What a case means, for the `number`th trial of its stack."""
+    hidden, batch = HIDDEN[case["depth"]], BATCHES[case["batch"]]
+    epoch_steps = math.ceil(ROWS / batch)
+    return {
+        "hidden": hidden,
+        "batch_size": batch,
+        "activation": case["activation"],
+        "slope": 0.15,
+        "initializer": case["initializer"],
+        "optimizer": CASE_OPTIMIZERS[case["optimizer"]](number),
+        "clip_norm": 0.2 * (number + 1) if case["clipping"] == "clipped" else None,
+        "schedule": _schedule(case, epoch_steps),
+        "epochs": FREE_STEPS // epoch_steps + 3,  # still running after the last step that is looked at
+        **_penalty(case["penalty"], len(hidden)),
+        **_dropout(case["dropout"], len(hidden)),
+    }
+
+
+def _schedule(case: Case, epoch_steps: int) -> Any:
+    warmup = 11 if case["warm-up"] == "some" else 0
+    if case["schedule"] == "step":
+        return Step(name="step", warmup=warmup, every=max(1, 60 // epoch_steps), factor=0.5)
+    kind: type[Constant | Cosine] = Constant if case["schedule"] == "constant" else Cosine
+    return kind.model_validate({"name": case["schedule"], "warmup": warmup})
+
+
+def _penalty(level: str, depth: int) -> dict[str, Any]:
+    if level == "a layer":
+        return {"l1": (2e-3, 0.0, 1e-3, 5e-4)[: depth + 1], "l2": (0.0, 3e-3, 1e-3, 0.0)[: depth + 1]}
+    return {"l1": 2e-3 if level in ("L1", "both") else 0.0, "l2": 3e-3 if level in ("L2", "both") else 0.0}
+
+
+def _dropout(level: str, depth: int) -> dict[str, Any]:
+    if level == "a layer":
+        return {"dropout": (0.4, 0.0, 0.15)[:depth]}
+    return {"dropout": 0.3 if level == "hidden" else 0.0, "input_dropout": 0.25 if level == "input" else 0.0}
+
+
+def _structures_with_all_levels() -> list[int]:
+    """A few structures whose stacks have every level of every factor at least once, by greedy choice."""
+    of = [[case for case in covering_list() if wanted.items() <= case.items()] for wanted in STRUCTURES]
+    levels = [{level for case in stack for level in case.items()} for stack in of]
+    missing, chosen = set.union(*levels), list[int]()
+    while missing:
+        chosen.append(max(range(len(levels)), key=lambda number: len(levels[number] & missing)))
+        missing -= levels[chosen[-1]]
+    return sorted(chosen)
+
+
+ALL_LEVELS = _structures_with_all_levels()

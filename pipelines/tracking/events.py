@@ -60,7 +60,7 @@ def whole_spec(trained: Mapping[str, Any], experiment: Experiment | None) -> dic
     """The spec of a run, with the blocks that only `experiment` knows, if that is of this run and not of a later one."""
     now = experiment.model_dump(mode="json") if experiment else {}
     agrees = all(now.get(block) == value for block, value in trained.items())
-    return redacted({**now, **trained} if agrees else dict(trained))  # type: ignore[no-any-return]
+    return redacted({**now, **trained} if agrees else dict(trained))
 
 
 def _create(places: Places, run: dict[str, Any], about: dict[str, Any]) -> Event:
@@ -158,4 +158,4 @@ def _below(places: Places, path: Path) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return json.loads(path.read_text(encoding="utf-8"))

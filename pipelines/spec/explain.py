@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipelines.describe import Node, kind, members, must, nearest, properties, resolve, split_path, unknown_key, values_of
-from pipelines.yaml_file import Path_, dotted
+from pipelines.spec.describe import Node, kind, members, must, nearest, properties, resolve, split_path, unknown_key, values_of
+from pipelines.spec.yaml_file import Path_, dotted
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,12 @@ from pydantic import Field, ValidationError, model_validator
 
 import backends
 from backends.spec import Model, Regularization, Seed, Spec, Task, Train, Trial, check_penalties
-from pipelines.blocks import BUNDLED, Choices, DataSpec, Range, Search, Split, Threshold, Tracking, check_metric
-from pipelines.describe import Node, leaves, split_path
-from pipelines.explain import Problem, explain
-from pipelines.identity import fingerprint, source_hash
-from pipelines.spec_docs import published
-from pipelines.spec_file import SpecError, SpecFile, known_path, put
-from pipelines.yaml_file import Path_, write
+from pipelines.spec.blocks import BUNDLED, Choices, DataSpec, Range, Search, Split, Threshold, Tracking, check_metric
+from pipelines.spec.describe import Node, leaves, split_path
+from pipelines.spec.explain import Problem, explain
+from pipelines.spec.file import SpecError, SpecFile, known_path, put
+from pipelines.spec.identity import fingerprint, source_hash
+from pipelines.spec.yaml_file import Path_, write
 
 __all__ = [
     "BUNDLED",
@@ -212,6 +211,8 @@ def models_schema() -> Node:
 
 def schema() -> Node:
     """The JSON Schema of params.yaml, for editors. Its keys complete offline."""
+    from pipelines.spec.documents import published  # here: it is a command of its own too
+
     return published(models_schema(), _searchable())
 
 

@@ -14,7 +14,7 @@ from backends import check_name, registered
 if TYPE_CHECKING:
     from pipelines.spec import Experiment
 
-ROOT = Path(__file__).resolve().parents[1]  # of the source: backends/ and pipelines/ lie in it
+ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
 
 
 def fingerprint(experiment: Experiment, data_hashes: Mapping[str, str], source_hash: str) -> str:

@@ -1,6 +1,6 @@
 """The spec for people and editors: docs/spec.md and docs/params.schema.json, made from the models.
 
-`python -m pipelines.spec_docs` writes both; a test holds them against the models.
+`python -m pipelines.spec.documents` writes both; a test holds them against the models.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.describe import Node, alternatives, kind, leaves, members, properties, resolve, values_of
+from pipelines.spec.describe import Node, alternatives, kind, leaves, members, properties, resolve, values_of
 
 # Keys of backends/spec.py that carry no description of their own.
 MEANINGS = {
@@ -33,7 +33,7 @@ MEANINGS = {
 
 HEAD = """# params.yaml, key by key
 
-Made from the models by `python -m pipelines.spec_docs`; do not edit.
+Made from the models by `python -m pipelines.spec.documents`; do not edit.
 
 - The file is YAML 1.2, as DVC reads it: `1e-3` is a number, `no` is text. Unknown and duplicate keys, anchors, aliases and
   tags are refused, and every error names the line.

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.describe import Node, split_path
-from pipelines.explain import Problem, shown
-from pipelines.yaml_file import Document, Path_, YamlError, parse, read_text
+from pipelines.spec.describe import Node, split_path
+from pipelines.spec.explain import Problem, shown
+from pipelines.spec.yaml_file import Document, Path_, YamlError, parse, read_text
 
 
 class SpecError(ValueError):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Strict, Tag, model_validator
 
 from backends.spec import Count, Seed, Spec
-from pipelines.describe import nearest
+from pipelines.spec.describe import nearest
 
 BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes", "linnerud")
 FILES = (".csv", ".parquet")

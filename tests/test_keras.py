@@ -78,9 +78,9 @@ def test_a_unit_is_dropped_below_its_trials_threshold_and_kept_at_it(keras):
     np.testing.assert_array_equal(found, (hashed >> np.uint32(8)) >= limits[:, None, None])
 
 
-@pytest.mark.parametrize("names", [("leaky_relu",), ("gelu", "leaky_relu", "relu")])
+@pytest.mark.parametrize("names", [("leaky_relu",), ("leaky_relu", "relu")])
 def test_each_trial_has_its_own_slope_of_leaky_relu(keras, names):
-    slopes = {"leaky_relu": (0.01, 0.3, 0.0), "relu": (0.5,), "gelu": (0.6, 0.7)}
+    slopes = {"leaky_relu": (0.01, 0.3, 0.0), "relu": (0.5,)}
     trials = [make_trial("regression", activation=name, slope=a) for name in names for a in slopes[name]]
     X = make_data("regression").X
     found, expected = (backend.stack(trials).predict(X) for backend in (keras, get("reference")))

@@ -1,0 +1,148 @@
+"""What is compared: one trial, its training and validation rows, and how many steps. A folder that every process reads."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.base import Data, Machine
+from backends.spec import Storage, Trial, storage
+from backends.weights import layout
+from pipelines import stages
+from pipelines.data import About, Part
+from pipelines.metrics import HIGHER_IS_BETTER, Truth, check_monitor, higher_is_better
+from pipelines.spec import Experiment, SpecError, trial
+from pipelines.stages import Places
+from pipelines.stages.files import read_json, write_json
+
+REFERENCE = "reference"
+# A whole fit is carried out if it costs no more than this: products of a weight and a row, summed over steps, and steps.
+# The reference does about 1e9 a second, and is run three times. No clock decides: the same spec is always treated alike.
+PRODUCTS, STEPS = 1e10, 20_000
+STATES = 128 * 2**20  # bytes of the reference's states that are kept, of each precision
+LEAST = 4  # steps that are looked at, however large a state is
+EPOCHS = 2  # whose history is compared
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison. `trial` is the user's own; `at(precision)` is what is trained."""
+
+    folder: Path
+    trial: Trial
+    about: About
+    precisions: tuple[Storage, ...]
+    steps: int  # after which weights are compared
+
+    @staticmethod
+    def make(folder: Path, experiment: Experiment, base: Path, steps: int, precisions: tuple[Storage, ...]) -> Case:
+        """Split the user's data anew, and write all that the processes read. Raises DataError and SpecError.
+
+        The outs of the split stage are left alone: whether they are of this spec and these data, DVC alone knows.
+        """
+        places = Places(folder, base=base, project=folder)
+        stages.split(experiment, places)
+        shutil.rmtree(places.data / "test")
+        about = About.load(places.about)
+        network = trial(experiment, about.task, len(about.features), about.outputs)
+        case = Case(folder, network, about, precisions, min(steps, _total(network, about)))
+        try:
+            check_monitor(case.truth(), network.train.early_stopping.monitor)
+        except ValueError as error:
+            raise SpecError(str(error)) from None
+        write_json(folder / "case.json", {"trial": network.model_dump(mode="json"), "precisions": precisions, "steps": case.steps})
+        return case
+
+    @staticmethod
+    def load(folder: Path) -> Case:
+        """What `make` wrote."""
+        kept = read_json(folder / "case.json")
+        network = Trial.model_validate(kept["trial"])
+        return Case(folder, network, About.load(Places(folder).about), tuple(kept["precisions"]), kept["steps"])
+
+    def at(self, precision: Storage) -> Trial:
+        """The user's trial, in this precision."""
+        return self.trial.model_copy(update={"train": self.trial.train.model_copy(update={"precision": precision})})
+
+    def data(self) -> Data:
+        """Training and validation rows."""
+        learn, choose = (Part.load(Places(self.folder).data / part) for part in ("train", "valid"))
+        return Data(learn.X, learn.y, choose.X, choose.y)
+
+    def truth(self) -> Truth:
+        """What outputs on the validation rows are judged by."""
+        return Truth.of(self.about, Part.load(Places(self.folder).data / "valid").y)
+
+    @property
+    def higher_is_better(self) -> frozenset[str]:
+        """As the train stage tells the supervisor."""
+        monitor = self.trial.train.early_stopping.monitor
+        return HIGHER_IS_BETTER | ({monitor} if higher_is_better(monitor) else frozenset())
+
+    def machine(self, backend: str) -> Machine:
+        """The spec's, on the spec's backend; the others may not be able to share the work among devices."""
+        train = self.trial.train
+        return Machine(train.devices if backend == train.backend else "auto", train.threads)
+
+    @property
+    def epoch_steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return -(-self.about.rows["train"] // self.trial.train.batch_size)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole fit is carried out."""
+        return _affordable(self.trial, _total(self.trial, self.about))
+
+    @property
+    def last_step(self) -> int | None:
+        """How far a backend runs freely: to the end of the fit (None), over two epochs, or `steps`, as can be afforded."""
+        if self.whole:
+            return None
+        epochs = EPOCHS * self.epoch_steps
+        return max(self.steps, epochs) if _affordable(self.trial, epochs) else self.steps
+
+    def looked_at(self) -> list[int]:
+        """The steps, from 0, that a backend carries out from the reference's own state: all of them, while states are small."""
+        train, count = self.trial.train, layout(self.trial)[-1].stop
+        kept = count * 8 * (1 if train.optimizer.name == "sgd" else 3)
+        most = max(LEAST, STATES // kept)
+        if self.steps <= most:
+            return list(range(self.steps))
+        chosen = [0, 1, self.epoch_steps - 1, self.steps - 1]  # the first ones, an epoch's short last batch, the last
+        chosen = [step for step in dict.fromkeys(chosen) if step < self.steps]
+        spread = (round(i * (self.steps - 1) / (most - 1)) for i in range(most))
+        return sorted([*chosen, *[step for step in spread if step not in chosen][: max(0, most - len(chosen))]])
+
+    def describe(self) -> dict[str, Any]:
+        """What was compared, for reports."""
+        return {
+            "source": self.about.source,
+            "rows": {part: self.about.rows[part] for part in ("train", "valid")},
+            "data_hashes": self.hashes,
+            "trial": self.trial.model_dump(mode="json"),
+            "steps": self.steps,
+            "steps_looked_at": len(self.looked_at()),
+            "whole_fit": self.whole,
+        }
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Of the training and validation parts, as the fingerprint takes them."""
+        return {part: self.about.sha256[part] for part in ("train", "valid")}
+
+
+def precisions_of(experiment: Experiment) -> tuple[Storage, ...]:
+    """float64, where a difference in meaning cannot hide behind rounding, and what the spec stores its weights in."""
+    return tuple(dict.fromkeys(("float64", storage(experiment.train.precision))))
+
+
+def _total(network: Trial, about: About) -> int:
+    return network.train.epochs * -(-about.rows["train"] // network.train.batch_size)
+
+
+def _affordable(network: Trial, steps: int) -> bool:
+    return steps <= STEPS and steps * network.train.batch_size * layout(network)[-1].stop <= PRODUCTS
+

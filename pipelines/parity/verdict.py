@@ -1,0 +1,183 @@
+"""Which difference is allowed: THEORY.md, "When two backends agree", in numbers.
+
+float64: each optimizer step from the reference's own state within 1e-12 of max|W|; a free run within max(1e-12, 10 times how
+far the reference itself drifts after a change of one ulp). What THEORY.md leaves open (outputs, gradients, δ, sums) is held to
+the same form, 1e-12 of the largest number or 10 drifts. float32: outputs before softmax or sigmoid and the objective, within
+1e-5 (of the largest number, if that is above 1) or 10 drifts; all else is shown, not judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal
+
+from pipelines.parity.record import Entry, Gaps
+
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # of float32: what the conformance suite asks of every backend
+DRIFTS = 10.0
+# An output near 1 is known to 1e-16, and so is δ = d - y: where all are smaller than 1e-2, that is no longer 1e-12 of them.
+SMALLEST = 1e-14
+# What only moves in jumps (a row counted as right, an epoch that is the best) says nothing once the reference's own numbers
+# move by more than this share: whether it jumps is chance then.
+CHAOTIC = 1e-9
+
+SECTIONS = {
+    "start": "Start",
+    "batch": "One batch, with its dropout noise",
+    "step": "Each optimizer step, from the reference's own state",
+    "free": "Running freely",
+    "history": "History of the first epochs",
+    "fit": "The whole fit",
+    "after": "At the end",
+}
+OBJECTIVE = ("E", "λΩ", "E + λΩ", "validation E", "validation loss")
+OUTPUTS = ("outputs", "outputs on the validation rows")
+JUDGED_IN_FLOAT32 = ("initial weights", *OUTPUTS, *OBJECTIVE)
+SMOOTH_METRICS = tuple(f"validation {name}" for name in ("log_loss", "brier", "rmse", "mae", "r2"))
+SMOOTH = (*OUTPUTS, *OBJECTIVE, "root mean square of δ", *SMOOTH_METRICS)
+Status = Literal["agrees", "differs", "absent", "refused", "failed"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One quantity of one backend: at the step or epoch, of those looked at, that comes nearest to what is allowed."""
+
+    precision: str
+    section: str
+    quantity: str
+    where: str
+    difference: float  # max |backend - reference|
+    allowed: float | None  # None: shown, not judged
+    drift: float | None  # of the reference itself, after a change of one ulp
+    expected: float | None  # the reference's, of a single number
+    found: float | None
+
+    @property
+    def passed(self) -> bool | None:
+        """None for what is not judged."""
+        return None if self.allowed is None else self.difference <= self.allowed
+
+    @property
+    def excess(self) -> float:
+        """Difference as a multiple of what is allowed."""
+        if self.difference == 0 or self.allowed is None:
+            return self.difference
+        return self.difference / self.allowed if self.allowed else math.inf
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, which has no infinity: a difference that is none is null."""
+        numbers = {name: getattr(self, name) for name in ("difference", "allowed", "drift", "expected", "found")}
+        words = {name: getattr(self, name) for name in ("precision", "section", "quantity", "where")}
+        return {**words, **{k: v if v is None or math.isfinite(v) else None for k, v in numbers.items()}, "passed": self.passed}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one backend fared."""
+
+    backend: str
+    status: Status
+    message: str = ""  # why it was not compared
+    versions: dict[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def failures(self) -> list[Finding]:
+        """What lies beyond what is allowed."""
+        return [finding for finding in self.findings if finding.passed is False]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        findings = [finding.as_dict() for finding in self.findings]
+        return {"status": self.status, "message": self.message, "versions": self.versions, "quantities": findings}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was compared, and how each backend fared."""
+
+    case: dict[str, Any]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def compared(self) -> list[Outcome]:
+        """Backends that could be looked at."""
+        return [outcome for outcome in self.outcomes if outcome.status in ("agrees", "differs")]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every backend that could start here agrees with the reference; it must be one at least."""
+        return bool(self.compared) and all(o.status not in ("differs", "failed") for o in self.outcomes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"passed": self.passed, **self.case, "backends": {o.backend: o.as_dict() for o in self.outcomes}}
+
+
+def judge(backend: str, found: Mapping[str, Any], entries: Mapping[str, list[Entry]], drifts: Mapping[str, Gaps]) -> Outcome:
+    """The outcome of a backend, from what its process wrote."""
+    if found["status"] != "measured":
+        return Outcome(backend, found["status"], found["message"], found.get("versions", {}))
+    findings = [
+        finding
+        for precision, expected in entries.items()
+        for finding in _worst(_findings(precision, expected, drifts[precision], found))
+    ]
+    status: Status = "differs" if any(finding.passed is False for finding in findings) else "agrees"
+    return Outcome(backend, status, versions=found["versions"], findings=tuple(findings))
+
+
+def _findings(precision: str, entries: list[Entry], drift: Gaps, found: Mapping[str, Any]) -> Iterator[Finding]:
+    gaps, values = found["gaps"][precision], found["values"][precision]
+    jumped = {section for section in ("fit", "after") if gaps.get(f"{section}|best epoch|") or drift.get(f"{section}|best epoch|")}
+    sizes = {_key(entry): entry.largest for entry in entries}
+    for entry in entries:
+        key = _key(entry)
+        moved = drift.get(key, None if entry.section == "start" else math.inf)
+        allowed = _allowed(precision, entry, moved or 0.0)
+        if _by_chance(entry, drift, sizes) or (precision == "float32" and entry.section in jumped):
+            allowed = None
+        missing = math.inf  # an epoch or a result that the backend has not
+        yield Finding(
+            precision, entry.section, entry.name, entry.where, gaps.get(key, missing), allowed, moved, entry.value, values.get(key)
+        )
+
+
+def _allowed(precision: str, entry: Entry, drift: float) -> float | None:
+    if entry.section == "start":
+        return 0.0
+    if precision == "float32" and entry.name not in JUDGED_IN_FLOAT32:
+        return None
+    share, largest = TOLERANCE[precision], entry.largest
+    if (entry.section, entry.name, precision) == ("step", "weights", "float64"):
+        return share * largest
+    if (entry.section, entry.name) == ("free", "weights"):
+        return max(share, DRIFTS * drift)
+    if precision == "float64" and entry.section in ("batch", "step"):
+        return max(share * largest, DRIFTS * drift, SMALLEST)
+    return max(share * max(1.0, largest), DRIFTS * drift)
+
+
+def _by_chance(entry: Entry, drift: Gaps, sizes: Mapping[str, float]) -> bool:
+    """Whether the quantity moves in jumps, here where the reference's own numbers are no longer sure."""
+    if entry.section not in ("history", "fit", "after") or entry.name.partition(".")[0] in SMOOTH:
+        return False
+    sure = "validation E" if entry.section == "history" else "outputs on the validation rows"
+    key = f"{entry.section}|{sure}|{entry.where}"
+    return drift.get(key, math.inf) > CHAOTIC * max(1.0, sizes.get(key, 0.0))
+
+
+def _worst(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Of each quantity the step or epoch that exceeds most; a quantity that is judged anywhere is judged."""
+    ordered = sorted(findings, key=lambda f: list(SECTIONS).index(f.section))
+    named = {(f.section, f.quantity): number for number, f in reversed(list(enumerate(ordered)))}
+    ordered.sort(key=lambda f: named[f.section, f.quantity])
+    for _, group in groupby(ordered, key=lambda f: (f.section, f.quantity)):
+        yield max(group, key=lambda f: (f.allowed is not None, f.excess))
+
+
+def _key(entry: Entry) -> str:
+    return "|".join((entry.section, entry.name, entry.where))

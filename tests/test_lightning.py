@@ -12,24 +12,28 @@ import pytest
 pytest.importorskip("pytorch_lightning")
 
 import torch
+from sklearn.datasets import load_digits
 
-from backends import draws, get, weights
+from backends import BackendError, draws, get, weights
 from backends.activations import ACTIVATIONS
 from backends.base import Chunk, Data, Machine
 from backends.conformance import TASKS, Conformance, make_data, make_trial
 from backends.lightning import activations, batches, loop, noise
-from backends.lightning.stack import PREDICT_ROWS
+from backends.lightning.plain import to_torch
+from backends.lightning.scaling import LossScale
+from backends.lightning.stack import PREDICT_ROWS, LightningStack
 from backends.spec import ActivationName, Adam
-from backends.supervisor import fit
+from backends.supervisor import Supervisor, fit
 
 EVERY_ACTIVATION = sorted(get_args(ActivationName))
 
 
 class TestLightning(Conformance):
-    """A stack equals its solo runs to the bit."""
+    """On the processor, a stack equals its solo runs to the bit; test_gpu.py says what holds on a GPU."""
 
     backend = "lightning"
-    stack_tolerance: ClassVar[dict[str, float]] = {"float32": 0.0, "float64": 0.0}
+    if not torch.cuda.is_available():
+        stack_tolerance: ClassVar[dict[str, float]] = {"float32": 0.0, "float64": 0.0}
 
 
 def deal(trials, count=4, steps=3, size=16, rows=70):
@@ -215,14 +219,185 @@ def test_the_process_gets_its_number_of_threads_back():
     assert set(seen) == {before + 1} and torch.get_num_threads() == before
 
 
-def test_several_devices_are_refused_with_a_way_out():
-    with pytest.raises(ValueError, match=r"train.devices must be 1 or auto .*, got 2; .* set train.devices: 1"):
-        get("lightning").stack([make_trial("binary")], machine=Machine(devices=2))
-
-
 def test_the_optimizer_says_how_it_is_called():
     with pytest.raises(NotImplementedError, match="call update"):
         make_stack([make_trial("multiclass", optimizer=Adam(name="adam"))]).optimizer.step()
+
+
+# -- mixed precision ------------------------------------------------------------------------------------------------------
+
+
+class OnTheProcessor:
+    """The backend without its refusal of float16 where there is no GPU: slow there, but the same arithmetic."""
+
+    def stack(self, trials, data=None, machine=None):
+        return LightningStack(trials, data, machine or Machine(), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    order = draws.row_order(0, 0, len(X))
+    X, y = X[order] / 16, y[order]
+    return Data(X[:1200], y[:1200], X[1200:], y[1200:])
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_mixed_precision_learns_as_float32_does(precision, activation, digits):
+    """Each epoch's losses within 0.01, accuracies within 0.01; bfloat16 has 8 bits, so a product is known to 1 in 256."""
+
+    def accuracy(outputs):
+        return {"accuracy": float((outputs.argmax(1) == digits.y_valid).mean())}
+
+    changes = {"hidden": (128, 64), "activation": activation, "dropout": 0.2, "l2": 1e-4, "batch_size": 32, "epochs": 12}
+    mixed, plain = (
+        fit(backend, [digits_trial(precision=p, **changes)], digits, metrics=accuracy)[0]
+        for backend, p in ((OnTheProcessor(), precision), (get("lightning"), "float32"))
+    )
+    assert mixed.best["val_accuracy"] > 0.95 and mixed.weights.dtype == np.float32
+    for one, other in zip(mixed.history, plain.history, strict=True):
+        for name in ("train_loss", "train_penalty", "val_loss", "val_accuracy"):
+            assert one[name] == pytest.approx(other[name], abs=0.01), (name, one["epoch"])
+    assert mixed.history[0]["train_loss"] != plain.history[0]["train_loss"]
+
+
+def digits_trial(**changes):
+    return make_trial("multiclass", inputs=64, outputs=10, optimizer=Adam(name="adam"), **changes)
+
+
+@pytest.mark.parametrize("name", ["bf16-mixed", "16-mixed"])
+def test_products_are_made_in_16_bits_when_training_and_in_float32_when_looking(name):
+    trial, data = make_trial("multiclass", precision=name), make_data("multiclass")
+    mixed = OnTheProcessor().stack([trial], data)
+    plain = get("lightning").stack([make_trial("multiclass", precision="float32")], data)
+    np.testing.assert_array_equal(mixed.predict(), plain.predict())
+    np.testing.assert_array_equal(mixed.probe().delta, plain.probe().delta)
+    arguments = (plain.weights(), data.X[:16], data.y[:16], None)
+    found, expected = mixed.loss_and_gradients(*arguments), plain.loss_and_gradients(*arguments)
+    error = np.abs(found.gradient - expected.gradient).max() / np.abs(expected.gradient).max()
+    step = {"bf16-mixed": 2.0**-8, "16-mixed": 2.0**-11}[name]
+    assert step / 20 < error < 4 * step
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_resumes_to_the_same_bits(precision):
+    trials, data = [make_trial("binary", precision=precision, dropout=0.2, epochs=2, seed=s) for s in (1, 2)], make_data("binary")
+    through, half = (Supervisor(OnTheProcessor(), trials, data) for _ in range(2))
+    through.run()
+    half.run(until_step=7)
+    rest = Supervisor(OnTheProcessor(), trials, data, resume=half.checkpoint())
+    rest.run()
+    for name, value in through.stack.state().items():
+        np.testing.assert_array_equal(value, rest.stack.state()[name])
+
+
+def test_gradients_below_the_smallest_float16_are_not_lost():
+    # Inputs of 1e-5 and a loss of 1e-3: without a scale, what flows back through 3 products is below 6e-8.
+    trial, data = make_trial("regression", precision="16-mixed", hidden=(8, 8), activation="tanh"), make_data("regression")
+    stack = OnTheProcessor().stack([trial], data)
+    arguments = (weights.initial([trial]) * 0.05, data.X[:16], data.y[:16] * 1e-3, None)
+    scaled = stack.loss_and_gradients(*arguments).gradient
+    stack.scaling.scale.fill_(1.0)
+    unscaled = stack.loss_and_gradients(*arguments).gradient
+    expected = get("reference").stack([trial]).loss_and_gradients(*arguments).gradient
+    first = slice(0, 7 * 8)  # the first layer's weights, farthest from the loss
+    size = np.abs(expected[:, first]).max()
+    assert np.abs(scaled - expected)[:, first].max() < 0.01 * size < np.abs(unscaled - expected)[:, first].max()
+
+
+def test_a_trial_whose_gradient_overflows_skips_its_step_alone_and_halves_its_scale():
+    trials = [make_trial("binary", precision="16-mixed", seed=seed) for seed in (1, 2)]
+    stack, calm = (OnTheProcessor().stack(trials, make_data("binary")) for _ in range(2))
+    chunks = list(deal(trials, count=1, steps=1))
+    for each in (stack, calm):
+        each.scaling.scale.fill_(2.0**10)
+    stack.scaling.scale[1] = 2.0**40
+    before = stack.state()
+    stack.run(chunks[0])
+    calm.run(chunks[0])
+    for name, value in stack.state().items():
+        np.testing.assert_array_equal(value[0], calm.state()[name][0])
+        if not name.startswith("scaling"):
+            np.testing.assert_array_equal(value[1], before[name][1])
+    assert stack.scaling.scale.flatten().tolist() == [2.0**10, 2.0**24]  # halved, then at most the highest
+
+
+def test_the_scale_doubles_after_many_good_steps_and_halves_after_a_bad_one():
+    scale = LossScale(2, torch.device("cpu"))
+    sound, bad = torch.tensor([[True], [True]]), torch.tensor([[True], [False]])
+    for _ in range(1999):
+        scale._adapt(sound)
+    assert scale.scale.flatten().tolist() == [2.0**16] * 2
+    scale._adapt(bad)
+    assert scale.scale.flatten().tolist() == [2.0**17, 2.0**15]
+    for _ in range(1999):
+        scale._adapt(sound)
+    assert scale.scale.flatten().tolist() == [2.0**17, 2.0**15]
+    scale._adapt(sound)
+    assert scale.scale.flatten().tolist() == [2.0**18, 2.0**16]
+    for _ in range(50):
+        scale._adapt(torch.tensor([[False], [False]]))
+    assert scale.scale.flatten().tolist() == [1.0, 1.0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it is allowed")
+def test_float16_without_a_gpu_is_refused_with_a_way_out():
+    trial = make_trial("binary", precision="16-mixed")
+    with pytest.raises(BackendError, match=r"16-mixed needs a GPU, found none; set train\.precision: bf16-mixed, or"):
+        get("lightning").stack([trial], make_data("binary"))
+
+
+@pytest.mark.parametrize("name", ["reference", "keras"])
+def test_other_backends_refuse_to_train_in_mixed_precision_but_predict_with_its_weights(name):
+    trial, data = make_trial("binary", precision="bf16-mixed", epochs=1), make_data("binary")
+    with pytest.raises(BackendError, match=f"must be float32 or float64 for the {name} backend, got bf16-mixed; set"):
+        get(name).stack([trial], data)
+    result = fit(get("lightning"), [trial], data)[0]
+    outputs = []
+    for backend in (name, "lightning"):
+        stack = get(backend).stack([trial])
+        stack.load({"weights": result.weights[None]})
+        outputs.append(stack.predict(data.X_valid))
+    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
+
+
+# -- a plain torch.nn.Sequential ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("float64", 1e-14)])
+@pytest.mark.parametrize("name", EVERY_ACTIVATION)
+def test_the_plain_module_predicts_what_the_reference_predicts(name, precision, tolerance):
+    trial = make_trial("multiclass", activation=name, precision=precision, slope=0.3, dropout=0.2, input_dropout=0.1)
+    flat, X = 3 * weights.initial([trial])[0] + 0.1, 10 * make_data("multiclass").X  # local fields up to a hundred and more
+    stack = get("reference").stack([trial])
+    stack.load({"weights": flat[None]})
+    expected = stack.predict(X)[0]
+    with torch.no_grad():
+        found = to_torch(trial, flat)(torch.tensor(X.astype(precision))).numpy()
+    assert found.dtype == precision
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def test_the_plain_module_is_made_of_torchs_own_layers_and_trains_on():
+    trial = make_trial("binary", dropout=(0.0, 0.4), input_dropout=0.1, slope=0.2, activation="leaky_relu", precision="float32")
+    model = to_torch(trial, weights.initial([trial])[0])
+    kinds = ["Dropout", "Linear", "LeakyReLU", "Linear", "LeakyReLU", "Dropout", "Linear"]
+    assert [type(module).__name__ for module in model] == kinds and not model.training
+    assert (model[0].p, model[2].negative_slope, model[5].p) == (0.1, 0.2, 0.4)
+    assert [tuple(value.shape) for value in model.state_dict().values()] == [(9, 7), (9,), (5, 9), (5,), (1, 5), (1,)]
+    torch.nn.functional.binary_cross_entropy_with_logits(model(torch.ones(3, 7)), torch.ones(3, 1)).backward()
+    assert all(value.grad is not None for value in model.parameters())
+
+
+def test_the_plain_module_shares_nothing_with_the_weights_and_draws_no_random_numbers():
+    trial = make_trial("regression", hidden=())
+    flat, state = weights.initial([trial])[0], torch.get_rng_state()
+    model, before = to_torch(trial, flat), flat.copy()
+    with torch.no_grad():
+        model[0].weight.zero_()
+    np.testing.assert_array_equal(flat, before)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 # -- Lightning drives -----------------------------------------------------------------------------------------------------

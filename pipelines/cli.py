@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -144,6 +144,49 @@ def run(
         console.say(f"on record in MLflow as run {done.run_id}; look at it with: deltarule ui")
     metrics = {stage: report for stage, report in done.reports.items() if stage in ("validate", "test")}
     console.result({"run_id": done.run_id, "folder": folder, "metrics": metrics, "seconds": done.seconds})
+
+
+@app.command()
+def parity(
+    params: Params = PARAMS,
+    changes: Changes = None,
+    names: Annotated[str | None, typer.Option("--backends", metavar="A,B", help="Which; all that are installed.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps that are compared one by one, and on end.")] = 200,
+    precision: Annotated[
+        Literal["float32", "float64"] | None, typer.Option(help="Only this one; else float64 and the spec's own.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page, too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that backends train the same experiment.
+
+    Compares each with the reference on this spec and its data: one batch, every step, the whole fit. Exit code 1 if one differs.
+    """
+    from pipelines import tracking
+    from pipelines.parity import parity as compare
+    from pipelines.parity import publish, show
+
+    console, experiment = _begin(params, changes, as_json)
+    if html is not None and html.is_dir():
+        raise typer.BadParameter(f"--html must name a file, got the folder {html}")
+    with console.reserved(), show.Bars(console) as progress:
+        wanted = None if names is None else [name.strip() for name in names.split(",")]
+        report = compare(experiment, wanted, steps=steps, precisions=precision and [precision], progress=progress)
+    show.show(console, report)
+    if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(publish.page(report), encoding="utf-8")
+    try:
+        with console.reserved():
+            run_id = publish.record(experiment, report)
+    except tracking.TrackingError as error:
+        console.warn(str(error))
+        run_id = None
+    if run_id is not None:
+        console.say(f"attached to run {run_id} in MLflow")
+    console.result({"run_id": run_id, **report.as_dict()})
+    if not report.passed:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What one process of a comparison carries out: python -m pipelines.parity FOLDER NAME, where NAME is a backend's, or "recording".
+"""One process of a comparison: python -m pipelines.parity FOLDER NAME, where NAME is a backend's, or "recording".
 
 Standard output carries progress, one line of JSON at a time; whatever a framework prints goes to standard error.
 """

@@ -52,7 +52,9 @@ class Case:
             check_monitor(case.truth(), network.train.early_stopping.monitor)
         except ValueError as error:
             raise SpecError(str(error)) from None
-        write_json(folder / "case.json", {"trial": network.model_dump(mode="json"), "precisions": precisions, "steps": case.steps})
+        write_json(
+            folder / "case.json", {"trial": network.model_dump(mode="json"), "precisions": precisions, "steps": case.steps}
+        )
         return case
 
     @staticmethod
@@ -123,6 +125,7 @@ class Case:
             "rows": {part: self.about.rows[part] for part in ("train", "valid")},
             "data_hashes": self.hashes,
             "trial": self.trial.model_dump(mode="json"),
+            "precisions": list(self.precisions),
             "steps": self.steps,
             "steps_looked_at": len(self.looked_at()),
             "whole_fit": self.whole,
@@ -145,4 +148,3 @@ def _total(network: Trial, about: About) -> int:
 
 def _affordable(network: Trial, steps: int) -> bool:
     return steps <= STEPS and steps * network.train.batch_size * layout(network)[-1].stop <= PRODUCTS
-

@@ -22,9 +22,8 @@ from pipelines.parity.case import REFERENCE, Case, precisions_of
 from pipelines.parity.record import RECORDING, Shelf, read
 from pipelines.parity.verdict import Outcome, Report, judge
 from pipelines.project import project_of
-from pipelines.spec import Experiment
+from pipelines.spec import Experiment, source_hash
 from pipelines.spec import fingerprint as fingerprint_of
-from pipelines.spec import source_hash
 
 Progress = Callable[[str, float, str], None]  # who, which share of its work is done, what comes now
 AT_ONCE = 2  # processes; a framework takes a core and up to 1 GB
@@ -46,8 +45,7 @@ def parity(
     and where there is nothing to compare.
     """
     wanted = list(dict.fromkeys(names)) if names else [name for name in registered() if name != REFERENCE]
-    for name in wanted:
-        check_name(name)
+    _check_names(wanted)
     with tempfile.TemporaryDirectory(prefix="deltarule-parity-") as scratch:
         chosen = tuple(dict.fromkeys(precisions)) if precisions else precisions_of(experiment)
         case = Case.make(Path(scratch), experiment, project_of(Path()), steps, chosen)
@@ -55,6 +53,14 @@ def parity(
     _check_started(outcomes, named=bool(names))
     fingerprint = fingerprint_of(experiment, case.hashes, source_hash(experiment.train.backend))
     return Report({"fingerprint": fingerprint, **case.describe()}, outcomes)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            check_name(name)
+        except BackendError as error:
+            raise BackendError(str(error).replace("train.backend", "--backends", 1)) from None
 
 
 def _outcomes(case: Case, names: Sequence[str], progress: Progress) -> tuple[Outcome, ...]:

@@ -132,7 +132,9 @@ def judge(backend: str, found: Mapping[str, Any], entries: Mapping[str, list[Ent
 
 def _findings(precision: str, entries: list[Entry], drift: Gaps, found: Mapping[str, Any]) -> Iterator[Finding]:
     gaps, values = found["gaps"][precision], found["values"][precision]
-    jumped = {section for section in ("fit", "after") if gaps.get(f"{section}|best epoch|") or drift.get(f"{section}|best epoch|")}
+    jumped = {
+        section for section in ("fit", "after") if gaps.get(f"{section}|best epoch|") or drift.get(f"{section}|best epoch|")
+    }
     sizes = {_key(entry): entry.largest for entry in entries}
     for entry in entries:
         key = _key(entry)
@@ -142,7 +144,15 @@ def _findings(precision: str, entries: list[Entry], drift: Gaps, found: Mapping[
             allowed = None
         missing = math.inf  # an epoch or a result that the backend has not
         yield Finding(
-            precision, entry.section, entry.name, entry.where, gaps.get(key, missing), allowed, moved, entry.value, values.get(key)
+            precision,
+            entry.section,
+            entry.name,
+            entry.where,
+            gaps.get(key, missing),
+            allowed,
+            moved,
+            entry.value,
+            values.get(key),
         )
 
 

@@ -137,14 +137,33 @@ def _course(backend: Backend, case: Case, precision: Storage, nudge: bool, tell:
 
     run = _supervisor(backend, case, precision, watch)
     if nudge:
-        state = run.stack.state()
-        run.stack.load({**state, "weights": _moved(state["weights"], True)})
+        _push(run)
     run.run(until_step=case.steps)
     yield Seen("free", "weights", "", run.stack.weights())
     yield Seen("free", "outputs on the validation rows", "", run.stack.predict())
+    if nudge:
+        _push_each_epoch(run, case.last_step)
     run.run(until_step=case.last_step)
     yield from _history(run.progress[0].history[:EPOCHS])
     yield from _end(run, case)
+
+
+def _push_each_epoch(run: Supervisor, last_step: int | None) -> None:
+    """On to `last_step`, moved by an ulp at the start of every epoch.
+
+    A whole fit rounds at every step, and a push at its very start is forgotten: on digits in float32, another summation
+    moves the outputs by 1.7e-4 after 24 epochs, one push by 8e-6, a push each epoch by 1.1e-4.
+    """
+    while run.live() and (last_step is None or run.step < last_step):
+        _push(run)
+        end = (run.epoch + 1) * run.epoch_steps
+        run.run(until_step=end if last_step is None else min(end, last_step))
+
+
+def _push(run: Supervisor) -> None:
+    """Move the weights of a run by one ulp."""
+    state = run.stack.state()
+    run.stack.load({**state, "weights": _moved(state["weights"], True)})
 
 
 def _history(history: Sequence[Record]) -> Iterator[Seen]:

@@ -1,4 +1,4 @@
-"""Progress and tables for people. Backends stand side by side; what is only shown, not judged, is left to the page and the JSON."""
+"""Progress and tables for people: backends side by side. What is not judged is left to the page and the JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WHO = {"recording": "reference"}
 
 
 class Bars:
-    """How far each process is: bars where people look, a line for each new piece of work elsewhere."""
+    """How far each process is: bars where people look, elsewhere a line for each precision."""
 
     def __init__(self, console: Console) -> None:
         self.stream = console.stream
@@ -38,7 +38,9 @@ class Bars:
             if who not in self.tasks:
                 self.tasks[who] = self.rich.add_task(who, total=1.0, what="")
             self.rich.update(self.tasks[who], completed=share, what=what)
-        elif self.last.get(who) != what:
+            return
+        what = what.partition(":")[0]
+        if self.last.get(who) != what:
             print(f"{who}: {what}", file=self.stream, flush=True)
         self.last[who] = what
 
@@ -59,7 +61,8 @@ def verdict(report: Report) -> Iterator[str]:
         if outcome.status == "agrees":
             yield f"{outcome.backend} agrees with the reference in all {judged} quantities"
         elif outcome.status == "differs":
-            yield f"{outcome.backend} DIFFERS from the reference in {len(outcome.failures)} of {judged} quantities: {_first(outcome)}"
+            failed = f"{len(outcome.failures)} of {judged} quantities"
+            yield f"{outcome.backend} DIFFERS from the reference in {failed}, {_first(outcome)}"
         elif outcome.status == "failed":
             yield f"{outcome.backend} FAILED: {outcome.message}"
         else:

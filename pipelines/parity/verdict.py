@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
+from backends.spec import Storage
 from pipelines.parity.record import Entry, Gaps
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # of float32: what the conformance suite asks of every backend
@@ -117,7 +118,7 @@ class Report:
         return {"passed": self.passed, **self.case, "backends": {o.backend: o.as_dict() for o in self.outcomes}}
 
 
-def judge(backend: str, found: Mapping[str, Any], entries: Mapping[str, list[Entry]], drifts: Mapping[str, Gaps]) -> Outcome:
+def judge(backend: str, found: Mapping[str, Any], entries: Mapping[Storage, list[Entry]], drifts: Mapping[str, Gaps]) -> Outcome:
     """The outcome of a backend, from what its process wrote."""
     if found["status"] != "measured":
         return Outcome(backend, found["status"], found["message"], found.get("versions", {}))
@@ -132,28 +133,23 @@ def judge(backend: str, found: Mapping[str, Any], entries: Mapping[str, list[Ent
 
 def _findings(precision: str, entries: list[Entry], drift: Gaps, found: Mapping[str, Any]) -> Iterator[Finding]:
     gaps, values = found["gaps"][precision], found["values"][precision]
-    jumped = {
-        section for section in ("fit", "after") if gaps.get(f"{section}|best epoch|") or drift.get(f"{section}|best epoch|")
-    }
     sizes = {_key(entry): entry.largest for entry in entries}
     for entry in entries:
         key = _key(entry)
-        moved = drift.get(key, None if entry.section == "start" else math.inf)
+        moved = None if entry.section == "start" else drift.get(key, math.inf)
         allowed = _allowed(precision, entry, moved or 0.0)
-        if _by_chance(entry, drift, sizes) or (precision == "float32" and entry.section in jumped):
+        if _by_chance(entry, drift, sizes) or (precision == "float32" and _of_another_epoch(entry, gaps, drift)):
             allowed = None
-        missing = math.inf  # an epoch or a result that the backend has not
+        difference = gaps.get(key, math.inf)  # an epoch or a result that the backend has not
         yield Finding(
-            precision,
-            entry.section,
-            entry.name,
-            entry.where,
-            gaps.get(key, missing),
-            allowed,
-            moved,
-            entry.value,
-            values.get(key),
-        )
+            precision, entry.section, entry.name, entry.where, difference, allowed, moved, entry.value, values.get(key)
+        )  # fmt: skip
+
+
+def _of_another_epoch(entry: Entry, gaps: Gaps, drift: Gaps) -> bool:
+    """Whether another epoch was the best one: two may be equally good, as far as float32 can tell."""
+    best = f"{entry.section}|best epoch|"
+    return bool(gaps.get(best) or drift.get(best))
 
 
 def _allowed(precision: str, entry: Entry, drift: float) -> float | None:

@@ -41,7 +41,8 @@ p { max-width: 70ch; margin: .4rem 0; } .faint { color: var(--faint); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--faint); font-size: .85rem; border-bottom: 1px solid var(--line); }
-th, td { padding: .22rem .7rem .22rem 0; white-space: nowrap; vertical-align: middle; } td.number, th.number { text-align: right; }
+th, td { padding: .22rem .7rem .22rem 0; white-space: nowrap; vertical-align: middle; }
+td.number, th.number { text-align: right; }
 tr.section td { padding-top: 1rem; font-weight: 600; border-bottom: 1px solid var(--line); }
 td.name { padding-left: .8rem; } td .value { color: var(--faint); font-size: .85rem; }
 .true { color: var(--good); } .false { color: var(--bad); font-weight: 700; } .null { color: var(--faint); }
@@ -225,8 +226,9 @@ def _about(report: Mapping[str, Any]) -> str:
     }
     return (
         "<h2>How it is judged</h2>\n"
-        "<p>float64: an optimizer step that starts from the reference's own state must end within 1e-12 of max|W|. Weights that "
-        "ran freely must lie within 1e-12, or ten times the reference's own drift after a change of one ulp in its initial weights: "
+        "<p>float64: an optimizer step that starts from the reference's own state must end within 1e-12 of max|W|. Weights "
+        "that ran freely must lie within 1e-12, or ten times the reference's own drift after a change of one ulp in its initial "
+        "weights: "
         "some settings are chaotic, and then no code could agree better. Other numbers are held to the same form, 1e-12 of the "
         "largest or ten drifts. float32: outputs before softmax or sigmoid, E and λΩ within 1e-5 or ten drifts.</p>\n"
         "<p>Read from the top: a first row that fails names the cause, the rows after it follow from it.</p>\n"

@@ -48,6 +48,14 @@ def test_predictions_are_those_of_the_model_on_raw_rows(iris):
     assert len(iris.model.features) == X.shape[1] and len(iris.model.classes) == len(set(y))
 
 
+def test_the_model_goes_on_as_a_plain_torch_module(iris):
+    torch = pytest.importorskip("torch")
+    X, _ = raw("iris")
+    with torch.no_grad():
+        outputs = iris.model.to_torch()(torch.tensor(iris.model.inputs(X), dtype=torch.float32))
+    np.testing.assert_allclose(outputs.softmax(1).numpy(), iris.model.probabilities(X), atol=1e-6)
+
+
 def test_two_classes_are_decided_as_the_report_decides(tmp_path):
     run = deltarule.run(experiment("breast_cancer"), tmp_path)
     X, _ = raw("breast_cancer")

@@ -10,6 +10,9 @@ FIRST_WORDS = [14244119066764012991, 17315831955332263573]
 FIRST_KEYS = [[3112853886, 811201313], [892319706, 3160441019]]
 FIRST_NOISE = [3648235565, 1342944520, 407194497, 1424357861]
 FIRST_ORDER = [5, 4, 1, 0, 6, 3, 2, 7]
+LATER_KEYS = [[881807295, 997699461], [920260724, 3573855262]]  # at step 2^31
+LATER_NOISE = [[3741658753, 2711906975], [2399714804, 1031424562]]
+LATER_ORDER = [4, 7, 5, 1, 2, 0, 6, 3]  # of epoch 3
 
 
 def bits(keys, rows=64, units=96):
@@ -22,6 +25,9 @@ def test_the_first_words_never_change():
     assert draws.noise_keys([1], [0], 2)[0, 0].tolist() == FIRST_KEYS
     assert draws.noise(draws.noise_keys([1], [0], 1)[0, 0, 0], 1, 4).tolist() == [FIRST_NOISE]
     assert draws.row_order(1, 0, 8).tolist() == FIRST_ORDER
+    assert draws.noise_keys([1], [2**31], 2)[0, 0].tolist() == LATER_KEYS
+    assert draws.noise(draws.noise_keys([1], [2**31], 2)[0, 0, 1], 2, 2).tolist() == LATER_NOISE
+    assert draws.row_order(1, 3, 8).tolist() == LATER_ORDER
 
 
 def test_a_row_keeps_its_noise_when_a_rank_holds_only_a_part_of_the_batch():
@@ -47,6 +53,11 @@ def test_the_share_of_dropped_units_is_p(p):
     sample = bits(draws.noise_keys([5], range(200), 1)[0, :, 0])
     share = ((sample >> np.uint32(8)) < draws.threshold(p)).mean()
     assert share == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / sample.size))
+
+
+def test_the_threshold_is_the_floor():
+    assert draws.threshold(0.3) == 5033164  # 0.3 * 2^24 is 5033164.8
+    assert [draws.threshold(p) for p in (0, 2**-25, 0.5, 1 - 2**-25)] == [0, 0, 2**23, 2**24 - 1]
 
 
 def neighbours():

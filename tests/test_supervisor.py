@@ -142,6 +142,20 @@ def test_a_loss_that_is_no_number_ends_its_trial_at_that_step_with_the_reason(va
     assert (calm.reason, calm.steps) == ("completed", 9)
 
 
+def test_a_penalty_that_is_no_number_ends_its_trial_too():
+    backend = Scripted([1.0, 1.0], losses=lambda place, step: 1.0)
+    run = ScriptedStack.run
+    grown = [np.array([[0.5, np.inf]]), np.array([[np.inf]])]  # of an epoch: two whole batches, then the short one
+
+    class Growing(ScriptedStack):
+        def run(self, chunk):
+            return run(self, chunk)._replace(penalty=grown[chunk.step > 0])
+
+    backend.stack = lambda trials, data, machine: Growing(trials, data, machine, backend.script, backend.losses)
+    (result,) = fit(backend, [trial(epochs=2)], data())
+    assert (result.reason, result.steps) == ("diverged", 2)
+
+
 def test_a_validation_loss_that_is_no_number_is_never_the_best():
     (result,) = fit(Scripted([1.0, np.nan, 0.1]), [trial(epochs=3)], data())
     assert (result.reason, result.best_epoch, len(result.history)) == ("diverged", 1, 1)

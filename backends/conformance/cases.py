@@ -160,7 +160,7 @@ def cases(structure: int, precision: str = "float64") -> Cases:
     wanted = STRUCTURES[structure]
     chosen = [case for case in covering_list() if wanted.items() <= case.items()]
     chosen.sort(key=lambda case: case["activation"])
-    seeds = ((3, 3, 3, 3, 3), (3, 4, 3, 4, 3), (3, 4, 5, 6, 7))[structure % 3]  # one for all, shared by some, one each
+    seeds = ((3, 3, 3, 3, 3), (3, 4, 4, 3, 4), (3, 4, 5, 6, 7))[structure % 3]  # one for all, shared by some, one each
     task, outputs = TARGETS[wanted["target"]]
     trials = [
         make_trial(task, outputs=outputs, seed=seed, precision=precision, **_changes(case, number))

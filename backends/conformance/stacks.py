@@ -140,7 +140,6 @@ class StackChecks:
             outputs.append(stack.predict(data.X_valid))
         np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-5, atol=1e-5)
 
-    @pytest.mark.slow
     def test_two_fresh_processes_give_the_same_bytes(self) -> None:
         code = (
             "import json\n"

@@ -184,8 +184,10 @@ class StepChecks:
         assert_close(trials[2:], ends[0][2:], ends[1][2:], STEP_TOLERANCE * largest(ends[1][2:]), "weights of the neighbour")
 
     def test_trials_that_are_kept_go_on_in_the_order_that_was_asked_for(self, subject: Backend) -> None:
-        changes = {"l1": 1e-3, "dropout": 0.2}
-        trials = [make_trial("multiclass", activation=a, seed=s, **changes) for a, s in (("relu", 1), ("relu", 2), ("tanh", 1))]
+        trials = [
+            make_trial("multiclass", activation=name, seed=seed, l1=1e-3 * k, dropout=0.1 * k)
+            for k, (name, seed) in enumerate((("relu", 1), ("relu", 2), ("tanh", 1)), 1)
+        ]
         data, ends = make_data("multiclass"), []
         for backend in (subject, get("reference")):
             stack = backend.stack(trials, data)
@@ -242,6 +244,7 @@ class StepChecks:
         given = stack.state()
         kept = {name: value.copy() for name, value in given.items()}
         after = stack.run(deal(stack)).loss
+        stack.state()
         for name, value in kept.items():
             np.testing.assert_array_equal(given[name], value, err_msg=f"{name}, after further steps")
         stack.load(given)

@@ -1,0 +1,5 @@
+from backends.conformance import Conformance
+
+
+class TestTorch(Conformance):
+    backend = "torch"

@@ -1,0 +1,49 @@
+"""The covering list of the conformance suite: every pair is in it, and its words mean what they say."""
+
+import numpy as np
+import pytest
+
+from backends.conformance.cases import ALL_LEVELS, FREE, STRUCTURE, STRUCTURES, cases, covering_list
+from backends.conformance.compare import course
+from backends.conformance.pairwise import all_pairs, pairs_of, pairwise
+
+pytestmark = pytest.mark.xdist_group("oracle")  # what the reference did is worked out once a process
+
+
+def test_every_two_levels_of_any_two_factors_meet_in_a_case():
+    listed = covering_list()
+    met = {pair for case in listed for pair in pairs_of(case)}
+    assert met == set(all_pairs({**FREE, **STRUCTURE}))
+    assert len(listed) < 100  # all combinations would be 5 184 000
+
+
+def test_a_pair_that_no_partial_case_allows_is_refused():
+    factors = {"one": "ab", "other": "xy", "third": "mn"}
+    assert len(pairwise(factors)) == 4
+    with pytest.raises(ValueError, match="none of the 1 partial cases may have"):
+        pairwise(factors, [{"one": "a"}])
+
+
+def test_every_case_is_in_a_stack_and_every_level_in_one_of_the_float32_stacks():
+    stacks = [cases(number).trials for number in range(len(STRUCTURES))]
+    assert sum(len(stack) for stack in stacks) == len(covering_list())
+    assert all(len({trial.structure() for trial in stack}) == 1 < len(stack) for stack in stacks)
+    chosen = [case for case in covering_list() for number in ALL_LEVELS if STRUCTURES[number].items() <= case.items()]
+    for factor, levels in {**FREE, **STRUCTURE}.items():
+        assert {case[factor] for case in chosen} == set(levels)
+
+
+def test_the_cases_are_what_their_words_say():
+    """Clipping clips some steps and others not; rates rise and fall; batches are short, whole, of one row, and of all rows."""
+    sizes, clipped, risen = set(), set(), set()
+    for number in range(len(STRUCTURES)):
+        for chunk, before, _, after in course(number).moments:
+            sizes.add(chunk.rows.shape[2])
+            for k, trial in enumerate(cases(number).trials):
+                risen.add((trial.train.schedule.warmup > 0, chunk.rates[k, 0] < trial.train.optimizer.learning_rate))
+                moved = np.abs(after["weights"][k] - before["weights"][k]).max()
+                assert 0 < moved < 10
+                if trial.train.clip_norm and trial.train.optimizer.name == "sgd" and chunk.step == 0:
+                    clipped.add(bool(np.isclose(np.linalg.norm(after["slot.momentum"][k]), trial.train.clip_norm)))
+    assert sizes == {16, 6, 14, 1, 70}
+    assert clipped == {True, False} and len(risen) == 4

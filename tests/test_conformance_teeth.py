@@ -1,0 +1,338 @@
+"""The conformance suite has teeth: each of many planted faults is seen by a check, and the code without them by none.
+
+They are planted into a copy of the plug-in's source (tests/plugin), one at a time. What no comparison of backends can see,
+because all share it, is in test_shared_faults.py.
+"""
+
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from backends.conformance import TASKS, Conformance
+from backends.conformance.cases import STRUCTURES, TARGETS
+
+pytestmark = pytest.mark.xdist_group("oracle")  # what the reference did is worked out once a process
+
+PLUGIN = Path(__file__).parent / "plugin/deltarule_torch.py"
+SUITE = Conformance()
+
+
+def steps(subject, tmp_path):
+    for number in range(len(STRUCTURES)):
+        SUITE.test_each_step_from_the_references_state_is_the_references_step(subject, number)
+
+
+def free(subject, tmp_path):
+    for number in range(len(STRUCTURES)):
+        SUITE.test_free_running_in_float64_it_follows_the_reference(subject, number)
+
+
+def gradients(subject, tmp_path):
+    for target in TARGETS:
+        for noisy in (False, True):
+            SUITE.test_gradients_and_local_gradients_are_the_delta_rule(subject, target, noisy)
+
+
+def logits(subject, tmp_path):
+    for task in TASKS[1:]:
+        SUITE.test_cross_entropies_come_from_logits(subject, task, "float64", 1e-12)
+
+
+def resume(subject, tmp_path):
+    SUITE.test_stopped_at_any_step_it_resumes_to_the_same_bits(subject, "float64", tmp_path)
+
+
+def neighbours(subject, tmp_path):
+    for optimizer in ("sgd", "adamw"):
+        SUITE.test_a_trial_that_ended_stays_as_it_is_and_spoils_no_other(subject, optimizer)
+
+
+def initial(subject, tmp_path):
+    SUITE.test_initial_weights_are_the_draws(subject, "float64")
+
+
+def zero(subject, tmp_path):
+    SUITE.test_at_a_local_field_of_zero_the_left_branch_holds(subject)
+
+
+def large(subject, tmp_path):
+    SUITE.test_large_local_fields_overflow_nowhere(subject, 10.0)
+    SUITE.test_large_local_fields_overflow_nowhere(subject, 1e4)
+
+
+def inputs(subject, tmp_path):
+    SUITE.test_the_dropped_inputs_are_those_of_the_hash(subject)
+
+
+def hidden(subject, tmp_path):
+    SUITE.test_the_dropped_units_are_those_of_the_hash(subject, 1)
+    SUITE.test_the_dropped_units_are_those_of_the_hash(subject, 2)
+
+
+def signals(subject, tmp_path):
+    SUITE.test_signals_are_the_references_with_dead_and_saturated_units_and_rows_beyond_the_first_1024(subject)
+
+
+def predicting(subject, tmp_path):
+    SUITE.test_any_number_of_rows_is_predicted_and_the_validation_rows_without_any(subject)
+
+
+def given(subject, tmp_path):
+    SUITE.test_what_a_stack_gave_out_and_took_in_is_no_longer_its_own(subject)
+
+
+def looking(subject, tmp_path):
+    SUITE.test_looking_changes_nothing(subject)
+
+
+def keeping(subject, tmp_path):
+    SUITE.test_trials_that_are_kept_go_on_in_the_order_that_was_asked_for(subject)
+
+
+def fates(subject, tmp_path):
+    SUITE.test_trials_that_stop_diverge_and_are_pruned_at_different_times_equal_their_solo_runs(subject, "regression", "float64")
+
+
+class Fault(NamedTuple):
+    """`old` in the source becomes `new`, and `seen_by` fails."""
+
+    what: str
+    old: str
+    new: str
+    seen_by: Callable[..., None] = steps
+
+
+# Places in the plug-in's source.
+V_HAT = "((v / (1 - o.beta2**t)).sqrt() + o.epsilon)"
+NEW_V = 'v = s.numbers["momentum"] = s.free["momentum"] * s.numbers["momentum"] + g'
+ADAM = "    adam(s, g, eta, t)\n"
+RATES = "self._put(chunk.rates[:, s])[:, None]"
+ROWS = "chunk.rows[self.seed_index, s]"
+SEEN = "seen.append((loss.double(), penalty.double()))"
+MEAN = "losses = self._losses(fields, d).mean(1)"
+LAMBDAS = "self._put(self.l1), self._put(self.l2),"
+PENALTY = "penalty = (self.lambda1 * W.abs() + self.lambda2 * W * W).sum(1)"
+ADDED = "g = g + self.lambda1 * torch.sign(W) + 2 * self.lambda2 * W"
+NORM = "norm = (g * g).sum(1, keepdim=True).sqrt()"
+LOSS = "tasks.row_losses(torch, self.trials[0].task, fields[-1], d)"
+KEYS = "keys[self.seed_index, place]"
+MASK = f"self._mask({KEYS}, place, y)"
+HASHED = "noise(torch.tensor(keys.astype(np.int64)), y.shape[-2], y.shape[-1])"
+FORMULA = "getattr(ACTIVATIONS[name], what)(torch, v[i:j], self.a[i:j])"
+FIELDS = "return fields\n"
+WITHOUT = "None)"
+SOME_NOISE = "np.ones((len(self.seeds), 9, 2), np.uint32))"
+
+
+def instead(activation, formula):
+    """Another φ for one activation; `x` is v."""
+    return f"((lambda x: {formula})(v[i:j]) if (name, what) == ({activation!r}, 'value') else {FORMULA})"
+
+
+OPTIMIZER_FAULTS = [
+    Fault("ε before bias correction", V_HAT, "((v.sqrt() + o.epsilon) / (1 - o.beta2**t) ** 0.5)"),
+    Fault("ε inside the root", V_HAT, "(v / (1 - o.beta2**t) + o.epsilon**2).sqrt()"),
+    Fault("no correction of m", "(m / (1 - o.beta1**t))", "m"),
+    Fault("t from 0 in every chunk", "chunk.step + s + 1", "s + 1"),
+    Fault("t one too large", "chunk.step + s + 1", "chunk.step + s + 2"),
+    Fault("t counted by the stack", "chunk.step + s + 1", "vars(self).update(c=vars(self).get('c', 0) + 1) or self.c", resume),
+    Fault("Adam's v from |g|", "(1 - o.beta2) * g * g", "(1 - o.beta2) * g.abs()"),
+    Fault("β1 of the default", "o.beta1 * s.numbers", "0.9 * s.numbers"),
+    Fault("decoupled decay as L2", ADAM, "    adam(s, g + s.free['weight_decay'] * s.flat, eta, t)\n    decay = 0\n"),
+    Fault("decay without η", "decay = eta * s.free", "decay = 0.01 * s.free"),
+    Fault("decay of the weights after the step", ADAM, f"{ADAM}    decay = eta * s.free['weight_decay'] * s.flat\n"),
+    Fault("Nesterov with the old v", NEW_V, f"u = s.numbers['momentum']; {NEW_V}; v = u if s.optimizer.nesterov else v"),
+    Fault("no Nesterov", "if s.optimizer.nesterov", "if False"),
+    Fault("momentum that damps", NEW_V, NEW_V.replace("+ g", "+ (1 - s.free['momentum']) * g")),
+    Fault("one μ for all trials", NEW_V, NEW_V.replace('s.free["momentum"] *', 's.free["momentum"][:1] *')),
+    Fault("momentum shared across trials", NEW_V, NEW_V.replace('"] + g', '"].mean(0) + g')),
+    Fault("rmsprop's ε inside the root", "square.sqrt() + o.epsilon", "(square + o.epsilon).sqrt()"),
+    Fault("ρ of the default", "o.rho * s.numbers", "0.99 * s.numbers"),
+    Fault("one learning rate for all trials", RATES, RATES.replace("[:, s]", "[:1, s]")),
+    Fault("the rate of a chunk's first step for all", RATES, RATES.replace("[:, s]", "[:, 0]"), free),
+    Fault("trials that ended train on", RATES, RATES.replace("s])", "s]).clamp_min(1e-3)"), neighbours),
+]
+
+PENALTY_FAULTS = [
+    Fault("λ2 without the 2", "2 * self.lambda2 * W", "self.lambda2 * W"),
+    Fault("biases penalised", LAMBDAS, "self._put(self.l1.clip(self.l1.max(1)[:, None])), self._put(self.l2),"),
+    Fault("one λ for all layers", LAMBDAS, "self._put(np.where(self.l1, self.l1.max(1)[:, None], 0)), self._put(self.l2),"),
+    Fault("sign(0) = 1", "torch.sign(W)", "torch.where(W >= 0, 1.0, -1.0)", zero),
+    Fault("λΩ left out of a short batch", ADDED, f"if x.shape[1] != 6: {ADDED}"),
+    Fault("λΩ of a short batch by its share", PENALTY, f"{PENALTY} * (6 / 16 if x.shape[1] == 6 else 1)"),
+    Fault("λΩ within the E that is reported", "return losses.detach(), penalty", "return losses.detach() + penalty, penalty"),
+    Fault("half of L2 reported", "self.lambda2 * W * W)", "0.5 * self.lambda2 * W * W)"),
+    Fault(
+        "λΩ after the update", SEEN, f"penalty = (self.lambda1 * self.flat.abs() + self.lambda2 * self.flat**2).sum(1); {SEEN}"
+    ),
+    Fault("clipping before the penalty is added", ADDED, f"{ADDED.replace('g + ', 'self._clipped(g) + ')}; self.limit = None"),
+    Fault("clipping over the whole stack", NORM, "norm = (g * g).sum().sqrt().view(1, 1)"),
+    Fault(
+        "clipping of the weights alone", NORM, "norm = (g * g * (self._put(self.l1 + self.l2) > 0)).sum(1, keepdim=True).sqrt()"
+    ),
+    Fault(
+        "clipping number by number",
+        "return g * torch.where(norm",
+        "return g.clamp(-self.limit, self.limit) + 0 * torch.where(norm",
+    ),
+    Fault(
+        "one clipping norm for all trials", "norm > self.limit, self.limit / norm", "norm > self.limit[:1], self.limit[:1] / norm"
+    ),
+    Fault("a NaN that spreads over the stack", NORM, f"{NORM}; norm = norm + 0 * norm.sum()", neighbours),
+]
+
+LOSS_FAULTS = [
+    Fault("sum over rows for their mean", MEAN, MEAN.replace("mean", "sum")),
+    Fault("mean over trials", "torch.autograd.grad(losses.sum()", "torch.autograd.grad(losses.mean()"),
+    Fault("a short batch divided by a whole one's size", MEAN, f"{MEAN} * (6 / 16 if x.shape[1] == 6 else 1)"),
+    Fault("squared errors summed over targets", LOSS, f"{LOSS} * (d.shape[-1] if self.trials[0].task == 'regression' else 1)"),
+    Fault("half the squared error", LOSS, f"{LOSS} / (2 if self.trials[0].task == 'regression' else 1)", gradients),
+    Fault(
+        "softmax without its shift",
+        LOSS,
+        f"fields[-1].exp().sum(-1).log() - (d * fields[-1]).sum(-1) if self.trials[0].task == 'multiclass' else {LOSS}",
+        logits,
+    ),
+    Fault(
+        "the logarithm of a probability",
+        LOSS,
+        f"-(torch.where(d > 0, 1, -1) * fields[-1]).sigmoid().log().sum(-1) if self.trials[0].task == 'binary' else {LOSS}",
+        logits,
+    ),
+    Fault("the loss after the update", SEEN, f"loss = self._gradient(self.flat, x, d, chunk.noise[:, s])[0]; {SEEN}"),
+    Fault("a loss that feels the width of the stack", MEAN, f"{MEAN} * (1 + 1e-9 * len(flat))", fates),
+]
+
+ROW_FAULTS = [
+    Fault(
+        "the last batch dropped",
+        "            x, d = self.X[rows], self.d[rows]\n",
+        "            x, d = self.X[rows], self.d[rows]\n"
+        "            if rows.shape[1] == 6: seen.append((torch.zeros(len(rows)).double(),) * 2); continue\n",
+    ),
+    Fault(
+        "the order of epoch 0 repeated",
+        ROWS,
+        "vars(self).setdefault(str(chunk.rows.shape), chunk.rows)[self.seed_index, s]",
+        free,
+    ),
+    Fault("the first seed's rows for all trials", ROWS, "chunk.rows[[0] * len(self.trials), s]"),
+    Fault("rows by trial, not by seed", ROWS, "chunk.rows[np.arange(len(self.trials)) % len(chunk.rows), s]"),
+    Fault("validation rows taken from training rows", "self.X_valid if X is None", "self.X if X is None", predicting),
+]
+
+DROPOUT_FAULTS = [
+    Fault("p for 1 - p", "(hashed >> 8) >= ", "(hashed >> 8) < "),
+    Fault("kept outputs not scaled", "return kept * self._put(self.scales[place])[:, None, None]", "return kept.to(y.dtype)"),
+    Fault("scaled by 1/p", "self._put(self.scales[place])", "self._put(1 / (1 - 1 / self.scales[place].clip(1.01)))"),
+    Fault("a p that is a little off", "(hashed >> 8) >= ", "(hashed >> 8) + 2**18 >= "),
+    Fault(
+        "the mask before the activation",
+        f"y = y * {MASK}",
+        f"y = y * {MASK} if not place else self._each('value', fields[-1] * {MASK})",
+    ),
+    Fault("the keys of the place before", KEYS, "keys[self.seed_index, max(0, place - 1)]", hidden),
+    Fault("p of another place", "torch.tensor(self.thresholds[place])", "torch.tensor(self.thresholds[place - 1])"),
+    Fault("input dropout forgotten", "if keys is not None and", "if place and keys is not None and", inputs),
+    Fault("one mask for all rows", HASHED, HASHED.replace("y.shape[-2]", "1")),
+    Fault("noise of a chunk's first step repeated", "chunk.noise[:, s]", "chunk.noise[:, 0]", free),
+    Fault("noise keyed by the trial, not its seed", KEYS, "keys[np.arange(len(self.trials)) % len(keys), place]"),
+    Fault("noise that begins one row later", "mix(at ^", "mix((at + units) ^", hidden),
+    Fault("a hash of one round", "mix((mix(at ^ keys[:, 0, None, None])", "mix(((at ^ keys[:, 0, None, None])", hidden),
+    Fault("dropout while predicting", f"self._put(X), {WITHOUT}", f"self._put(X), {SOME_NOISE}", predicting),
+    Fault("dropout while probing", f"(self.flat, x, d, {WITHOUT}", f"(self.flat, x, d, {SOME_NOISE}", signals),
+]
+
+ACTIVATION_FAULTS = [
+    Fault("leaky slope 0.2", FORMULA, instead("leaky_relu", "torch.where(x > 0, x, 0.2 * x)")),
+    Fault("leaky slope of the default", FORMULA, instead("leaky_relu", "torch.where(x > 0, x, 0.01 * x)")),
+    Fault("relu with slope 1 at 0", FORMULA, instead("relu", "torch.where(x < 0, 0.0, x)"), zero),
+    Fault("relu with slope ½ at 0", FORMULA, instead("relu", "torch.maximum(x, 0 * x)"), zero),
+    Fault(
+        "selu with the right slope at 0",
+        FORMULA,
+        instead("selu", "1.0507009873554805 * torch.where(x >= 0, x, 1.6732632423543772 * torch.expm1(x))"),
+        zero,
+    ),
+    Fault("gelu by tanh", FORMULA, instead("gelu", "torch.nn.functional.gelu(x, approximate='tanh')")),
+    Fault("softplus linear beyond 20", FORMULA, instead("softplus", "torch.nn.functional.softplus(x)"), large),
+    Fault("elu whose other branch overflows", FORMULA, instead("elu", "torch.where(x > 0, x, torch.exp(x) - 1)"), large),
+    Fault("the first trial's activation for all", "ACTIVATIONS[name], what", "ACTIVATIONS[self.groups[0][0]], what"),
+    Fault("the outputs activated too", FIELDS, "return [*fields[:-1], torch.tanh(fields[-1])]\n", gradients),
+]
+
+STATE_FAULTS = [
+    Fault("initial weights in float32", "weights.initial(trials)", "weights.initial(trials).astype(np.float32)", initial),
+    Fault("all in float32", "torch.tensor(np.asarray(array, dtype=self.dtype))", "torch.tensor(array).float()", gradients),
+    Fault("a slot left out of the state", "in self.numbers.items()}}", "in self.numbers.items() if name != 'v'}}", resume),
+    Fault("slots not taken up", "self.numbers |= {", "_ = {"),
+    Fault(
+        "a state in memory that the next one uses",
+        "return self.flat.numpy().copy()",
+        "memory = vars(self).setdefault('memory', self.flat.numpy().copy()); memory[:] = self.flat; return memory",
+        given,
+    ),
+    Fault("a state taken up without a copy", 'self._put(state["weights"])', 'torch.from_numpy(state["weights"])', given),
+    Fault(
+        "λ of the trials that left",
+        LAMBDAS,
+        "*(l[: len(self.trials)] for l in vars(self).setdefault('first', (self._put(self.l1), self._put(self.l2)))),",
+        keeping,
+    ),
+    Fault(
+        "looking moves the weights",
+        "x, d = self.X[:PROBE_ROWS]",
+        "self.flat = self.flat + 1e-9; x, d = self.X[:PROBE_ROWS]",
+        looking,
+    ),
+]
+
+SIGNAL_FAULTS = [
+    Fault("all rows probed", "PROBE_ROWS = 1024", "PROBE_ROWS = 9999", signals),
+    Fault(
+        "δ of the mean, not of a row",
+        "self._losses(fields, d).sum(), fields",
+        "self._losses(fields, d).mean(1).sum(), fields",
+        gradients,
+    ),
+    Fault("δ with the other sign", "[-error for error", "[error for error", gradients),
+    Fault(
+        "mean |δ| for its root mean square",
+        "delta.double().square().mean((1, 2)).sqrt()",
+        "delta.double().abs().mean((1, 2))",
+        signals,
+    ),
+    Fault("saturated by an absolute limit", "0.05 * steepest", "0.05", signals),
+    Fault("dead where any row is", "(slope == 0).all(1)", "(slope == 0).any(1)", signals),
+    Fault("dead where nearly so", "(slope == 0)", "(slope < 0.05)", signals),
+]
+
+FAULTS = [
+    *OPTIMIZER_FAULTS, *PENALTY_FAULTS, *LOSS_FAULTS, *ROW_FAULTS, *DROPOUT_FAULTS, *ACTIVATION_FAULTS, *STATE_FAULTS,
+    *SIGNAL_FAULTS,
+]  # fmt: skip
+
+
+def plugin(source):
+    """The backend of a source text; nothing is installed."""
+    pytest.importorskip("torch")
+    module = types.ModuleType("copy_of_the_plugin")
+    exec(compile(source, str(PLUGIN), "exec"), module.__dict__)
+    return module.Torch()
+
+
+@pytest.mark.parametrize("check", dict.fromkeys(fault.seen_by for fault in FAULTS), ids=lambda check: check.__name__)
+def test_the_copy_without_a_fault_passes(check, tmp_path):
+    check(plugin(PLUGIN.read_text()), tmp_path)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
+def test_a_planted_fault_is_seen(fault, tmp_path):
+    source = PLUGIN.read_text()
+    assert source.count(fault.old) == 1, f"{fault.old!r} must stand once in {PLUGIN.name}, found {source.count(fault.old)}"
+    faulty = plugin(source.replace(fault.old, fault.new))
+    with pytest.raises(AssertionError):
+        fault.seen_by(faulty, tmp_path)

@@ -1,0 +1,408 @@
+"""Faults of what all backends share, and of the reference: no comparison of backends can see them.
+
+They are planted into these functions themselves, one at a time, and a test with expectations of its own must see each.
+"""
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import test_activations
+import test_draws
+import test_reference
+import test_supervisor
+import test_weights
+
+from backends import activations, draws, supervisor, tasks, weights
+from backends.conformance import Conformance
+from backends.reference import Reference, delta, optimizers, stack
+from backends.supervisor import Supervisor
+
+SUITE = Conformance()
+
+
+class Shared(NamedTuple):
+    """In `owner.name`, `old` becomes `new`, and the test `seen_by` fails, called with `arguments`."""
+
+    what: str
+    owner: Any
+    name: str
+    old: str
+    new: str
+    seen_by: Callable[..., None]
+    arguments: tuple[Any, ...] = ()
+
+
+def by_hand(clip=0.5):
+    test_reference.test_a_step_of_linear_regression_is_the_one_on_paper(clip)
+
+
+def by_differences(activation="tanh", task="regression"):
+    test_reference.test_the_delta_rule_is_the_slope_of_the_objective(task=task, activation=activation)
+
+
+def resuming(tmp_path):
+    for precision in ("float32", "float64"):
+        SUITE.test_stopped_at_any_step_it_resumes_to_the_same_bits(Reference(), precision, tmp_path)
+    SUITE.test_it_resumes_to_the_same_bits_after_trials_ended_and_the_stack_was_rebuilt(Reference(), tmp_path)
+
+
+DEALT = test_supervisor.test_an_epoch_deals_every_row_once_in_the_order_of_the_draws_and_keeps_the_short_batch
+SCHEDULES = test_supervisor.test_schedules_give_the_learning_rate_of_every_step
+ENDED = test_supervisor.test_a_trial_that_ended_has_learning_rate_zero_until_the_stack_is_half_empty_and_rebuilt
+BEST = test_supervisor.test_the_best_epoch_is_the_first_of_equals_and_its_weights_are_the_model
+NO_NUMBER = test_supervisor.test_a_loss_that_is_no_number_ends_its_trial_at_that_step_with_the_reason
+UNCORRELATED = test_draws.test_noise_is_uncorrelated_between_neighbouring
+UNIFORM = test_draws.test_initial_weights_are_uniform_within_the_bound_of_their_initializer
+SIGNALS = test_reference.test_signals_are_what_their_names_say
+TANH = ("tanh", lambda v: 1 - np.tanh(v) ** 2, 0.05)
+RELU = ("relu", lambda v: (v > 0) * 1.0, 0.05)
+
+SHARED = [
+    Shared("the last batch dropped", Supervisor, "__init__", "-(-self.rows // self.batch)", "self.rows // self.batch", DEALT),
+    Shared("the order of epoch 0 repeated", Supervisor, "_orders", "seed, self.epoch,", "seed, 0,", DEALT),
+    Shared("one order for all seeds", Supervisor, "_orders", "row_order(seed", "row_order(self.stack.seeds[0]", DEALT),
+    Shared("noise of step 0 repeated", Supervisor, "_next_chunk", "steps.tolist()", "[0] * count", DEALT),
+    Shared(
+        "noise of the step in the epoch", Supervisor, "_next_chunk", "steps.tolist()", "(steps - self.step + at).tolist()", DEALT
+    ),
+    Shared(
+        "one epoch's order kept for the next",
+        Supervisor,
+        "_new_epoch",
+        "self._order_of = None",
+        "self._order_of = (1, self.stack.seeds)",
+        DEALT,
+    ),
+    Shared("warm-up from 0", supervisor, "learning_rates", "(steps + 1)", "steps", SCHEDULES),
+    Shared(
+        "warm-up one step too long",
+        supervisor,
+        "learning_rates",
+        "max(1, schedule.warmup), after",
+        "(schedule.warmup + 1), after",
+        SCHEDULES,
+    ),
+    Shared(
+        "cosine over the warm-up too", supervisor, "learning_rates", "epoch_steps - schedule.warmup)", "epoch_steps)", SCHEDULES
+    ),
+    Shared(
+        "cosine that ends one step early",
+        supervisor,
+        "learning_rates",
+        "epoch_steps - schedule.warmup)",
+        "epoch_steps - schedule.warmup - 1)",
+        SCHEDULES,
+    ),
+    Shared(
+        "steps counted without the short batch",
+        supervisor,
+        "learning_rates",
+        "math.ceil(rows / trial.train.batch_size)",
+        "rows // trial.train.batch_size",
+        SCHEDULES,
+    ),
+    Shared("step schedule from the first step on", supervisor, "learning_rates", "(since //", "(steps //", SCHEDULES),
+    Shared("trials that ended keep their rate", Supervisor, "_rates", "if on else", "if True else", ENDED),
+    Shared("best weights of the last epoch", Supervisor, "_judge", "return better", "return True", BEST),
+    Shared("ties go to the later epoch", Supervisor, "_better", "value < best", "value <= best", BEST),
+    Shared("the largest loss is the best", Supervisor, "_better", "else value < best", "else value > best", BEST),
+    Shared(
+        "patience one too long",
+        Supervisor,
+        "_judge",
+        "waited >= patience",
+        "waited > patience",
+        test_supervisor.test_it_stops_when_patience_runs_out_and_an_equal_epoch_is_no_better_one,
+    ),
+    Shared(
+        "NaN becomes the best",
+        Supervisor,
+        "_judge",
+        'np.isfinite(record["val_loss"])',
+        "True",
+        test_supervisor.test_a_validation_loss_that_is_no_number_is_never_the_best,
+    ),
+    Shared("a NaN loss goes on", Supervisor, "_count_steps", "if not sound.all()", "if False", NO_NUMBER, (np.nan,)),
+    Shared(
+        "an infinite loss goes on",
+        Supervisor,
+        "report",
+        "np.isfinite(losses.loss)",
+        "~np.isnan(losses.loss)",
+        NO_NUMBER,
+        (np.inf,),
+    ),
+    Shared(
+        "an infinite penalty goes on",
+        Supervisor,
+        "report",
+        " & np.isfinite(losses.penalty)",
+        "",
+        test_supervisor.test_a_penalty_that_is_no_number_ends_its_trial_too,
+    ),
+    Shared(
+        "training loss as a mean over batches",
+        Supervisor,
+        "_end_epoch",
+        "sizes / self.rows",
+        "np.full(self.epoch_steps, 1 / self.epoch_steps)",
+        test_supervisor.test_training_losses_are_means_over_rows_not_over_batches,
+    ),
+    Shared("sums of an epoch lost at a stop", Supervisor, "_load_arrays", "self.losses, self.penalties =", "_ =", resuming),
+    Shared("best weights lost at a stop", Supervisor, "_take_up", 'saved.arrays.get(f"best.{number}")', "None", resuming),
+    Shared("members forgotten at a stop", Supervisor, "_take_up", 'list(saved.numbers["members"])', "self.members", resuming),
+    Shared(
+        "one seed for all orders",
+        draws,
+        "row_order",
+        "raw_words(seed",
+        "raw_words(1",
+        test_draws.test_an_epochs_order_is_a_permutation_and_another_in_each_epoch_and_seed,
+    ),
+    Shared(
+        "one order for all epochs",
+        draws,
+        "row_order",
+        "ORDER, epoch",
+        "ORDER, 0",
+        test_draws.test_an_epochs_order_is_a_permutation_and_another_in_each_epoch_and_seed,
+    ),
+    Shared(
+        "an order with repetitions",
+        draws,
+        "row_order",
+        'np.argsort(raw_words(seed, ORDER, epoch, rows), kind="stable")',
+        "raw_words(seed, ORDER, epoch, rows) % rows",
+        test_draws.test_an_epochs_order_is_a_permutation_and_another_in_each_epoch_and_seed,
+    ),
+    Shared("noise without the seed", draws, "noise_keys", "mix(s ^", "mix(0 * s ^", test_draws.test_the_first_words_never_change),
+    Shared(
+        "noise without the step",
+        draws,
+        "noise_keys",
+        "0x9E3779B9)) + t)",
+        "0x9E3779B9)) + 0 * t)",
+        test_draws.test_the_first_words_never_change,
+    ),
+    Shared(
+        "noise without the layer",
+        draws,
+        "noise_keys",
+        "p = np.arange(places",
+        "p = 0 * np.arange(places",
+        UNCORRELATED,
+        ("layers",),
+    ),
+    Shared(
+        "noise without the row",
+        draws,
+        "noise",
+        "places.astype(np.uint32)[:, None] * np.uint32(units)",
+        "0 * places.astype(np.uint32)[:, None]",
+        UNCORRELATED,
+        ("rows",),
+    ),
+    Shared(
+        "a hash without its last mixing",
+        draws,
+        "noise",
+        "mix(mix(at ^ first) + second)",
+        "mix(at ^ first) + second",
+        test_draws.test_the_first_words_never_change,
+    ),
+    Shared("a threshold that is rounded", draws, "threshold", "math.floor", "round", test_draws.test_the_threshold_is_the_floor),
+    Shared("p for 1 - p", draws, "threshold", "p * 2**24", "(1 - p) * 2**24", test_draws.test_the_threshold_is_the_floor),
+    Shared(
+        "biases drawn at random",
+        draws,
+        "initial_weights",
+        "drawn[name] = np.zeros(shape)",
+        "drawn[name] = np.full(shape, b)",
+        UNIFORM,
+        ("relu", "auto", 6 / 200),
+    ),
+    Shared("weights between 0 and b", draws, "initial_weights", "(2 * unit - 1)", "unit", UNIFORM, ("relu", "auto", 6 / 200)),
+    Shared(
+        "one draw for all layers",
+        draws,
+        "initial_weights",
+        "WEIGHTS, layer",
+        "WEIGHTS, 0",
+        test_draws.test_layers_and_seeds_start_from_different_weights,
+    ),
+    Shared(
+        "the output layer by the hidden one's rule",
+        draws,
+        "bound",
+        "layer == len(trial.layers) - 1",
+        "False",
+        test_draws.test_the_output_layer_starts_by_glorot_whatever_the_activation,
+    ),
+    Shared("He's bound with 3", draws, "_he", "6 /", "3 /", UNIFORM, ("tanh", "he_uniform", 6 / 200)),
+    Shared("leaky He without its slope", draws, "_he_leaky", "(1 + a * a)", "1", UNIFORM, ("leaky_relu", "auto", 6 / 208)),
+    Shared(
+        "biases penalised",
+        weights,
+        "penalties",
+        "if slot.penalised",
+        "if True",
+        test_weights.test_penalties_lie_on_weight_matrices_alone_one_number_a_layer,
+    ),
+    Shared("squared errors summed over targets", tasks, "row_losses", "xp.mean((d", "xp.sum((d", by_differences),
+    Shared(
+        "a binary loss without its shift",
+        tasks,
+        "row_losses",
+        "softplus(xp, logits)",
+        "xp.log(1.0 + xp.exp(logits))",
+        test_reference.test_losses_are_those_on_paper,
+        ("binary",),
+    ),
+    Shared(
+        "a softmax over other classes",
+        tasks,
+        "row_losses",
+        "xp.logsumexp(logits, -1)",
+        "xp.logsumexp(logits[..., 1:], -1)",
+        test_reference.test_losses_are_those_on_paper,
+        ("multiclass",),
+    ),
+    Shared(
+        "half the squared error",
+        tasks,
+        "row_losses",
+        "(d - logits) * (d - logits)",
+        "0.5 * (d - logits) * (d - logits)",
+        test_reference.test_losses_are_those_on_paper,
+        ("regression",),
+    ),
+    Shared(
+        "a softplus that overflows",
+        activations,
+        "softplus",
+        "xp.exp(xp.where(v > 0, -v, v))",
+        "xp.exp(v) * xp.exp(-xp.where(v > 0, v, 0.0))",
+        test_activations.test_large_arguments_overflow_nowhere,
+        ("softplus",),
+    ),
+]
+
+ORACLE = [
+    Shared("L1 without its sign", stack.ReferenceStack, "_gradient", "np.sign(flat)", "1.0", by_hand),
+    Shared("λ2 without the 2", stack.ReferenceStack, "_gradient", "2 * self.l2[k] * flat", "self.l2[k] * flat", by_hand),
+    Shared("half of L2 reported", stack.ReferenceStack, "_gradient", "flat * flat)", "0.5 * flat * flat)", by_hand),
+    Shared("sum over rows", delta, "dense_backward", "/ len(y)", "", by_differences),
+    Shared("biases' sum over rows", delta, "dense_backward", "delta.mean", "delta.sum", by_differences),
+    Shared("δ summed over targets", delta, "output_delta", " / v.shape[-1]", "", by_differences),
+    Shared(
+        "φ' of the wrong layer",
+        delta,
+        "local_gradients",
+        "done.fields[number - 1], a",
+        "0 * done.fields[number - 1], a",
+        by_differences,
+    ),
+    Shared(
+        "the mask forgotten on the way back",
+        delta,
+        "local_gradients",
+        "error if mask is None else error * mask",
+        "error",
+        by_differences,
+    ),
+    Shared("clipping upwards", stack.ReferenceStack, "_clipped", "np.minimum", "np.maximum", by_hand, (100.0,)),
+    Shared("clipping by the square", stack.ReferenceStack, "_clipped", "np.sqrt((g * g).sum())", "(g * g).sum()", by_hand),
+    Shared(
+        "dropped where it should be kept",
+        delta,
+        "dropout_mask",
+        ") < draws",
+        ") >= draws",
+        test_reference.test_a_hidden_output_is_dropped_after_its_activation_and_scaled_where_it_is_kept,
+    ),
+    Shared(
+        "scaled by 1/p",
+        delta,
+        "dropout_mask",
+        "1 / (1 - p)",
+        "1 / p",
+        test_reference.test_a_hidden_output_is_dropped_after_its_activation_and_scaled_where_it_is_kept,
+    ),
+    Shared(
+        "ε before bias correction",
+        optimizers,
+        "adam",
+        'v_hat = slots["v"] / number(1 - o.beta2**t)',
+        "v_hat = (np.sqrt(slots['v']) + o.epsilon)**2 / (1 - o.beta2**t)",
+        test_reference.test_optimizers_take_the_steps_of_pytorchs,
+        ("adam",),
+    ),
+    Shared(
+        "decay without η",
+        optimizers,
+        "adamw",
+        "- eta * theta",
+        "- theta",
+        test_reference.test_optimizers_take_the_steps_of_pytorchs,
+        ("adamw",),
+    ),
+    Shared(
+        "Nesterov without the gradient",
+        optimizers,
+        "sgd",
+        "g + mu *",
+        "mu *",
+        test_reference.test_optimizers_take_the_steps_of_pytorchs,
+        ("nesterov",),
+    ),
+    Shared(
+        "rmsprop's ε inside the root",
+        optimizers,
+        "rmsprop",
+        'np.sqrt(slots["s"]) + number(o.epsilon)',
+        "np.sqrt(slots['s'] + o.epsilon)",
+        test_reference.test_optimizers_take_the_steps_of_pytorchs,
+        ("rmsprop",),
+    ),
+    Shared("all rows probed", stack.ReferenceStack, "_signals", "[:PROBE_ROWS]", "[:2000]", SIGNALS, TANH),
+    Shared(
+        "mean |δ|",
+        stack.ReferenceStack,
+        "_signals",
+        "np.sqrt(np.mean(np.square(d, dtype=np.float64)))",
+        "np.mean(np.abs(d))",
+        SIGNALS,
+        TANH,
+    ),
+    Shared("dead where any row is", stack.ReferenceStack, "_signals", ".all(axis=0)", ".any(axis=0)", SIGNALS, RELU),
+    Shared("saturated above the limit", stack.ReferenceStack, "_signals", "(s < 0.05", "(s > 0.05", SIGNALS, TANH),
+]
+
+
+def plant(monkeypatch, owner, name, old, new):
+    """Put the function of that name, with its source changed, in its place until the test is over."""
+    function = getattr(owner, name)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert old in source, f"{old!r} does not stand in {name}"
+    made: dict[str, Any] = {}
+    exec("from __future__ import annotations\n" + source.replace(old, new), vars(inspect.getmodule(function)) | {}, made)
+    monkeypatch.setattr(owner, name, made[name])
+    for table in (optimizers.STEPS, draws._BOUNDS):  # tables that hold the function itself
+        for key in [key for key, held in table.items() if held is function]:
+            monkeypatch.setitem(table, key, made[name])
+    kind = delta.KINDS["dense"]
+    parts = [made[name] if part is function else part for part in kind]
+    monkeypatch.setitem(delta.KINDS, "dense", delta.Kind(*parts))
+
+
+@pytest.mark.parametrize("fault", [*SHARED, *ORACLE], ids=lambda fault: f"{fault.name}: {fault.what}")
+def test_a_fault_that_no_other_backend_can_see_is_seen_by_a_test_of_its_own(fault, monkeypatch, tmp_path):
+    arguments = (tmp_path,) if fault.seen_by is resuming else fault.arguments
+    fault.seen_by(*arguments)
+    plant(monkeypatch, fault.owner, fault.name, fault.old, fault.new)
+    with pytest.raises((AssertionError, FloatingPointError, RuntimeWarning, ValueError, IndexError)):
+        fault.seen_by(*arguments)

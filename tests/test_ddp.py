@@ -238,7 +238,7 @@ def test_the_command_trains_on_two_devices_what_it_trains_on_one_and_records_one
 # -- how it may end -------------------------------------------------------------------------------------------------------
 
 ENDLESS = """
-import os, sys
+import sys, time
 from backends import get
 from backends.base import Machine
 from backends.conformance import make_data, make_trial
@@ -246,8 +246,9 @@ from backends.supervisor import fit
 
 if __name__ == "__main__":
     def watch(number, record):
-        if record["epoch"] in (3, 30):
+        if record["epoch"] == 3:
             print("epoch", record["epoch"], flush=True)
+            time.sleep(float(sys.argv[1]))
         return False
 
     try:
@@ -259,12 +260,20 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def endless(tmp_path):
-    """A run on three devices that has trained for some epochs: the process of rank 0, and the ids of the others."""
+def endless(tmp_path, request):
+    """A run on three devices that has trained for some epochs: the process of rank 0, and the ids of the others.
+
+    With a parameter it rests there for so many seconds, and the other ranks wait for orders, not for each other.
+    """
+    rest = str(getattr(request, "param", 0))
     script = tmp_path / "endless.py"
     script.write_text(ENDLESS)
     run = subprocess.Popen(
-        [sys.executable, script], env=environment(PYTHONPATH=str(ROOT)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, script, rest],
+        env=environment(PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert run.stdout.readline().startswith("epoch"), run.stderr.read()
     others = children_of(run.pid)
@@ -297,6 +306,7 @@ def test_ctrl_c_ends_all_ranks(endless):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("endless", [1000], indirect=True)
 def test_ranks_end_themselves_when_the_first_is_killed(endless):
     run, others = endless
     run.kill()
@@ -319,6 +329,13 @@ def sabotage(monkeypatch, folder, code):
 def test_a_rank_that_cannot_start_is_told_with_its_last_lines(tmp_path, monkeypatch):
     sabotage(monkeypatch, tmp_path, "raise ImportError('libcudart is gone')")
     with pytest.raises(RankError, match=r"(?s)^rank 1 \(process \d+\) ended with exit code 1 .*ImportError: libcudart is gone$"):
+        drive_two()
+
+
+@pytest.mark.slow
+def test_a_rank_that_cannot_take_up_its_job_is_told_with_its_last_lines(monkeypatch):
+    monkeypatch.setattr(ranks, "job", lambda stack, port: wire.frame({"world": 2}, {}))
+    with pytest.raises(RankError, match=r"(?s)^rank 1 .* ended with exit code 1 .*KeyError: 'trials'$"):
         drive_two()
 
 

@@ -43,6 +43,7 @@ def drive(stack: LightningStack, chunks: Iterable[Chunk], report: Callable[[Chun
         share = stack.share = Share(0, stack.world)
         try:
             workers.tell(job(stack, store.port))
+            workers.answers()  # from here on, each can only fail where this process feels it
             strategy = RanksStrategy(share, store, stack.device.type)
             loop.drive(stack, _dealing(chain([first], dealt), workers), report, strategy)
             _check_in_step(stack, workers)

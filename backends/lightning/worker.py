@@ -1,7 +1,7 @@
 """One of the other ranks of a run on several devices: `python -m backends.lightning.worker RANK`, started by rank 0.
 
-It has no supervisor: it takes up the state that it is told, runs the chunks that it is dealt, and answers twice: when it is
-ready, and with the digest of its weights at the end.
+It has no supervisor: it takes up the state that it is told and runs the chunks that it is dealt. It answers three times: when
+it has imported all it needs, when it has taken up the state, and with the digest of its weights at the end.
 """
 
 from __future__ import annotations
@@ -26,16 +26,20 @@ ORPHANED = 3
 
 
 def main() -> None:
-    """Answer "ready", do the job, answer with the weights' digest."""
+    """Answer, take up the job, answer, do it, answer with the weights' digest."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 ends this process
     inbox, answers = Inbox(os.fdopen(_taken(0), "rb")), _taken(1)
     _answer(answers, {"ready": True})
-    _answer(answers, {"weights": train(int(sys.argv[1]), inbox)})
+    stack, ranks = take_up(int(sys.argv[1]), inbox.next())
+    _answer(answers, {"set": True})
+    loop.drive(stack, inbox.chunks(), lambda chunk, losses: None, ranks)
+    strategy.leave()
+    _answer(answers, {"weights": weights.digest(stack.weights())})
 
 
-def train(rank: int, inbox: Inbox) -> str:
-    """What rank 0 drives, from here."""
-    numbers, arrays = inbox.next()
+def take_up(rank: int, job: wire.Message) -> tuple[LightningStack, strategy.RanksStrategy]:
+    """Rank 0's stack as it stands there, with this rank's share of each batch, and the way into the group."""
+    numbers, arrays = job
     share = Share(rank, numbers["world"])
     trials = [Trial.model_validate_json(json.dumps(trial)) for trial in numbers["trials"]]
     X, y = arrays["X"], arrays["y"]
@@ -43,10 +47,7 @@ def train(rank: int, inbox: Inbox) -> str:
     stack = LightningStack(trials, Data(X, y, X[:0], y[:0]), machine, device)
     stack.load({name.removeprefix("state."): value for name, value in arrays.items() if name.startswith("state.")})
     stack.share = share
-    ranks = strategy.RanksStrategy(share, strategy.join_store(numbers["port"]), device.type)
-    loop.drive(stack, inbox.chunks(), lambda chunk, losses: None, ranks)
-    strategy.leave()
-    return weights.digest(stack.weights())
+    return stack, strategy.RanksStrategy(share, strategy.join_store(numbers["port"]), device.type)
 
 
 class Inbox:

@@ -12,7 +12,7 @@ Only specs, NumPy arrays and flat weights (weights.py) cross this border. In a s
 - a trial that ended has learning rate 0: its weights stay, and nobody reads them any more.
 
 To add a backend: one folder, one line in the registry (backends/__init__.py), one extra, and a test file that points the
-conformance suite (backends/conformance.py) at it.
+conformance suite (backends/conformance) at it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from backends.conformance import TASKS, Conformance
-from backends.conformance.cases import STRUCTURES, TARGETS
+from backends.conformance.cases import ALL_LEVELS, STRUCTURES, TARGETS
 
 pytestmark = pytest.mark.xdist_group("oracle")  # what the reference did is worked out once a process
 
@@ -61,6 +61,38 @@ def zero(subject, tmp_path):
 def large(subject, tmp_path):
     SUITE.test_large_local_fields_overflow_nowhere(subject, 10.0)
     SUITE.test_large_local_fields_overflow_nowhere(subject, 1e4)
+
+
+def large_in_float32(subject, tmp_path):
+    SUITE.test_large_local_fields_overflow_nowhere_in_float32(subject)
+
+
+def linear(subject, tmp_path):
+    for task in TASKS:
+        SUITE.test_a_network_without_hidden_layers_takes_the_references_steps(subject, task)
+
+
+def single(subject, tmp_path):
+    for number in ALL_LEVELS:
+        SUITE.test_free_running_in_float32_outputs_and_objective_follow_the_reference(subject, number)
+
+
+def results(subject, tmp_path):
+    SUITE.test_results_and_signals_are_the_references(subject)
+
+
+def at_once(subject, tmp_path):
+    for task in TASKS:
+        SUITE.test_a_trial_that_diverges_at_once_has_neither_weights_nor_a_best_epoch(subject, task)
+
+
+def rebuilt(subject, tmp_path):
+    SUITE.test_it_resumes_to_the_same_bits_after_trials_ended_and_the_stack_was_rebuilt(subject, tmp_path)
+
+
+def elsewhere(subject, tmp_path):
+    for task in TASKS:
+        SUITE.test_its_weights_predict_the_same_on_the_reference(subject, task, tmp_path)
 
 
 def inputs(subject, tmp_path):
@@ -164,6 +196,8 @@ PENALTY_FAULTS = [
     Fault("λΩ left out of a short batch", ADDED, f"if x.shape[1] != 6: {ADDED}"),
     Fault("λΩ of a short batch by its share", PENALTY, f"{PENALTY} * (6 / 16 if x.shape[1] == 6 else 1)"),
     Fault("λΩ within the E that is reported", "return losses.detach(), penalty", "return losses.detach() + penalty, penalty"),
+    Fault("λΩ within the E of an epoch", SEEN, SEEN.replace("loss.double()", "(loss + penalty).double()"), results),
+    Fault("a divergence that is hidden", SEEN, SEEN.replace("double()", "double().nan_to_num(0, 0, 0)"), at_once),
     Fault("half of L2 reported", "self.lambda2 * W * W)", "0.5 * self.lambda2 * W * W)"),
     Fault(
         "λΩ after the update", SEEN, f"penalty = (self.lambda1 * self.flat.abs() + self.lambda2 * self.flat**2).sum(1); {SEEN}"
@@ -237,6 +271,12 @@ DROPOUT_FAULTS = [
     Fault("the keys of the place before", KEYS, "keys[self.seed_index, max(0, place - 1)]", hidden),
     Fault("p of another place", "torch.tensor(self.thresholds[place])", "torch.tensor(self.thresholds[place - 1])"),
     Fault("input dropout forgotten", "if keys is not None and", "if place and keys is not None and", inputs),
+    Fault(
+        "input dropout forgotten where no layer is hidden",
+        "if keys is not None and",
+        "if self.layers[1:] and keys is not None and",
+        linear,
+    ),
     Fault("one mask for all rows", HASHED, HASHED.replace("y.shape[-2]", "1")),
     Fault("noise of a chunk's first step repeated", "chunk.noise[:, s]", "chunk.noise[:, 0]", free),
     Fault("noise keyed by the trial, not its seed", KEYS, "keys[np.arange(len(self.trials)) % len(keys), place]"),
@@ -260,7 +300,20 @@ ACTIVATION_FAULTS = [
     Fault("gelu by tanh", FORMULA, instead("gelu", "torch.nn.functional.gelu(x, approximate='tanh')")),
     Fault("softplus linear beyond 20", FORMULA, instead("softplus", "torch.nn.functional.softplus(x)"), large),
     Fault("elu whose other branch overflows", FORMULA, instead("elu", "torch.where(x > 0, x, torch.exp(x) - 1)"), large),
+    Fault(
+        "selu whose other branch overflows",
+        FORMULA,
+        instead("selu", "1.0507009873554805 * torch.where(x > 0, x, 1.6732632423543772 * torch.expm1(x))"),
+        large_in_float32,
+    ),
+    Fault(
+        "activations in half precision",
+        FORMULA,
+        f"({FORMULA}.bfloat16().to(v) if v.dtype == torch.float32 else {FORMULA})",
+        single,
+    ),
     Fault("the first trial's activation for all", "ACTIVATIONS[name], what", "ACTIVATIONS[self.groups[0][0]], what"),
+    Fault("the outputs activated while predicting", "None)[-1].numpy()", "None)[-1].tanh().numpy()", elsewhere),
     Fault("the outputs activated too", FIELDS, "return [*fields[:-1], torch.tanh(fields[-1])]\n", gradients),
 ]
 
@@ -281,6 +334,12 @@ STATE_FAULTS = [
         LAMBDAS,
         "*(l[: len(self.trials)] for l in vars(self).setdefault('first', (self._put(self.l1), self._put(self.l2)))),",
         keeping,
+    ),
+    Fault(
+        "λ of the trials that left, until it is taken up again",
+        LAMBDAS,
+        "*(l[: len(self.trials)] for l in vars(self).setdefault('first', (self._put(self.l1), self._put(self.l2)))),",
+        rebuilt,
     ),
     Fault(
         "looking moves the weights",
@@ -336,3 +395,10 @@ def test_a_planted_fault_is_seen(fault, tmp_path):
     faulty = plugin(source.replace(fault.old, fault.new))
     with pytest.raises(AssertionError):
         fault.seen_by(faulty, tmp_path)
+
+
+def test_every_check_of_the_suite_sees_a_fault():
+    """But the one that starts processes: a fault that is not installed cannot be planted into them."""
+    checks = {name for name in dir(Conformance) if name.startswith("test_")} - {"test_two_fresh_processes_give_the_same_bytes"}
+    called = {name for fault in FAULTS for name in fault.seen_by.__code__.co_names}
+    assert checks <= called

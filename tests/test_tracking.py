@@ -18,8 +18,8 @@ import pytest
 from synthetic_run import make, write_json
 
 from pipelines import tracking
-from pipelines.spec import Experiment
 from pipelines.project import project_of
+from pipelines.spec import Experiment
 from pipelines.tracking import Event, TrackingError, events, locate, store, sync, uploader
 
 ROOT = Path(__file__).parents[1]

@@ -24,6 +24,7 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 Reason = Literal["running", "completed", "early_stopping", "diverged", "pruned"]
 Record = dict[str, float]
 Metrics = Callable[[NDArray], Record]  # outputs on the validation rows, (n, O) before softmax -> {"accuracy": ...}
+Report = Callable[[Chunk, Losses], None]
 Watch = Callable[[int, Record], bool]  # (trial's place in the list, the epoch's record) -> True to prune it
 
 CHUNK_STEPS = 256  # bounds the memory of row indices and noise; no result depends on it
@@ -132,11 +133,14 @@ class Supervisor:
 
     # -- driving ------------------------------------------------------------------------------------------------------
 
-    def run(self, *, until_step: int | None = None, until_epoch: int | None = None) -> None:
-        """Train until every trial ended, or up to a step or the end of an epoch (both counted from the start)."""
+    def run(self, *, until_step: int | None = None, until_epoch: int | None = None, report: Report | None = None) -> None:
+        """Train until every trial ended, or up to a step or the end of an epoch (both counted from the start).
+
+        `report`, which must call this supervisor's, takes in each chunk's losses in its place.
+        """
         limit = until_step if until_epoch is None else until_epoch * self.epoch_steps
         while self.live() and (limit is None or self.step < limit):
-            self.stack.drive(self.chunks(limit), self.report)
+            self.stack.drive(self.chunks(limit), report or self.report)
             self._repack()
 
     def chunks(self, limit: int | None = None) -> Iterator[Chunk]:
@@ -300,7 +304,7 @@ class Supervisor:
         arrays |= {"losses": self.losses.copy(), "penalties": self.penalties.copy()}
         arrays |= {f"best.{number}": flat for number, flat in enumerate(self.best) if flat is not None}
         numbers = {
-            "trials": [trial.model_dump(mode="json") for trial in self.trials],
+            "trials": _plain(self.trials),
             "step": self.step,
             "members": self.members,
             "progress": [asdict(progress) for progress in self.progress],
@@ -308,7 +312,7 @@ class Supervisor:
         return Checkpoint(numbers, arrays)
 
     def _take_up(self, saved: Checkpoint) -> None:
-        if saved.numbers["trials"] != json.loads(json.dumps([t.model_dump(mode="json") for t in self.trials])):
+        if saved.numbers["trials"] != _plain(self.trials):
             raise ValueError("the checkpoint belongs to other trials; delete it, or give the trials it was made with")
         self.step, self.members = saved.numbers["step"], list(saved.numbers["members"])
         self.progress = [Progress(**progress) for progress in saved.numbers["progress"]]
@@ -346,10 +350,10 @@ def fit(
         backend, trials, data, machine=machine, metrics=metrics, higher_is_better=higher_is_better, watch=watch,
         resume=_saved(checkpoint, trials),
     )  # fmt: skip
-    if checkpoint is not None:
-        supervisor.report = _saving(supervisor, checkpoint)  # type: ignore[method-assign, assignment]
-    supervisor.run()
-    if checkpoint is not None:
+    if checkpoint is None:
+        supervisor.run()
+    else:
+        supervisor.run(report=_saving(supervisor, checkpoint))
         checkpoint.unlink(missing_ok=True)
     return supervisor.results()
 
@@ -363,17 +367,21 @@ def _saved(path: Path | None, trials: Sequence[Trial]) -> Checkpoint | None:
     except ValueError as error:
         log.warning("%s; starting afresh", error)
         return None
-    wanted = json.loads(json.dumps([trial.model_dump(mode="json") for trial in trials]))
-    return saved if saved.numbers["trials"] == wanted else None
+    return saved if saved.numbers["trials"] == _plain(trials) else None
 
 
-def _saving(supervisor: Supervisor, path: Path) -> Callable[[Chunk, Losses], None]:
+def _plain(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Trials as they stand in a checkpoint."""
+    return [trial.model_dump(mode="json") for trial in trials]
+
+
+def _saving(supervisor: Supervisor, path: Path) -> Report:
     """`supervisor.report`, followed by a checkpoint every few seconds."""
-    report, last = supervisor.report, time.monotonic()
+    last = time.monotonic()
 
     def report_and_save(chunk: Chunk, losses: Losses) -> None:
         nonlocal last
-        report(chunk, losses)
+        supervisor.report(chunk, losses)
         if time.monotonic() - last > CHECKPOINT_SECONDS:
             supervisor.checkpoint().save(path)
             last = time.monotonic()

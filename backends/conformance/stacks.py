@@ -107,14 +107,13 @@ class StackChecks:
         """From between any two chunks: with trials that ended in the stack, just before it is rebuilt, and after that."""
         trials, data = trials_of_every_fate("multiclass", "float64"), make_data("multiclass")
         through = Supervisor(subject, trials, data, watch=prune)
-        saved, report = list[Checkpoint](), through.report
+        saved = list[Checkpoint]()
 
         def report_and_save(chunk: Chunk, losses: Losses) -> None:
-            report(chunk, losses)
+            through.report(chunk, losses)
             saved.append(_through_a_file(through.checkpoint(), tmp_path))
 
-        through.report = report_and_save  # type: ignore[method-assign]
-        through.run()
+        through.run(report=report_and_save)
         assert_every_fate(through.results())
         assert [checkpoint.numbers["step"] for checkpoint in saved] == [4, 5, 9, 10, 14, 15, 19, 20, 24, 25, 29, 30]
         assert len({len(checkpoint.numbers["members"]) for checkpoint in saved}) > 2

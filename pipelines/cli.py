@@ -41,6 +41,7 @@ OUR_ERRORS = (
     ("pipelines.data", "DataError", BAD_INPUT),
     ("pipelines.stages", "StageError", FAILED),
     ("pipelines.tracking", "TrackingError", FAILED),
+    ("pipelines.engine", "EngineError", FAILED),
 )
 
 

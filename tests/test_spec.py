@@ -286,7 +286,7 @@ SPACES = {
     "model.slope: {low: true, high: 2}": "model.slope.low must be a number, got true",
     "model.slope: {choices: []}": "model.slope.choices must be a list of values, at least one, got []",
     "model.slope: {low: 0, high: 1, logg: true}": "unknown key search.space.model.slope.logg; did you mean log?",
-    "model.slope: {choices: [1], low: 0}": "unknown key search.space.model.slope.low; known are: choices",
+    "model.slope: {choices: [1], low: 0}": "unknown key search.space.model.slope.low; known are: choices, when",
     "model.slope: 3": "model.slope must be a mapping, got 3",
 }
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Strict, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Strict, Tag, model_validator
 
 from backends.spec import Count, Seed, Spec
 from pipelines.spec.describe import nearest
+from pipelines.spec.explain import shown
 
 BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes", "linnerud")
 FILES = (".csv", ".parquet")
@@ -15,6 +19,7 @@ FILES = (".csv", ".parquet")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Number = int | float
+Above0 = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -82,26 +87,100 @@ class Threshold(Spec):
         return self
 
 
+When = Annotated[
+    dict[str, Any] | None,
+    Field(description="another path of the space -> its value, or a list of values: drawn only where the other was drawn so"),
+]
+
+
 class Range(Spec):
     """All numbers from low to high; whole numbers where the key takes whole numbers."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     low: Number = Field(description="the least value")
     high: Number = Field(description="the greatest value")
     log: bool = Field(False, description="draw log(value) evenly")
+    step: Above0 | None = Field(None, description="only low, low + step, ..., high; null: all")
+    int: bool = Field(False, description="whole numbers alone, also where the key takes any")
+    otherwise: Number | Annotated[tuple[Number | None, ...], Strict(False), Field(min_length=1)] | None = Field(
+        None, alias="or", description="a value or several beside the range, such as an exact 0; [null] is the value null"
+    )
+    when: When = None
+
+    @property
+    def others(self) -> tuple[Number | None, ...]:
+        """The values beside the range."""
+        if self.otherwise is None:
+            return ()
+        return self.otherwise if isinstance(self.otherwise, tuple) else (self.otherwise,)
 
     @model_validator(mode="after")
-    def _not_empty(self) -> Range:
+    def _drawable(self) -> Range:
         if not self.low < self.high:
             raise ValueError(f"low must be less than high, got {self.low} and {self.high}")
         if self.log and self.low <= 0:
             raise ValueError(f"low must lie in (0, ∞) where log is true, got {self.low}")
+        if repeated(self.others):
+            raise ValueError(f"or must name each value once, got {shown(repeated(self.others)[0])} twice")
+        _check_when(self.when)
         return self
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> Range:
+        if self.int:
+            for key, value in (("low", self.low), ("high", self.high), ("step", self.step)):
+                if value is not None and value != round(value):
+                    raise ValueError(f"{key} must be a whole number where int is true, got {value}")
+        if self.step is None:
+            return self
+        if self.log:
+            raise ValueError(f"step must be null where log is true, got {self.step}; leave one of the two out")
+        if self.step > self.high - self.low:
+            raise ValueError(f"step must be at most high - low, got {self.step} from {self.low} to {self.high}")
+        if self.grid()[-1] != self.high:
+            raise ValueError(f"high must be low and a number of steps of {self.step}, got {self.high}; {self.grid()[-1]} is one")
+        return self
+
+    def grid(self) -> tuple[Number, ...]:
+        """low, low + step, ..., in decimal arithmetic, as they are written: 0.1 + 2 · 0.1 is 0.3. Needs a step."""
+        low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
+        values = (low + step * i for i in range(1 + math.floor((high - low) / step)))
+        return tuple(type(self.low + (self.step or 1))(value) for value in values)
 
 
 class Choices(Spec):
     """One of these values."""
 
     choices: Annotated[tuple[Any, ...], Strict(False), Field(min_length=1, description="the values to choose from")]
+    when: When = None
+
+    @model_validator(mode="after")
+    def _drawable(self) -> Choices:
+        if repeated(self.choices):
+            raise ValueError(f"choices must name each value once, got {shown(repeated(self.choices)[0])} twice")
+        _check_when(self.when)
+        return self
+
+
+def _check_when(when: dict[str, Any] | None) -> None:
+    if when is not None and not when:
+        raise ValueError("when must name a path of the space, got an empty mapping; leave it out")
+    for path, values in (when or {}).items():
+        if values == []:
+            raise ValueError(f"when must name a value of {path}, or several, got an empty list")
+
+
+def repeated(values: Sequence[Any]) -> list[Any]:
+    """The values that stand earlier in the list already."""
+    return [value for place, value in enumerate(values) if any(same(value, other) for other in values[:place])]
+
+
+def same(one: object, other: object) -> bool:
+    """1 is 1.0, and a list its tuple, but true is not 1."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def _range_or_choices(value: object) -> str:
@@ -118,20 +197,56 @@ def check_metric(key: str, metric: str) -> None:
         raise ValueError(f"{key} must be a metric of the validation rows, got {metric!r}; the test rows must not choose")
 
 
+Direction = Literal["minimize", "maximize"]
+Auto = Annotated[int, Field(ge=1)] | Literal["auto"]
+
+
 class Search(Spec):
     """A study: which keys vary over which values, and what is best. `deltarule search` reads it; nothing else does."""
 
-    metric: Text = Field("loss", description="a metric of the validation rows; loss is E without penalty")
-    direction: Literal["minimize", "maximize"] = "minimize"
+    metric: Text | Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)] = Field(
+        "loss", description="a metric of the validation rows at the best epoch (loss is E without penalty), or several; then "
+        "`weights`, how many numbers the network has, may be one"
+    )  # fmt: skip
+    direction: Direction | Annotated[tuple[Direction, ...], Strict(False), Field(min_length=1)] = Field(
+        "minimize", description="which value is best: one for all metrics, or one a metric"
+    )
     trials: Count = Field(50, description="how many experiments in all")
+    sampler: Literal["tpe", "random", "grid", "qmc", "gp"] = Field(
+        "tpe", description="how values are drawn: by what did well (tpe, gp), evenly (random, qmc), or all of them (grid)"
+    )
+    pruner: Literal["none", "median", "halving", "hyperband"] = Field("none", description="ends trials that fall behind")
+    rung: Auto = Field("auto", description="epochs between two looks of the pruner; auto: a tenth of train.epochs")
+    generation: Annotated[int, Field(ge=1, le=4096)] = Field(
+        32, description="trials drawn together; the next are drawn once all of these have ended"
+    )
+    width: Auto = Field("auto", description="networks trained as one stack, at most; changes no trial")
+    seeds: Count = Field(1, description="networks a trial, of seeds seed, seed + 1, ...; its value is their mean")
+    timeout: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds after which no generation is begun")
     seed: Seed = Field(0, description="of the sampler")
+    engine: Text = Field("auto", description="where trials are computed: auto, here, processes, or ray:ADDRESS of a cluster")
+    workers: Auto = Field("auto", description="processes that compute; auto: one a core")
+    storage: Text | None = Field(
+        None, description="database for Optuna's record, such as postgresql+psycopg://HOST/NAME; null: a file of the study"
+    )
     space: dict[str, Space] = Field(
         {}, description="dotted path of the spec -> {low, high, log} or {choices}", json_schema_extra={"x-key": "path"}
     )
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What a trial is judged by, one or several."""
+        return self.metric if isinstance(self.metric, tuple) else (self.metric,)
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """ "minimize" or "maximize", one a metric."""
+        return self.direction if isinstance(self.direction, tuple) else (self.direction,) * len(self.metrics)
+
     @model_validator(mode="after")
-    def _not_of_the_test_rows(self) -> Search:
-        check_metric("metric", self.metric)
+    def _judged_by_validation_rows(self) -> Search:
+        for metric in self.metrics:
+            check_metric("metric", metric)
         return self
 
 

@@ -55,18 +55,16 @@ def must(node: Node, root: Node, value: object) -> str:
     return f"must be {alternatives(options, root)}"
 
 
-def alternatives(options: list[Node], root: Node) -> str:
+def alternatives(options: list[Node], root: Node, plural: bool = False) -> str:
     """ "a number in [0, 1) or a list of such"."""
     words: list[str] = []
     for option in options:
-        word = noun(option, root)
+        word = noun(option, root, plural)
         if option.get("type") == "array" and option.get("items") in options:
             word = "a list of such"
         if word not in words:
             words.append(word)
-    if {"a number", "a whole number"} <= set(words):
-        words.remove("a whole number")
-    return " or ".join(words)
+    return " or ".join(word for word in words if word == (wider := word.replace("whole ", "")) or wider not in words)
 
 
 def noun(node: Node, root: Node, plural: bool = False) -> str:
@@ -77,7 +75,7 @@ def noun(node: Node, root: Node, plural: bool = False) -> str:
     if "enum" in node:
         return f"one of: {', '.join(map(str, node['enum']))}"
     if "anyOf" in node:
-        return alternatives(members(node, root), root)
+        return alternatives(members(node, root), root, plural)
     if node.get("type") == "array":
         least = ", at least one" if node.get("minItems") else ""
         return f"a list of {noun(node.get('items', {}), root, plural=True)}{least}"

@@ -325,7 +325,7 @@ def test_one_worker_for_every_so_many_cores(monkeypatch):
         assert pool.workers == 2
 
 
-@pytest.mark.parametrize("name", ["threads", "ray", "ray:", "ray:host", "ray:host:port", "ray://host", "raay:host:1"])
+@pytest.mark.parametrize("name", ["threads", "ray", "ray:", "ray:host", "ray:host:port", "ray://host:1", "raay:host:1"])
 def test_a_name_that_is_none_is_refused(name):
     with pytest.raises(EngineError, match=f"search.engine must be one of .*{name}") as raised:
         open_engine(name, 1)

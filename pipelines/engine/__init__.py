@@ -14,7 +14,7 @@ from pipelines.engine.here import Here
 
 __all__ = ["Engine", "EngineError", "check_name", "cores", "open_engine", "thread_limits"]
 
-NAMES = "auto, here, processes, ray:auto, ray:HOST:PORT or ray://HOST:PORT"
+NAMES = "auto, here, processes, ray:auto or ray:HOST:PORT (of a cluster that this machine is a node of)"
 # Multiply-adds below which a second process costs more than it brings: importing a framework takes a core 3 to 7 s, in
 # which small stacks of networks do about 10^10 a second.
 WORTH_PROCESSES = 5 * 10**10
@@ -60,8 +60,9 @@ def check_name(name: str) -> None:
     """Raises EngineError unless `name` is that of an engine; does not look whether a cluster is there."""
     if name in ("auto", "here", "processes", "ray:auto"):
         return
-    host, colon, port = name.removeprefix("ray:").removeprefix("//").rpartition(":")
-    if not name.startswith("ray:") or not (host and colon and port.isdigit()):
+    # Not ray://, Ray's client for machines outside the cluster: jobs sent through it were never answered (Ray 2.60).
+    host, _, port = name.removeprefix("ray:").rpartition(":")
+    if not name.startswith("ray:") or not host or "/" in host or not port.isdigit():
         raise EngineError(f"search.engine must be one of {NAMES}, got {name!r}", exit_code=2)
 
 

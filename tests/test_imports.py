@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HEAVY = {
     "torch", "lightning", "pytorch_lightning", "keras", "tensorflow", "jax", "mlflow", "optuna", "sklearn", "pandas",
-    "matplotlib",
+    "matplotlib", "ray",
 }  # fmt: skip
 # What may import what, by height: a module imports from its own height or from below.
 HEIGHTS = [
@@ -32,7 +32,9 @@ FRAMEWORKS = {
     "backends.conformance": {"pytest"},
 }
 # Which module, or package, alone may import a library.
-HOMES = {"mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report"}
+HOMES = {
+    "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "ray": "pipelines.engine",
+}  # fmt: skip
 
 
 def sources() -> Iterator[tuple[str, Path]]:

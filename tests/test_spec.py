@@ -270,8 +270,8 @@ SPACES = {
         "train.optimizer.momentum: train.optimizer.momentum is not an option of adam; "
         "adam takes learning_rate, beta1, beta2, epsilon"
     ),
-    "train.backend: {choices: [keras, kers]}": (
-        "train.backend: train.backend must name a registered backend, got 'kers'; did you mean keras?"
+    "train.backend: {choices: [keras, lightning]}": (
+        "train.backend: must change what is learned; train.backend only says who computes it, so set it for the whole study"
     ),
     "data.split.seed: {low: 0, high: 9}": (
         "data.split.seed: must be one value of model, regularization, train, data.scaling, data.scale_target; "

@@ -17,11 +17,13 @@ from pydantic import Field, ValidationError, model_validator
 
 import backends
 from backends.spec import Model, Regularization, Seed, Spec, Task, Train, Trial, check_penalties
+from pipelines.spec import space
 from pipelines.spec.blocks import BUNDLED, Choices, DataSpec, Range, Search, Split, Threshold, Tracking, check_metric
-from pipelines.spec.describe import Node, leaves, split_path
+from pipelines.spec.describe import Node
 from pipelines.spec.explain import Problem, explain
-from pipelines.spec.file import SpecError, SpecFile, known_path, put
+from pipelines.spec.file import SpecError, SpecFile, known_path
 from pipelines.spec.identity import fingerprint, source_hash
+from pipelines.spec.layers import put, written_out
 from pipelines.spec.yaml_file import Path_, write
 
 __all__ = [
@@ -43,8 +45,6 @@ __all__ = [
     "source_hash",
     "trial",
 ]
-
-SEARCHABLE = ("model", "regularization", "train", "data.scaling", "data.scale_target")
 
 
 class Experiment(Spec):
@@ -71,10 +71,15 @@ class Experiment(Spec):
         ]
         for metric in self.thresholds:
             problems += _caught("thresholds.", check_metric, metric, metric)
-        problems += [line for path, values in self.search.space.items() for line in _refusals(self, path, values)]
+        problems += _caught("search.", self.search.check_seeds, self.seed)
+        problems += space.refusals(self.search, models_schema()) or ([] if problems else space.refused_values(self))
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def alone(self) -> Experiment:
+        """Without search and thresholds: its overrides cost no check of the space. One trial of a study."""
+        return self.model_copy(update={"search": Search(), "thresholds": {}})
 
     @overload
     def override(self, path: Mapping[str, object]) -> Experiment: ...
@@ -86,6 +91,7 @@ class Experiment(Spec):
         """The experiment with one value changed, override("model.activation", "tanh"), or several, override({...}).
 
         Raises SpecError. Defaults that were never written go with their kind: override("train.optimizer.name", "sgd").
+        One layer has a path of its own, counted from 0: override("model.dropout.1", 0.3).
         """
         if isinstance(path, str) and value is ...:
             raise TypeError(f"override needs a value for {path}; None is one, and must be given")
@@ -108,33 +114,6 @@ def _caught(prefix: str, check: Callable[..., object], *arguments: object) -> li
     return []
 
 
-def _refusals(experiment: Experiment, path: str, values: Range | Choices) -> list[str]:
-    """Why this range cannot be searched; empty if it can."""
-    where = f"search.space.{path}:"
-    unknown = _caught(f"{where} ", split_path, path, models_schema())
-    if unknown:
-        return unknown
-    if path not in _searchable():
-        return [f"{where} must be one value of {', '.join(SEARCHABLE)}; a study cannot vary {path}"]
-    bare = experiment.model_copy(update={"search": Search(), "thresholds": {}})
-    tried = values.choices if isinstance(values, Choices) else (values.low, values.high)
-    lines: dict[str, None] = {}
-    for value in tried:
-        try:
-            bare.override(path, value)
-        except SpecError as error:
-            lines |= dict.fromkeys(str(error).splitlines())
-    return [f"{where} {line}" for line in lines]
-
-
-@cache
-def _searchable() -> tuple[str, ...]:
-    """The paths that a study may vary. Neither the split nor a seed: a study must not choose its rows or its luck."""
-    blocks = tuple(f"{block}." for block in SEARCHABLE)
-    paths = dict.fromkeys(path for path, _, _ in leaves(models_schema()))
-    return tuple(path for path in paths if f"{path}.".startswith(blocks))
-
-
 def load(path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> Experiment:
     """Read a spec, with overrides of the form "a.b=value" (value in YAML). Raises SpecError with all that is wrong."""
     file = SpecFile.read(Path(path), overrides, models_schema())
@@ -147,11 +126,13 @@ def load(path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> Exp
 
 def _validate(raw: dict[str, Any]) -> tuple[Experiment | None, list[Problem]]:
     """The experiment, or all that is wrong with it."""
-    raw = _name_kinds(raw)
+    raw, layers = written_out(_name_kinds(raw))
+    problems = [Problem(path, text) for path, text in layers]
     try:
-        return Experiment.model_validate(raw), []
+        found = Experiment.model_validate(raw)
+        return (None, problems) if problems else (found, [])
     except ValidationError as error:
-        problems = explain(error, models_schema())
+        problems += explain(error, models_schema())
     # What spans several keys is only looked at once each key is right: look at it with the wrong ones left out.
     try:
         Experiment.model_validate(_without(raw, [problem.path for problem in problems]))
@@ -213,16 +194,17 @@ def schema() -> Node:
     """The JSON Schema of params.yaml, for editors. Its keys complete offline."""
     from pipelines.spec.documents import published  # here: it is a command of its own too
 
-    return published(models_schema(), _searchable())
+    return published(models_schema(), space.searchable(models_schema()))
 
 
 def flat(experiment: Experiment) -> dict[str, object]:
-    """Dotted path -> value, for MLflow's params; lists and empty mappings as JSON text."""
+    """Dotted path -> value, for MLflow's params; lists, empty mappings and `when` as JSON text."""
     return dict(_flat(_plain(experiment.model_dump()), ""))
 
 
 def _flat(value: Any, path: str) -> list[tuple[str, object]]:
-    if isinstance(value, dict) and value:
+    condition = path.startswith("search.space.") and path.endswith(".when")  # its keys are paths, not keys of the spec
+    if isinstance(value, dict) and value and not condition:
         return [pair for key, inner in value.items() for pair in _flat(inner, f"{path}.{key}".lstrip("."))]
     return [(path, json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value)]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -138,15 +138,16 @@ class Range(Spec):
             raise ValueError(f"step must be null where log is true, got {self.step}; leave one of the two out")
         if self.step > self.high - self.low:
             raise ValueError(f"step must be at most high - low, got {self.step} from {self.low} to {self.high}")
-        if self.grid()[-1] != self.high:
-            raise ValueError(f"high must be low and a number of steps of {self.step}, got {self.high}; {self.grid()[-1]} is one")
+        if not self.holds(self.high):
+            low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
+            raise ValueError(f"high must be low and whole steps of {step}, got {high}; {high - (high - low) % step} is")
         return self
 
-    def grid(self) -> tuple[Number, ...]:
-        """low, low + step, ..., in decimal arithmetic, as they are written: 0.1 + 2 · 0.1 is 0.3. Needs a step."""
-        low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
-        values = (low + step * i for i in range(1 + math.floor((high - low) / step)))
-        return tuple(type(self.low + (self.step or 1))(value) for value in values)
+    def holds(self, value: float) -> bool:
+        """Is it one of the numbers that can be drawn? Steps are counted in decimals, as they are written: 0.3 is 3 · 0.1."""
+        low, step = (Decimal(str(number)) for number in (self.low, self.step or 1))
+        whole = self.step is None or not (Decimal(str(value)) - low) % step
+        return whole and self.low <= value <= self.high
 
 
 class Choices(Spec):
@@ -191,14 +192,19 @@ def _range_or_choices(value: object) -> str:
 Space = Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_range_or_choices)]
 
 
+Direction = Literal["minimize", "maximize"]
+Auto = Annotated[int, Field(ge=1)] | Literal["auto"]
+# What a study may be judged by, and which way is better; pipelines.metrics computes them, several targets have "rmse.NAME" each.
+METRICS: dict[str, Direction] = {
+    **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "pr_auc", "r2"), "maximize"),
+    **dict.fromkeys(("loss", "log_loss", "brier", "calibration_error", "rmse", "mae", "weights"), "minimize"),
+}
+
+
 def check_metric(key: str, metric: str) -> None:
     """The test rows must not choose: raises ValueError for a metric of theirs."""
     if metric.lower().startswith("test"):
         raise ValueError(f"{key} must be a metric of the validation rows, got {metric!r}; the test rows must not choose")
-
-
-Direction = Literal["minimize", "maximize"]
-Auto = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class Search(Spec):
@@ -244,10 +250,54 @@ class Search(Spec):
         return self.direction if isinstance(self.direction, tuple) else (self.direction,) * len(self.metrics)
 
     @model_validator(mode="after")
-    def _judged_by_validation_rows(self) -> Search:
-        for metric in self.metrics:
-            check_metric("metric", metric)
+    def _agrees(self) -> Search:
+        problems = [line for metric in self.metrics for line in _refused_metric(metric)]
+        problems = problems or [*self._several(), *self._directions()]
+        problems += [*self._places()]
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
+
+    def _several(self) -> Iterator[str]:
+        if repeated(self.metrics):
+            yield f"metric must name each metric once, got {repeated(self.metrics)[0]} twice"
+        if set(self.metrics) == {"weights"}:
+            yield "metric must name a metric of the validation rows beside weights, got weights alone; it needs no training"
+        if len(self.metrics) > 1 and self.pruner != "none":
+            yield f"pruner must be none with several metrics, got {self.pruner}; which trial falls behind is not defined"
+
+    def _directions(self) -> Iterator[str]:
+        given, wanted = len(self.directions), len(self.metrics)
+        if given != wanted:
+            yield f"direction must be one for all metrics, or {wanted}, one a metric, got {given}"
+            return
+        for metric, direction in zip(self.metrics, self.directions, strict=True):
+            better = METRICS[metric.partition(".")[0]]
+            if direction != better:
+                yield f"direction must be {better} for {metric}, got {direction}, which looks for the worst"
+
+    def _places(self) -> Iterator[str]:
+        engine = self.engine
+        if engine not in ("auto", "here", "processes") and not re.fullmatch(r"ray:\S+", engine):
+            yield f"engine must be one of: auto, here, processes, or ray:ADDRESS of a running cluster, got {shown(engine)}"
+        if self.storage is not None and not re.match(r"[a-z][a-z0-9+]*://", self.storage):
+            yield "storage must be the URL of a database, such as postgresql+psycopg://HOST/NAME, or null, got no URL"
+
+    def check_seeds(self, first: int) -> None:
+        """The networks of a trial have seeds first, first + 1, ...: raises ValueError where they run out."""
+        if first + self.seeds > 2**32:
+            raise ValueError(f"seeds must be at most {2**32 - first}, of seed {first} and those after it, got {self.seeds}")
+
+
+def _refused_metric(metric: str) -> list[str]:
+    try:
+        check_metric("metric", metric)
+    except ValueError as error:
+        return [str(error)]
+    if metric.partition(".")[0] in METRICS:
+        return []
+    hint = nearest(metric, list(METRICS))
+    return [f"metric must be a metric of the validation rows, got {metric!r}; {hint}"]
 
 
 class Tracking(Spec):

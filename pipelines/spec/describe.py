@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
+
+from pipelines.spec.layers import LAYERED
 
 Node = dict[str, Any]  # a part of a JSON Schema
 
@@ -113,14 +116,19 @@ def values_of(node: Node, root: Node) -> Node | None:
     return resolve(extra, root) if isinstance(extra, dict) else None
 
 
-def split_path(text: str, root: Node) -> tuple[str, ...]:
-    """ "search.space.model.dropout.low" -> its parts, of which the third is model.dropout. Raises ValueError if unknown."""
+def split_path(text: str, root: Node) -> tuple[str | int, ...]:
+    """ "search.space.model.dropout.low" -> its parts, of which the third is model.dropout. Raises ValueError if unknown.
+
+    A whole number at the end is a layer: "model.dropout.1" -> ("model", "dropout", 1).
+    """
     node, rest = root, text.split(".")
     path: tuple[str, ...] = ()
     while rest:
         free, known = values_of(node, root), properties(node, root)
         if free is not None:
             return (*path, *_free_key(rest, free, root))
+        if len(rest) == 1 and ".".join(path) in LAYERED and re.fullmatch("0|[1-9][0-9]{0,5}", rest[0]):
+            return (*path, int(rest[0]))
         if not known:
             raise ValueError(f"{'.'.join(path)} is one value and has no parts, got {text}")
         if rest[0] not in known:
@@ -153,7 +161,7 @@ def leaves(root: Node) -> Iterator[tuple[str, Node, str]]:
 
 
 def _leaves(node: Node, root: Node, path: str, of: str) -> Iterator[tuple[str, Node, str]]:
-    options = [member for member in members(node, root) if member.get("type") == "object"]
+    options = [member for member in members(node, root) if "properties" in member or values_of(member, root) is not None]
     if not options:
         yield path, node, of
     for option in options:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.spec.describe import Node, alternatives, kind, leaves, members, properties, resolve, values_of
+from pipelines.spec.layers import LAYERED
 
 # Keys of backends/spec.py that carry no description of their own.
 MEANINGS = {
@@ -121,6 +123,7 @@ def published(root: Node, searchable: Sequence[str]) -> Node:
     space = root["$defs"]["Search"]["properties"]["space"]
     values = space["additionalProperties"]
     space.update(properties=dict.fromkeys(searchable, values), additionalProperties=False)
+    space["patternProperties"] = {f"^({'|'.join(map(re.escape, LAYERED))})\\.[0-9]+$": values}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "title": "deltarule experiment spec"}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.spec.describe import Node, split_path
 from pipelines.spec.explain import Problem, shown
+from pipelines.spec.layers import put
 from pipelines.spec.yaml_file import Document, Path_, YamlError, parse, read_text
 
 
@@ -94,18 +95,9 @@ def _place(path: Path, line: int | None, column: int | None = None) -> str:
     return ":".join(str(part) for part in (path, line, column) if part)
 
 
-def known_path(text: str, schema: Node) -> tuple[str, ...]:
+def known_path(text: str, schema: Node) -> Path_:
     """The parts of a dotted path; SpecError if the spec has no such key."""
     try:
         return split_path(text, schema)
     except ValueError as error:
         raise SpecError(str(error)) from None
-
-
-def put(raw: dict[str, Any], path: Sequence[str], value: object) -> None:
-    """raw[path[0]][path[1]]... = value; mappings in between are made."""
-    for part in path[:-1]:
-        if not isinstance(raw.get(part), dict):
-            raw[part] = {}
-        raw = raw[part]
-    raw[path[-1]] = value

@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, overload
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 import backends
 from backends.spec import Model, Regularization, Seed, Spec, Task, Train, Trial, check_penalties
 from pipelines.spec import space
 from pipelines.spec.blocks import BUNDLED, Choices, DataSpec, Range, Search, Split, Threshold, Tracking, check_metric
-from pipelines.spec.describe import Node
+from pipelines.spec.describe import Node, leaves
 from pipelines.spec.explain import Problem, explain
 from pipelines.spec.file import SpecError, SpecFile, known_path
 from pipelines.spec.identity import fingerprint, source_hash
@@ -45,6 +45,7 @@ __all__ = [
     "source_hash",
     "trial",
 ]
+PARTS = {"whole": False}  # the context of validation where wrong keys are left out: what hangs on them cannot be judged
 
 
 class Experiment(Spec):
@@ -62,7 +63,7 @@ class Experiment(Spec):
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
-    def _blocks_agree(self) -> Experiment:
+    def _blocks_agree(self, info: ValidationInfo) -> Experiment:
         penalties = self.regularization
         problems = [
             *_caught("regularization.", check_penalties, "l1", penalties.l1, self.model),
@@ -72,7 +73,9 @@ class Experiment(Spec):
         for metric in self.thresholds:
             problems += _caught("thresholds.", check_metric, metric, metric)
         problems += _caught("search.", self.search.check_seeds, self.seed)
-        problems += space.refusals(self.search, models_schema()) or ([] if problems else space.refused_values(self))
+        problems += space.refusals(self.search, models_schema())
+        if not problems and info.context is not PARTS:
+            problems += space.refused_values(self)
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -90,7 +93,8 @@ class Experiment(Spec):
     def override(self, path: str | Mapping[str, object], value: object = ...) -> Experiment:
         """The experiment with one value changed, override("model.activation", "tanh"), or several, override({...}).
 
-        Raises SpecError. Defaults that were never written go with their kind: override("train.optimizer.name", "sgd").
+        Raises SpecError. Defaults go with their kind, also if written out: override("train.optimizer.name", "sgd"). What both
+        kinds have stays as it was written.
         One layer has a path of its own, counted from 0: override("model.dropout.1", 0.3).
         """
         if isinstance(path, str) and value is ...:
@@ -99,6 +103,7 @@ class Experiment(Spec):
         raw = _plain(self.model_dump(exclude_unset=True))
         for where, what in changes.items():
             put(raw, known_path(where, models_schema()), _plain(what))
+        _leave_defaults(raw, self.train, set(changes))
         experiment, problems = _validate(raw)
         if experiment is None:
             raise SpecError("\n".join(problem.text for problem in problems))
@@ -133,11 +138,13 @@ def _validate(raw: dict[str, Any]) -> tuple[Experiment | None, list[Problem]]:
         return (None, problems) if problems else (found, [])
     except ValidationError as error:
         problems += explain(error, models_schema())
-    # What spans several keys is only looked at once each key is right: look at it with the wrong ones left out.
-    try:
-        Experiment.model_validate(_without(raw, [problem.path for problem in problems]))
-    except ValidationError as error:
-        problems += [problem for problem in explain(error, models_schema()) if problem not in problems]
+    # What spans several keys is only looked at once each key is right, and what spans blocks once each block is: look at it
+    # with the wrong ones left out.
+    for _ in ("keys of a block", "blocks"):
+        try:
+            Experiment.model_validate(_without(raw, [problem.path for problem in problems]), context=PARTS)
+        except ValidationError as error:
+            problems += [problem for problem in explain(error, models_schema()) if problem not in problems]
     return None, problems
 
 
@@ -151,6 +158,26 @@ def _name_kinds(raw: dict[str, Any]) -> dict[str, Any]:
         if isinstance(train.get(key), dict):
             named[key] = {"name": default, **train[key]}
     return {**raw, "train": named}
+
+
+def _leave_defaults(raw: dict[str, Any], before: Train, changed: set[str]) -> None:
+    """Take out the defaults of a kind that another has taken the place of, and that has no such option."""
+    for key, kind in (("optimizer", before.optimizer), ("schedule", before.schedule)):
+        written = raw.get("train", {}).get(key)
+        name = written.get("name", kind.name) if isinstance(written, dict) else kind.name
+        if name == kind.name or f"train.{key}" in changed:
+            continue
+        default, kept = type(kind).model_validate({"name": kind.name}), _options(key, str(name))
+        for option in set(type(kind).model_fields) - kept:
+            if f"train.{key}.{option}" not in changed and written.get(option) == getattr(default, option):
+                del written[option]
+
+
+@cache
+def _options(key: str, kind: str) -> frozenset[str]:
+    """The options of a kind of optimizer or schedule."""
+    start = f"train.{key}."
+    return frozenset(p.removeprefix(start) for p, _, of in leaves(models_schema()) if of == kind and p.startswith(start))
 
 
 def _without(raw: dict[str, Any], paths: Sequence[Path_]) -> dict[str, Any]:
@@ -167,7 +194,29 @@ def _without(raw: dict[str, Any], paths: Sequence[Path_]) -> dict[str, Any]:
             inner.pop(last, None)
     if any(path[0] == "model" for path in paths):  # per-layer penalties depend on the hidden layers
         raw.pop("regularization", None)
+    if isinstance(raw.get("search"), dict):
+        raw["search"] = _judgeable(raw["search"], {path[1:] for path in paths if path[0] == "search"})
     return raw
+
+
+def _judgeable(search: dict[str, Any], wrong: set[Path_]) -> dict[str, Any]:
+    """Without the metrics if they or their directions are wrong, and without what is drawn under a condition on a wrong path."""
+    gone = {path[1] for path in wrong if path[:1] == ("space",) and len(path) > 1}
+    if {("metric",), ("direction",)} & {path[:1] for path in wrong}:
+        search = {key: value for key, value in search.items() if key not in ("metric", "direction", "pruner")}
+        gone.add("data.scale_target")  # which loss forbids
+    values = search.get("space")
+    if not isinstance(values, dict):
+        return search
+    left = {path: kept for path, kept in values.items() if path not in gone}
+    while hanging := {path for path, kept in left.items() if isinstance(kept, dict) and _names(kept.get("when"), gone)}:
+        gone |= hanging
+        left = {path: kept for path, kept in left.items() if path not in gone}
+    return {**search, "space": left}
+
+
+def _names(when: object, paths: set[str | int]) -> bool:
+    return isinstance(when, dict) and not paths.isdisjoint(when)
 
 
 def dump(experiment: Experiment) -> str:

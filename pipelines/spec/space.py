@@ -121,8 +121,8 @@ def _of_values(path: str, search: Search) -> Iterator[str]:
 def _of_conditions(path: str, space: Space) -> Iterator[str]:
     for other, wanted in (space[path].when or {}).items():
         if other == path:
-            yield f".when must name another path of the space, got {path} itself"
-        elif other not in space:
+            continue  # a circle, which is refused below
+        if other not in space:
             yield f".when must name another path of the space, got {other}; {nearest(other, [p for p in space if p != path])}"
         else:
             yield from (f".when must name {_takes(other, space[other])}, got {shown(v)}{_nested(wanted, space[other])}"

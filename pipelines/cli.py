@@ -15,6 +15,20 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
+from pipelines import cli_search
+from pipelines.options import (
+    BAD_INPUT,
+    FAILED,
+    INTERRUPTED,
+    PARAMS,
+    TERMINATED,
+    Changes,
+    Json,
+    Params,
+    begin,
+    experiment_of,
+)
+
 if TYPE_CHECKING:
     from pipelines.console import Console
     from pipelines.spec import Experiment
@@ -25,23 +39,16 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: importing Rich would double the time of --help
 )
 
-Params = Annotated[Path, typer.Option("--params", metavar="FILE", help="The spec of the experiment.")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Override one value of the spec; may be given several times."),
-]
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, all else on standard error.")]
-PARAMS = Path("params.yaml")
-
-BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 # Module, class, exit code (unless the error carries its own): errors whose text is all that people need.
 OUR_ERRORS = (
     ("pipelines.spec", "SpecError", BAD_INPUT),
     ("backends", "BackendError", BAD_INPUT),
     ("pipelines.data", "DataError", BAD_INPUT),
     ("pipelines.stages", "StageError", FAILED),
+    ("pipelines.search.book", "StudyError", BAD_INPUT),
     ("pipelines.tracking", "TrackingError", FAILED),
     ("pipelines.engine", "EngineError", FAILED),
+    ("pipelines.search.storage", "StorageError", BAD_INPUT),
 )
 
 
@@ -90,6 +97,9 @@ def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
     _stage("test", params, changes, as_json)
 
 
+cli_search.add_to(app)
+
+
 @app.command()
 def sync(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
     """Put the pipeline's last run on record.
@@ -100,7 +110,7 @@ def sync(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
     from pipelines.launch import send_waiting
     from pipelines.project import project_of
 
-    console, experiment = _begin(params, changes, as_json)
+    console, experiment = begin(params, changes, as_json)
     with console.reserved():
         sent = dict(send_waiting(project_of(Path())))
         for folder, launched in sent.items():
@@ -128,7 +138,7 @@ def run(
     from pipelines.launch import Launch, launch, shown
     from pipelines.summary import show
 
-    console, experiment = _begin(params, changes, as_json)
+    console, experiment = begin(params, changes, as_json)
     folder = ""
 
     def begun(launched: Launch) -> None:
@@ -167,7 +177,7 @@ def parity(
     from pipelines.parity import parity as compare
     from pipelines.parity import publish, show
 
-    console, experiment = _begin(params, changes, as_json)
+    console, experiment = begin(params, changes, as_json)
     if html is not None and html.is_dir():
         raise typer.BadParameter(f"--html must name a file, got the folder {html}")
     with console.reserved(), show.Bars(console) as progress:
@@ -203,7 +213,7 @@ def ui(
     from pipelines import tracking
     from pipelines.project import project_of
 
-    tracking.ui(_experiment(params, changes), project_of(Path()), port)
+    tracking.ui(experiment_of(params, changes), project_of(Path()), port)
 
 
 @app.command()
@@ -245,19 +255,7 @@ def spec(params: Params = PARAMS, changes: Changes = None) -> None:
     """
     from pipelines.spec import dump
 
-    typer.echo(dump(_experiment(params, changes)), nl=False)
-
-
-def _begin(params: Path, changes: list[str] | None, as_json: bool) -> tuple[Console, Experiment]:
-    from pipelines.console import Console
-
-    return Console(as_json), _experiment(params, changes)
-
-
-def _experiment(params: Path, changes: list[str] | None) -> Experiment:
-    from pipelines.spec import load
-
-    return load(params, changes or [])
+    typer.echo(dump(experiment_of(params, changes)), nl=False)
 
 
 def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) -> None:
@@ -266,7 +264,7 @@ def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) ->
     from pipelines.console import Epochs
     from pipelines.summary import show
 
-    console, experiment = _begin(params, changes, as_json)
+    console, experiment = begin(params, changes, as_json)
     began = time.perf_counter()
     with console.reserved(), Epochs(console, experiment.train.epochs) as progress:
         options = {"progress": progress} if name == "train" else {}

@@ -11,7 +11,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from pipelines.search.tally import Look
 
 SECONDS_BEFORE_A_BAR = 2.0
 PLAIN_LINES = 10  # of progress over a whole run, where there is no terminal
@@ -95,6 +98,54 @@ class Epochs:
             self.bar.update(self.task, completed=int(record["epoch"]), losses=_losses(record))
 
 
+class Trials:
+    """Progress of a study: call it with each look; a bar appears if the work takes longer than two seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self.stream, self.began = console.stream, time.monotonic()
+        self.first: int | None = None  # trials that were over before
+        self.bar: Any = None
+        self.task: Any = None
+        self.said = 0
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __call__(self, look: Look) -> None:
+        """Where the study stands now."""
+        over = sum(look.states.values())
+        self.first = over if self.first is None else self.first
+        words = self.words(look, over - self.first)
+        if self.stream.isatty():
+            self._advance(look.total, over, words)
+        elif over >= self.said + max(1, look.total // PLAIN_LINES):
+            self.said = over
+            print(f"trial {over}/{look.total}  {words}", file=self.stream, flush=True)
+
+    def words(self, look: Look, done: int) -> str:
+        """best 0.0512 (trial 31), 32 running, 9 pruned, 1 failed, 24 trials a minute."""
+        minutes = (time.monotonic() - self.began) / 60
+        told = [
+            f"best {number(look.best[0])} (trial {look.best[1]})" if look.best else "",
+            f"{look.running} running" if look.running else "",
+            f"{look.states.get('PRUNED', 0)} pruned" if look.states.get("PRUNED") else "",
+            f"{look.states.get('FAIL', 0)} failed" if look.states.get("FAIL") else "",
+            f"{1 - look.epochs / look.possible:.0%} of the epochs saved" if look.epochs < look.possible else "",
+            f"{done / minutes:.0f} trials a minute" if done else "",
+        ]
+        return ", ".join(word for word in told if word)
+
+    def _advance(self, total: int, over: int, words: str) -> None:
+        if self.bar is None and time.monotonic() - self.began > SECONDS_BEFORE_A_BAR:
+            self.bar, self.task = _rich_bar(self.stream, total, "trial")
+        if self.bar is not None:
+            self.bar.update(self.task, completed=over, losses=words)
+
+
 def number(value: object) -> str:
     """A number as people read it, anything else as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -121,11 +172,11 @@ def _rich_table(stream: TextIO, title: str, columns: Sequence[str], rows: Sequen
     Rich(file=stream).print(table)
 
 
-def _rich_bar(stream: TextIO, total: int) -> tuple[Any, Any]:
+def _rich_bar(stream: TextIO, total: int, unit: str = "epoch") -> tuple[Any, Any]:
     from rich.console import Console as Rich
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[losses]}"))
+    columns = (TextColumn(unit), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[losses]}"))
     bar = Progress(*columns, console=Rich(file=stream))
     bar.start()
     return bar, bar.add_task("", total=total, losses="")

@@ -180,26 +180,30 @@ def _with_means(truth: Truth, each: dict[str, NDArray]) -> dict[str, Any]:
 # Each epoch ------------------------------------------------------------------------------------------------------------
 
 
-def epoch_metrics(truth: Truth, monitor: str = "loss") -> Callable[[NDArray], dict[str, float]]:
-    """The cheap metrics of one epoch, and the monitored one: a function of the validation outputs (n, O).
+def epoch_metrics(truth: Truth, monitor: str = "loss", *also: str) -> Callable[[NDArray], dict[str, float]]:
+    """The cheap metrics of one epoch, the monitored one and others by name: a function of the validation outputs (n, O).
 
-    Raises ValueError for a monitor that these rows do not define, or that there is not.
+    Raises ValueError for a metric that these rows do not define, or that there is not.
     """
-    check_monitor(truth, monitor)
+    check_metric(truth, monitor)
+    for name in also:
+        check_metric(truth, name, "search.metric")
     once = np.ones((1, len(truth.y)))
 
     def measure(outputs: NDArray) -> dict[str, float]:
         found = _cheap(truth, outputs)
-        if monitor != "loss" and monitor not in found:
-            found[monitor] = float(kernel(truth, outputs)(once)[monitor][0])
+        dear = {monitor, *also} - {"loss", *found}
+        if dear:
+            whole = kernel(truth, outputs)(once)
+            found.update({name: float(whole[name][0]) for name in sorted(dear)})
         return found
 
     return measure
 
 
-def check_monitor(truth: Truth, monitor: str) -> None:
-    """Raises ValueError unless these rows define the metric."""
-    key, kind = "train.early_stopping.monitor", monitor.partition(".")[0]
+def check_metric(truth: Truth, monitor: str, key: str = "train.early_stopping.monitor") -> None:
+    """Raises ValueError unless these rows define the metric that stands under `key` of the spec."""
+    kind = monitor.partition(".")[0]
     if monitor not in names(truth):
         raise ValueError(f"{key} must be one of {', '.join(names(truth))}, got {monitor!r}")
     if kind in ("roc_auc", "pr_auc") and not _judged(truth):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,9 +90,9 @@ class Prepared:
     source: str
     features: tuple[str, ...]
 
-    def save(self, folder: Path) -> About:
-        """Write every part, then what is known about them."""
-        hashes = {name: part.save(folder / name) for name, part in self.parts.items()}
+    def save(self, folder: Path, parts: Sequence[str] = PARTS) -> About:
+        """Write the parts, then what is known about them."""
+        hashes = {name: self.parts[name].save(folder / name) for name in parts}
         about = About(
             source=self.source,
             task=self.target.task,

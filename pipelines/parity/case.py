@@ -12,7 +12,7 @@ from backends.spec import Storage, Trial, storage
 from backends.weights import layout
 from pipelines import stages
 from pipelines.data import About, Part
-from pipelines.metrics import HIGHER_IS_BETTER, Truth, check_monitor, higher_is_better
+from pipelines.metrics import HIGHER_IS_BETTER, Truth, check_metric, higher_is_better
 from pipelines.spec import Experiment, SpecError, trial
 from pipelines.stages import Places
 from pipelines.stages.files import read_json, write_json
@@ -49,7 +49,7 @@ class Case:
         network = trial(experiment, about.task, len(about.features), about.outputs)
         case = Case(folder, network, about, precisions, min(steps, _total(network, about)))
         try:
-            check_monitor(case.truth(), network.train.early_stopping.monitor)
+            check_metric(case.truth(), network.train.early_stopping.monitor)
         except ValueError as error:
             raise SpecError(str(error)) from None
         write_json(

@@ -45,7 +45,7 @@ def takes_whole_numbers(path: str) -> bool:
     """Does the key take whole numbers alone? Those of one layer of model.hidden are."""
     from pipelines.spec import models_schema  # which needs the checks here
 
-    return _key(path) in _whole_number_keys(models_schema)
+    return setting(path) in _whole_number_keys(models_schema)
 
 
 @cache
@@ -55,7 +55,7 @@ def _whole_number_keys(schema: Any) -> frozenset[str]:
     return frozenset(path for path, found in types.items() if "integer" in found and "number" not in found)
 
 
-def _key(path: str) -> str:
+def setting(path: str) -> str:
     """The key that a path belongs to: model.dropout for model.dropout.1."""
     above, _, last = path.rpartition(".")
     return above if above in LAYERED and last.isdigit() else path
@@ -95,10 +95,10 @@ def _refusals(path: str, search: Search, root: Node) -> Iterator[str]:
         return
     if path in FIXED:
         yield f": must change what is learned; {path} only says who computes it, so set it for the whole study"
-    elif _key(path) not in searchable(root):
+    elif setting(path) not in searchable(root):
         yield f": must be one value of {', '.join(SEARCHABLE)}; a study cannot vary {path}"
-    elif _key(path) != path and _key(path) in search.space:
-        yield f": must not stand beside {_key(path)}, of which it is a part; leave one of them out"
+    elif setting(path) != path and setting(path) in search.space:
+        yield f": must not stand beside {setting(path)}, of which it is a part; leave one of them out"
     elif path == "data.scale_target" and "loss" in search.metrics:
         yield ": must not vary while search.metric is loss, which it measures on another scale; judge by rmse, mae or r2"
     else:

@@ -214,3 +214,21 @@ def _flow_lists(value: Any) -> Any:
         items.fa.set_flow_style()
         return items
     return value
+
+
+def edit(text: str, changes: dict[Path_, Any]) -> str:
+    """The document with other values at these paths; comments, order and all other values stay as they are written.
+
+    Mappings that lead to a path are made where they are missing.
+    """
+    yaml, written = YAML(), io.StringIO()
+    yaml.Representer = _Representer
+    yaml.preserve_quotes, yaml.width = True, 1_000_000
+    document = yaml.load(text) or {}
+    for path, value in changes.items():
+        inner = document
+        for part in path[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[path[-1]] = _flow_lists(value)
+    yaml.dump(document, written)
+    return written.getvalue()

@@ -1,0 +1,204 @@
+"""The commands of studies: search, adopt, evaluate, and `study` to look at them. A command parses, calls and prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pipelines.options import PARAMS, Changes, Json, Params, begin
+
+if TYPE_CHECKING:
+    from pipelines.search.records import StudyRecord
+
+Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study, as below studies/.")]
+study = typer.Typer(help="Look at studies.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands among the others."""
+    for command in (search, adopt, evaluate):
+        app.command()(command)
+    app.add_typer(study, name="study")
+
+
+def search(
+    params: Params = PARAMS,
+    changes: Changes = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many trials in all; search.trials unless given.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the study; after the data unless given.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search for the best values of the spec.
+
+    Varies what search.space names, many trials at once. A study of the same name and spec is continued.
+    """
+    from pipelines import search as studies
+    from pipelines.console import Trials
+
+    console, experiment = begin(params, changes, as_json)
+    with console.reserved(), Trials(console) as progress:
+        found = studies.search(experiment, name=name, trials=trials, watch=progress, warn=console.warn)
+    show_study(console, found, rows=5)
+    if found.best is not None:
+        console.say(f"adopt the winner with: deltarule adopt {found.name}")
+    console.result(summary(found))
+
+
+def adopt(
+    name: Name,
+    trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="This trial; the best unless given.")] = None,
+    params: Params = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Write the winner of a study into the spec.
+
+    Into params.yaml, which keeps its comments and its order.
+    """
+    from pipelines.console import Console, number
+    from pipelines.search.adopt import adopt as write
+
+    console = Console(as_json)
+    done = write(folder_of(name), params, trial)
+    rows = [(key, number(was), number(now)) for key, (was, now) in done.changes.items()]
+    console.table(f"trial {done.trial.number} of {name}, in {params}", ("key", "was", "is"), rows)
+    console.result({"study": name, "trial": done.trial.number, "changes": {key: now for key, (_, now) in done.changes.items()}})
+
+
+def evaluate(
+    params: Params = PARAMS,
+    changes: Changes = None,
+    seeds: Annotated[int, typer.Option(min=2, help="How many seeds, from the spec's own on.")] = 15,
+    with_test: Annotated[bool, typer.Option("--test", help="Open the test rows too; the pipeline must have validated.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train the spec under many seeds, as one stack.
+
+    Mean, standard deviation and interval of every metric: what the choice is worth, and not its luck.
+    """
+    from pipelines.console import number
+    from pipelines.search.evaluate import evaluate as train_all
+    from pipelines.stages import Places
+
+    console, experiment = begin(params, changes, as_json)
+    with console.reserved():
+        report = train_all(experiment, Places(Path()), seeds=seeds, test=with_test)
+    for part, metrics in report.parts.items():
+        rows = [(key, number(m.mean), number(m.sd), f"[{number(m.low)}, {number(m.high)}]") for key, m in metrics.items()]
+        console.table(f"{part}, {seeds} seeds", ("metric", "mean", "sd", "95 % interval of the mean"), rows)
+    console.result(report.as_dict())
+
+
+@study.command("list")
+def list_studies(as_json: Json = False) -> None:
+    """List the studies of this project."""
+    from pipelines.console import Console, number
+    from pipelines.search.records import load_study
+
+    console = Console(as_json)
+    found = [load_study(path.parent) for path in sorted(studies_folder().glob("*/study.json"))]
+    rows = [(s.name, str(len(s.trials)), best_value(s, number), counted(s)) for s in found]
+    console.table("", ("study", "trials", "best", "states"), rows)
+    console.result({"studies": [summary(one) for one in found]})
+
+
+@study.command("show")
+def show(
+    name: Name,
+    rows: Annotated[int, typer.Option(min=1, help="How many trials, from the best on.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show the best trials of a study."""
+    from pipelines.console import Console
+
+    console, found = Console(as_json), load(name)
+    show_study(console, found, rows)
+    console.result(summary(found))
+
+
+@study.command("export")
+def export(
+    name: Name,
+    form: Annotated[Literal["csv", "json", "spec"], typer.Option("--as", help="All trials; or the spec of one.")] = "csv",
+    trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="The trial of a spec; the best unless given.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Standard output unless given.")] = None,
+) -> None:
+    """Write all trials of a study, or the spec of one."""
+    from pipelines.search.export import export as text_of
+
+    text = text_of(load(name), form, trial)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+
+
+def studies_folder() -> Path:
+    """Where the studies of this project stand."""
+    from pipelines.project import project_of
+    from pipelines.search.driver import STUDIES
+
+    return project_of(Path()) / STUDIES
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a study. Raises StudyError if there is none of that name."""
+    from pipelines.search.book import StudyError
+    from pipelines.spec.describe import nearest
+
+    folder = studies_folder() / name
+    if not (folder / "study.json").is_file():
+        known = sorted(path.parent.name for path in studies_folder().glob("*/study.json"))
+        hint = nearest(name, known) if known else "there are none; run `deltarule search` first"
+        raise StudyError(f"there is no study {name!r} below {studies_folder().name}/; {hint}")
+    return folder
+
+
+def load(name: str) -> StudyRecord:
+    """The study of that name. Raises StudyError."""
+    from pipelines.search.records import load_study
+
+    return load_study(folder_of(name))
+
+
+def show_study(console: Any, found: StudyRecord, rows: int) -> None:
+    """Its best trials, and how the others ended."""
+    from pipelines.console import number
+    from pipelines.search.table import ranked
+
+    paths = list(found.spec.search.space)
+    table = [
+        (str(t.number), t.state.lower(), *(number(v) for v in (t.values or ("",) * len(found.metrics))),
+         *(number(t.changes.get(path, "")) for path in paths))
+        for t in ranked(found)[:rows]
+    ]  # fmt: skip
+    short = [path.rpartition(".")[2] if not path.rpartition(".")[2].isdigit() else path for path in paths]
+    console.table(f"study {found.name}", ("trial", "state", *found.metrics, *short), table)
+    console.say(counted(found) + (f"; Pareto front: {', '.join(map(str, found.front))}" if len(found.metrics) > 1 else ""))
+
+
+def counted(found: StudyRecord) -> str:
+    """How many trials ended in what way."""
+    return ", ".join(f"{count} {state.lower()}" for state, count in found.counts().items())
+
+
+def best_value(found: StudyRecord, number: Any) -> str:
+    """The best value and its trial, where there is one."""
+    if found.best is None:
+        return f"front of {len(found.front)}" if found.front else ""
+    return f"{found.metrics[0]} {number(found.trial(found.best).values[0])} (trial {found.best})"
+
+
+def summary(found: StudyRecord) -> dict[str, Any]:
+    """What `--json` says of a study."""
+    best = None if found.best is None else found.trial(found.best)
+    return {
+        "study": found.name,
+        "trials": len(found.trials),
+        "states": found.counts(),
+        "metrics": list(found.metrics),
+        "best": None if best is None else {"trial": best.number, "values": list(best.values), "changes": best.changes},
+        "front": list(found.front),
+    }

@@ -1,0 +1,36 @@
+"""What the commands share: the options that name and change the spec, and the first lines of a command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.console import Console
+    from pipelines.spec import Experiment
+
+Params = Annotated[Path, typer.Option("--params", metavar="FILE", help="The spec of the experiment.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Override one value of the spec; may be given several times."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, all else on standard error.")]
+PARAMS = Path("params.yaml")
+
+BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+
+
+def begin(params: Path, changes: list[str] | None, as_json: bool) -> tuple[Console, Experiment]:
+    """Where to say things, and the spec. Raises SpecError."""
+    from pipelines.console import Console
+
+    return Console(as_json), experiment_of(params, changes)
+
+
+def experiment_of(params: Path, changes: list[str] | None) -> Experiment:
+    """The spec with its overrides."""
+    from pipelines.spec import load
+
+    return load(params, changes or [])

@@ -1,0 +1,163 @@
+"""One spec under many seeds, trained as one stack: what a choice is worth, apart from the luck of its initial weights.
+
+On the test rows only as the test stage opens them: after the pipeline has validated this very spec and was not held, and with
+an entry in the list of those that opened them.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import backends
+from backends.base import Data, Machine
+from backends.spec import Trial
+from backends.supervisor import fit
+from pipelines import metrics
+from pipelines.data import About, Part
+from pipelines.metrics import HIGHER_IS_BETTER, NDArray, Truth, epoch_metrics, higher_is_better
+from pipelines.search.pack import even
+from pipelines.spec import Experiment, fingerprint, source_hash, trial
+from pipelines.stages.files import write_csv, write_json
+from pipelines.stages.openings import enter
+from pipelines.stages.places import Places, StageError
+from pipelines.stages.reports import load_network
+from pipelines.stages.test import check_validated
+
+WIDTH = 16  # networks in a stack at most
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric over the seeds: mean, sd (ddof 1), and Student's 95 % interval of the mean."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    count: int  # seeds for which the metric is defined
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of the seeds: part -> metric -> summary, and part -> metric -> a value a seed."""
+
+    seeds: tuple[int, ...]
+    parts: dict[str, dict[str, Summary]]
+    each: dict[str, dict[str, list[float | None]]]
+    failed: dict[int, str]  # seed -> why there is no network
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        found = {part: {name: asdict(value) for name, value in rows.items()} for part, rows in self.parts.items()}
+        return {"seeds": list(self.seeds), **found, "failed": {str(seed): why for seed, why in self.failed.items()}}
+
+
+def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: bool = False) -> Report:
+    """Train under seeds seed, seed + 1, ...; write outputs/evaluate; validation metrics, and with `test` those of the test rows.
+
+    Raises StageError if split has not been carried out, if no seed gives a network, and, before anything is trained, for test
+    rows that may not be opened.
+    """
+    with places.locked():
+        about = About.load(places.need(places.about, "split"))
+        if test:
+            _may_open(experiment, places)
+        network = trial(experiment, about.task, len(about.features), about.outputs)
+        trials = [network.model_copy(update={"seed": network.seed + i}) for i in range(seeds)]
+        flat, failed = _train(experiment, places, about, trials)
+        if not flat:
+            raise StageError(f"no seed gave a network: {next(iter(failed.values()))}")
+        if test:
+            _enter(experiment, places, about, seeds)
+        parts = {"validate": "valid", **({"test": "test"} if test else {})}
+        each = {stage: _measure(experiment, places, about, part, trials, flat) for stage, part in parts.items()}
+        report = Report(tuple(t.seed for t in trials), {stage: _summaries(rows) for stage, rows in each.items()}, each, failed)
+        _write(places, report)
+    return report
+
+
+def _may_open(experiment: Experiment, places: Places) -> None:
+    """The test stage's rules."""
+    check_validated(load_network(experiment, places), places)
+
+
+def _enter(experiment: Experiment, places: Places, about: About, seeds: int) -> None:
+    """One entry for them all: their mean is one look."""
+    hashes = {part: about.sha256[part] for part in ("train", "valid")}
+    mark = fingerprint(experiment, hashes, source_hash(experiment.train.backend))
+    enter(places.ledger, about.sha256["test"], f"{mark} {seeds} seeds")
+
+
+def _train(
+    experiment: Experiment, places: Places, about: About, trials: Sequence[Trial]
+) -> tuple[dict[int, NDArray], dict[int, str]]:
+    """Weights by seed, and why there are none for the others."""
+    learn, choose = (Part.load(places.data / part) for part in ("train", "valid"))
+    monitor = experiment.train.early_stopping.monitor
+    measure = epoch_metrics(Truth.of(about, choose.y), monitor)
+    size = even(len(trials), WIDTH)
+    flat: dict[int, NDArray] = {}
+    failed: dict[int, str] = {}
+    for start in range(0, len(trials), size):
+        stack = trials[start : start + size]
+        results = fit(
+            backends.get(experiment.train.backend), stack, Data(learn.X, learn.y, choose.X, choose.y),
+            machine=Machine(experiment.train.devices, experiment.train.threads), metrics=measure,
+            higher_is_better=HIGHER_IS_BETTER | ({monitor} if higher_is_better(monitor) else set()),
+        )  # fmt: skip
+        for one, result in zip(stack, results, strict=True):
+            if result.weights is None or result.reason == "diverged":
+                failed[one.seed] = result.message
+            else:
+                flat[one.seed] = result.weights
+    return flat, failed
+
+
+def _measure(
+    experiment: Experiment, places: Places, about: About, part: str, trials: Sequence[Trial], flat: Mapping[int, NDArray]
+) -> dict[str, list[float | None]]:
+    """metric -> a value a seed; None where it is undefined, or the seed gave no network."""
+    opened = Part.load(places.data / part)
+    truth = Truth.of(about, opened.y)
+    found = [metrics.evaluate(truth, _outputs(t, flat[t.seed], opened.X)) if t.seed in flat else {} for t in trials]
+    return {name: [row.get(name) for row in found] for name in metrics.names(truth) if any(name in row for row in found)}
+
+
+def _outputs(network: Trial, flat: NDArray, X: NDArray) -> NDArray:
+    """By the reference, as validate and test predict."""
+    stack = backends.get("reference").stack([network])
+    stack.load({**stack.state(), "weights": flat[None]})
+    return stack.predict(X)[0]
+
+
+def _summaries(rows: Mapping[str, Sequence[float | None]]) -> dict[str, Summary]:
+    return {name: summarise([v for v in values if v is not None]) for name, values in rows.items()}
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Student's interval: mean ± t · sd / √n (Student 1908)."""
+    from scipy.stats import t
+
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Summary(mean, math.nan, math.nan, math.nan, len(values))
+    sd = statistics.stdev(values)
+    half = float(t.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
+    return Summary(mean, sd, mean - half, mean + half, len(values))
+
+
+def _write(places: Places, report: Report) -> None:
+    """outputs/evaluate: metrics.json with the summaries, seeds.csv with a row a seed and part."""
+    folder = places.report("evaluate")
+    write_json(folder / "metrics.json", report.as_dict())
+    names = list(dict.fromkeys(name for rows in report.each.values() for name in rows))
+    lines = [
+        (part, seed, *("" if (v := rows.get(name, [None] * (i + 1))[i]) is None else v for name in names))
+        for part, rows in report.each.items()
+        for i, seed in enumerate(report.seeds)
+    ]
+    write_csv(folder / "seeds.csv", ("part", "seed", *names), lines)

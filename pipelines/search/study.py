@@ -1,0 +1,178 @@
+"""A whole study: opened or taken up, topped up to its number of trials, summed up in files, and on record in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends.base import Machine
+from backends.weights import layout, write_atomically
+from pipelines.data import Part
+from pipelines.engine import Engine, open_engine
+from pipelines.metrics import Truth, check_metric
+from pipelines.project import project_of
+from pipelines.search.book import Book, StudyError, identity
+from pipelines.search.driver import STUDIES, Driver, choose_width
+from pipelines.search.importance import importances
+from pipelines.search.mirror import OURS, drawn
+from pipelines.search.recorder import Recorder
+from pipelines.search.records import SPEC, State, StudyRecord, TrialRecord, save_study
+from pipelines.search.storage import locked
+from pipelines.search.table import write_table
+from pipelines.search.tally import Watch
+from pipelines.search.variants import Variant, Variants
+from pipelines.search.work import warm
+from pipelines.spec import Experiment, SpecError, dump, trial
+from pipelines.spec.yaml_file import write
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+WINNER = "winner.yaml"
+ENDED: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAIL"}  # a trial that waits counts as running
+
+
+def search(
+    experiment: Experiment,
+    *,
+    name: str | None = None,
+    trials: int | None = None,
+    project: Path | None = None,
+    watch: Watch = lambda look: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> StudyRecord:
+    """Top a study up to `trials` trials in all (search.trials), and say what it found.
+
+    A study of that name is continued if its spec is the same. `watch` sees where it stands; `warn` is told what went wrong with
+    MLflow, which ends no study. Raises StudyError (another spec, nothing to search, no trial
+    that completed), SpecError, DataError, BackendError, EngineError, StorageError.
+    """
+    check(experiment)
+    project = project or project_of(Path())
+    name = name or default_name(experiment)
+    folder = project / STUDIES / name
+    total = capped(experiment, trials or experiment.search.trials)
+    with locked(folder, experiment.search.storage, name):
+        variants = Variants(folder, project)
+        base = variants.of(experiment)
+        check_metrics(experiment, base)
+        known = identity(experiment, base.about.sha256)
+        book = Book(folder, experiment, name, known)
+        begin(folder, experiment)
+        with Recorder(folder, project, experiment) as recorder:
+            try:
+                _carry_out(experiment, folder, book, variants, total, watch, recorder)
+            finally:
+                record = sum_up(folder, experiment, name, book)
+            recorder.finish()
+    if not any(one.state == "COMPLETE" for one in record.trials):
+        raise StudyError(
+            f"no trial of study {name!r} completed, so there is no best; see deltarule study show {name}", exit_code=1
+        )
+    return record
+
+
+def _carry_out(
+    experiment: Experiment, folder: Path, book: Book, variants: Variants, total: int, watch: Watch, recorder: Recorder
+) -> None:
+    """Open the engine only if there is something left to do."""
+    left = total - sum(stored.state.is_finished() for stored in book.trials())
+    if left <= 0:
+        return
+    with _engine(experiment, variants, left) as engine:
+        if "width" not in book.settings or experiment.search.width != "auto":
+            book.keep(width=choose_width(engine, experiment))
+        threads = 1 if engine.workers > 1 else experiment.train.threads
+        machine = Machine("auto", threads)
+        Driver(experiment, folder, book, variants, engine, book.settings["width"], machine, watch, recorder.wake).run(total)
+
+
+def _engine(experiment: Experiment, variants: Variants, left: int) -> Engine:
+    """As the spec says; auto goes by the size of the work."""
+    search, about = experiment.search, variants.of(experiment).about
+    network = trial(experiment, about.task, len(about.features), about.outputs)
+    steps = -(-about.rows["train"] // experiment.train.batch_size) * experiment.train.epochs
+    work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * left * search.seeds
+    width = 16 if search.width == "auto" else search.width
+    jobs = -(-min(left, search.generation) * search.seeds // width)
+    return open_engine(search.engine, search.workers, 1, work=work, jobs=jobs, warm=warm(experiment.train.backend))
+
+
+def check(experiment: Experiment) -> None:
+    """Raises StudyError for what the spec allows and a search does not."""
+    if not experiment.search.space:
+        raise StudyError("search.space must name at least one key of the spec and its values, got none; see docs/search.md")
+    if experiment.train.devices not in ("auto", 1):
+        raise StudyError(
+            f"train.devices must be auto or 1 in a search, got {experiment.train.devices}: trials are dealt out to workers "
+            "instead; set search.workers"
+        )
+
+
+def check_metrics(experiment: Experiment, base: Variant) -> None:
+    """Raises SpecError for a metric that the validation rows do not define."""
+    truth = Truth.of(base.about, Part.load(base.folder / "valid").y)
+    try:
+        check_metric(truth, experiment.train.early_stopping.monitor)
+        for name in experiment.search.metrics:
+            if name != "weights":
+                check_metric(truth, name, "search.metric")
+    except ValueError as error:
+        raise SpecError(str(error)) from None
+
+
+def capped(experiment: Experiment, total: int) -> int:
+    """A grid has an end."""
+    from math import prod
+
+    from pipelines.search.space import grid
+
+    return min(total, prod(map(len, grid(experiment).values()))) if experiment.search.sampler == "grid" else total
+
+
+def default_name(experiment: Experiment) -> str:
+    """After the data."""
+    return Path(experiment.data.source).stem
+
+
+def begin(folder: Path, experiment: Experiment) -> None:
+    """The spec of the study, as it was when it was begun."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / SPEC).exists():
+        write_atomically(folder / SPEC, dump(experiment).encode())
+
+
+def sum_up(folder: Path, experiment: Experiment, name: str, book: Book) -> StudyRecord:
+    """Write study.json, trials.csv and winner.yaml from what the storage holds."""
+    record = record_of(experiment, name, book)
+    save_study(folder, record, importances(book.study))
+    write_table(folder / "trials.csv", record)
+    if record.best is None:
+        (folder / WINNER).unlink(missing_ok=True)
+    else:
+        write_atomically(folder / WINNER, write(record.trial(record.best).changes).encode())
+    return record
+
+
+def record_of(experiment: Experiment, name: str, book: Book) -> StudyRecord:
+    """The study as its storage has it; histories stand in the files of the trials."""
+    found = book.trials()
+    trials = tuple(_record(stored, experiment) for stored in found)
+    front = tuple(sorted(one.number for one in book.study.best_trials)) if any(t.state == "COMPLETE" for t in trials) else ()
+    single = len(experiment.search.metrics) == 1
+    best = min(front) if single and front else None
+    metrics, directions = experiment.search.metrics, experiment.search.directions
+    return StudyRecord(name, book.settings["identity"], metrics, directions, trials, best, front, experiment)
+
+
+def _record(stored: FrozenTrial, experiment: Experiment) -> TrialRecord:
+    more: Mapping[str, Any] = stored.user_attrs.get(OURS, {})
+    values = drawn(stored, experiment)
+    return TrialRecord(
+        number=stored.number, state=ENDED.get(stored.state.name, "RUNNING"), params=values.params,
+        changes=values.changes, values=tuple(stored.values or ()), spread=tuple(more.get("spread", ())),
+        reason=more.get("reason", ""), epochs=more.get("epochs", 0), steps=more.get("steps", 0),
+        best_epoch=more.get("best_epoch"), seed=more.get("seed", experiment.seed), generation=more.get("generation", 0),
+        variant=more.get("variant", ""), weights=more.get("weights", 0),
+    )  # fmt: skip

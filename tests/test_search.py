@@ -1,0 +1,253 @@
+"""Studies: what is drawn and how it ends, exactness against solo runs, and interruptions that change nothing."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import stages
+from pipelines.search import StudyError, driver, search, work
+from pipelines.search.records import StudyRecord, load_study
+from pipelines.spec import Experiment
+
+SMALL = {
+    "data.source": "iris",
+    "model.hidden": [5],
+    "train.backend": "reference",
+    "train.epochs": 6,
+    "train.batch_size": 30,
+    "train.optimizer.learning_rate": 0.02,
+    "tracking.enabled": False,
+    "search.trials": 10,
+    "search.generation": 4,
+    "search.width": 3,
+    "search.engine": "here",
+}
+SPACE = {
+    "model.activation": {"choices": ["relu", "tanh", "sigmoid"]},
+    "model.dropout": {"low": 0.0, "high": 0.5},
+    "regularization.l1": {"low": 1e-6, "high": 1e-2, "log": True, "or": 0.0},
+    "regularization.l2": {"low": 1e-6, "high": 1e-2, "log": True, "when": {"regularization.l1": 0.0}},
+}
+
+
+def spec(**changes: Any) -> Experiment:
+    """A small experiment; keys with __ for the dots."""
+    space = changes.pop("space", SPACE)
+    more = {name.replace("__", "."): value for name, value in changes.items()}
+    return Experiment().override({**SMALL, "search.space": space, **more})
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def told(study: StudyRecord) -> list[Any]:
+    """All that two studies of one spec must share."""
+    return [(t.number, t.state, t.params, t.changes, t.values, t.spread, t.reason, t.epochs, t.steps) for t in study.trials]
+
+
+def test_a_study_finds_its_best_trial_and_writes_what_it_found(project):
+    study = search(spec())
+    assert study.counts() == {"COMPLETE": 10}
+    assert study.trial(study.best).values[0] == min(t.values[0] for t in study.trials)
+    table = rows_of(project / "studies/iris/trials.csv")
+    assert [float(row["loss"]) for row in table] == [t.values[0] for t in study.trials]
+    assert load_study(project / "studies/iris").best == study.best
+
+
+@pytest.mark.parametrize("backend", ["reference", "lightning"])
+def test_a_trial_equals_the_run_of_its_spec_to_the_bit(project, backend):
+    experiment = spec(train__backend=backend)
+    study = search(experiment)
+    for trial in load_study(project / "studies/iris").trials[:5]:
+        places = stages.Places(project / f"solo{trial.number}", base=project, project=project)
+        alone = experiment.alone().override(trial.changes)
+        stages.split(alone, places)
+        metrics = stages.train(alone, places)
+        assert metrics["best_val_loss"] == trial.values[0] == study.trials[trial.number].values[0]
+        rows = rows_of(places.history)
+        assert [float(row["val_loss"]) for row in rows] == [record["val_loss"] for record in trial.history]
+
+
+PRUNED = {"search__pruner": "halving", "search__rung": 1}
+
+
+class Stop(BaseException):
+    """Stands for Ctrl-C or a kill: what is not written yet is lost."""
+
+
+def interrupt_at(monkeypatch, place: int) -> None:
+    """Raise at the n-th thing that a study writes down."""
+    left = place
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Stop
+            return function(*arguments, **options)
+
+        return call
+
+    from optuna.storages import JournalStorage
+
+    for method in ("create_new_trial", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_state_values"):
+        monkeypatch.setattr(JournalStorage, method, counted(getattr(JournalStorage, method)))
+    monkeypatch.setattr(driver, "save_states", counted(work.save_states))
+    monkeypatch.setattr(driver, "save_trial", counted(driver.save_trial))
+
+
+@pytest.mark.parametrize("kind", [{}, PRUNED], ids=["plain", "pruned"])
+def test_a_study_interrupted_at_any_write_is_the_study_that_was_not(project, monkeypatch, kind):
+    whole = told(search(spec(**kind), name="whole"))
+    place = 1
+    while True:
+        with monkeypatch.context() as patched:
+            interrupt_at(patched, place)
+            try:
+                search(spec(**kind), name=f"cut{place}")
+            except Stop:
+                pass
+            else:
+                break
+        assert told(search(spec(**kind), name=f"cut{place}")) == whole, f"interrupted at write {place}"
+        place += 5
+    assert place > 40
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "grid"])
+@pytest.mark.parametrize("pruner", ["none", "median", "halving", "hyperband"])
+def test_every_sampler_and_pruner_goes_on_as_if_nothing_had_happened(project, monkeypatch, sampler, pruner):
+    rung = {} if pruner == "none" else {"search__rung": 1}
+    space = {"model.activation": {"choices": ["relu", "tanh"]}, "regularization.l2": {"choices": [0.0, 1e-4, 1e-2, 1e-1, 1.0]}}
+    experiment = spec(search__sampler=sampler, search__pruner=pruner, **rung, **({"space": space} if sampler == "grid" else {}))
+    whole = search(experiment, name="whole")
+    with monkeypatch.context() as patched, pytest.raises(Stop):
+        interrupt_at(patched, 28)
+        search(experiment, name="cut")
+    # Other workers and another width: the reference computes one network at a time, so nothing may change at all.
+    cut = search(experiment.override("search.width", 2), name="cut")
+    assert told(cut) == told(whole)
+    assert cut.best == whole.best
+    assert not any(t.state == "RUNNING" for t in cut.trials)
+
+
+def test_pruning_prunes_and_says_what_it_saved(project):
+    looks = []
+    study = search(spec(**PRUNED, search__trials=16), watch=looks.append)
+    pruned = [t for t in study.trials if t.state == "PRUNED"]
+    assert len(pruned) >= 4
+    assert all(t.epochs < 6 and t.reason.startswith("pruned after epoch") for t in pruned)
+    assert looks[-1].states == study.counts()
+    assert looks[-1].epochs == sum(t.epochs for t in study.trials) < looks[-1].possible == 16 * 6
+    assert looks[-1].best == (study.trial(study.best).values[0], study.best)
+
+
+def test_more_trials_top_a_study_up(project):
+    short, long = spec(), spec(search__trials=14)
+    search(short, name="grown")
+    whole = search(long, name="whole")
+    assert told(search(long, name="grown")) == told(whole)
+    assert told(search(short, name="grown")) == told(whole), "fewer trials than there are take none away"
+
+
+def test_another_spec_is_refused_with_what_changed(project):
+    search(spec())
+    with pytest.raises(StudyError) as refused:
+        search(spec(model__hidden=[6], space={**SPACE, "model.dropout": {"low": 0.0, "high": 0.4}}))
+    assert 'model.hidden: was "[5]", is "[6]"' in str(refused.value)
+    assert "search.space.model.dropout.high: was 0.5, is 0.4" in str(refused.value)
+    assert "--name" in str(refused.value)
+    search(spec(search__width=7, train__threads=1))  # what changes no trial is not another spec
+
+
+def test_a_trial_that_diverges_fails_with_a_reason_and_the_study_goes_on(project):
+    space = {"train.optimizer.learning_rate": {"choices": [0.02, 1e38]}}
+    study = search(spec(space=space, train__optimizer={"name": "sgd", "learning_rate": 0.1}, search__sampler="random"))
+    failed = [t for t in study.trials if t.state == "FAIL"]
+    assert failed and len(failed) < 10
+    assert all(t.changes["train.optimizer.learning_rate"] == 1e38 and "diverged at step" in t.reason for t in failed)
+    assert study.trial(study.best).changes["train.optimizer.learning_rate"] == 0.02
+
+
+def test_if_all_fail_there_is_no_best(project):
+    space = {"train.optimizer.learning_rate": {"low": 1e37, "high": 1e38}}
+    with pytest.raises(StudyError, match="no trial of study 'iris' completed") as error:
+        search(spec(space=space, train__optimizer={"name": "sgd", "learning_rate": 1e38}))
+    assert error.value.exit_code == 1
+    kept = load_study(project / "studies/iris")
+    assert (kept.best, kept.front, kept.counts()) == (None, (), {"FAIL": 10})
+    assert not (project / "studies/iris/winner.yaml").exists()
+
+
+def test_several_seeds_a_trial_have_a_mean_and_a_spread(project):
+    study = search(spec(search__seeds=3, search__trials=4))
+    one = study.trials[2]
+    alone = []
+    for seed in range(3):
+        places = stages.Places(project / f"seed{seed}", base=project, project=project)
+        experiment = spec().alone().override({**one.changes, "seed": seed})
+        stages.split(experiment, places)
+        alone.append(stages.train(experiment, places)["best_val_loss"])
+    assert one.values == pytest.approx((sum(alone) / 3,), rel=1e-15)
+    assert one.spread[0] == pytest.approx((sum((v - sum(alone) / 3) ** 2 for v in alone) / 2) ** 0.5, rel=1e-9)
+    assert one.epochs == 18
+
+
+def test_several_metrics_have_a_front_and_no_best(project):
+    space = {"model.hidden": {"choices": [[2], [5], [9, 4]]}, "model.activation": {"choices": ["relu", "tanh"]}}
+    study = search(spec(space=space, search__metric=["loss", "weights"]))
+    assert study.best is None
+    sizes = {t.weights for t in study.trials}
+    assert len(sizes) == 3 and all(t.values[1] == t.weights for t in study.trials)
+    for number in study.front:
+        one = study.trial(number).values
+        assert not any(all(o <= v for o, v in zip(t.values, one, strict=True)) and t.values != one for t in study.trials)
+
+
+def test_structures_and_scalings_are_searched_too(project):
+    space = {
+        "model.hidden": {"choices": [[], [3], [4, 3]]},
+        "data.scaling": {"choices": ["standardize", "minmax"]},
+        "train.batch_size": {"low": 16, "high": 32, "step": 8},
+        "train.optimizer.name": {"choices": ["adam", "sgd"]},
+        "train.optimizer.momentum": {"low": 0.0, "high": 0.9, "when": {"train.optimizer.name": "sgd"}},
+    }
+    study = search(spec(space=space, search__trials=12))
+    assert study.counts() == {"COMPLETE": 12}, [t.reason for t in study.trials]
+    assert {t.variant for t in study.trials} == {p.name for p in (project / "studies/iris/data").iterdir()}
+    assert all(("train.optimizer.momentum" in t.changes) == (t.changes["train.optimizer.name"] == "sgd") for t in study.trials)
+    worst = max(study.trials, key=lambda t: t.values[0])
+    places = stages.Places(project / "solo", base=project, project=project)
+    stages.split(spec().alone().override(worst.changes), places)
+    assert stages.train(spec().alone().override(worst.changes), places)["best_val_loss"] == worst.values[0]
+
+
+def test_a_search_never_has_the_test_rows(project):
+    study = search(spec())
+    assert study.best is not None
+    assert not list((project / "studies").rglob("test*"))
+    names = set(work.Job.__dataclass_fields__)
+    assert names == {"backend", "machine", "data", "metrics", "trials", "states", "until_epoch"}
+
+
+def test_a_metric_that_these_rows_do_not_have_is_refused_before_anything_runs(project):
+    from pipelines.spec import SpecError
+
+    with pytest.raises(SpecError, match=r"search\.metric must be one of .*got 'r2'"):
+        search(spec(search__metric="r2", search__direction="maximize"))
+    assert not (project / "studies/iris/optuna.log").exists()

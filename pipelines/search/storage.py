@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import time
 import weakref
 from collections.abc import Iterator
@@ -22,11 +23,13 @@ from pipelines.tracking.redact import HIDDEN, redact
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
+    from optuna.storages.journal import JournalFileBackend
     from sqlalchemy import URL, Connection
 
 EMBEDDED = "optuna.log"
 CONNECT_SECONDS = 5  # to an address; a name may have two
 MAKING_SECONDS = 60  # until those who open a fresh database first have made its tables: 1 to 3 s each
+SYNC_SECONDS = 1  # between two fsyncs of the journal
 STALE_SECONDS = 3  # writers hold the journal's lock for milliseconds
 # A session whose machine lost its power holds its locks until the server asks after it: by default, after two hours.
 SESSION = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3", "idle_session_timeout": "0"}
@@ -93,12 +96,11 @@ def _busy(study: str, where: str) -> str:
 
 
 def _open_file(path: Path) -> BaseStorage:
-    """An Optuna journal, mended. Its own lock files stay as other programs (optuna-dashboard) expect them."""
+    """An Optuna journal, mended. Its lock stays the one that other programs (optuna-dashboard) wait for."""
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    backend = JournalFileBackend(str(path))
+    backend = _journal(path)
     repair(path)
     try:
         return JournalStorage(backend)
@@ -106,6 +108,30 @@ def _open_file(path: Path) -> BaseStorage:
         raise StorageError(
             f"{path} must be an Optuna journal, but {_bad_line(path) or error}; restore it, or remove it"
         ) from None
+
+
+def _journal(path: Path) -> JournalFileBackend:
+    """Optuna's, but for its fsync after each record: 3 to 5 ms, some four times a trial, for what is otherwise 0.4 ms.
+
+    What a killed process wrote is in the file all the same. A machine that loses its power loses a second of records, and a
+    study that is continued makes them again.
+    """
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal._file import get_lock_file
+
+    class Journal(JournalFileBackend):
+        synced = 0.0
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+            with get_lock_file(self._lock), open(self._file_path, "ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                if time.monotonic() - self.synced > SYNC_SECONDS:
+                    os.fsync(file.fileno())
+                    self.synced = time.monotonic()
+
+    return Journal(str(path))
 
 
 def repair(path: Path) -> None:

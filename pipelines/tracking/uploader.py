@@ -10,7 +10,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 # Limits of MLflow's API.
 METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH = 1000, 100, 100
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 5000
+CLEANED = (".json", ".yaml", ".csv")  # what may hold a secret of the spec
 LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps this instead
 
 
@@ -62,9 +63,10 @@ def sync(
         client, experiment_id = connect(store)
         run = _find(client, experiment_id, identity, new_run)
         if run is None:
-            first = {**identity, **_circumstances(root, new_run), **redacted(dict(tags or {}))}
+            source = "deltarule run" if new_run else "dvc.yaml"
+            first = {**identity, **circumstances(root, source), **redacted(dict(tags or {}))}
             run = client.create_run(experiment_id, tags=first, run_name=redact(name or record[0].values["name"]))
-        _replay(client, run, record[1:], places)
+        replay(client, run, record[1:], places.root, lambda stage: _send_figures(client, run, stage, places))
     return str(run.info.run_id)
 
 
@@ -89,7 +91,7 @@ def _identity(create: Event, root: Path, project: Path, new_run: bool) -> dict[s
 
 def _find(client: MlflowClient, experiment_id: str, identity: dict[str, str], new_run: bool) -> Run | None:
     if run_id := os.environ.get("MLFLOW_RUN_ID"):
-        return _given(client, run_id, identity)
+        return given(client, run_id, identity, ("deltarule.fingerprint", "deltarule.outs"))
     wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items() if key != "deltarule.launch")
     found = list(client.search_runs([experiment_id], wanted, order_by=["attributes.start_time ASC"]))
     if new_run:
@@ -98,20 +100,20 @@ def _find(client: MlflowClient, experiment_id: str, identity: dict[str, str], ne
     return found[0] if found else None
 
 
-def _given(client: MlflowClient, run_id: str, identity: dict[str, str]) -> Run:
-    """The run of MLFLOW_RUN_ID, unless it holds another experiment: MLflow can take neither params nor points back."""
+def given(client: MlflowClient, run_id: str, identity: dict[str, str], keys: Sequence[str]) -> Run:
+    """The run of MLFLOW_RUN_ID, unless it holds something else by these tags: MLflow can take neither params nor points back."""
     run = client.get_run(run_id)
-    for key in ("deltarule.fingerprint", "deltarule.outs"):
+    for key in keys:
         if run.data.tags.get(key, identity[key]) != identity[key]:
             raise TrackingError(f"MLFLOW_RUN_ID names run {run_id}, which holds another experiment ({key}); unset it")
     _send_tags(client, run, identity)
     return run
 
 
-def _circumstances(root: Path, new_run: bool) -> dict[str, str]:
+def circumstances(root: Path, source: str) -> dict[str, str]:
     """Who put it on record, from where: what MlflowClient, unlike mlflow.start_run, does not set."""
     tags = {
-        "mlflow.source.name": "deltarule run" if new_run else "dvc.yaml",
+        "mlflow.source.name": source,
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
         **_git(root),
@@ -145,13 +147,24 @@ def _git_output(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _replay(client: MlflowClient, run: Run, record: Sequence[Event], places: Places) -> None:
-    """Send the stages whose mark the run does not carry. A mark goes last: a stage cut short is sent again, and compared."""
+def replay(
+    client: MlflowClient,
+    run: Run,
+    record: Sequence[Event],
+    root: Path = Path(),
+    draw: Callable[[str], object] = lambda stage: None,
+) -> None:
+    """Send the stages whose mark the run does not carry. A mark goes last: a stage cut short is sent again, and compared.
+
+    Of each stage: its params, points, tags, artifacts (files below `root`) and texts; then `draw(stage)`, which may send more.
+    The last event is the end.
+    """
     for stage, group in groupby(record[:-1], lambda event: event.stage):
         *body, mark = group
         tag = {f"deltarule.recorded.{stage}": mark.values["outs"]}
         if not tag.items() <= run.data.tags.items():
-            _send_stage(client, run, stage, body, places)
+            _send_stage(client, run, body, root)
+            draw(stage)
             _send_tags(client, run, tag)
     status = record[-1].values["status"]
     if run.info.status != status:
@@ -159,18 +172,23 @@ def _replay(client: MlflowClient, run: Run, record: Sequence[Event], places: Pla
         client.update_run(run.info.run_id, status)
 
 
-def _send_stage(client: MlflowClient, run: Run, stage: str, body: Sequence[Event], places: Places) -> None:
-    _send_params(client, run, _merged(body, "params"))
-    _send_metrics(client, run, [(name, e.step, value) for e in body if e.kind == "metrics" for name, value in e.values.items()])
-    _send_tags(client, run, _merged(body, "tags"))
-    _send_artifacts(client, run, _merged(body, "artifacts"), places.root)
-    for place, text in _merged(body, "text").items():
+def _send_stage(client: MlflowClient, run: Run, body: Sequence[Event], root: Path) -> None:
+    _send_params(client, run, merged(body, "params"))
+    _send_metrics(client, run, points(body))
+    _send_tags(client, run, merged(body, "tags"))
+    _send_artifacts(client, run, merged(body, "artifacts"), root)
+    for place, text in merged(body, "text").items():
         client.log_text(run.info.run_id, text, place)
-    _send_figures(client, run, stage, places)
 
 
-def _merged(body: Sequence[Event], kind: str) -> dict[str, Any]:
+def merged(body: Sequence[Event], kind: str) -> dict[str, Any]:
+    """What the events of one kind hold together; the later stands above the earlier."""
     return {key: value for event in body if event.kind == kind for key, value in event.values.items()}
+
+
+def points(body: Sequence[Event]) -> list[tuple[str, int, float]]:
+    """(name, step, value) of each metric."""
+    return [(name, e.step, value) for e in body if e.kind == "metrics" for name, value in e.values.items()]
 
 
 def _send_params(client: MlflowClient, run: Run, values: dict[str, str]) -> None:
@@ -196,9 +214,9 @@ def _send_metrics(client: MlflowClient, run: Run, points: Sequence[tuple[str, in
     held = _held(client, run, {name for name, _, _ in points})
     now = max([int(time.time() * 1000), *(metric.timestamp + 1 for metric in held.values())])
     missing = [
-        Metric(_metric_name(name), value, now, step)
+        Metric(metric_name(name), value, now, step)
         for name, step, value in points
-        if not _same(held.get((_metric_name(name), step)), value)
+        if not _same(held.get((metric_name(name), step)), value)
     ]
     for part in _parts(missing, METRICS_A_BATCH):
         client.log_batch(run.info.run_id, metrics=part)
@@ -206,7 +224,7 @@ def _send_metrics(client: MlflowClient, run: Run, points: Sequence[tuple[str, in
 
 def _held(client: MlflowClient, run: Run, names: set[str]) -> dict[tuple[str, int], Metric]:
     """(name, step) -> the latest point that the run holds."""
-    known = {_metric_name(name) for name in names} & run.data.metrics.keys()
+    known = {metric_name(name) for name in names} & run.data.metrics.keys()
     history = [metric for name in known for metric in client.get_metric_history(run.info.run_id, name)]
     return {(metric.key, metric.step): metric for metric in sorted(history, key=lambda metric: metric.timestamp)}
 
@@ -218,7 +236,7 @@ def _same(held: Metric | None, value: float) -> bool:
     return held.value == kept or held.value == value or (math.isnan(held.value) and math.isnan(value))
 
 
-def _metric_name(name: str) -> str:
+def metric_name(name: str) -> str:
     """MLflow refuses names with other characters than these."""
     return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name)[:250]
 
@@ -232,13 +250,18 @@ def _send_artifacts(client: MlflowClient, run: Run, files: dict[str, str], root:
 
 def _clean(path: Path, scratch: Path) -> Path:
     """The file itself, or a copy without secrets."""
-    if path.suffix != ".json":
+    if path.suffix not in CLEANED:
         return path
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if redacted(content) == content:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        content = json.loads(text)
+        clean = text if redacted(content) == content else json.dumps(redacted(content), indent=2)
+    else:
+        clean = redact(text)
+    if clean == text:
         return path
     copy = scratch / path.name
-    copy.write_text(json.dumps(redacted(content), indent=2), encoding="utf-8")
+    copy.write_text(clean, encoding="utf-8")
     return copy
 
 

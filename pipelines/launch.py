@@ -94,7 +94,7 @@ def _record(done: Launch, experiment: Experiment, places: Places, name: str | No
 
 
 def send_waiting(project: Path) -> Iterator[tuple[str, str | None]]:
-    """Put the launches on record that the store did not take at their time: (folder, run id) of each.
+    """Put the launches and studies on record that the store did not take at their time: (folder, run id) of each.
 
     Each with the spec that it was launched with. Raises TrackingError if the store fails again.
     """
@@ -108,6 +108,10 @@ def send_waiting(project: Path) -> Iterator[tuple[str, str | None]]:
         run_id = tracking.sync(places, load(folder / "params.yaml"), new_run=True, name=name, project=project)
         waiting.unlink()
         yield shown(folder), run_id
+    if (project / "studies").is_dir():  # else Optuna's packages need not be looked at
+        from pipelines.search.record import send_waiting_studies
+
+        yield from send_waiting_studies(project)
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import wait
 from importlib.machinery import PathFinder
@@ -23,6 +25,7 @@ SMALL = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard":
 # Ray's own: sockets and files that it leaves to the collector, and what it announces of its next version.
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),  # one cluster
     pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc"),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:.*accelerator visible devices:FutureWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -48,10 +51,12 @@ def travelled():
 def nodes():
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args=SMALL)
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: the names of sockets lie below it
+    made = Cluster(initialize_head=True, head_node_args={**SMALL, "temp_dir": folder})
     made.add_node(**SMALL)
     yield made
     made.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def connect(nodes, **options):

@@ -74,7 +74,7 @@ def test_a_trial_equals_the_run_of_its_spec_to_the_bit(project, backend):
     study = search(experiment)
     for trial in load_study(project / "studies/iris").trials[:5]:
         places = stages.Places(project / f"solo{trial.number}", base=project, project=project)
-        alone = experiment.alone().override(trial.changes)
+        alone = experiment.drawn(trial.changes)
         stages.split(alone, places)
         metrics = stages.train(alone, places)
         assert metrics["best_val_loss"] == trial.values[0] == study.trials[trial.number].values[0]
@@ -227,14 +227,15 @@ def test_structures_and_scalings_are_searched_too(project):
         "train.optimizer.name": {"choices": ["adam", "sgd"]},
         "train.optimizer.momentum": {"low": 0.0, "high": 0.9, "when": {"train.optimizer.name": "sgd"}},
     }
-    study = search(spec(space=space, search__trials=12))
+    sgd = {"name": "sgd", "momentum": 0.5, "learning_rate": 0.02}  # which adam has not: goes where adam is drawn
+    study = search(spec(space=space, search__trials=12, train__optimizer=sgd))
     assert study.counts() == {"COMPLETE": 12}, [t.reason for t in study.trials]
     assert {t.variant for t in study.trials} == {p.name for p in (project / "studies/iris/data").iterdir()}
     assert all(("train.optimizer.momentum" in t.changes) == (t.changes["train.optimizer.name"] == "sgd") for t in study.trials)
     worst = max(study.trials, key=lambda t: t.values[0])
     places = stages.Places(project / "solo", base=project, project=project)
-    stages.split(spec().alone().override(worst.changes), places)
-    assert stages.train(spec().alone().override(worst.changes), places)["best_val_loss"] == worst.values[0]
+    stages.split(spec(space=space, train__optimizer=sgd).drawn(worst.changes), places)
+    assert stages.train(spec(space=space, train__optimizer=sgd).drawn(worst.changes), places)["best_val_loss"] == worst.values[0]
 
 
 def test_a_search_never_has_the_test_rows(project):

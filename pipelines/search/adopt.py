@@ -38,12 +38,14 @@ def adopt(folder: Path, params: Path, number: int | None = None) -> Adopted:
             f"{params} must agree with the spec of study {study.name} but for what was searched, found other values: "
             f"{'; '.join(differing[:5])}; put them back, or search again under another --name"
         )
-    wanted = now.override(trial.changes)
+    wanted = now.drawn(trial.changes)
     before, after = flat(now), flat(wanted)
     paths = {setting(path) for path in trial.changes}
-    text = edit(read_text(params), {tuple(path.split(".")): _value(wanted, path) for path in paths})
+    gone = [tuple(key.split(".")) for key in before if key.startswith("train.") and key not in after]
+    text = edit(read_text(params), {tuple(path.split(".")): _value(wanted, path) for path in paths}, gone)
     write_atomically(params, text.encode())
-    return Adopted(trial, {key: (before.get(key), after[key]) for key in after if before.get(key) != after[key]})
+    changed = [key for key in after if before.get(key) != after[key] and key.partition(".")[0] in BLOCKS]
+    return Adopted(trial, {key: (before.get(key), after[key]) for key in changed})
 
 
 def chosen(study: StudyRecord, number: int | None) -> TrialRecord:

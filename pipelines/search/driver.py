@@ -119,7 +119,7 @@ class Driver:
         values = drawn(self.mirror.frozen(number), self.experiment)
         candidate = Candidate(number, values.params, values.changes)
         try:
-            experiment = self.experiment.alone().override(values.changes)
+            experiment = self.experiment.drawn(values.changes)
             variant = self.variants.of(experiment)
         except (SpecError, DataError) as error:
             candidate.ended = Ended("FAIL", f"refused: {' '.join(str(error).split())}")

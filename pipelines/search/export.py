@@ -14,7 +14,7 @@ from pipelines.spec import dump
 def export(study: StudyRecord, form: str, number: int | None = None) -> str:
     """`form`: csv, json, or spec (of the trial of this number, or of the best). Raises StudyError if there is no such trial."""
     if form == "spec":
-        return dump(study.spec.alone().override(chosen(study, number).changes))
+        return dump(study.spec.drawn(chosen(study, number).changes))
     if form == "csv":
         return text(study)
     whole: dict[str, Any] = {"study": study.name, "metrics": study.metrics, "directions": study.directions}

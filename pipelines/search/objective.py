@@ -44,7 +44,7 @@ def objective(experiment: Experiment, *, project: Path | None = None) -> Callabl
 def _value(one: Any, base: Experiment, variants: Variants) -> float | tuple[float, ...]:
     import optuna
 
-    experiment = base.alone().override(draw(one, base).changes)
+    experiment = base.drawn(draw(one, base).changes)
     variant = variants.of(experiment)
     about = variant.about
     network = trial(experiment, about.task, len(about.features), about.outputs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, overload
@@ -99,11 +99,20 @@ class Experiment(Spec):
         """
         if isinstance(path, str) and value is ...:
             raise TypeError(f"override needs a value for {path}; None is one, and must be given")
-        changes = path if isinstance(path, Mapping) else {path: value}
+        return self._overridden(path if isinstance(path, Mapping) else {path: value}, ())
+
+    def drawn(self, changes: Mapping[str, object]) -> Experiment:
+        """One trial of a study: `alone`, with what was drawn laid over it. Raises SpecError.
+
+        An option that the study varies goes with its kind, where another kind is drawn: adam has no momentum.
+        """
+        return self.alone()._overridden(changes, self.search.space)
+
+    def _overridden(self, changes: Mapping[str, object], varied: Collection[str]) -> Experiment:
         raw = _plain(self.model_dump(exclude_unset=True))
         for where, what in changes.items():
             put(raw, known_path(where, models_schema()), _plain(what))
-        _leave_defaults(raw, self.train, set(changes))
+        _leave_options(raw, self.train, set(changes), varied)
         experiment, problems = _validate(raw)
         if experiment is None:
             raise SpecError("\n".join(problem.text for problem in problems))
@@ -160,8 +169,8 @@ def _name_kinds(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "train": named}
 
 
-def _leave_defaults(raw: dict[str, Any], before: Train, changed: set[str]) -> None:
-    """Take out the defaults of a kind that another has taken the place of, and that has no such option."""
+def _leave_options(raw: dict[str, Any], before: Train, changed: set[str], varied: Collection[str]) -> None:
+    """Take out the defaults of a kind that another has taken the place of, and that has no such option; and what a study varies."""
     for key, kind in (("optimizer", before.optimizer), ("schedule", before.schedule)):
         written = raw.get("train", {}).get(key)
         name = written.get("name", kind.name) if isinstance(written, dict) else kind.name
@@ -169,7 +178,8 @@ def _leave_defaults(raw: dict[str, Any], before: Train, changed: set[str]) -> No
             continue
         default, kept = type(kind).model_validate({"name": kind.name}), _options(key, str(name))
         for option in set(type(kind).model_fields) - kept:
-            if f"train.{key}.{option}" not in changed and written.get(option) == getattr(default, option):
+            path, given = f"train.{key}.{option}", written.get(option)
+            if path not in changed and option in written and (path in varied or given == getattr(default, option)):
                 del written[option]
 
 

@@ -170,7 +170,7 @@ class _Trials:
     """The experiment under draws of its space."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self.bare, self.space = experiment.alone(), experiment.search.space
+        self.experiment, self.space = experiment, experiment.search.space
         self.order = ordered(self.space)
         self.needs = {path: _needs(path, self.space) for path in self.order}
         self.ends = {path: _ends(values) for path, values in self.space.items()}
@@ -187,7 +187,7 @@ class _Trials:
     def _said(self, draw: Draw) -> list[str]:
         """The spec's complaints of a draw."""
         try:
-            self.bare.override(draw)
+            self.experiment.drawn(draw)
         except ValueError as error:
             return str(error).splitlines()
         return []

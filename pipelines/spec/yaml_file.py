@@ -7,7 +7,7 @@ parser's events, before anything is built from them.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -216,10 +216,10 @@ def _flow_lists(value: Any) -> Any:
     return value
 
 
-def edit(text: str, changes: dict[Path_, Any]) -> str:
-    """The document with other values at these paths; comments, order and all other values stay as they are written.
+def edit(text: str, changes: Mapping[Path_, Any], gone: Iterable[Path_] = ()) -> str:
+    """The document with other values at these paths, and without those that are gone; all else stays as it is written.
 
-    Mappings that lead to a path are made where they are missing.
+    Mappings that lead to a changed path are made where they are missing.
     """
     yaml, written = YAML(), io.StringIO()
     yaml.Representer = _Representer
@@ -230,5 +230,10 @@ def edit(text: str, changes: dict[Path_, Any]) -> str:
         for part in path[:-1]:
             inner = inner.setdefault(part, {})
         inner[path[-1]] = _flow_lists(value)
+    for path in gone:
+        inner = document
+        for part in path[:-1]:
+            inner = inner.get(part, {})
+        inner.pop(path[-1], None)
     yaml.dump(document, written)
     return written.getvalue()

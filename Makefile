@@ -32,6 +32,7 @@ lint: .venv/installed-dev
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/search.py
 
 ui: .venv/installed
 	$(BIN)/deltarule ui

@@ -205,6 +205,18 @@ def test_a_process_that_died_while_it_waited_costs_no_attempt(tmp_path):
         assert pool.submit(deadly, tmp_path, 2).result(timeout=60) == "survived"
 
 
+def test_a_process_that_cannot_be_started_is_told_and_tried_again_for_the_next_job(monkeypatch):
+    with open_engine("processes", 1) as pool:
+        os.kill(pool.submit(pid).result(), signal.SIGKILL)
+        time.sleep(0.2)
+        with monkeypatch.context() as without:
+            without.setattr(sys, "executable", "/no/such/python")
+            for _ in range(2):
+                with pytest.raises(EngineError, match="no worker process could be started"):
+                    pool.submit(add, 1).result(timeout=60)
+        assert pool.submit(add, 1).result(timeout=60) == 1
+
+
 def test_a_process_is_replaced_after_its_number_of_jobs():
     with open_engine("processes", 1, jobs_per_worker=2) as pool:
         a, b, c, d, e = [pool.submit(pid).result() for _ in range(5)]

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,25 @@ def test_a_lock_left_behind_by_a_killed_writer_holds_nobody_up(tmp_path):
     add_trials(tmp_path)
     assert len(values(tmp_path)) == 4
     assert time.monotonic() - began < 25, "Optuna itself waits 30 s"
+
+
+def test_a_line_that_another_process_is_writing_is_not_cut_off(tmp_path):
+    from optuna.storages.journal import JournalFileSymlinkLock
+
+    add_trials(tmp_path)
+    journal = tmp_path / "optuna.log"
+    line = journal.read_bytes().splitlines(keepends=True)[-1]
+    before, lock = journal.read_bytes(), JournalFileSymlinkLock(str(journal))
+    lock.acquire()
+    journal.write_bytes(before + line[:20])
+    with ThreadPoolExecutor(1) as thread:
+        opened = thread.submit(open_storage, tmp_path, None)
+        time.sleep(0.3)
+        with journal.open("ab") as writer:
+            writer.write(line[20:])
+        lock.release()
+        opened.result(timeout=30)
+    assert journal.read_bytes() == before + line
 
 
 WRITE_ON = """

@@ -22,7 +22,7 @@ from typing import Any
 from pipelines.engine import worker
 from pipelines.engine.base import ATTEMPTS, Engine, EngineError, check_importable, told
 
-SAID_AT_MOST = 2000  # last characters of a dead process's standard error that an error quotes
+SAID_AT_MOST = 2000  # last bytes of a dead process's standard error that an error quotes
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,20 @@ class Process:
 
     def __init__(self, environment: Mapping[str, str], warm: bytes | None) -> None:
         self.said = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - closed by end()
-        self.process = subprocess.Popen(
+        try:
+            self.process = self._started(environment)
+        except OSError:
+            self.said.close()
+            raise
+        assert self.process.stdin and self.process.stdout
+        self.jobs, self.outcomes = self.process.stdin, self.process.stdout
+        self.warming = warm is not None
+        self.done = 0
+        for message in filter(None, [pickle.dumps(sys.path), warm]):
+            self._send(message)
+
+    def _started(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [sys.executable, "-P", worker.__file__],
             env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
             stdin=subprocess.PIPE,
@@ -52,12 +65,6 @@ class Process:
             stderr=self.said,
             process_group=0 if os.name == "posix" else None,  # a terminal sends Ctrl-C to the driver's group alone
         )
-        assert self.process.stdin and self.process.stdout
-        self.jobs, self.outcomes = self.process.stdin, self.process.stdout
-        self.warming = warm is not None
-        self.done = 0
-        for message in filter(None, [pickle.dumps(sys.path), warm]):
-            self._send(message)
 
     def carry_out(self, job: bytes) -> tuple[bool, Any]:
         """(True, result) or (False, error) of a job. Raises EOFError if the process died over it."""
@@ -78,8 +85,8 @@ class Process:
         """End the process, at once. How it ended, and the last that it said."""
         self.process.kill()  # does nothing to one that ended
         code = self.process.wait()
-        self.said.seek(0)
-        said = self.said.read().decode(errors="replace").strip()[-SAID_AT_MOST:]
+        self.said.seek(max(0, self.said.seek(0, os.SEEK_END) - SAID_AT_MOST))
+        said = self.said.read().decode(errors="replace").strip()
         for file in (self.outcomes, self.said):
             file.close()
         with suppress(OSError):  # bytes that nobody has read
@@ -164,13 +171,17 @@ class Processes(Engine):
         for _ in range(ATTEMPTS):
             try:
                 process = self._fresh(process)
-                if process is None:
-                    break
+            except OSError as error:
+                job.settle(False, EngineError(f"no worker process could be started: {error}"))
+                return None
+            if process is None:
+                break
+            try:
                 job.settle(*process.carry_out(message))
                 return process
             except EOFError:
                 ending, process = self._end(process), None
-            except Exception as error:  # no process could be started, or the result cannot be read here
+            except Exception as error:  # the result cannot be read here
                 job.settle(False, error)
                 return process
         job.settle(False, self._given_up(job, ending))

@@ -393,6 +393,12 @@ search:
     ]
 
 
+def test_values_are_not_judged_beside_a_model_that_is_wrong():
+    """The default has two layers; how many this one is to have cannot be known."""
+    text = "model: {hidden: [8, 4, 2, x]}\nsearch:\n  space:\n    model.dropout.3: {low: 0.0, high: 0.5}\n"
+    assert refusal(text) == "params.yaml:1: model.hidden[3] must be a whole number in [1, 1000000], got 'x'"
+
+
 GRIDS = {
     "model.slope: {low: 0, high: 1}": "a range without a step",
     "train.epochs: {low: 1, high: 3}": "a range without a step",
@@ -513,6 +519,19 @@ def test_the_tries_before_a_study_end_also_where_everything_clashes(monkeypatch)
     entries = f"model.hidden: {{choices: [{numbers}]}}\nmodel.activation: {{choices: [relu, tanh, elu, selu, gelu, silu]}}"
     assert "no" in refusal(study(entries))
     assert len(tried) <= 59 + 6 + 2 * space.JOINTLY
+
+
+def test_a_clash_that_is_known_stands_in_no_further_draw(monkeypatch):
+    """It would make every draw fail, and clear no pair."""
+    tried = []
+    clash = {"model.activation": "relu", "model.dropout.0": 0.0}
+    said = lambda self, draw: tried.append(draw) or (["no"] if clash.items() <= draw.items() else [])  # noqa: E731
+    monkeypatch.setattr(space._Trials, "_said", said)
+    dropouts = "\n".join(f"model.dropout.{i}: {{low: 0.0, high: 0.5}}" for i in range(20))
+    text = f"model: {{hidden: {[8] * 20}}}\n" + study(f"model.activation: {{choices: [relu, tanh]}}\n{dropouts}")
+    assert refusal(text).count("no") >= 1
+    failed = [draw for draw in tried if clash.items() <= draw.items()]
+    assert len(failed) == 2, "the whole draw, then the two alone"
 
 
 # The order of drawing ----------------------------------------------------------------------------------------------------

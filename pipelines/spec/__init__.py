@@ -170,7 +170,7 @@ def _name_kinds(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _leave_options(raw: dict[str, Any], before: Train, changed: set[str], varied: Collection[str]) -> None:
-    """Take out the defaults of a kind that another has taken the place of, and that has no such option; and what a study varies."""
+    """Where another kind has taken the place of one, take out what it has no option for: defaults, and what a study varies."""
     for key, kind in (("optimizer", before.optimizer), ("schedule", before.schedule)):
         written = raw.get("train", {}).get(key)
         name = written.get("name", kind.name) if isinstance(written, dict) else kind.name

@@ -120,8 +120,6 @@ def _of_values(path: str, search: Search) -> Iterator[str]:
 
 def _of_conditions(path: str, space: Space) -> Iterator[str]:
     for other, wanted in (space[path].when or {}).items():
-        if other == path:
-            continue  # a circle, which is refused below
         if other not in space:
             yield f".when must name another path of the space, got {other}; {nearest(other, [p for p in space if p != path])}"
         else:

@@ -18,11 +18,12 @@ from backends import BackendError, draws, get, weights
 from backends.activations import ACTIVATIONS
 from backends.base import Chunk, Data, Machine
 from backends.conformance import TASKS, Conformance, make_data, make_trial
-from backends.lightning import activations, batches, loop, noise
+from backends.lightning import activations, batches, loop, noise, optimizer
+from backends.lightning import stack as stacks
 from backends.lightning.plain import to_torch
 from backends.lightning.scaling import LossScale
 from backends.lightning.stack import PREDICT_ROWS, LightningStack
-from backends.spec import ActivationName, Adam
+from backends.spec import ActivationName, Adam, AdamW
 from backends.supervisor import Supervisor, fit
 
 EVERY_ACTIVATION = sorted(get_args(ActivationName))
@@ -80,31 +81,28 @@ def test_an_activation_and_its_slope_are_the_tables_at_zero_and_far_out_too(name
     points = np.array(
         [0.0, -0.0, 5e-324, -5e-324, 1e-9, -1e-9, 0.3, -0.3, 2, -2, 15, -15, 25, -25, 45, -45, 800, -800, 1e30, -1e30]
     )
-    v = torch.tensor(points).view(1, 1, -1).requires_grad_()
-    slopes = torch.full((1, 1, 1), a, dtype=torch.float64)
-    y = activations.activation(name, v, slopes)
-    (gradient,) = torch.autograd.grad(y.sum(), v)
+    v, slopes = torch.tensor(points).view(1, 1, -1), torch.full((1, 1, 1), a, dtype=torch.float64)
+    y = activations.value(name, v, slopes)
     from backends import numerics
 
     with np.errstate(all="ignore"):
         value = ACTIVATIONS[name].value(numerics, points, a)
         slope = ACTIVATIONS[name].slope(numerics, points, a) + 0 * points
-    np.testing.assert_allclose(y.detach().numpy()[0, 0], value, rtol=4e-16, atol=3e-16)
-    np.testing.assert_allclose(gradient.numpy()[0, 0], slope, rtol=4e-16, atol=3e-16)
-    np.testing.assert_allclose(activations.slope(name, v.detach(), slopes).numpy()[0, 0], slope, rtol=4e-16, atol=3e-16)
+    np.testing.assert_allclose(y.numpy()[0, 0], value, rtol=4e-16, atol=3e-16)
+    for known in (y, None):
+        np.testing.assert_allclose(activations.slope(name, v, slopes, known).numpy()[0, 0], slope, rtol=4e-16, atol=3e-16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", EVERY_ACTIVATION)
 def test_an_activation_does_not_depend_on_where_a_number_lies_in_an_array(name, dtype):
     words = draws.raw_words(1, 50, 0, 64 * 31 * 11).reshape(64, 31, 11) * 2.0**-64
-    v = torch.tensor(8 * words - 4, dtype=dtype).requires_grad_()
+    v = torch.tensor(8 * words - 4, dtype=dtype)
     slopes = torch.full((64, 1, 1), 0.1, dtype=dtype)
-    together = activations.activation(name, v, slopes)
-    alone = torch.cat([activations.activation(name, v[k : k + 1].clone(), slopes[k : k + 1]) for k in range(64)])
-    assert torch.equal(together, alone)
-    both = [torch.autograd.grad(y, v, torch.ones_like(y))[0] for y in (together, alone)]
-    assert torch.equal(*both)
+    for function in (activations.value, activations.slope):
+        together = function(name, v, slopes)
+        alone = torch.cat([function(name, v[k : k + 1].clone(), slopes[k : k + 1]) for k in range(64)])
+        assert torch.equal(together, alone)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -217,6 +215,20 @@ def test_the_process_gets_its_number_of_threads_back():
     stack.network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
     stack.run(next(deal(stack.trials)))
     assert set(seen) == {before + 1} and torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_the_fused_step_has_the_same_bits_in_a_stack_and_is_the_elementwise_step(kind, precision, monkeypatch):
+    rates, data = (1e-2, 3e-3, 1e-3), make_data("multiclass")
+    made = [kind(name=kind.__name__.lower(), learning_rate=rate) for rate in rates]
+    trials = [make_trial("multiclass", optimizer=o, l1=1e-3, precision=precision, epochs=2, hidden=(9, 5)) for o in made]
+    elementwise = [result.weights for result in fit(get("lightning"), trials, data)]
+    monkeypatch.setattr(optimizer, "FUSED_FROM", 1)
+    monkeypatch.setattr(stacks, "CACHED_NUMBERS", 1)  # and the penalty goes trial by trial
+    for trial, beside, plain in zip(trials, fit(get("lightning"), trials, data), elementwise, strict=True):
+        np.testing.assert_array_equal(fit(get("lightning"), [trial], data)[0].weights, beside.weights)
+        np.testing.assert_allclose(beside.weights, plain, rtol=0, atol={"float32": 2e-5, "float64": 1e-12}[precision])
 
 
 def test_the_optimizer_says_how_it_is_called():

@@ -9,7 +9,7 @@ here, and activations.py itself for every other; a test holds the two together, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,13 +49,12 @@ FORMULAS: dict[str, Formula] = {
     "relu": Formula(lambda v, a: torch.relu(v), lambda v, y, a: step(v)),
     "leaky_relu": Formula(leaky, lambda v, y, a: (s := step(v)) + (1.0 - s) * a),
     "sigmoid": Formula(lambda v, a: sigmoid(v), lambda v, y, a: y * (1.0 - y)),
+    "tanh": Formula(lambda v, a: torch.tanh(v), lambda v, y, a: 1.0 - y * y),
+    "identity": Formula(lambda v, a: v, lambda v, y, a: torch.ones_like(v)),
     "elu": Formula(lambda v, a: torch.relu(v) + torch.expm1(negative(v)), lambda v, y, a: torch.exp(negative(v))),
     "silu": Formula(lambda v, a: v * sigmoid(v), lambda v, y, a: (s := sigmoid(v)) * (1.0 + v * (1.0 - s))),
     "softplus": Formula(lambda v, a: torch.relu(v) + torch.log1p(torch.exp(-v.abs())), lambda v, y, a: sigmoid(v)),
 }
-
-# torch differentiates these itself, at least as fast.
-DIFFERENTIABLE = frozenset({"relu", "leaky_relu", "tanh", "identity"})
 
 
 def value(name: str, v: Tensor, a: Tensor) -> Tensor:
@@ -70,27 +69,3 @@ def slope(name: str, v: Tensor, a: Tensor, y: Tensor | None = None) -> Tensor:
         return FORMULAS[name].slope(v, value(name, v, a) if y is None else y, a)
     phi: Tensor = ACTIVATIONS[name].slope(torch, v, a)
     return phi
-
-
-def activation(name: str, v: Tensor, a: Tensor) -> Tensor:
-    """φ(v), differentiable: v (k, B, units), a (k, 1, 1) the slopes of leaky_relu."""
-    if name in DIFFERENTIABLE:
-        return value(name, v, a)
-    y: Tensor = _Activation.apply(v, a, name)  # type: ignore[no-untyped-call]
-    return y
-
-
-class _Activation(torch.autograd.Function):
-    """δ = φ'(v) · Σ δ w (THEORY.md), with φ' as the table writes it instead of what autograd makes of φ."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor, a: Tensor, name: str) -> Tensor:
-        y = value(name, v, a)
-        ctx.name = name
-        ctx.save_for_backward(v, a, y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None, None]:
-        v, a, y = ctx.saved_tensors
-        return errors[0] * slope(ctx.name, v, a, y), None, None

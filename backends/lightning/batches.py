@@ -38,8 +38,11 @@ class Batches:
     def __init__(self, stack: Stack, X: Tensor | None, d: Tensor | None, device: torch.device) -> None:
         self.X, self.d, self.device = X, d, device
         self.dtype = torch.from_numpy(stack.slopes).dtype
-        self.thresholds = torch.from_numpy(stack.thresholds).to(device, torch.int32)[:, :, None, None]
-        self.scales = torch.from_numpy(stack.scales).to(device)[:, :, None, None]
+        # A place: (K, 1, 1), or (1, 1, 1) where p is the same for all, who then share what is multiplied if they share a seed.
+        self.thresholds, self.scales = (
+            [torch.from_numpy(row[: 1 if (row == row[0]).all() else None, None, None]).to(device, kind) for row in rows]
+            for rows, kind in ((stack.thresholds, torch.int32), (stack.scales, self.dtype))
+        )
         self.noisy = [bool(place.any()) for place in stack.thresholds]
         layers = stack.trials[0].layers
         self.units = [layers[0].inputs, *(layer.outputs for layer in layers[:-1])]

@@ -1,7 +1,8 @@
 """Optimizers with one learning rate a trial (torch's refuse vectors), over one flat (K, P) parameter.
 
-THEORY.md, "Optimizers, schedule, clipping". Elementwise operations only, none of torch's fused steps: these treat the
-last numbers of an array otherwise than the rest, and a trial would differ in a stack from the trial alone.
+THEORY.md, "Optimizers, schedule, clipping". Elementwise operations on the whole buffer, but for Adam on the processor: there
+torch's fused step goes once through the memory instead of seven times. It treats the last numbers of an array otherwise
+than the rest, so that each trial is an array of its own, in a stack as alone; torch's threads change none of its bits.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from backends.spec import SGD, Adam, AdamW, Optimizer, RMSprop
 
 Slots = dict[str, Tensor]
 Hyper = Mapping[str, Tensor]  # the optimizer's free numbers, one a trial, (K, 1)
+FUSED_FROM = 4096  # numbers of a trial from which a call a trial pays: 6 µs and 1 ns a number, where elementwise takes 2 ns
 Spare = tuple[Tensor, Tensor]  # (K, P) to write on: fresh memory for large stacks costs more than what is computed in it
 
 
@@ -42,7 +44,11 @@ class StackedOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def update(self, g: Tensor, eta: Tensor, t: int) -> None:
         """Carry out optimizer step t, counted from 1. g (K, P), η (K, 1)."""
-        STEPS[self.spec.name](self.spec, self.flat.data, g, self.slots, eta, self.hyper, t, self.spare)
+        name, theta = self.spec.name, self.flat.data
+        if name in FUSED and theta.device.type == "cpu" and theta.shape[1] >= FUSED_FROM:
+            fused_adam(self.spec, theta, g, self.slots, eta, self.hyper, t)
+        else:
+            STEPS[name](self.spec, theta, g, self.slots, eta, self.hyper, t, self.spare)
 
 
 def sgd(o: SGD, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int, spare: Spare) -> None:
@@ -71,6 +77,17 @@ def adamw(o: AdamW, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: 
     adam(o, theta, g, slots, eta, hyper, t, spare)
 
 
+def fused_adam(o: Any, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int) -> None:
+    """`adam` or `adamw`, trial by trial."""
+    decay = hyper["weight_decay"].flatten().tolist() if "weight_decay" in hyper else [0.0] * len(theta)
+    rows, count = zip(*(part.unbind() for part in (theta, g, slots["m"], slots["v"])), strict=True), [torch.tensor(float(t))]
+    for row, rate, shrink in zip(rows, eta.flatten().tolist(), decay, strict=True):
+        FUSED[o.name](
+            *([part] for part in row), [], count, lr=rate, beta1=o.beta1, beta2=o.beta2, weight_decay=shrink, eps=o.epsilon,
+            amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+
 def rmsprop(o: RMSprop, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int, spare: Spare) -> None:
     """s ← ρs + (1-ρ)g², θ ← θ - ηg/(√s + ε)."""
     s = slots["s"]
@@ -79,3 +96,4 @@ def rmsprop(o: RMSprop, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyp
 
 
 STEPS: dict[str, Callable[..., Any]] = {"sgd": sgd, "adam": adam, "adamw": adamw, "rmsprop": rmsprop}
+FUSED: dict[str, Callable[..., None]] = {"adam": torch._fused_adam_, "adamw": torch._fused_adamw_}

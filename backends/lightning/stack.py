@@ -1,4 +1,4 @@
-"""K trials as one stacked network: forward and backward by torch, all else on the flat (K, P) buffer.
+"""K trials as one stacked network: layers forward and back, all else on the flat (K, P) buffer.
 
 With several devices, `drive` shares every batch out among ranks; all the rest is done here, on the first device alone.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from backends.activations import ACTIVATIONS
 from backends.base import Chunk, Data, Gradients, Losses, Machine, NDArray, Signals, Stack, State, threads_for
 from backends.lightning import loop, ranks
 from backends.lightning.batches import Batch, Batches
-from backends.lightning.network import PRODUCTS, Network
+from backends.lightning.network import LOSSES, PRODUCTS, Network, Parameters, Pass
 from backends.lightning.optimizer import StackedOptimizer
 from backends.lightning.scaling import LossScale
 from backends.lightning.share import ALONE, Share
@@ -25,6 +26,7 @@ from backends.spec import Trial
 
 PREDICT_ROWS = 2048  # fixed, so that a row's outputs do not depend on the memory at hand
 PROBE_ROWS, PROBE_PART = 1024, 128
+CACHED_NUMBERS = 2**16  # of each of five arrays that are gone through several times: they stay in the cache meanwhile
 
 
 class LightningStack(Stack):
@@ -51,15 +53,16 @@ class LightningStack(Stack):
         # The ranks of one processor divide its cores between them.
         self.threads = max(1, threads // self.world) if self.machine.threads == "auto" else threads
         precision = self.trials[0].train.precision
-        self.product = PRODUCTS.get(precision)
+        self._losses = LOSSES[self.trials[0].task]
+        self.bits = PRODUCTS.get(precision)
         self.scaling = LossScale(len(self.trials), self.device) if precision == "16-mixed" else None
         self.network = Network(self, self.device)
+        self._g = torch.empty_like(self.network.flat.data)
         hyper = {name: self._tensor(value)[:, None] for name, value in self.hyper.items()}
         self.optimizer = StackedOptimizer(self.network.flat, self.trials[0].train.optimizer, hyper)
         self.batches = Batches(self, self._X, self._d, self.device)
         self._l1, self._l2 = (self._tensor(values) if values.any() else None for values in (self.l1, self.l2))
-        steepest = [ACTIVATIONS[name].steepest for name, start, stop in self.groups for _ in range(start, stop)]
-        self._small = self._tensor(0.05 * np.array(steepest))[:, None, None]  # |φ'| of a saturated unit is smaller
+        self._small = [0.05 * ACTIVATIONS[name].steepest for name, _, _ in self.groups]  # |φ'| of a saturated unit is smaller
         self._clip = None if self.clip is None else self._tensor(self.clip)[:, None]
 
     def _tensor(self, values: NDArray) -> Tensor:
@@ -76,9 +79,10 @@ class LightningStack(Stack):
     def run(self, chunk: Chunk) -> Losses:
         """Nothing leaves the device before the chunk's end. Outside `drive`, whole batches are computed here."""
         rows, penalties = [], []
-        with self._computing(), torch.enable_grad():
+        with self._computing():
+            parameters, gradients = self.network.views(self.network.flat), self.network.views(self._g)
             for t, batch in enumerate(self.batches.of(chunk, self.share), chunk.step + 1):
-                loss, penalty = self._step(batch, t)
+                loss, penalty = self._step(batch, t, parameters, gradients)
                 rows.append(loss)
                 penalties.append(penalty)
             return Losses(self._means(rows, chunk.rows.shape[-1]), _gathered(penalties).T)
@@ -91,16 +95,18 @@ class LightningStack(Stack):
         sums = torch.from_numpy(rows.sum(-1)).to(self.device)
         return (self.share.add_up(sums).cpu().numpy() / size).T
 
-    def _step(self, batch: Batch, t: int) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: Batch, t: int, parameters: list[Parameters], gradients: list[Parameters]) -> tuple[Tensor, Tensor]:
         """One optimizer step, t counted from 1; the losses of the rows that are here (K, b) and λΩ (K,) before it.
+
+        `parameters` are views of the weights, `gradients` of where their gradient is to stand.
 
         A rank's gradient is Σ ∂ℓ over its rows / B, so that the sum over ranks is the whole batch's. The penalty comes after
         that sum, on every rank the same bits. That is world·Σ/B and a mean over ranks (DESIGN.md) with one rounding less.
         """
-        flat = self.network.flat
-        rows = self._row_losses(self.network(batch.x, batch.masks, self.product), batch.d)
-        g = self.share.add_up(self._gradient(rows, flat, batch.size))
-        penalty = self._penalise(flat.detach(), g)
+        run = self.network(parameters, batch.x, batch.masks, self.bits)
+        rows = self._differentiate(run, batch, parameters, gradients)
+        g = self._unscaled(self.share.add_up(self._g))
+        penalty = self._penalise(self.network.flat.data, g)
         if self._clip is not None:
             norm = torch.linalg.vector_norm(g, dim=1, keepdim=True)
             g.mul_((self._clip / norm).clamp_(max=1.0))
@@ -108,20 +114,22 @@ class LightningStack(Stack):
             self.optimizer.update(g, batch.eta, t)
         else:
             self.scaling.guard(g, self._buffers(), lambda: self.optimizer.update(g, batch.eta, t))
-        return rows.detach(), penalty
+        return rows, penalty
 
-    def _gradient(self, rows: Tensor, flat: Tensor, size: int) -> Tensor:
-        """Of Σ ℓ/B over the rows that are here, summed over trials: a mean over trials would divide each gradient by K."""
-        weight = torch.full_like(rows, 1 / size)
-        if self.scaling is None:
-            return torch.autograd.grad(rows, flat, weight)[0]
-        scale = self.scaling.scale
-        return torch.autograd.grad(rows, flat, weight.mul_(scale))[0].div_(scale)
+    def _differentiate(self, run: Pass, batch: Batch, parameters: list[Parameters], gradients: list[Parameters]) -> Tensor:
+        """The gradient of Σ ℓ/B over the rows that are here, times the scale of the loss where 16 bits need it; ℓ (K, b).
 
-    def _row_losses(self, logits: Tensor, d: Tensor) -> Tensor:
-        """ℓ of each row of each trial: (K, B)."""
-        losses: Tensor = tasks.row_losses(torch, self.trials[0].task, logits, d)
-        return losses
+        Losses are summed over trials, so that no trial feels another.
+        """
+        rows, e = self._losses(run.fields[-1], batch.d)
+        e.mul_(1 / batch.size if self.scaling is None else self.scaling.scale[..., None] / batch.size)
+        errors = self.network.backward(parameters, self.network.slopes_of(run), e, batch.masks, self.bits)
+        self.network.gradient(run, errors, gradients, self.bits)
+        return rows
+
+    def _unscaled(self, g: Tensor) -> Tensor:
+        """In place."""
+        return g if self.scaling is None else g.div_(self.scaling.scale)
 
     def _penalise(self, W: Tensor, g: Tensor) -> Tensor:
         """Adds λ1·sign(W) + 2·λ2·W to g, all (K, P), and returns λΩ = Σ λ1|W| + λ2 W², (K,). λ is 0 on biases.
@@ -129,19 +137,12 @@ class LightningStack(Stack):
         With h = λ1·sign(W) + λ2·W, λΩ is Σ h·W and g takes h + λ2·W. A λ that no trial has is left out, which changes
         no bit: it would add zeros.
         """
-        h = self.optimizer.spare[0]
-        if self._l1 is not None:
-            torch.sign(W, out=h).mul_(self._l1)
-            if self._l2 is not None:
-                h.addcmul_(self._l2, W)
-        elif self._l2 is not None:
-            torch.mul(W, self._l2, out=h)
-        else:
+        if self._l1 is None and self._l2 is None:
             return W.new_zeros(len(W))
-        g.add_(h)
-        if self._l2 is not None:
-            g.addcmul_(self._l2, W)
-        return h.mul_(W).sum(1)
+        trials = max(1, CACHED_NUMBERS // W.shape[1])
+        buffers = (W, g, self.optimizer.spare[0], self._l1, self._l2)
+        blocks = (repeat(None) if values is None else torch.split(values, trials) for values in buffers)
+        return torch.cat([_penalty(*part) for part in zip(*blocks, strict=False)])
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -149,16 +150,16 @@ class LightningStack(Stack):
         """(K, n, O)."""
         rows = self._X_valid if X is None else self._tensor(X)
         assert rows is not None, "a stack without data has no validation rows; give X"
-        masks = [None] * len(self.network.layers)
-        with self._computing(), torch.no_grad():
-            parts = [self.network(part[None], masks) for part in torch.split(rows, PREDICT_ROWS)]
-            return torch.cat(parts, dim=1).cpu().numpy()
+        with self._computing():
+            parameters = self.network.views(self.network.flat)
+            passes = (self.network(parameters, part[None], self.network.quiet) for part in torch.split(rows, PREDICT_ROWS))
+            return torch.cat([run.fields[-1] for run in passes], dim=1).cpu().numpy()
 
     def probe(self) -> Signals:
         """On the first min(n, 1024) training rows, some at a time: the sums then stay in the processor's cache."""
         assert self._X is not None and self._d is not None, "a stack without data has nothing to probe"
         X, d = (torch.split(values[:PROBE_ROWS], PROBE_PART) for values in (self._X, self._d))
-        with self._computing(), torch.enable_grad():
+        with self._computing():
             parts = [self._signals(x, targets) for x, targets in zip(X, d, strict=True)]
             squares, small, peaks = zip(*parts, strict=True)
             peak = [torch.stack(layer).amax(0) for layer in zip(*peaks, strict=True)]
@@ -173,29 +174,29 @@ class LightningStack(Stack):
     def _signals(self, x: Tensor, d: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Of some rows: a layer, Σ δ² (K,) float64; a hidden layer, the number of saturated (row, unit) (K,) float64, and
         the largest |φ'| of each unit (K, units)."""
-        fields = self.network.fields(self.network.flat, x[None], [None] * len(self.network.layers))
-        rows = self._row_losses(fields[-1], d)
-        errors = torch.autograd.grad(rows, fields, torch.ones_like(rows))
-        squares = [error.double().square_().sum((1, 2)) for error in errors]
-        slopes = [self.network.slope(v.detach()).abs_() for v in fields[:-1]]
-        small = [torch.lt(phi, self._small, out=torch.empty_like(phi)).sum(2).double().sum(1) for phi in slopes]
-        return squares, small, [phi.amax(1) for phi in slopes]
+        network, parameters = self.network, self.network.views(self.network.flat)
+        run = network(parameters, x[None], network.quiet)
+        slopes = network.slopes_of(run)
+        errors = network.backward(parameters, slopes, self._losses(run.fields[-1], d)[1], network.quiet)
+        # In place, each array stays in the cache; a row's squares are summed in its own type, the rows in float64.
+        squares = [error.square_().sum(2).double().sum(1) for error in errors]
+        peaks = [torch.cat([phi.abs_().amax(1) for phi in parts]) for parts in slopes]
+        small = [torch.cat([_below(phi, bound) for phi, bound in zip(parts, self._small, strict=True)]) for parts in slopes]
+        return squares, small, peaks
 
     def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
         """Forward and backward as `run` does them, from weights that are given."""
-        first = self.trials[0]
-        W = self._tensor(flat).clone().requires_grad_()
-        x, d = self._tensor(X)[None], self._tensor(tasks.targets(first.task, y, first.outputs))
-        masks = [None] * len(first.layers) if noise is None else self.batches.masks(noise, len(X))
-        with self._computing(), torch.enable_grad():
-            fields = self.network.fields(W, x, masks, self.product)
-            rows = self._row_losses(fields[-1], d)
-            errors = torch.autograd.grad(rows, fields, torch.ones_like(rows), retain_graph=True)
-            g = self._gradient(rows, W, len(X))
-            penalty = self._penalise(W.detach(), g)
-        loss = rows.detach().double().mean(1)
+        first, network = self.trials[0], self.network
+        W, x, d = self._tensor(flat), self._tensor(X)[None], self._tensor(tasks.targets(first.task, y, first.outputs))
+        masks = network.quiet if noise is None else self.batches.masks(noise, len(X))
+        g, parameters, batch = torch.empty_like(W), network.views(W), Batch(x, d, masks, W[:, :0], len(X))
+        with self._computing():
+            run = network(parameters, x, masks, self.bits)
+            errors = network.backward(parameters, network.slopes_of(run), self._losses(run.fields[-1], d)[1], masks, self.bits)
+            loss = self._differentiate(run, batch, parameters, network.views(g)).double().mean(1)
+            penalty = self._penalise(W, self._unscaled(g))
         return Gradients(
-            _array(fields[-1]), _array(loss), _array(penalty.double()), _array(g), tuple(_array(-error) for error in errors)
+            _array(run.fields[-1]), _array(loss), _array(penalty.double()), _array(g), tuple(_array(-error) for error in errors)
         )
 
     # -- state --------------------------------------------------------------------------------------------------------
@@ -240,6 +241,25 @@ class LightningStack(Stack):
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def _below(phi: Tensor, bound: float) -> Tensor:
+    """The number of (row, unit) of each trial where φ' is smaller, (k,) float64. Overwrites φ'; as booleans it takes longer."""
+    return phi.lt_(bound).sum(2).double().sum(1)
+
+
+def _penalty(W: Tensor, g: Tensor, h: Tensor, l1: Tensor | None, l2: Tensor | None) -> Tensor:
+    """`_penalise` for some trials, with h to write on."""
+    if l1 is not None:
+        torch.sign(W, out=h).mul_(l1)
+        if l2 is not None:
+            h.addcmul_(l2, W)
+    elif l2 is not None:
+        torch.mul(W, l2, out=h)
+    g.add_(h)
+    if l2 is not None:
+        g.addcmul_(l2, W)
+    return h.mul_(W).sum(1)
 
 
 def _gathered(steps: list[Tensor]) -> NDArray:

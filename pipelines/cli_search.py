@@ -28,6 +28,11 @@ def search(
     changes: Changes = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many trials in all; search.trials unless given.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the study; after the data unless given.")] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="Carry out a study anew that is complete.")] = False,
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", metavar="DIR", help="Write the results here too; the name then follows from the spec."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search for the best values of the spec.
@@ -39,7 +44,7 @@ def search(
 
     console, experiment = begin(params, changes, as_json)
     with console.reserved(), Trials(console) as progress:
-        found = studies.search(experiment, name=name, trials=trials, watch=progress, warn=console.warn)
+        found = studies.search(experiment, name=name, trials=trials, anew=anew, into=into, watch=progress, warn=console.warn)
     show_study(console, found, rows=5)
     if found.best is not None:
         console.say(f"adopt the winner with: deltarule adopt {found.name}")

@@ -12,7 +12,7 @@ import pytest
 from pipelines import stages
 from pipelines.search import StudyError, driver, search, work
 from pipelines.search.records import StudyRecord, load_study
-from pipelines.spec import Experiment
+from pipelines.spec import Experiment, load
 
 SMALL = {
     "data.source": "iris",
@@ -252,3 +252,18 @@ def test_a_metric_that_these_rows_do_not_have_is_refused_before_anything_runs(pr
     with pytest.raises(SpecError, match=r"search\.metric must be one of .*got 'r2'"):
         search(spec(search__metric="r2", search__direction="maximize"))
     assert not (project / "studies/iris/optuna.log").exists()
+
+
+def test_the_exported_spec_of_a_trial_is_its_experiment_also_where_a_kind_was_drawn(project):
+    from pipelines.search.export import export
+
+    space = {"train.optimizer.name": {"choices": ["adam", "sgd"]}, "model.activation": {"choices": ["relu", "tanh"]}}
+    experiment = Experiment().override({**SMALL, "search.space": space, "train.optimizer": {}})
+    search(experiment)
+    kept = load_study(project / "studies/iris")
+    for name in ("adam", "sgd"):  # which have learning rates of their own, where none is written
+        one = next(t for t in kept.trials if t.changes["train.optimizer.name"] == name)
+        (project / "exported.yaml").write_text(export(kept, "spec", one.number))
+        alone, places = load(project / "exported.yaml"), stages.Places(project / name, base=project, project=project)
+        stages.split(alone, places)
+        assert stages.train(alone, places)["best_val_loss"] == one.values[0]

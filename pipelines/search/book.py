@@ -66,6 +66,10 @@ class Book:
         self.settings = {**self.settings, **settings}
         self.study.set_user_attr(OURS, self.settings)
 
+    def erase(self) -> None:
+        """The study is gone, with all its trials."""
+        self._storage.delete_study(self._key)
+
     def trials(self) -> list[FrozenTrial]:
         """All, by number, as they stand now."""
         found = self.study.get_trials(deepcopy=False)

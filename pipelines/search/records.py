@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backends.weights import write_atomically
-from pipelines.spec import Experiment, dump, load
+from pipelines.spec import Experiment, dump_written, load
 
 State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -111,7 +111,7 @@ def save_study(
         "importances": dict(importances or {}),
     }
     if not (folder / SPEC).exists():
-        write_atomically(folder / SPEC, dump(record.spec).encode())
+        write_atomically(folder / SPEC, dump_written(record.spec).encode())
     for trial in record.trials if trials else ():
         save_trial(trial_path(folder, trial.number), trial)
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +20,19 @@ from pipelines.search.driver import STUDIES, Driver, choose_width
 from pipelines.search.importance import importances
 from pipelines.search.mirror import OURS, drawn
 from pipelines.search.recorder import Recorder
-from pipelines.search.records import SPEC, State, StudyRecord, TrialRecord, save_study
+from pipelines.search.records import STUDY, TRIALS, State, StudyRecord, TrialRecord, save_study
 from pipelines.search.storage import locked
 from pipelines.search.table import write_table
 from pipelines.search.tally import Watch
 from pipelines.search.variants import Variant, Variants
 from pipelines.search.work import warm
-from pipelines.spec import Experiment, SpecError, dump, trial
+from pipelines.spec import Experiment, SpecError, trial
 from pipelines.spec.yaml_file import write
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-WINNER = "winner.yaml"
+WINNER, TABLE = "winner.yaml", "trials.csv"
 ENDED: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAIL"}  # a trial that waits counts as running
 
 
@@ -39,18 +42,21 @@ def search(
     name: str | None = None,
     trials: int | None = None,
     project: Path | None = None,
+    anew: bool = False,
+    into: Path | None = None,
     watch: Watch = lambda look: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> StudyRecord:
     """Top a study up to `trials` trials in all (search.trials), and say what it found.
 
-    A study of that name is continued if its spec is the same. `watch` sees where it stands; `warn` is told what went wrong with
-    MLflow, which ends no study. Raises StudyError (another spec, nothing to search, no trial
-    that completed), SpecError, DataError, BackendError, EngineError, StorageError.
+    A study of that name is continued if its spec is the same; `anew` begins one anew that is complete. `into`: a folder that
+    gets study.json, trials.csv and winner.yaml too, and makes the study's name follow from its spec. `watch` sees where it
+    stands; `warn` is told what went wrong with MLflow, which ends no study. Raises StudyError (another spec, nothing to search,
+    no trial that completed), SpecError, DataError, BackendError, EngineError, StorageError.
     """
     check(experiment)
     project = project or project_of(Path())
-    name = name or default_name(experiment)
+    name = name or default_name(experiment, into is not None)
     folder = project / STUDIES / name
     total = capped(experiment, trials or experiment.search.trials)
     with locked(folder, experiment.search.storage, name):
@@ -59,13 +65,21 @@ def search(
         check_metrics(experiment, base)
         known = identity(experiment, base.about.sha256)
         book = Book(folder, experiment, name, known)
-        begin(folder, experiment)
+        if anew and sum(stored.state.is_finished() for stored in book.trials()) >= total:
+            book.erase()
+            shutil.rmtree(folder / TRIALS, ignore_errors=True)
+            book = Book(folder, experiment, name, known)
+        save_study(folder, record_of(experiment, name, book))
         with Recorder(folder, project, experiment) as recorder:
             try:
                 _carry_out(experiment, folder, book, variants, total, watch, recorder)
             finally:
                 record = sum_up(folder, experiment, name, book)
             recorder.finish()
+    if recorder.failure:
+        warn(str(recorder.failure))
+    if into is not None:
+        hand_out(folder, into)
     if not any(one.state == "COMPLETE" for one in record.trials):
         raise StudyError(
             f"no trial of study {name!r} completed, so there is no best; see deltarule study show {name}", exit_code=1
@@ -131,28 +145,32 @@ def capped(experiment: Experiment, total: int) -> int:
     return min(total, prod(map(len, grid(experiment).values()))) if experiment.search.sampler == "grid" else total
 
 
-def default_name(experiment: Experiment) -> str:
-    """After the data."""
-    return Path(experiment.data.source).stem
-
-
-def begin(folder: Path, experiment: Experiment) -> None:
-    """The spec of the study, as it was when it was begun."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / SPEC).exists():
-        write_atomically(folder / SPEC, dump(experiment).encode())
+def default_name(experiment: Experiment, by_spec: bool = False) -> str:
+    """After the data; `by_spec` adds what differs between specs."""
+    stem = Path(experiment.data.source).stem
+    known = json.dumps(identity(experiment, {}), sort_keys=True)
+    return f"{stem}-{sha256(known.encode()).hexdigest()[:8]}" if by_spec else stem
 
 
 def sum_up(folder: Path, experiment: Experiment, name: str, book: Book) -> StudyRecord:
     """Write study.json, trials.csv and winner.yaml from what the storage holds."""
     record = record_of(experiment, name, book)
     save_study(folder, record, importances(book.study))
-    write_table(folder / "trials.csv", record)
+    write_table(folder / TABLE, record)
     if record.best is None:
         (folder / WINNER).unlink(missing_ok=True)
     else:
         write_atomically(folder / WINNER, write(record.trial(record.best).changes).encode())
     return record
+
+
+def hand_out(folder: Path, into: Path) -> None:
+    """Copies of what the study found, and no file of an earlier one."""
+    into.mkdir(parents=True, exist_ok=True)
+    for name in (STUDY, TABLE, WINNER):
+        (into / name).unlink(missing_ok=True)
+        if (folder / name).exists():
+            write_atomically(into / name, (folder / name).read_bytes())
 
 
 def record_of(experiment: Experiment, name: str, book: Book) -> StudyRecord:

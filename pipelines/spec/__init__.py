@@ -38,6 +38,7 @@ __all__ = [
     "Threshold",
     "Tracking",
     "dump",
+    "dump_written",
     "fingerprint",
     "flat",
     "load",
@@ -232,6 +233,11 @@ def _names(when: object, paths: set[str | int]) -> bool:
 def dump(experiment: Experiment) -> str:
     """The resolved spec, every key written out, as YAML. `load` gives an equal Experiment."""
     return write(_plain(experiment.model_dump()))
+
+
+def dump_written(experiment: Experiment) -> str:
+    """Only what was written, as YAML: `load` gives an Experiment whose defaults still go with their kind."""
+    return write(_plain(experiment.model_dump(exclude_unset=True)))
 
 
 def _plain(value: Any) -> Any:

@@ -154,7 +154,7 @@ def report(found: dict[str, dict[str, Outcome]], trials: int, seeds: int) -> Ite
     yield "# Quality: what a search is worth, and whether the backends agree\n"
     yield f"Made by `python benchmarks/quality.py --write{options}`; the module's docstring says what it does.\n"
     yield f"{trials} trials (TPE, validation E) for each backend, at most {EPOCHS} epochs, early stopping as in params.yaml; then"
-    yield f"the winner under {seeds} seeds: mean ± sd. The test rows were opened once for each row, after its choices were made.\n"
+    yield f"the winner under {seeds} seeds: mean ± sd. The test rows were opened once for each row, after its choices.\n"
     yield "Margins of equivalence, fixed beforehand: 1 point of accuracy, 0.05 of R².\n"
     yield "| data | metric | backend | spec | validation | test |\n| --- | --- | --- | --- | --- | --- |"
     for source, outcomes in found.items():

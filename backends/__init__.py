@@ -15,6 +15,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "reference": ("backends.reference:Reference", "deltarule"),
     "lightning": ("backends.lightning:Lightning", "deltarule[lightning]"),
     "keras": ("backends.keras:KerasTensorFlow", "deltarule[keras]"),
+    "keras-jax": ("backends.keras:KerasJax", "deltarule[keras-jax]"),
 }
 
 

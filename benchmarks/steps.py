@@ -160,7 +160,7 @@ def lightning_loader() -> Rounds:
 
 
 def keras_fit() -> Rounds:
-    """Keras on TensorFlow: `model.fit` with validation, as its own tutorials write it."""
+    """Keras' `model.fit` with validation, as its own tutorials write it; on TensorFlow or JAX, as KERAS_BACKEND says."""
     import keras
 
     X, y, X_valid, y_valid = make_rows()
@@ -216,6 +216,31 @@ def tensorflow_floor(width: int) -> Rounds:
         yield time.perf_counter() - start
 
 
+def jax_floor(width: int) -> Rounds:
+    """The same products inside one compiled loop."""
+    import jax
+    from jax import numpy as jnp
+
+    sizes, made = [*pairwise((INPUTS, *HIDDEN, OUTPUTS))], np.random.default_rng(0)
+    y, W, d = ([jnp.array(made.normal(size=(width, *s)), "float32") for s in shapes] for shapes in _shapes(sizes))
+
+    @jax.jit
+    def products(y: list[Any], W: list[Any], d: list[Any]) -> Any:
+        def step(_: Any, total: Any) -> Any:
+            found = [jnp.matmul(a + total, w) for a, w in zip(y, W, strict=True)]  # + total: else XLA computes them once
+            found += [jnp.matmul((a + total).mT, e) for a, e in zip(y, d, strict=True)]
+            found += [jnp.matmul(e + total, w.mT) for w, e in zip(W[1:], d[1:], strict=True)]
+            found = jax.lax.optimization_barrier(found)  # else XLA computes the one number of each that is read
+            return 0.0 * sum(part[0, 0, 0] for part in found)
+
+        return jax.lax.fori_loop(0, STEPS, step, jnp.float32(0))
+
+    while True:
+        start = time.perf_counter()
+        products(y, W, d).block_until_ready()
+        yield time.perf_counter() - start
+
+
 def _shapes(sizes: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], ...]:
     return [(BATCH, i) for i, _ in sizes], sizes, [(BATCH, o) for _, o in sizes]
 
@@ -233,9 +258,14 @@ CANDIDATES: dict[str, tuple[int, Callable[[], Rounds], str, str]] = {
     "keras K=16": (16, lambda: ours("keras", 16), "keras-fit", "tensorflow-floor K=16"),
     "tensorflow-floor K=1": (1, lambda: tensorflow_floor(1), "", ""),
     "tensorflow-floor K=16": (16, lambda: tensorflow_floor(16), "", ""),
+    "keras-fit-jax": (1, keras_fit, "", "jax-floor K=1"),
+    "keras-jax K=1": (1, lambda: ours("keras-jax", 1), "keras-fit-jax", "jax-floor K=1"),
+    "keras-jax K=16": (16, lambda: ours("keras-jax", 16), "keras-fit-jax", "jax-floor K=16"),
+    "jax-floor K=1": (1, lambda: jax_floor(1), "", ""),
+    "jax-floor K=16": (16, lambda: jax_floor(16), "", ""),
 }
 STEPS = EPOCHS * -(-ROWS // BATCH)
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "PJRT_NPROC": "1"}
 
 
 def serve(name: str) -> None:

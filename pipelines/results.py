@@ -19,6 +19,7 @@ from pipelines.stages.places import Places
 from pipelines.stages.reports import Network, load_network
 
 if TYPE_CHECKING:
+    from keras import Sequential as KerasSequential
     from torch.nn import Sequential
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -76,6 +77,19 @@ class Model:
         from backends.lightning.plain import to_torch
 
         return to_torch(self.network.trial, self.network.flat)
+
+    def to_keras(self) -> KerasSequential:
+        """The network as a plain keras.Sequential: Input, Dense, activations and Dropout, weights in place, not compiled.
+
+        It takes and gives what `to_torch`'s module does. Keras is on the engine that this process or KERAS_BACKEND chose, else
+        on TensorFlow or JAX, whichever is installed. It was checked to predict the same. Raises BackendError without Keras.
+        """
+        from backends.keras import present
+
+        backends.get(present())
+        from backends.keras.plain import to_keras
+
+        return to_keras(self.network.trial, self.network.flat)
 
     def _outputs(self, X: Any) -> NDArray:
         return self.network.outputs(self.inputs(X))

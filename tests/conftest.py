@@ -53,9 +53,9 @@ def copy_of_the_project(folder: Path) -> Path:
     """A git repository that holds what this one would commit, in one commit."""
     listed = call("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=ROOT).stdout
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file() and name != "dvc.lock":
+        if ((ROOT / name).is_file() or (ROOT / name).is_symlink()) and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
     call("git", "init", "--quiet", "--initial-branch=main", cwd=folder)
     for key, value in (("user.name", "test"), ("user.email", "test@localhost")):
         call("git", "config", key, value, cwd=folder)

@@ -13,11 +13,11 @@ from backends.base import Machine, activation_groups, check_stackable, threads_f
 from backends.conformance import TASKS, make_data, make_trial
 from backends.supervisor import fit
 
-OURS = ("reference", "lightning", "keras")
+OURS = ("reference", "lightning", "keras")  # keras-jax needs a process of its own: tests/keras_on_jax.py
 
 
 def test_every_backend_of_ours_is_registered():
-    assert set(OURS) <= set(registered())
+    assert {*OURS, "keras-jax"} <= set(registered())
 
 
 def test_an_unknown_backend_is_refused_with_the_nearest_name():

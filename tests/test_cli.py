@@ -96,7 +96,7 @@ def test_backends_are_listed_with_what_they_compute_on(deltarule, tmp_path):
     (tmp_path / "backends/__init__.py").write_text("raise SystemExit(99)")
     done = deltarule("backends", "--json")
     found = {backend["name"]: backend for backend in json.loads(done.stdout)["backends"]}
-    assert {"reference", "lightning", "keras"} <= set(found)
+    assert {"reference", "lightning", "keras", "keras-jax"} <= set(found)
     assert found["reference"]["installed"] and found["reference"]["devices"] == ["cpu"]
     for backend in found.values():
         assert backend["versions"] if backend["installed"] else "install" in backend["message"]

@@ -163,7 +163,7 @@ print(result.reason, len(result.history))
     assert out.split() == ["completed", "2"]
 
 
-@pytest.mark.parametrize("name", ["lightning", "keras"])
+@pytest.mark.parametrize("name", ["lightning", "keras", "keras-jax"])
 def test_a_backend_that_is_not_installed_says_what_to_install(name):
     out = python(
         ONLY_NUMPY_AND_PYDANTIC

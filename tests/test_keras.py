@@ -13,7 +13,7 @@ from backends.activations import ACTIVATIONS
 from backends.base import Chunk, Data, Machine
 from backends.conformance import ACTIVATIONS as SOME
 from backends.conformance import Conformance, make_data, make_trial
-from backends.keras import choose_engine
+from backends.keras import chosen_engine, present
 
 
 class TestKeras(Conformance):
@@ -109,7 +109,7 @@ def test_a_stack_takes_over_the_graphs_of_one_that_is_gone_and_nothing_else(kera
         stack.run(chunk_of(stack))
         return stack.state()
 
-    monkeypatch.setattr("backends.keras.tensorflow._idle", [])
+    monkeypatch.setattr("backends.keras.stack._idle", [])
     data, wanted = make_data("binary"), trials(5, ("relu", "relu", "tanh"))
     before = keras.stack(trials(9, ("relu", "tanh", "tanh")), data)  # another division of the same graph
     beside = keras.stack(wanted, data)
@@ -133,7 +133,7 @@ def test_many_structures_bring_no_warning_of_retracing(keras, caplog, capfd):
 
 def test_noise_made_in_blocks_of_steps_is_the_same(keras, monkeypatch):
     def weights_after(numbers):
-        monkeypatch.setattr("backends.keras.tensorflow.NOISE_NUMBERS", numbers)
+        monkeypatch.setattr("backends.keras.stack.NOISE_NUMBERS", numbers)
         stack = keras.stack([make_trial("binary", dropout=0.4, input_dropout=0.3)], make_data("binary"))
         stack.run(chunk_of(stack, steps=7))
         return stack.weights()
@@ -161,7 +161,7 @@ def test_many_rows_are_predicted_in_blocks(keras, monkeypatch):
     many = Data(data.X, data.y, np.tile(data.X_valid, (4, 1)), np.tile(data.y_valid, 4))
     stack = keras.stack([make_trial("multiclass", activation=name) for name in SOME], many)
     whole = stack.predict(many.X_valid)
-    monkeypatch.setattr("backends.keras.tensorflow.PREDICT_ROWS", 50)
+    monkeypatch.setattr("backends.keras.stack.PREDICT_ROWS", 50)
     assert whole.shape == (4, 132, 3)
     np.testing.assert_allclose(stack.predict(many.X_valid), whole, rtol=1e-14, atol=1e-14)
     np.testing.assert_allclose(stack.predict(), whole, rtol=1e-14, atol=1e-14)
@@ -215,8 +215,21 @@ def test_an_engine_is_chosen_where_none_is(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
     monkeypatch.setenv("KERAS_BACKEND", "")
     monkeypatch.delenv("KERAS_BACKEND")
-    choose_engine("keras", "tensorflow")
-    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    with chosen_engine("keras", "tensorflow"):
+        assert os.environ["KERAS_BACKEND"] == "tensorflow"
+    assert "KERAS_BACKEND" not in os.environ  # a process that is started from here may want another engine
+
+
+def test_where_keras_is_wanted_on_any_engine_it_is_the_one_that_was_chosen_or_is_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert present() == "keras"
+    monkeypatch.setattr("backends.keras.find_spec", lambda name: None if name == "tensorflow" else object())
+    assert present() == "keras-jax"
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    assert present() == "keras"
+    monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(config=SimpleNamespace(backend=lambda: "jax")))
+    assert present() == "keras-jax"
 
 
 def test_keras_on_another_engine_is_refused_with_a_way_out(monkeypatch):

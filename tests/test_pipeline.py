@@ -152,7 +152,7 @@ def test_queued_experiments_are_on_record(pipeline):
     assert {run.data.params["seed"] for run in runs(pipeline)} == {"0", "1"}
 
 
-@pytest.mark.parametrize("backend", ["reference", "lightning", "keras"])
+@pytest.mark.parametrize("backend", ["reference", "lightning", "keras", "keras-jax"])
 def test_repeated_without_any_cache_the_bytes_are_the_same(project, backend):
     set_value(project, hidden="[16]", backend=backend, epochs="2", enabled="false")
     locks = []

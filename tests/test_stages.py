@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -163,8 +164,15 @@ def test_a_csv_file_is_found_from_the_base(places, tmp_path):
         stages.split(spec, Places(tmp_path / "elsewhere", base=tmp_path / "root"))
 
 
+# Keras takes one engine a process: tests/test_keras_jax.py runs the one in a process of its own.
+ON_JAX = pytest.mark.skipif(
+    os.environ.get("KERAS_BACKEND") != "jax", reason="tests/test_keras_jax.py runs it, in its own process"
+)
+MARKS = {"reference": (), "keras-jax": (pytest.mark.slow, ON_JAX)}
+
+
 @pytest.mark.parametrize(
-    "backend", [pytest.param(name, marks=() if name == "reference" else pytest.mark.slow) for name in backends.registered()]
+    "backend", [pytest.param(name, marks=MARKS.get(name, pytest.mark.slow)) for name in backends.registered()]
 )
 def test_validate_sees_the_loss_that_training_chose_by_whatever_trained(places, backend):
     spec = experiment("breast_cancer", train__backend=backend, model__dropout=0.2)

@@ -1,4 +1,5 @@
-"""Keras 3. Layers, rules and noise are keras.ops alone (network.py, optimizer.py, noise.py); each engine has a short trainer.
+"""Keras 3. Layers, rules and noise are keras.ops alone (network.py, optimizer.py, noise.py); each engine has a short trainer
+(tensorflow.py, jax.py) of the one stack (stack.py).
 
 Keras computes on one engine in a process, fixed when it is imported. So a backend chooses its engine here, before the
 first `import keras`, and the others' trainers stay unimported.
@@ -13,17 +14,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from backends import BackendError
 
 if TYPE_CHECKING:
+    from backends.keras.jax import KerasJax
     from backends.keras.tensorflow import KerasTensorFlow
 
-__all__ = ["KerasTensorFlow"]
+__all__ = ["KerasJax", "KerasTensorFlow"]
 
 # class -> (train.backend, Keras' name of the engine, module of the trainer)
-_TRAINERS = {"KerasTensorFlow": ("keras", "tensorflow", "backends.keras.tensorflow")}
+_TRAINERS = {
+    "KerasTensorFlow": ("keras", "tensorflow", "backends.keras.tensorflow"),
+    "KerasJax": ("keras-jax", "jax", "backends.keras.jax"),
+}
 
 
 def __getattr__(name: str) -> object:
@@ -31,23 +37,42 @@ def __getattr__(name: str) -> object:
     if name not in _TRAINERS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     backend, engine, module = _TRAINERS[name]
-    choose_engine(backend, engine)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # 2 still reports a missing GPU as an error
-    with _without_greetings():
+    with chosen_engine(backend, engine), _without_greetings():
         trainer: object = getattr(import_module(module), name)
     return trainer
 
 
-def choose_engine(backend: str, engine: str) -> None:
-    """Put Keras on an engine. Raises BackendError if this process has already put it on another."""
+def present() -> str:
+    """The backend, by its name, whose engine Keras is on, or would be put on here: TensorFlow, or else JAX."""
     loaded = sys.modules.get("keras")
-    found = loaded.config.backend() if loaded else os.environ.setdefault("KERAS_BACKEND", engine)
+    engine = loaded.config.backend() if loaded else os.environ.get("KERAS_BACKEND")
+    known = [(backend, of) for backend, of, _ in _TRAINERS.values() if engine == of or (not engine and find_spec(of))]
+    return known[0][0] if known else "keras"  # which says what is wrong
+
+
+@contextmanager
+def chosen_engine(backend: str, engine: str) -> Iterator[None]:
+    """A first `import keras` within puts it on this engine. Raises BackendError if it is on another, or is to be.
+
+    Keras reads the variable KERAS_BACKEND when it is imported. It is not left there: processes that this one starts may
+    want another engine.
+    """
+    loaded = sys.modules.get("keras")
+    set_before = "KERAS_BACKEND" in os.environ
+    found = loaded.config.backend() if loaded else os.environ.get("KERAS_BACKEND", engine)
     if found != engine:
         where = "Keras is already imported with" if loaded else "KERAS_BACKEND is set to"
         raise BackendError(
             f"train.backend: {backend} needs Keras on {engine}, but {where} {found}; "
             f"start a new process with KERAS_BACKEND={engine}, or without that variable"
         )
+    os.environ["KERAS_BACKEND"] = engine
+    try:
+        yield
+    finally:
+        if not set_before:
+            del os.environ["KERAS_BACKEND"]
 
 
 _GREETING = re.compile(rb"^[IW]\d{4} |^WARNING: All log messages before absl::InitializeLog")

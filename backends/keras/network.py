@@ -6,7 +6,7 @@ optimizer, clipping, penalty and checkpoint are single lines. Nothing here knows
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from backends import weights
-from backends.activations import ACTIVATIONS
+from backends.activations import ACTIVATIONS, Activation
 from backends.keras.noise import kept
 from backends.spec import Trial, storage
 
@@ -32,6 +32,8 @@ class StackedDense(keras.layers.Layer):  # type: ignore[misc]
 class StackedActivation(keras.layers.Layer):  # type: ignore[misc]
     """φ(v), with another φ for each group of neighbouring trials."""
 
+    xp: ClassVar[Any] = ops  # the operations of activations
+
     def __init__(self, names: Sequence[str], trials: int, dtype: str) -> None:
         """Where the groups are cut is a variable, so that another division costs no new trace."""
         super().__init__(dtype=dtype)
@@ -42,29 +44,20 @@ class StackedActivation(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, v: Tensor) -> Tensor:
         """(K, B, units) -> (K, B, units)."""
-        parts = [ACTIVATIONS[name].value(ops, part, a) for name, part, a in self.groups(v)]
-        return self.join(parts, v)
+        return self.each(v, lambda phi, part, a: phi.value(self.xp, part, a))
 
     def steepness(self, v: Tensor) -> Tensor:
         """|φ'(v)| / max|φ'|, (K, B, units)."""
-        parts = []
-        for name, part, a in self.groups(v):
-            phi = ACTIVATIONS[name]
-            parts.append(ops.abs(phi.slope(ops, part, a)) / phi.steepest)
-        return self.join(parts, v)
+        return self.each(v, lambda phi, part, a: ops.abs(phi.slope(self.xp, part, a)) / phi.steepest)
 
-    def groups(self, v: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """(name, its trials' rows of v, their slopes (group, 1, 1))."""
-        slopes = self.slopes[:, None, None]
-        if len(self.names) == 1:
-            return iter([(self.names[0], v, slopes)])
-        return zip(self.names, ops.split(v, self.cuts), ops.split(slopes, self.cuts), strict=True)
-
-    def join(self, parts: Sequence[Tensor], like: Tensor) -> Tensor:
-        """One tensor again, of the shape of `like`, which the pieces have forgotten."""
-        if len(parts) == 1:
-            return parts[0]
-        return ops.reshape(ops.concatenate(parts), (like.shape[0], -1, like.shape[-1]))
+    def each(self, v: Tensor, function: Callable[[Activation, Tensor, Tensor], Tensor]) -> Tensor:
+        """`function(φ, its trials' rows of v, their slopes (group, 1, 1))` of each group, as one tensor again."""
+        slopes, chosen = self.slopes[:, None, None], [ACTIVATIONS[name] for name in self.names]
+        if len(chosen) == 1:
+            return function(chosen[0], v, slopes)
+        groups = zip(chosen, ops.split(v, self.cuts), ops.split(slopes, self.cuts), strict=True)
+        # The pieces have forgotten their shapes.
+        return ops.reshape(ops.concatenate([function(*group) for group in groups]), (v.shape[0], -1, v.shape[-1]))
 
 
 class StackedDropout(keras.layers.Layer):  # type: ignore[misc]
@@ -88,42 +81,61 @@ class Network(keras.Model):  # type: ignore[misc]
 
     KINDS: ClassVar[dict[str, type[keras.layers.Layer]]] = {"dense": StackedDense}
 
-    def __init__(self, trial: Trial, trials: int, activations: Sequence[str], noisy: Sequence[bool]) -> None:
+    def __init__(
+        self,
+        trial: Trial,
+        trials: int,
+        activations: Sequence[str],
+        noisy: Sequence[bool],
+        activation: type[StackedActivation] = StackedActivation,
+    ) -> None:
         """`trial` gives the structure, `noisy` the places where any trial has dropout (0: the inputs)."""
         dtype = storage(trial.train.precision)
         super().__init__(dtype=dtype)
         self.spans = weights.layout(trial)
         self.flat = self.add_weight(shape=(trials, self.spans[-1].stop), initializer="zeros", name="flat")
         self.sums = [self.KINDS[layer.kind](dtype=dtype) for layer in trial.layers]
-        self.activation = StackedActivation(activations, trials, dtype)
+        self.activation = activation(activations, trials, dtype)
         self.dropouts = [StackedDropout(trials, dtype) if on else None for on in noisy]
         self.built = True
 
     def call(self, X: Tensor) -> Tensor:
         """X (n, I), the same rows for all -> (K, n, O)."""
-        return self.fields(self.flat, ops.expand_dims(X, 0))[-1]
+        return self.fields(self.pieces(ops.convert_to_tensor(self.flat)), ops.expand_dims(X, 0))[-1]
 
-    def fields(self, flat: Tensor, y: Tensor, noise: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """The local fields v of each layer, the outputs last: flat (K, P), y (K or 1, B, I).
+    def fields(
+        self,
+        pieces: Sequence[Tensor],
+        y: Tensor,
+        noise: Sequence[Tensor] | None = None,
+        pushes: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """The local fields v of each layer, the outputs last: weights as `pieces` gives them, y (K or 1, B, I).
 
         `noise`: the hash at each place, (K or 1, B, units), anything where no trial has dropout; None: dropout off.
+        `pushes`: what is added to each v, (K, B, units), for an engine whose gradients are of inputs alone.
         """
         fields: list[Tensor] = []
-        for place, (layer, parameters) in enumerate(zip(self.sums, self.parameters(flat), strict=True)):
+        for place, (layer, parameters) in enumerate(zip(self.sums, self.parameters(pieces), strict=True)):
             if fields:
                 y = self.activation(fields[-1])
             dropout = self.dropouts[place]
             if noise is not None and dropout is not None:
                 y = dropout(y, noise[place])
-            fields.append(layer(y, **parameters))
+            v = layer(y, **parameters)
+            fields.append(v if pushes is None else v + pushes[place])
         return fields
 
-    def parameters(self, flat: Tensor) -> list[dict[str, Tensor]]:
+    def pieces(self, flat: Tensor) -> list[Tensor]:
+        """(K, P) -> (K, n) of each weight matrix and bias."""
+        starts = np.array([span.start for span in self.spans[1:]], dtype=np.int32)
+        return list(ops.split(flat, starts, axis=1))
+
+    def parameters(self, pieces: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """name -> (K, ...) of each layer."""
-        pieces = ops.split(flat, np.array([span.start for span in self.spans[1:]], dtype=np.int32), axis=1)
         layers: list[dict[str, Tensor]] = [{} for _ in self.sums]
         for span, piece in zip(self.spans, pieces, strict=True):
-            layers[span.layer][span.name] = ops.reshape(piece, (flat.shape[0], *span.shape))
+            layers[span.layer][span.name] = ops.reshape(piece, (piece.shape[0], *span.shape))
         return layers
 
 
@@ -135,7 +147,8 @@ def penalty(flat: Tensor, l1: Tensor, l2: Tensor) -> tuple[Tensor, Tensor]:
     return ops.sum(flat * half, axis=1), half + second
 
 
-def clipped(gradient: Tensor, limit: Tensor) -> Tensor:
-    """g·min(1, c/‖g‖) over all numbers of a trial: (K, P), c (K, 1)."""
-    norm = ops.sqrt(ops.sum(gradient * gradient, axis=1, keepdims=True))
-    return gradient * ops.where(norm > limit, limit / norm, 1.0)
+def clipped(gradients: Sequence[Tensor], limit: Tensor) -> list[Tensor]:
+    """g·min(1, c/‖g‖) over all numbers of a trial: pieces (K, n), c (K, 1)."""
+    norm = ops.sqrt(sum(ops.sum(g * g, axis=1, keepdims=True) for g in gradients))
+    factor = ops.where(norm > limit, limit / norm, 1.0)
+    return [g * factor for g in gradients]

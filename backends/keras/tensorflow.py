@@ -1,15 +1,14 @@
 """Keras on TensorFlow: a chunk of optimizer steps is one graph, with the data on the device and no Python between steps.
 
 Measured, 64-128-64-10 in float32, batch 32, dropout, L1, L2 and Adam, microseconds a step on one thread: Keras' own `fit`
-2000 (FACTS.md), this graph 230, and 70 to 85 a trial-step at K = 16. Tracing it costs 0.5 s, so a `Program` is kept and
-lent to the next stack of the same structure. Tried: hand-written gradients
-gain nothing; XLA for the optimizer step alone gained nothing at K = 1 and 20 % at K = 16 in a prototype, and is left out.
+2000 (FACTS.md), this graph 230, and 70 to 85 a trial-step at K = 16. Tracing it costs 0.5 s, so a program is kept and lent
+to the next stack of the same structure. Tried: hand-written gradients gain nothing; XLA for the optimizer step alone gained
+nothing at K = 1 and 20 % at K = 16 in a prototype, and is left out.
 """
 
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,46 +16,28 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from backends import BackendError, tasks, weights
-from backends.base import Backend, Chunk, Data, Gradients, Losses, Machine, Signals, Stack, State, refuse_mixed, threads_for
-from backends.keras.network import Network, clipped, penalty
+from backends import BackendError, tasks
+from backends.base import Backend, Chunk, Data, Losses, Machine, Stack, refuse_mixed, threads_for
+from backends.keras.network import clipped, penalty
 from backends.keras.noise import noise
-from backends.keras.optimizer import StackedOptimizer, corrections
+from backends.keras.optimizer import corrections
+from backends.keras.stack import KerasStack, Program
 from backends.spec import Trial
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Tensor = Any
 log = logging.getLogger(__name__)
-PROBE_ROWS = 1024
-PREDICT_ROWS = 8192  # rows of a large X that are on the device at once
-# Noise is made for several steps at once: 14 integer operations a step cost more to start than to carry out.
-# 2^18 numbers (1 MB) stay in the cache of a core.
-NOISE_NUMBERS = 2**18
-KEPT_PROGRAMS = 8  # TensorFlow gives back little of the 5 MB that each new structure costs, whoever keeps it
 
 # Each program traces each of its graphs once; TensorFlow takes programs of several structures for one that is traced again.
-tf.get_logger().addFilter(lambda record: "bound method Program._" not in record.getMessage())
+tf.get_logger().addFilter(lambda record: "bound method TensorFlowProgram._" not in record.getMessage())
 
 
-class Program:
-    """The traced computation of a stack: network, optimizer and graphs. Every number that trials may differ in is a variable."""
+class TensorFlowProgram(Program):
+    """Traced graphs."""
 
-    def __init__(self, stack: TensorFlowStack) -> None:
-        first, count = stack.trials[0], len(stack.trials)
-        self.task, self.dtype, self.units = first.task, stack.dtype.name, [layer.inputs for layer in first.layers]
-        self.penalised, self.clipping, self.sharing = stack.penalised, stack.clip is not None, stack.sharing
-        self.noisy = stack.noisy
-        self.network = Network(first, count, [name for name, _, _ in stack.groups], stack.noisy)
-        self.optimizer = StackedOptimizer(first.train.optimizer, list(stack.hyper), self.dtype)
-        self.optimizer.build([self.network.flat])
-        shape = tuple(self.network.flat.shape) if self.penalised else (1, 1)
-        self.l1, self.l2 = self._variable(shape), self._variable(shape)
-        self.limit = self._variable((count, 1))
-        self.seed_index = self._variable((count,), "int32")
+    def __init__(self, stack: KerasStack) -> None:
+        super().__init__(stack)
         self._trace()
-
-    def _variable(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.Variable:
-        return keras.Variable(np.zeros(shape), dtype=dtype or self.dtype, trainable=False)
 
     def _trace(self) -> None:
         """Unknown sizes are None, so that short batches and other chunks are not traced again."""
@@ -74,24 +55,7 @@ class Program:
         )  # fmt: skip
         self.predict = graph(self._predict, X)
         self.probe = graph(self._probe, X, d)
-
-    def adopt(self, stack: TensorFlowStack) -> None:
-        """Take up the numbers of a stack's trials."""
-        network = self.network
-        for dropout, thresholds, scales in zip(network.dropouts, stack.thresholds, stack.scales, strict=True):
-            if dropout is not None:
-                dropout.thresholds.assign(thresholds.astype(np.uint32))
-                dropout.scales.assign(scales)
-        network.activation.slopes.assign(stack.slopes)
-        network.activation.cuts.assign(np.array([start for _, start, _ in stack.groups[1:]], dtype=np.int32))
-        self.seed_index.assign(stack.seed_index.astype(np.int32))
-        for name, value in stack.hyper.items():
-            self.optimizer.numbers[name].assign(value[:, None])
-        if self.penalised:
-            self.l1.assign(stack.l1)
-            self.l2.assign(stack.l2)
-        if stack.clip is not None:
-            self.limit.assign(stack.clip[:, None])
+        self.gradients = self._gradients
 
     # -- in the graph -------------------------------------------------------------------------------------------------
 
@@ -128,7 +92,7 @@ class Program:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             flat = tf.convert_to_tensor(flat)
             tape.watch(flat)
-            fields = self.network.fields(flat, x, masks)
+            fields = self.network.fields(self.network.pieces(flat), x, masks)
             losses = tasks.row_losses(keras.ops, self.task, fields[-1], d)
             # Sum over trials: a mean would divide every trial's gradient by K.
             total = tf.reduce_sum(tf.reduce_mean(losses, -1))
@@ -146,7 +110,7 @@ class Program:
         for name, value in zip(("correction1", "correction2"), tf.unstack(corrected), strict=True):
             optimizer.numbers[name].assign(value)
         if self.clipping:
-            gradient = clipped(gradient, self.limit.value)
+            (gradient,) = clipped([gradient], self.limit.value)
         optimizer.apply([gradient], [self.network.flat])
 
     def _deltas(self, flat: Tensor, x: Tensor, d: Tensor, masks: Sequence[Tensor] | None) -> tuple[Any, Any]:
@@ -154,7 +118,7 @@ class Program:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             flat = tf.convert_to_tensor(flat)
             tape.watch(flat)
-            fields = self.network.fields(flat, x, masks)
+            fields = self.network.fields(self.network.pieces(flat), x, masks)
             total = tf.reduce_sum(tasks.row_losses(keras.ops, self.task, fields[-1], d))
         return [-slope for slope in tape.gradient(total, fields)], fields
 
@@ -172,11 +136,11 @@ class Program:
             _share([tf.reduce_all(s == 0, 1) for s in steepness], trials),
         )
 
-    def gradients(self, flat: Tensor, X: Tensor, d: Tensor, keys: Tensor | None) -> tuple[Any, ...]:
-        """What `loss_and_gradients` gives, not traced: it is for checking."""
+    def _gradients(self, flat: Tensor, X: Tensor, d: Tensor, keys: NDArray | None) -> tuple[Any, ...]:
+        """Not traced: it is for checking."""
         masks = None
         if keys is not None:
-            made = [noise(keys[:, i], len(X), units) for i, units in enumerate(self.units)]
+            made = [noise(tf.convert_to_tensor(keys[:, i]), len(X), units) for i, units in enumerate(self.units)]
             masks = [self._to_trials(hashed) for hashed in made]
         loss, omega, gradient, fields = self._backward(flat, X[None], d[None], masks)
         return fields[-1], loss, omega, gradient, self._deltas(flat, X[None], d[None], masks)[0]
@@ -188,26 +152,10 @@ def _share(flags: list[Tensor], trials: int) -> Tensor:
     return tf.concat([tf.zeros((trials, 0), tf.float64), *shares], 1)
 
 
-class TensorFlowStack(Stack):
-    """K trials of one structure on a lent `Program`."""
+class TensorFlowStack(KerasStack):
+    """K trials of one structure, their data beside them."""
 
-    def __init__(self, trials: Sequence[Trial], data: Data | None, machine: Machine) -> None:
-        super().__init__(trials, data, machine)
-        self._give_back: weakref.finalize[..., Any] | None = None
-        self._rebuild()
-        if data is not None:
-            d, _ = self.target_arrays()
-            self.X, self.d, self.X_valid = (self._put(part) for part in (data.X, d, data.X_valid))
-
-    def _rebuild(self) -> None:
-        """A program for these trials, with their initial weights."""
-        count, seeds = len(self.trials), len(self.seeds)
-        self.sharing = "all" if seeds == 1 else "none" if seeds == count else "some"
-        self.noisy = tuple(bool(row.any()) for row in self.thresholds)
-        if self._give_back is not None:
-            self._give_back()
-        self.program, self._give_back = _lend(self)
-        self.load({"weights": weights.initial(self.trials)})
+    program_kind = TensorFlowProgram
 
     def _put(self, array: NDArray) -> Tensor:
         return tf.convert_to_tensor(np.ascontiguousarray(array, dtype=self.dtype))
@@ -219,75 +167,9 @@ class TensorFlowStack(Stack):
         loss, omega = program.run(
             self.X, self.d, tf.convert_to_tensor(chunk.rows.astype(np.int32)), tf.convert_to_tensor(chunk.noise),
             self._put(chunk.rates), self._put(corrections(optimizer.spec, chunk.step, chunk.rates.shape[1])),
-            self._noise_block(chunk),
+            tf.constant(self._noise_block(chunk.rows.shape[2]), tf.int32),
         )  # fmt: skip
         return Losses(loss.numpy().T, omega.numpy().T.astype(np.float64))
-
-    def _noise_block(self, chunk: Chunk) -> Tensor:
-        """For how many steps noise is made at once."""
-        units = sum(units for units, on in zip(self.program.units, self.noisy, strict=True) if on)
-        a_step = len(self.seeds) * chunk.rows.shape[2] * max(units, 1)
-        return tf.constant(max(1, NOISE_NUMBERS // a_step), tf.int32)
-
-    def predict(self, X: NDArray | None = None) -> NDArray:
-        """Block by block, so that memory does not grow with n."""
-        rows = self.X_valid if X is None else X
-        blocks = [rows[start : start + PREDICT_ROWS] for start in range(0, max(1, len(rows)), PREDICT_ROWS)]
-        outputs = [self.program.predict(b if X is None else self._put(b)).numpy() for b in blocks]
-        return np.concatenate(outputs, axis=1)
-
-    def probe(self) -> Signals:
-        """On the first training rows."""
-        return Signals(*(part.numpy() for part in self.program.probe(self.X[:PROBE_ROWS], self.d[:PROBE_ROWS])))
-
-    def weights(self) -> NDArray:
-        """(K, P)."""
-        flat: NDArray = self.program.network.flat.numpy()
-        return flat
-
-    def state(self) -> State:
-        """Weights and optimizer slots."""
-        slots = self.program.optimizer.slots
-        return {"weights": self.weights(), **{f"slot.{name}": slot.numpy() for name, slot in slots.items()}}
-
-    def load(self, state: State) -> None:
-        """Slots that the state lacks start at 0."""
-        self.program.network.flat.assign(state["weights"])
-        for name, slot in self.program.optimizer.slots.items():
-            slot.assign(state.get(f"slot.{name}", np.zeros(slot.shape, self.dtype)))
-
-    def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
-        """The same gradient and the same penalty as in `run`."""
-        first = self.trials[0]
-        d = self._put(tasks.targets(first.task, y, first.outputs))
-        keys = None if noise is None else tf.convert_to_tensor(noise)
-        logits, loss, omega, gradient, deltas = self.program.gradients(self._put(flat), self._put(X), d, keys)
-        return Gradients(
-            logits.numpy(), loss.numpy(), omega.numpy().astype(np.float64), gradient.numpy(),
-            tuple(delta.numpy() for delta in deltas),
-        )  # fmt: skip
-
-
-_idle: list[tuple[tuple[Any, ...], Program]] = []  # the one given back last stands last
-
-
-def _lend(stack: TensorFlowStack) -> tuple[Program, weakref.finalize[..., Any]]:
-    """A program of the stack's structure, and what gives it back: when it is called, or else when the stack is gone."""
-    key = (
-        stack.trials[0].structure(), len(stack.trials), tuple(name for name, _, _ in stack.groups),
-        stack.sharing, stack.noisy, stack.penalised,
-    )  # fmt: skip
-    at = next((i for i, (known, _) in enumerate(_idle) if known == key), None)
-    program = Program(stack) if at is None else _idle.pop(at)[1]
-    program.adopt(stack)
-    give_back = weakref.finalize(stack, _take_back, key, program)
-    give_back.atexit = False
-    return program, give_back
-
-
-def _take_back(key: tuple[Any, ...], program: Program) -> None:
-    _idle.append((key, program))
-    del _idle[:-KEPT_PROGRAMS]
 
 
 class KerasTensorFlow(Backend):

@@ -1,0 +1,316 @@
+"""Keras on JAX: a chunk of optimizer steps is one compiled call, with the data on the device and no Python between steps.
+
+Keras' layers and optimizer run inside it by `keras.StatelessScope`: what they read and assign are the values of the step.
+The loop's length is no constant of the compiled code, and a chunk is padded to a power of two, so that a run compiles
+once for whole batches and once for the short last one, and gives the same bits however it is divided.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import jax
+
+jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]  # else float64 is silently float32; Keras must find it so when it is imported
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+from jax import lax  # noqa: E402
+from jax import numpy as jnp  # noqa: E402
+
+from backends import BackendError, tasks  # noqa: E402
+from backends.activations import ACTIVATIONS, Activation  # noqa: E402
+from backends.base import Backend, Chunk, Data, Losses, Machine, Stack, refuse_mixed, threads_for  # noqa: E402
+from backends.keras.network import StackedActivation, clipped, penalty  # noqa: E402
+from backends.keras.noise import noise  # noqa: E402
+from backends.keras.optimizer import RULES, corrections  # noqa: E402
+from backends.keras.stack import KerasStack, Program  # noqa: E402
+from backends.spec import Trial  # noqa: E402
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+Array = Any
+log = logging.getLogger(__name__)
+LEAST_STEPS = 16  # to which a shorter chunk is padded
+
+# Keras 3.15 computes tanh and mean of float64 in float32 on JAX (its type lattice knows no float64 there).
+_NAMES = ("abs", "exp", "expm1", "log", "log1p", "max", "mean", "sqrt", "sum", "tanh", "where")
+XP = SimpleNamespace(
+    **{name: getattr(jnp, name) for name in _NAMES}, erf=jax.scipy.special.erf, logsumexp=jax.scipy.special.logsumexp
+)
+
+
+class SelectedActivation(StackedActivation):
+    """Every φ of all trials, of which each takes its own: XLA vectorises that, and not pieces that are put together."""
+
+    xp: ClassVar[Any] = XP
+
+    def each(self, v: Array, function: Callable[[Activation, Array, Array], Array]) -> Array:
+        """What is not taken is φ(0), so that no trial's numbers overflow in a φ that is another's."""
+        slopes, chosen = self.slopes[:, None, None], [ACTIVATIONS[name] for name in self.names]
+        if len(chosen) == 1:
+            return function(chosen[0], v, slopes)
+        group = jnp.searchsorted(self.cuts.value, jnp.arange(len(v)), side="right")[:, None, None]
+        found = jnp.zeros_like(v)
+        for number, phi in enumerate(chosen):
+            own = group == number
+            found = jnp.where(own, function(phi, jnp.where(own, v, 0.0), slopes), found)
+        return found
+
+
+def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """jax.jit, with float32 products in float32 on a GPU too (JAX's default there is TF32)."""
+
+    @wraps(function)
+    def exact(*arguments: Any, **named: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return function(*arguments, **named)
+
+    return jax.jit(exact, **options)
+
+
+class JaxProgram(Program):
+    """Compiled functions of the variables' values; donated where new ones come out."""
+
+    activation: ClassVar[type[StackedActivation]] = SelectedActivation
+
+    def __init__(self, stack: KerasStack) -> None:
+        super().__init__(stack)
+        self.moving = [self.network.flat, *self.optimizer.slots.values()]
+        self.traces = 0
+        moving = {id(variable) for variable in self.moving}
+        own = [self.l1, self.l2, self.limit, self.seed_index]
+        every = [*self.network.variables, *self.optimizer.variables, *own]
+        self.fixed = [variable for variable in every if id(variable) not in moving]
+        self._run = compiled(self._steps, donate_argnums=0, static_argnames="block")
+        self._predicting, self._probing, self._checking = (compiled(f) for f in (self._outputs, self._signals, self._gradients))
+
+    # -- from the variables into compiled code and back ---------------------------------------------------------------
+
+    def run(self, *arguments: Any, block: int) -> tuple[Array, Array]:
+        """The steps of a chunk: E (S, K) float64 and λΩ (S, K), padded at their ends."""
+        moved, seen = self._run(*self._values(), *arguments, block=block)
+        for variable, value in zip(self.moving, moved, strict=True):
+            variable.assign(value)
+        return seen
+
+    def predict(self, X: Array) -> Array:
+        return self._predicting(*self._values(), X)
+
+    def probe(self, X: Array, d: Array) -> tuple[Array, Array, Array]:
+        return self._probing(*self._values(), X, d)
+
+    def gradients(self, flat: Array, X: Array, d: Array, keys: NDArray | None) -> tuple[Any, ...]:
+        moving, fixed = self._values()
+        return self._checking([flat, *moving[1:]], fixed, X, d, keys)
+
+    def _values(self) -> tuple[list[Array], list[Array]]:
+        return [v.value for v in self.moving], [v.value for v in self.fixed]
+
+    @contextmanager
+    def _holding(self, moving: Sequence[Array], fixed: Sequence[Array]) -> Iterator[keras.StatelessScope]:
+        """Layers and optimizer see these values in place of the variables' own."""
+        values = [*zip(self.moving, moving, strict=True), *zip(self.fixed, fixed, strict=True)]
+        with keras.StatelessScope(values) as scope:
+            yield scope
+
+    # -- compiled -----------------------------------------------------------------------------------------------------
+
+    def _steps(
+        self, moving: list[Array], fixed: list[Array], X: Array, d: Array,
+        rows: Array, keys: Array, rates: Array, corrected: Array, steps: Array, *, block: int,
+    ) -> tuple[list[Array], tuple[Array, Array]]:  # fmt: skip
+        """The first `steps` of the chunk, with noise for `block` steps at a time."""
+        self.traces += 1
+        batch, trials = rows.shape[2], len(rates)
+        seen = (jnp.zeros((rows.shape[1], trials), jnp.float64), jnp.zeros((rows.shape[1], trials), self.dtype))
+
+        def step(i: Array, carry: Any, start: Array, made: list[Array]) -> Any:
+            state, (losses, penalties) = carry
+            x, y = (self._to_trials(part[_at(rows, i, 1)]) for part in (X, d))
+            masks = iter(made)
+            here = [self._to_trials(_at(next(masks), i - start, 1)) if on else None for on in self.noisy]
+            loss, omega, gradients, _ = self._backward(state[0], x, y, here)
+            state = self._update(state, gradients, _at(rates, i, 1)[:, None], _at(corrected, i, 0))
+            return state, (losses.at[i].set(loss), penalties.at[i].set(omega))
+
+        def several(carry: Any) -> Any:
+            start, carry = carry
+            stop = jnp.minimum(start + block, steps)
+            now = lax.dynamic_slice_in_dim(keys, start, block, axis=1)
+            made = [noise(now[:, :, i], batch, self.units[i]) for i, on in enumerate(self.noisy) if on]
+            # Else XLA makes the noise again at every use.
+            made = list(lax.optimization_barrier(made))  # type: ignore[no-untyped-call]
+            return stop, lax.fori_loop(start, stop, lambda i, carry: step(i, carry, start, made), carry)
+
+        with self._holding(moving, fixed):
+            state = [self.network.pieces(flat) for flat in moving]
+            carry = (jnp.zeros_like(steps), (state, seen))
+            _, (state, seen) = lax.while_loop(lambda carry: carry[0] < steps, several, carry)
+        return [jnp.concatenate(pieces, axis=1) for pieces in state], seen
+
+    def _to_trials(self, shared: Array) -> Array:
+        """What is the same for all trials of a seed, (U, ...) -> (K, ...); left (1, ...) where one seed serves all."""
+        return shared[self.seed_index.value] if self.sharing == "some" else shared
+
+    def _backward(self, theta: list[Array], x: Array, d: Array, masks: Sequence[Array] | None) -> tuple[Any, ...]:
+        """E (K,) float64, λΩ (K,), the gradient of E + λΩ in pieces (K, n), and the outputs."""
+        # One product of all trials' weights with shared inputs would turn weights and fields round in memory.
+        x = jnp.broadcast_to(x, (len(theta[0]), *x.shape[1:]))
+
+        def total(theta: list[Array]) -> tuple[Array, tuple[Array, Array]]:
+            logits = self.network.fields(theta, x, masks)[-1]
+            losses = tasks.row_losses(XP, self.task, logits, d)
+            # Sum over trials: a mean would divide every trial's gradient by K.
+            return jnp.sum(jnp.mean(losses, -1)), (losses, logits)
+
+        gradients, (losses, logits) = jax.grad(total, has_aux=True)(theta)
+        omega = jnp.zeros(len(theta[0]), theta[0].dtype)
+        if self.penalised:
+            starts = [span.start for span in self.network.spans]  # one λ a matrix and trial
+            lambdas = ((self.l1.value[:, start, None], self.l2.value[:, start, None]) for start in starts)
+            found = [penalty(piece, *both) for piece, both in zip(theta, lambdas, strict=True)]
+            omega = sum((part for part, _ in found), omega)
+            gradients = [g + more for g, (_, more) in zip(gradients, found, strict=True)]
+        return jnp.mean(losses.astype(jnp.float64), -1), omega, gradients, logits
+
+    def _update(self, state: list[list[Array]], gradients: list[Array], rates: Array, corrected: Array) -> list[list[Array]]:
+        """One optimizer step, piece by piece: [weights, slot, ...] of pieces (K, n), rates (K, 1)."""
+        optimizer = self.optimizer
+        numbers = {name: number.value for name, number in optimizer.numbers.items()}
+        numbers |= {"correction1": corrected[0], "correction2": corrected[1]}
+        if self.clipping:
+            gradients = clipped(gradients, self.limit.value)
+        moved = []
+        for g, theta, *slots in zip(gradients, *state, strict=True):
+            named = dict(zip(optimizer.slots, slots, strict=True))
+            theta, named = RULES[optimizer.spec.name](optimizer.spec, theta, g, named, rates, numbers)
+            moved.append([theta, *(named[name] for name in optimizer.slots)])
+        return [list(pieces) for pieces in zip(*moved, strict=True)]
+
+    def _deltas(self, theta: list[Array], x: Array, d: Array, masks: Sequence[Array] | None) -> tuple[list[Array], list[Array]]:
+        """δ = -∂ℓ/∂v of each row, and v, of each layer: (K, B, units). A push is added to v, so the slope is the same."""
+
+        def total(pushes: list[Array]) -> tuple[Array, list[Array]]:
+            fields = self.network.fields(theta, x, masks, pushes)
+            return jnp.sum(tasks.row_losses(XP, self.task, fields[-1], d)), fields
+
+        still = [jnp.zeros((len(theta[0]), x.shape[1], units), self.dtype) for units in self.outputs]
+        slopes, fields = jax.grad(total, has_aux=True)(still)
+        return [-slope for slope in slopes], fields
+
+    def _outputs(self, moving: list[Array], fixed: list[Array], X: Array) -> Array:
+        with self._holding(moving, fixed):
+            return self.network(X)
+
+    def _signals(self, moving: list[Array], fixed: list[Array], X: Array, d: Array) -> tuple[Array, Array, Array]:
+        with self._holding(moving, fixed):
+            deltas, fields = self._deltas(self.network.pieces(moving[0]), X[None], d[None], None)
+            steepness = [self.network.activation.steepness(v) for v in fields[:-1]]
+        squares = [jnp.square(delta.astype(jnp.float64)) for delta in deltas]  # a vanished δ² underflows in float32
+        return (
+            jnp.stack([jnp.sqrt(jnp.mean(square, (1, 2))) for square in squares], 1),
+            _shares([(s < 0.05).reshape(len(s), -1) for s in steepness], len(moving[0])),
+            _shares([jnp.all(s == 0, 1) for s in steepness], len(moving[0])),
+        )
+
+    def _gradients(self, moving: list[Array], fixed: list[Array], X: Array, d: Array, keys: Array | None) -> tuple[Any, ...]:
+        """As the last line of `_backward`, with δ."""
+        with self._holding(moving, fixed):
+            masks = None
+            if keys is not None:
+                made = [noise(keys[:, i], len(X), units) for i, units in enumerate(self.units)]
+                masks = [self._to_trials(hashed) for hashed in made]
+            theta = self.network.pieces(moving[0])
+            loss, omega, gradients, logits = self._backward(theta, X[None], d[None], masks)
+            deltas, _ = self._deltas(theta, X[None], d[None], masks)
+        return logits, loss, omega, jnp.concatenate(gradients, axis=1), deltas
+
+
+def _at(array: Array, i: Array, axis: int) -> Array:
+    return lax.dynamic_index_in_dim(array, i, axis, keepdims=False)
+
+
+def _shares(flags: list[Array], trials: int) -> Array:
+    """Share of True, by layer, in float64: [(K, n)] -> (K, layers); a network without hidden layers has none."""
+    shares = [jnp.mean(flag, 1, keepdims=True, dtype=jnp.float64) for flag in flags]
+    return jnp.concatenate([jnp.zeros((trials, 0)), *shares], 1)
+
+
+class JaxStack(KerasStack):
+    """K trials of one structure, their data beside them."""
+
+    program_kind = JaxProgram
+
+    def _put(self, array: NDArray) -> Array:
+        return jnp.array(array, self.dtype)
+
+    def run(self, chunk: Chunk) -> Losses:
+        """One compiled call."""
+        _, steps, batch = chunk.rows.shape
+        padded = max(LEAST_STEPS, _power_of_two(steps))
+        corrected = corrections(self.program.optimizer.spec, chunk.step, steps)
+        loss, omega = self.program.run(
+            self.X, self.d, _pad(chunk.rows.astype(np.int32), padded, 1), _pad(chunk.noise, padded, 1),
+            _pad(chunk.rates.astype(self.dtype), padded, 1), _pad(corrected.astype(self.dtype), padded, 0),
+            np.int32(steps), block=min(padded, _power_of_two(self._noise_block(batch) + 1) // 2),
+        )  # fmt: skip
+        return Losses(np.array(loss[:steps]).T, np.array(omega[:steps], np.float64).T)
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def _pad(array: NDArray, length: int, axis: int) -> NDArray:
+    missing = [(0, length - size if place == axis else 0) for place, size in enumerate(array.shape)]
+    return np.pad(array, missing)
+
+
+class KerasJax(Backend):
+    """Keras 3 on JAX."""
+
+    name = "keras-jax"
+
+    def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> Stack:
+        """K networks on one device. JAX fixes its threads when it first computes: later stacks take what there is."""
+        machine = machine or Machine()
+        if machine.devices not in ("auto", 1):
+            raise BackendError(
+                f"train.devices must be 1 with train.backend: keras-jax, got {machine.devices}; "
+                "set train.devices: 1, or train.backend: lightning"
+            )
+        refuse_mixed(self.name, trials, data)
+        _start(threads_for(trials, machine))
+        return JaxStack(trials, data, machine)
+
+    def versions(self) -> dict[str, str]:
+        """Of JAX, Keras and NumPy."""
+        return {"jax": jax.__version__, "keras": keras.__version__, "numpy": np.__version__}
+
+    def devices(self) -> list[str]:
+        """GPUs, if JAX sees any, then the processor. To look starts JAX, on one thread."""
+        _start(1)
+        return [f"cuda:{device.id}" for device in jax.local_devices() if device.platform == "gpu"] + ["cpu"]
+
+
+_threads: list[int] = []  # that JAX was started with here
+
+
+def _start(threads: int) -> None:
+    """XLA reads the size of its pool from the environment, once; children of this process are not to find it there."""
+    if not _threads:
+        before = os.environ.get("PJRT_NPROC")
+        os.environ["PJRT_NPROC"] = str(threads)
+        jax.local_devices()
+        os.environ.pop("PJRT_NPROC")
+        if before is not None:
+            os.environ["PJRT_NPROC"] = before
+        _threads.append(threads)
+    elif _threads != [threads]:
+        log.debug("JAX goes on with %d threads", *_threads)

@@ -96,7 +96,8 @@ class Supervisor:
     """Deals the chunks of one stack, and decides for each of its trials.
 
     `metrics` gives further numbers of an epoch from the validation outputs; the spec may monitor one of them, the larger
-    the better if it is in `higher_is_better`. `watch` sees each trial's record at each epoch and may prune it.
+    the better if it is in `higher_is_better`. `watch` sees each trial's record at each epoch and may prune it. Without
+    `probing`, records say nothing of the error signal, which costs as much as an epoch of a small net.
     """
 
     def __init__(
@@ -110,7 +111,9 @@ class Supervisor:
         higher_is_better: Collection[str] = (),
         watch: Watch | None = None,
         resume: Checkpoint | None = None,
+        probing: bool = True,
     ) -> None:
+        self.probing = probing
         self.trials, self.data, self.metrics, self.watch = tuple(trials), data, metrics, watch
         self.higher_is_better = frozenset(higher_is_better)
         self.backend, self.machine = backend, machine or Machine()
@@ -213,7 +216,7 @@ class Supervisor:
 
     def _end_epoch(self) -> None:
         """Validate, probe, record, and decide for each trial that still runs."""
-        outputs, signals = self.stack.predict(), self.stack.probe()
+        outputs, signals = self.stack.predict(), self.stack.probe() if self.probing else None
         losses = tasks.mean_loss(self.trials[0].task, outputs, self.targets_valid)
         sizes = np.full(self.epoch_steps, self.batch, dtype=np.float64)
         sizes[-1] = self.rows - self.batch * (self.epoch_steps - 1)
@@ -225,7 +228,7 @@ class Supervisor:
                 flat = self.stack.weights() if flat is None else flat
                 self.best[number] = flat[position].copy()
 
-    def _record(self, position: int, share: NDArray, loss: float, outputs: NDArray, signals: Signals) -> Record:
+    def _record(self, position: int, share: NDArray, loss: float, outputs: NDArray, signals: Signals | None) -> Record:
         """The numbers of one epoch of one trial. Training losses are row-weighted means, as trained."""
         trial = self.trials[self.members[position]]
         error, penalty = (float((kept[position] * share).sum()) for kept in (self.losses, self.penalties))
@@ -240,7 +243,7 @@ class Supervisor:
         }
         if self.metrics is not None and np.isfinite(loss):
             record.update({f"val_{name}": value for name, value in self.metrics(outputs).items()})
-        for name, values in zip(("delta_rms", "saturated", "dead"), signals, strict=True):
+        for name, values in zip(("delta_rms", "saturated", "dead"), signals or (), strict=signals is not None):
             record.update({f"{name}_{i + 1}": float(value) for i, value in enumerate(values[position])})
         return record
 

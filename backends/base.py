@@ -236,4 +236,12 @@ def threads_for(trials: Sequence[Trial], machine: Machine) -> int:
     if machine.threads != "auto":
         return machine.threads
     products = len(trials) * trials[0].train.batch_size * weights.layout(trials[0])[-1].stop
-    return 1 if products < 2**26 else (os.cpu_count() or 1)
+    return 1 if products < 2**26 else usable_cores()
+
+
+def usable_cores() -> int:
+    """OMP_NUM_THREADS where it is set, as all numeric libraries take it; else the cores that this process may run on."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    if limit.isdecimal() and int(limit):
+        return int(limit)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -86,3 +86,11 @@ def test_small_nets_get_one_thread_and_a_stated_number_is_kept():
     trial = make_trial("binary")
     assert threads_for([trial], Machine()) == 1
     assert threads_for([trial], Machine(threads=3)) == 3
+
+
+@pytest.mark.parametrize(("limit", "cores"), [("3", 3), ("", None), ("no", None), ("0", None)])
+def test_a_large_step_takes_no_more_threads_than_the_user_allows(limit, cores, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 4, 5, 6, 7}, raising=False)
+    large = make_trial("multiclass", hidden=(2048, 2048), batch_size=1024)
+    assert threads_for([large], Machine()) == (cores or 5)

@@ -97,7 +97,6 @@ def test_an_experiment_runs_on_it_as_on_the_reference(deltarule, tmp_path):
     found = {}
     for backend in ("keras-jax", "reference"):
         chosen = [part for change in (*changes, f"train.backend={backend}") for part in ("--set", change)]
-
         deltarule("run", "--name", backend, "--params", ROOT / "params.yaml", *chosen)
         found[backend] = json.loads(next(tmp_path.glob(f"runs/*-{backend}/outputs/validate/metrics.json")).read_text())
     assert found["keras-jax"] == pytest.approx(found["reference"], rel=1e-9)

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -236,6 +237,7 @@ def _same(held: Metric | None, value: float) -> bool:
     return held.value == kept or held.value == value or (math.isnan(held.value) and math.isnan(value))
 
 
+@cache
 def metric_name(name: str) -> str:
     """MLflow refuses names with other characters than these."""
     return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name)[:250]

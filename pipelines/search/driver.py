@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +18,7 @@ import backends
 from backends.base import Machine
 from backends.weights import layout, write_atomically
 from pipelines.data import DataError
+from pipelines.engine import Engine
 from pipelines.search.book import Book
 from pipelines.search.mirror import OURS, Mirror, drawn
 from pipelines.search.pack import Network, State, stacks
@@ -55,7 +55,7 @@ class Driver:
     folder: Path
     book: Book
     variants: Variants
-    engine: Executor
+    engine: Engine
     width: int
     machine: Machine
     watch: Watch = lambda look: None
@@ -199,18 +199,18 @@ class Driver:
         self, groups: Sequence[list[Network]], jobs: Sequence[Job], rung: int
     ) -> Iterator[tuple[list[Network], list[State]]]:
         """Each stack with its states, as they come; what an earlier session finished is read from its file."""
-        waiting = {}
+        left = []
         for group, job in zip(groups, jobs, strict=True):
-            place = self.folder / JOBS / f"rung{rung}-{sha256(address(job).encode()).hexdigest()[:24]}.safetensors"
-            found = load_states(place)
+            file = self.folder / JOBS / f"rung{rung}-{sha256(address(job).encode()).hexdigest()[:24]}.safetensors"
+            found = load_states(file)
             if found is None:
-                waiting[self.engine.submit(advance, job)] = (group, place)
+                left.append((group, job, file))
             else:
                 yield group, found
-        for future in as_completed(waiting):
-            group, place = waiting[future]
+        for place, future in self.engine.completed(advance, [(job,) for _, job, _ in left]):
+            group, _, file = left[place]
             states = future.result()
-            save_states(place, states)
+            save_states(file, states)
             yield group, states
 
     # -- what is over -------------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def mean_history(progress: Sequence[dict[str, Any]]) -> tuple[dict[str, float], 
     return tuple(rows)
 
 
-def choose_width(engine: Executor, experiment: Experiment) -> int:
+def choose_width(engine: Engine, experiment: Experiment) -> int:
     """Networks in a stack. Measured: on a processor nothing is gained beyond 16; an accelerator wants many."""
     if experiment.search.width != "auto":
         return experiment.search.width

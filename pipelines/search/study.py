@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from backends.base import Machine
 from backends.weights import layout, write_atomically
 from pipelines.data import Part
-from pipelines.engine import Engine, open_engine
+from pipelines.engine import Engine, check_name, open_engine
 from pipelines.metrics import Truth, check_metric
 from pipelines.project import project_of
 from pipelines.search.book import Book, StudyError, identity
 from pipelines.search.driver import STUDIES, Driver, choose_width
 from pipelines.search.importance import importances
 from pipelines.search.mirror import OURS, drawn
+from pipelines.search.pictures import draw_study
 from pipelines.search.recorder import Recorder
 from pipelines.search.records import STUDY, TRIALS, State, StudyRecord, TrialRecord, save_study
 from pipelines.search.storage import locked
@@ -32,6 +33,7 @@ from pipelines.spec.yaml_file import write
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+JOBS_A_PROCESS = 100  # TensorFlow keeps some 6 MB of every new structure
 WINNER, TABLE = "winner.yaml", "trials.csv"
 ENDED: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAIL"}  # a trial that waits counts as running
 
@@ -75,6 +77,7 @@ def search(
                 _carry_out(experiment, folder, book, variants, total, watch, recorder)
             finally:
                 record = sum_up(folder, experiment, name, book)
+            draw_study(folder)
             recorder.finish()
     if recorder.failure:
         warn(str(recorder.failure))
@@ -97,8 +100,7 @@ def _carry_out(
     with _engine(experiment, variants, left) as engine:
         if "width" not in book.settings or experiment.search.width != "auto":
             book.keep(width=choose_width(engine, experiment))
-        threads = 1 if engine.workers > 1 else experiment.train.threads
-        machine = Machine("auto", threads)
+        machine = Machine("auto", experiment.train.threads if engine.name == "here" else engine.threads)
         Driver(experiment, folder, book, variants, engine, book.settings["width"], machine, watch, recorder.wake).run(total)
 
 
@@ -110,13 +112,15 @@ def _engine(experiment: Experiment, variants: Variants, left: int) -> Engine:
     work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * left * search.seeds
     width = 16 if search.width == "auto" else search.width
     jobs = -(-min(left, search.generation) * search.seeds // width)
-    return open_engine(search.engine, search.workers, 1, work=work, jobs=jobs, warm=warm(experiment.train.backend))
+    start = warm(experiment.train.backend)
+    return open_engine(search.engine, search.workers, 1, work=work, jobs=jobs, jobs_per_worker=JOBS_A_PROCESS, warm=start)
 
 
 def check(experiment: Experiment) -> None:
     """Raises StudyError for what the spec allows and a search does not."""
     if not experiment.search.space:
         raise StudyError("search.space must name at least one key of the spec and its values, got none; see docs/search.md")
+    check_name(experiment.search.engine)
     if experiment.train.devices not in ("auto", 1):
         raise StudyError(
             f"train.devices must be auto or 1 in a search, got {experiment.train.devices}: trials are dealt out to workers "

@@ -1,0 +1,252 @@
+"""What people do with a study: the commands, a winner adopted, many seeds, the plain Optuna way, a process that is killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import stages
+from pipelines.search import StudyError, search
+from pipelines.search.adopt import adopt
+from pipelines.search.evaluate import evaluate, summarise
+from pipelines.search.objective import objective, open_study
+from pipelines.search.records import load_study
+from pipelines.spec import SpecError, load
+
+SPEC = """\
+# What we found out so far
+seed: 3
+
+data:
+  source: iris                # three flowers
+
+model:
+  hidden: [5]                 # small
+  activation: relu            # of the hidden units
+  dropout: 0.1
+
+regularization:
+  l1: 0.0                     # λ1
+  l2: 1e-4
+
+train:
+  backend: reference
+  optimizer:
+    name: adam
+    learning_rate: 0.02       # found by hand
+  epochs: 6
+  batch_size: 30
+
+search:
+  trials: 6
+  generation: 3
+  width: 2
+  engine: here
+  space:
+    model.activation: {choices: [relu, tanh]}
+    model.dropout.0: {low: 0.0, high: 0.5}
+    regularization.l1: {low: 1e-6, high: 1e-2, log: true, or: 0.0}
+
+tracking:
+  enabled: false
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "params.yaml").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipelines.search.study.draw_study", lambda folder: None)  # takes longer than these studies
+    return tmp_path
+
+
+def test_the_adopted_winner_gives_its_value_again_and_nothing_else_in_the_file_changes(project):
+    study = search(load("params.yaml"))
+    done = adopt(project / "studies/iris", Path("params.yaml"))
+    best = study.trial(study.best)
+    assert done.trial.number == best.number
+    text = (project / "params.yaml").read_text()
+    kept = {line.split("#")[0].strip() for line in SPEC.splitlines()} - {"activation: relu", "dropout: 0.1", "l1: 0.0"}
+    assert kept <= {line.split("#")[0].strip() for line in text.splitlines()}
+    assert [c for c in ("# small", "# of the hidden units", "# λ1", "# found by hand", "# three flowers") if c not in text] == []
+    places = stages.Places(project)
+    stages.split(load("params.yaml"), places)
+    metrics = stages.train(load("params.yaml"), places)
+    assert metrics["best_val_loss"] == best.values[0]
+    assert stages.validate(load("params.yaml"), places)["loss"] == pytest.approx(best.values[0], rel=1e-5)
+
+
+def test_adopt_takes_the_options_of_another_kind_out(project):
+    sgd = SPEC.replace("name: adam\n", "name: sgd\n    momentum: 0.5   # of the ball\n").replace(
+        "  space:\n",
+        "  sampler: random\n  space:\n    train.optimizer.name: {choices: [adam, sgd]}\n"
+        "    train.optimizer.momentum: {low: 0.0, high: 0.9, when: {train.optimizer.name: sgd}}\n",
+    )
+    (project / "params.yaml").write_text(sgd)
+    study = search(load("params.yaml"))
+    for name in ("adam", "sgd"):
+        one = next(t for t in study.trials if t.changes["train.optimizer.name"] == name)
+        (project / "params.yaml").write_text(sgd)
+        adopt(project / "studies/iris", Path("params.yaml"), one.number)
+        adopted = load("params.yaml")
+        assert adopted.train.optimizer.name == name
+        assert ("momentum" in (project / "params.yaml").read_text().partition("space:")[0]) == (name == "sgd")
+
+
+def test_adopt_refuses_what_would_not_be_that_trial(project):
+    search(load("params.yaml"))
+    folder, params = project / "studies/iris", Path("params.yaml")
+    with pytest.raises(StudyError, match="0 to 5, got 17"):
+        adopt(folder, params, 17)
+    params.write_text(SPEC.replace("seed: 3", "seed: 4"))
+    with pytest.raises(StudyError, match="seed is 4, was 3"):
+        adopt(folder, params)
+    assert params.read_text() == SPEC.replace("seed: 3", "seed: 4")
+
+
+def test_many_seeds_of_a_spec_have_a_mean_and_an_interval(project):
+    experiment, places = load("params.yaml"), stages.Places(project)
+    stages.split(experiment, places)
+    report = evaluate(experiment, places, seeds=4)
+    losses = []
+    for seed in range(3, 7):
+        alone = stages.Places(project / str(seed), base=project, project=project)
+        one = experiment.override("seed", seed)
+        stages.split(one, alone)
+        stages.train(one, alone)
+        losses.append(stages.validate(one, alone)["loss"])
+    found = report.parts["validate"]["loss"]
+    assert report.each["validate"]["loss"] == losses
+    assert (found.mean, found.sd, found.count) == (pytest.approx(np.mean(losses)), pytest.approx(np.std(losses, ddof=1)), 4)
+    written = json.loads((project / "outputs/evaluate/metrics.json").read_text())
+    assert written["validate"]["loss"]["mean"] == found.mean
+
+
+def test_the_interval_is_students():
+    found = summarise([1.0, 2.0, 3.0, 4.0])
+    assert (found.mean, found.sd) == (2.5, pytest.approx(1.2909944487358056))
+    assert (found.low, found.high) == (pytest.approx(0.4457397432391206), pytest.approx(4.554260256760879))  # t(3) = 3.182446
+
+
+def test_many_seeds_open_the_test_rows_by_the_test_stages_rules_alone(project):
+    experiment, places = load("params.yaml"), stages.Places(project)
+    stages.split(experiment, places)
+    with pytest.raises(stages.StageError):
+        evaluate(experiment, places, seeds=2, test=True)
+    stages.train(experiment, places)
+    with pytest.raises(stages.StageError, match="validate"):
+        evaluate(experiment, places, seeds=2, test=True)
+    assert not places.ledger.exists()
+    stages.validate(experiment, places)
+    report = evaluate(experiment, places, seeds=2, test=True)
+    assert set(report.parts) == {"validate", "test"}
+    assert len(places.ledger.read_text().splitlines()) == 1
+
+
+def test_the_plain_optuna_way_gives_what_a_study_gives(project):
+    import optuna
+
+    experiment = load("params.yaml")
+    ours = search(experiment)
+    mine = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    for trial in open_study("iris", experiment).get_trials():
+        mine.enqueue_trial(trial.params)
+    mine.optimize(objective(experiment), n_trials=6)
+    assert [t.value for t in mine.trials] == [t.values[0] for t in ours.trials]
+    assert open_study("iris", experiment).best_value == ours.trial(ours.best).values[0]
+
+
+def test_the_plain_objective_reports_and_is_pruned(project):
+    import optuna
+
+    class Never(optuna.pruners.BasePruner):
+        def prune(self, study, trial):
+            return len(trial.intermediate_values) == 2
+
+    study = optuna.create_study(pruner=Never())
+    study.optimize(objective(load("params.yaml", ["search.rung=2"])), n_trials=1)
+    assert study.trials[0].state.name == "PRUNED"
+    assert list(study.trials[0].intermediate_values) == [2, 4]
+
+
+def test_the_commands_of_a_study(project, deltarule):
+    said = deltarule("search", "--trials", "4", "--json", cwd=project)
+    found = json.loads(said.stdout)
+    assert (found["trials"], found["states"]) == (4, {"COMPLETE": 4})
+    assert "iris" in deltarule("study", "list", cwd=project).stdout
+    assert f"{found['best']['trial']} " in deltarule("study", "show", "iris", cwd=project).stdout
+    assert {"history.png", "slice.png"} <= {path.name for path in (project / "studies/iris/figures").iterdir()}
+    table = deltarule("study", "export", "iris", cwd=project).stdout.splitlines()
+    assert len(table) == 5 and table[0].startswith("trial,state,loss,model.activation")
+    whole = json.loads(deltarule("study", "export", "iris", "--as", "json", cwd=project).stdout)
+    assert [t["trial"] for t in whole["trials"]] == [0, 1, 2, 3]
+    (project / "winner.yaml").write_text(deltarule("study", "export", "iris", "--as", "spec", cwd=project).stdout)
+    launched = json.loads(deltarule("run", "--params", "winner.yaml", "--json", cwd=project).stdout)
+    assert launched["metrics"]["validate"]["loss"] == pytest.approx(found["best"]["values"][0], rel=1e-5)
+    adopted = json.loads(deltarule("adopt", "iris", "--json", cwd=project).stdout)
+    assert adopted["trial"] == found["best"]["trial"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["adopt", "irsi"], "there is no study 'irsi' below studies/; there are none; run `deltarule search` first"),
+        (["search", "--set", "search.space={}"], "search.space must name at least one key"),
+        (["search", "--set", "train.devices=2"], "train.devices must be auto or 1 in a search, got 2"),
+        (
+            ["search", "--set", "search.metric=r2", "--set", "search.direction=maximize"],
+            "search.metric must be one of loss, accuracy",
+        ),
+        (["search", "--set", "search.engine=moon"], "search.engine must be"),
+    ],
+)
+def test_what_cannot_be_searched_is_said_in_one_line(project, deltarule, arguments, said):
+    done = deltarule(*arguments, cwd=project, check=False)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_study_whose_process_is_killed_goes_on_with_other_workers(project, ending):
+    """A real second process with two worker processes, ended in the middle; then one process with one."""
+    changes = ["train.backend=lightning", "train.epochs=40", "search.trials=24", "search.generation=8", "search.width=2"]
+    whole = search(load("params.yaml", changes), name="whole")
+    options = [part for change in [*changes, "search.engine=processes", "search.workers=2"] for part in ("--set", change)]
+    command = [sys.executable, "-m", "pipelines.cli", "search", "--name", "cut", *options]
+    with (project / "said").open("w") as said:
+        running = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=said)
+    told = project / "studies/cut/trials"
+    deadline = time.monotonic() + 120
+    while len(list(told.glob("*.json"))) < 9 and time.monotonic() < deadline:  # in the second generation
+        assert running.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    running.send_signal(ending)
+    wanted = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[ending]
+    assert running.wait(60) == wanted, (project / "said").read_text()
+    assert len(list(told.glob("*.json"))) < 24
+    cut = search(load("params.yaml", [*changes, "search.width=5"]), name="cut")
+    assert [(t.state, t.params, t.values) for t in cut.trials] == [(t.state, t.params, t.values) for t in whole.trials]
+    assert cut.best == whole.best
+    assert load_study(project / "studies/cut").counts() == {"COMPLETE": 24}
+
+
+def test_a_study_goes_on_where_the_test_rows_cannot_be_had(project):
+    """The source is split again only to see that it is the same; only training and validation rows are written."""
+    search(load("params.yaml", ["search.trials=3"]))
+    parts = {path.name for path in (project / "studies/iris/data").glob("*/*")}
+    assert parts == {"about.json", "train", "valid"}
+
+
+def test_a_wrong_spec_is_refused_with_its_line_before_anything_runs(project):
+    (project / "params.yaml").write_text(SPEC.replace("low: 0.0, high: 0.5", "low: 0.0, high: 1.5"))
+    with pytest.raises(SpecError, match=r"params\.yaml:31: search\.space\.model\.dropout\.0"):
+        load("params.yaml")

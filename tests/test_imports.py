@@ -21,7 +21,11 @@ HEIGHTS = [
     {"pipelines.project", "pipelines.spec"},
     {f"pipelines.{name}" for name in ("data", "metrics", "tracking", "report", "engine")},
     {"pipelines.stages", "pipelines.search"},
-    {f"pipelines.{name}" for name in ("console", "summary", "probe", "launch", "results", "parity", "cli")} | {"deltarule"},
+    {
+        f"pipelines.{name}"
+        for name in ("cli", "cli_search", "console", "launch", "options", "parity", "probe", "results", "summary")
+    }
+    | {"deltarule"},
 ]
 # What each package of backends/ may use besides the standard library and COMMON: its one framework.
 COMMON = {"numpy", "pydantic", "safetensors", "backends"}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Machine
 from backends.weights import layout, write_atomically
-from pipelines.data import Part
+from pipelines.data import About, Part
 from pipelines.engine import Engine, check_name, open_engine
 from pipelines.metrics import Truth, check_metric
 from pipelines.project import project_of
@@ -33,6 +34,7 @@ from pipelines.spec.yaml_file import write
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+SURELY_MANY_EPOCHS = 500  # of all networks of a study
 JOBS_A_PROCESS = 100  # TensorFlow keeps some 6 MB of every new structure
 WINNER, TABLE = "winner.yaml", "trials.csv"
 ENDED: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAIL"}  # a trial that waits counts as running
@@ -61,7 +63,8 @@ def search(
     name = name or default_name(experiment, into is not None)
     folder = project / STUDIES / name
     total = capped(experiment, trials or experiment.search.trials)
-    with locked(folder, experiment.search.storage, name):
+    with locked(folder, experiment.search.storage, name), ExitStack() as engines:
+        early = engines.enter_context(_engine(experiment)) if _surely_many(experiment, folder, total) else None
         variants = Variants(folder, project)
         base = variants.of(experiment)
         check_metrics(experiment, base)
@@ -74,7 +77,7 @@ def search(
         save_study(folder, record_of(experiment, name, book))
         with Recorder(folder, project, experiment) as recorder:
             try:
-                _carry_out(experiment, folder, book, variants, total, watch, recorder)
+                _carry_out(experiment, folder, book, variants, total, early, watch, recorder)
             finally:
                 record = sum_up(folder, experiment, name, book)
             draw_study(folder)
@@ -91,29 +94,42 @@ def search(
 
 
 def _carry_out(
-    experiment: Experiment, folder: Path, book: Book, variants: Variants, total: int, watch: Watch, recorder: Recorder
-) -> None:
-    """Open the engine only if there is something left to do."""
+    experiment: Experiment, folder: Path, book: Book, variants: Variants, total: int, early: Engine | None, watch: Watch,
+    recorder: Recorder,
+) -> None:  # fmt: skip
+    """Open the engine, if it is not open and there is something left to do."""
     left = total - sum(stored.state.is_finished() for stored in book.trials())
     if left <= 0:
         return
-    with _engine(experiment, variants, left) as engine:
+    with nullcontext(early) if early else _engine(experiment, variants.of(experiment).about, left) as engine:
         if "width" not in book.settings or experiment.search.width != "auto":
             book.keep(width=choose_width(engine, experiment))
         machine = Machine("auto", experiment.train.threads if engine.name == "here" else engine.threads)
         Driver(experiment, folder, book, variants, engine, book.settings["width"], machine, watch, recorder.wake).run(total)
 
 
-def _engine(experiment: Experiment, variants: Variants, left: int) -> Engine:
-    """As the spec says; auto goes by the size of the work."""
-    search, about = experiment.search, variants.of(experiment).about
-    network = trial(experiment, about.task, len(about.features), about.outputs)
-    steps = -(-about.rows["train"] // experiment.train.batch_size) * experiment.train.epochs
-    work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * left * search.seeds
-    width = 16 if search.width == "auto" else search.width
-    jobs = -(-min(left, search.generation) * search.seeds // width)
+def _engine(experiment: Experiment, about: About | None = None, left: int = 0) -> Engine:
+    """As the spec says; auto goes by the size of the work, and takes processes where that is not known."""
+    search, name, work, jobs = experiment.search, experiment.search.engine, None, None
+    if about is not None:
+        network = trial(experiment, about.task, len(about.features), about.outputs)
+        steps = -(-about.rows["train"] // experiment.train.batch_size) * experiment.train.epochs
+        work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * left * search.seeds
+        jobs = -(-min(left, search.generation) * search.seeds // (16 if search.width == "auto" else search.width))
     start = warm(experiment.train.backend)
-    return open_engine(search.engine, search.workers, 1, work=work, jobs=jobs, jobs_per_worker=JOBS_A_PROCESS, warm=start)
+    return open_engine(name, search.workers, 1, work=work, jobs=jobs, jobs_per_worker=JOBS_A_PROCESS, warm=start)
+
+
+def _surely_many(experiment: Experiment, folder: Path, total: int) -> bool:
+    """Whether workers are wanted whatever the data: they then import their framework while the driver reads the data."""
+    search = experiment.search
+    try:
+        over = sum(json.loads((folder / STUDY).read_text(encoding="utf-8"))["counts"].values())
+    except (OSError, ValueError, KeyError):
+        over = 0
+    epochs = (total - over) * search.seeds * experiment.train.epochs
+    stacks = min(total - over, search.generation) * search.seeds / (16 if search.width == "auto" else search.width)
+    return search.engine in ("auto", "processes") and stacks > 1 and epochs >= SURELY_MANY_EPOCHS
 
 
 def check(experiment: Experiment) -> None:

@@ -320,6 +320,7 @@ def _terminate(*_: object) -> NoReturn:
 
 def _judge(error: BaseException) -> tuple[int, str]:
     """Exit code and the one message of an error."""
+    error = _interruption(error) or error
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "interrupted"
     if isinstance(error, Terminated):
@@ -327,6 +328,13 @@ def _judge(error: BaseException) -> tuple[int, str]:
     if isinstance(error, typer.TyperException):
         return BAD_INPUT, f"{error.format_message()} (deltarule --help)"
     return _of_ours(error) or _of_the_system(error) or (FAILED, f"failed, which should not happen: {_told(error)}")
+
+
+def _interruption(error: BaseException | None) -> BaseException | None:
+    """The Ctrl-C or SIGTERM that this error came of: what fails on the way out of one is no failure of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | Terminated):
+        error = error.__context__
+    return error
 
 
 def _of_ours(error: BaseException) -> tuple[int, str] | None:

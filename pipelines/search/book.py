@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.search.mirror import OURS, quiet
-from pipelines.search.storage import StorageError, open_storage
+from pipelines.search.storage import StorageError, open_storage, uninterrupted
 from pipelines.spec import Experiment, flat
 
 if TYPE_CHECKING:
@@ -61,21 +61,25 @@ class Book:
             raise StudyError(f"study {self.study.study_name!r} holds trials that deltarule did not make; choose another --name")
         self.study.set_user_attr(OURS, {"identity": dict(known)})
 
+    @uninterrupted()
     def keep(self, **settings: Any) -> None:
         """Note what is fixed for the life of the study."""
         self.settings = {**self.settings, **settings}
         self.study.set_user_attr(OURS, self.settings)
 
+    @uninterrupted()
     def erase(self) -> None:
         """The study is gone, with all its trials."""
         self._storage.delete_study(self._key)
 
+    @uninterrupted()
     def trials(self) -> list[FrozenTrial]:
         """All, by number, as they stand now."""
         found = self.study.get_trials(deepcopy=False)
         self._known = {trial.number: trial for trial in found}
         return found
 
+    @uninterrupted()
     def add(self, asked: Iterable[FrozenTrial]) -> None:
         """Trials that the mirror asked for: each in one write, with all its values."""
         import optuna
@@ -92,12 +96,14 @@ class Book:
         """Whether the trial was over when the generation began."""
         return self._known[number].state.is_finished()
 
+    @uninterrupted()
     def report(self, number: int, epoch: int, value: float) -> None:
         """An intermediate value, for those who watch."""
         trial = self._known[number]
         if not trial.state.is_finished() and epoch not in trial.intermediate_values:
             self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
+    @uninterrupted()
     def tell(self, told: FrozenTrial, more: Mapping[str, Any]) -> None:
         """The trial is over, as it is over in the mirror."""
         trial = self._known[told.number]

@@ -10,6 +10,8 @@ import hashlib
 import importlib.util
 import json
 import os
+import signal
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -81,6 +83,34 @@ def answering(url: str) -> Iterator[None]:
         raise StorageError(
             f"the database {shown(url)} failed ({_reason(error, url)}); see that it answers, then give the command again"
         ) from None
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end of this block, which must be short; a second one does not wait.
+
+    Optuna's lock of a journal answers Ctrl-C between two of its lines with a FileNotFoundError, and its replay loses a record.
+    """
+    came: list[int] = []
+
+    def wait(number: int, frame: Any) -> None:
+        if came:
+            before[number](number, frame)
+        came.append(number)
+
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: handler for number, handler in kept.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}  # no signal interrupts another thread
+    try:
+        for number in before:
+            signal.signal(number, wait)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            before[came[0]](came[0], None)
 
 
 def shown(url: str) -> str:

@@ -29,7 +29,7 @@ class Variants:
 
     def __init__(self, folder: Path, base: Path) -> None:
         """`folder` of the study; a relative data.source starts at `base`."""
-        self.folder, self.base = folder / "data", base
+        self.folder, self.base = (folder / "data").resolve(), base  # workers may stand in other folders
         self._made: dict[str, Variant] = {}
 
     def of(self, experiment: Experiment) -> Variant:

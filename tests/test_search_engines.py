@@ -1,0 +1,239 @@
+"""One study in processes, in a database and after what kills it: the same trials, values and winner, and one line where it ends badly."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import environment
+from test_search import spec, told
+from test_search_storage import PASSWORD, database, query, server
+
+from pipelines.engine.worker import __file__ as WORKER
+from pipelines.search import driver, search, work
+from pipelines.search.storage import StorageError
+from pipelines.spec import Experiment, dump
+
+pytest.importorskip("optuna")
+psutil = pytest.importorskip("psutil")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("postgres"),  # beside test_search_storage
+]
+__all__ = ["database", "server"]  # fixtures
+SHORT = {"search__trials": 8, "search__rung": 2, "search__pruner": "median"}
+LONGER = {**SHORT, "search__trials": 16, "train__epochs": 60, "search__rung": 20, "search__width": 2}
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipelines.search.study.draw_study", lambda folder: None)  # takes longer than these studies
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Callable[[Experiment], list[object]]:
+    """What a study tells in this process, undisturbed; found once."""
+    known: dict[str, list[object]] = {}
+
+    def of(experiment: Experiment) -> list[object]:
+        experiment = experiment.override({"search.engine": "here", "search.workers": "auto", "search.storage": None})
+        if (key := dump(experiment)) not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            known[key] = outcome(search(experiment, project=folder))
+        return known[key]
+
+    return of
+
+
+def outcome(study) -> list[object]:
+    return [study.best, *told(study)]
+
+
+def appear(look, seconds=60):
+    """What `look` finds, once it finds something."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end, "nothing came"
+        time.sleep(0.01)
+    return found
+
+
+# -- every engine and storage ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["reference", "lightning"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_give_the_study_of_this_process(undisturbed, backend, workers):
+    experiment = spec(train__backend=backend, **SHORT)
+    there = experiment.override({"search.engine": "processes", "search.workers": workers})
+    # A relative project: where a worker stands must not matter.
+    assert outcome(search(there, project=Path("."))) == undisturbed(experiment)
+
+
+def test_the_rows_of_a_job_are_named_by_an_absolute_path(monkeypatch):
+    jobs = []
+    make = driver.Driver._job
+    monkeypatch.setattr(driver.Driver, "_job", lambda *arguments: jobs.append(make(*arguments)) or jobs[-1])
+    search(spec(search__trials=2), project=Path("."))
+    assert jobs and all(Path(job.data).is_absolute() for job in jobs)
+
+
+def test_a_database_gives_the_study_of_a_file(undisturbed, database):
+    there = spec(**SHORT).override("search.storage", database)
+    assert outcome(search(there)) == undisturbed(spec(**SHORT))
+
+
+# -- processes that are killed -----------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed_changes_nothing(undisturbed, monkeypatch):
+    killed: list[int] = []
+
+    def kill_one(path, states):
+        work.save_states(path, states)
+        if len(killed) < 2:
+            workers = [child for child in psutil.Process().children() if alive(child) and WORKER in child.cmdline()]
+            if workers:
+                workers[-1].kill()
+                killed.append(workers[-1].pid)
+
+    experiment = spec(**LONGER)
+    monkeypatch.setattr(driver, "save_states", kill_one)
+    there = experiment.override({"search.engine": "processes", "search.workers": 2})
+    assert outcome(search(there)) == undisturbed(experiment)
+    assert len(set(killed)) == 2
+
+
+class Running:
+    """`deltarule search` as people start it, in a process of its own."""
+
+    def __init__(self, folder: Path, experiment: Experiment, *options: str) -> None:
+        (folder / "params.yaml").write_text(dump(experiment))
+        command = [sys.executable, "-m", "pipelines.cli", "search", *options]
+        self.said = folder / f"said-{secrets.token_hex(3)}"
+        with self.said.open("w") as said:
+            self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=said, env=environment())
+        self.folder = folder
+
+    def told(self, name: str, count: int) -> None:
+        """Wait until so many trials are written."""
+        appear(
+            lambda: len(list((self.folder / f"studies/{name}/trials").glob("*.json"))) >= count or self.process.poll() is not None
+        )
+        assert self.process.poll() is None, self.said.read_text()
+
+    def ended(self, seconds: float = 60) -> tuple[int, list[str]]:
+        """Exit code and the lines on standard error that are no progress."""
+        code = self.process.wait(seconds)
+        return code, [line for line in self.said.read_text().splitlines() if line.strip()]
+
+
+def alive(process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def started(place) -> Iterator[Callable[..., Running]]:
+    made: list[Running] = []
+
+    def start(experiment: Experiment, *options: str) -> Running:
+        made.append(Running(place, experiment, *options))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.process.kill()
+        one.process.wait()
+
+
+# -- PostgreSQL --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_driver_killed_beside_its_database_is_gone_on_from_and_a_second_one_is_refused(started, undisturbed, database):
+    experiment = spec(**{**LONGER, "train__epochs": 240, "search__rung": 80}).override("search.storage", database)
+    wanted = undisturbed(experiment)
+    first = started(experiment)
+    first.told("iris", 5)
+    code, said = started(experiment).ended()
+    assert (code, len(said)) == (2, 1) and "is being run by another process" in said[0]
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait()
+    assert 5 <= len(list(Path("studies/iris/trials").glob("*.json"))) < 16
+    assert outcome(search(experiment)) == wanted
+
+
+def test_a_database_that_is_not_there_is_one_line(started):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # not listening
+        url = f"postgresql+psycopg://me:gr%40nite@127.0.0.1:{taken.getsockname()[1]}/db"
+        code, said = started(spec().override("search.storage", url)).ended(seconds=60)
+    assert (code, len(said)) == (2, 1), said
+    assert "refused" in said[0] and "gr%40nite" not in said[0] and "gr@nite" not in said[0]
+
+
+def test_a_database_that_fails_in_the_middle_is_one_error_and_the_study_goes_on(undisturbed, database, monkeypatch):
+    """Its sessions are ended and no new one is let in, as when a server goes; then it is back."""
+    experiment = spec(**SHORT).override("search.storage", database)
+    name, admin = database.rpartition("/")[2], database.replace("+psycopg", "").rpartition("/")[0] + "/postgres"
+    written: list[Path] = []
+
+    def goes(path, states):
+        work.save_states(path, states)
+        written.append(path)
+        if len(written) == 4:
+            query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            query(admin, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, "save_states", goes)
+        with pytest.raises(StorageError, match="see that it answers, then give the command again") as raised:
+            search(experiment)
+    assert raised.value.exit_code == 2 and PASSWORD not in str(raised.value) and "\n" not in str(raised.value)
+    query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert outcome(search(experiment)) == undisturbed(experiment)
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------------------------------------
+
+
+INTERRUPTED_IN_THE_LOCK = """
+import os, signal, sys
+import optuna.storages.journal._file as module
+from pipelines import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
+left = int(sys.argv[1])
+class Os:
+    def __getattr__(self, name):
+        return getattr(os, name)
+    def unlink(self, path):
+        global left
+        os.unlink(path)
+        left -= 1
+        if left == 0:
+            signal.raise_signal(signal.SIGINT)
+module.os = Os()
+cli.main(["search"])
+"""
+
+
+@pytest.mark.parametrize("place_of_it", [1, 12])  # when the study is made, and in the middle
+def test_ctrl_c_between_two_lines_of_optunas_lock_is_ctrl_c(place, undisturbed, place_of_it):
+    """Optuna answers it with FileNotFoundError: JournalFileSymlinkLock.release removes its file a second time."""
+    (place / "params.yaml").write_text(dump(spec(**SHORT)))
+    command = [sys.executable, "-c", INTERRUPTED_IN_THE_LOCK, str(place_of_it)]
+    done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert outcome(search(spec(**SHORT))) == undisturbed(spec(**SHORT))

@@ -1,4 +1,4 @@
-"""One study in processes, in a database and after what kills it: the same trials, values and winner, and one line where it ends badly."""
+"""One study in processes, in a database and after what kills it: the same trials, values and winner; errors of one line."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class Trials:
             f"{look.running} running" if look.running else "",
             f"{look.states.get('PRUNED', 0)} pruned" if look.states.get("PRUNED") else "",
             f"{look.states.get('FAIL', 0)} failed" if look.states.get("FAIL") else "",
-            f"{1 - look.epochs / look.possible:.0%} of the epochs saved" if look.epochs < look.possible else "",
+            f"{look.saved:.0%} of the epochs saved by pruning" if look.saved else "",
             f"{done / minutes:.0f} trials a minute" if done else "",
         ]
         return ", ".join(word for word in told if word)

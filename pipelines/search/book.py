@@ -29,9 +29,15 @@ class StudyError(ValueError):
 
 
 def identity(experiment: Experiment, data: Mapping[str, str]) -> dict[str, Any]:
-    """Dotted key -> value of all that a study's trials follow from; `data` holds the hashes of training and validation rows."""
+    """Dotted key -> value of all that a study's trials follow from; `data` holds the hashes of training and validation rows.
+
+    Not the spec's own value of a key that every trial draws: a winner may be adopted, and the study go on.
+    """
     whole = flat(experiment)
-    spec = {key: value for key, value in whole.items() if key.partition(".")[0] in BLOCKS and key not in FREE}
+    space = experiment.search.space
+    drawn = {path for path, values in space.items() if values.when is None and path in whole}
+    free = {*FREE, *drawn} - {path for path in space if path.endswith(".name")}
+    spec = {key: value for key, value in whole.items() if key.partition(".")[0] in BLOCKS and key not in free}
     search = {key: value for key, value in whole.items() if key.split(".")[:2][-1] in DECIDES and key.startswith("search.")}
     return {**spec, **search, **{f"rows of {part}": digest for part, digest in data.items()}}
 

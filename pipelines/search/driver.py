@@ -59,7 +59,8 @@ class Driver:
     width: int
     machine: Machine
     watch: Watch = lambda look: None
-    told: Callable[[], None] = lambda: None  # called when trials are over and their files written
+    told: Callable[[], None] = lambda: None  # called when a trial is over and its file written
+    stood: Callable[[], None] = lambda: None  # called when a generation begins, and when it is over
     mirror: Mirror = field(init=False)
     tally: Tally = field(init=False)
 
@@ -98,8 +99,9 @@ class Driver:
         for one in known:
             if one.number not in fresh:
                 self.mirror.settle(one.number, one)
-        candidates = [self._candidate(number) for number in fresh]
-        self._train(candidates, total)
+        self.stood()
+        self._train([self._candidate(number) for number in fresh], total)
+        self.stood()
         shutil.rmtree(self.folder / JOBS, ignore_errors=True)
 
     def _plan(self, numbers: range, finished: Sequence[int]) -> list[int]:

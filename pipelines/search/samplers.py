@@ -88,10 +88,40 @@ def pruner(experiment: Experiment) -> BasePruner:
     if name == "median":
         return pruners.MedianPruner()
     if name == "halving":
-        return pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=REDUCTION)
+        return halving(first)
     if name == "hyperband":
         return pruners.HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=REDUCTION)
     return pruners.NopPruner()
+
+
+def halving(first: int) -> BasePruner:
+    """Successive halving: at `first`, 3·first, 9·first, ... epochs, the best third of all trials that came there go on.
+
+    Optuna's own, made for workers that do not wait for each other, judges a trial by those that were judged before it, and so
+    keeps the first ones whatever they are worth. Here all of a generation have reported before one is judged.
+    """
+    from optuna.pruners import BasePruner
+    from optuna.study import Study, StudyDirection
+    from optuna.trial import FrozenTrial
+
+    class Halving(BasePruner):
+        def prune(self, study: Study, trial: FrozenTrial) -> bool:
+            step = trial.last_step
+            if step is None or not _is_rung(step, first):
+                return False
+            sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+            there = [one.intermediate_values[step] for one in study.get_trials(deepcopy=False) if step in one.intermediate_values]
+            better = sum(sign * value < sign * trial.intermediate_values[step] for value in there)
+            return better >= max(1, len(there) // REDUCTION)
+
+    return Halving()
+
+
+def _is_rung(epoch: int, first: int) -> bool:
+    """first · 3^k."""
+    while epoch > first and epoch % REDUCTION == 0:
+        epoch //= REDUCTION
+    return epoch == first
 
 
 def rung_epochs(experiment: Experiment) -> int:

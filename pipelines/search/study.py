@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
@@ -61,6 +62,7 @@ def search(
     check(experiment)
     project = project or project_of(Path())
     name = name or default_name(experiment, into is not None)
+    check_name_of_study(name)
     folder = project / STUDIES / name
     total = capped(experiment, trials or experiment.search.trials)
     with locked(folder, experiment.search.storage, name), ExitStack() as engines:
@@ -74,10 +76,14 @@ def search(
             book.erase()
             shutil.rmtree(folder / TRIALS, ignore_errors=True)
             book = Book(folder, experiment, name, known)
-        save_study(folder, record_of(experiment, name, book))
+
+        def stood() -> None:
+            save_study(folder, record_of(experiment, name, book))
+
+        stood()
         with Recorder(folder, project, experiment) as recorder:
             try:
-                _carry_out(experiment, folder, book, variants, total, early, watch, recorder)
+                _carry_out(experiment, folder, book, variants, total, early, watch, recorder, stood)
             finally:
                 record = sum_up(folder, experiment, name, book)
             draw_study(folder)
@@ -95,7 +101,7 @@ def search(
 
 def _carry_out(
     experiment: Experiment, folder: Path, book: Book, variants: Variants, total: int, early: Engine | None, watch: Watch,
-    recorder: Recorder,
+    recorder: Recorder, stood: Callable[[], None],
 ) -> None:  # fmt: skip
     """Open the engine, if it is not open and there is something left to do."""
     left = total - sum(stored.state.is_finished() for stored in book.trials())
@@ -105,7 +111,9 @@ def _carry_out(
         if "width" not in book.settings or experiment.search.width != "auto":
             book.keep(width=choose_width(engine, experiment))
         machine = Machine("auto", experiment.train.threads if engine.name == "here" else engine.threads)
-        Driver(experiment, folder, book, variants, engine, book.settings["width"], machine, watch, recorder.wake).run(total)
+        Driver(experiment, folder, book, variants, engine, book.settings["width"], machine, watch, recorder.wake, stood).run(
+            total
+        )
 
 
 def _engine(experiment: Experiment, about: About | None = None, left: int = 0) -> Engine:
@@ -144,6 +152,12 @@ def check(experiment: Experiment) -> None:
         )
 
 
+def check_name_of_study(name: str) -> None:
+    """Raises StudyError for a name that is no plain name of a folder."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+        raise StudyError(f"--name must be letters, digits, '.', '_' and '-', at most 100, and no dot or '-' first, got {name!r}")
+
+
 def check_metrics(experiment: Experiment, base: Variant) -> None:
     """Raises SpecError for a metric that the validation rows do not define."""
     truth = Truth.of(base.about, Part.load(base.folder / "valid").y)
@@ -167,7 +181,7 @@ def capped(experiment: Experiment, total: int) -> int:
 
 def default_name(experiment: Experiment, by_spec: bool = False) -> str:
     """After the data; `by_spec` adds what differs between specs."""
-    stem = Path(experiment.data.source).stem
+    stem = re.sub(r"[^A-Za-z0-9_]+", "-", Path(experiment.data.source).stem).strip("-") or "study"
     known = json.dumps(identity(experiment, {}), sort_keys=True)
     return f"{stem}-{sha256(known.encode()).hexdigest()[:8]}" if by_spec else stem
 

@@ -14,8 +14,7 @@ class Look(NamedTuple):
     states: Mapping[str, int]  # COMPLETE, PRUNED, FAIL -> how many trials ended so
     running: int
     best: tuple[float, int] | None  # the best value of the first metric so far, and its trial
-    epochs: int  # carried out, by all networks
-    possible: int  # epochs, had nothing been pruned, stopped or failed
+    saved: float  # share of all epochs so far that pruning saved
 
 
 Watch = Callable[[Look], None]
@@ -29,18 +28,19 @@ class Tally:
         self.downwards, self.each = direction == "minimize", epochs
         self.states: Counter[str] = Counter()
         self.best: tuple[float, int] | None = None
-        self.epochs = self.possible = 0
+        self.saved = self.possible = 0
 
     def add(self, number: int, state: str, value: float | None, epochs: int) -> None:
         """One trial more."""
         self.states[state] += 1
-        self.epochs, self.possible = self.epochs + epochs, self.possible + self.each
+        self.possible += self.each
+        self.saved += self.each - epochs if state == "PRUNED" else 0
         if state == "COMPLETE" and value is not None and (self.best is None or self._better(value, self.best[0])):
             self.best = (value, number)
 
     def look(self, total: int, running: int) -> Look:
         """As it stands now."""
-        return Look(total, dict(self.states), running, self.best, self.epochs, self.possible)
+        return Look(total, dict(self.states), running, self.best, self.saved / max(1, self.possible))
 
     def _better(self, value: float, than: float) -> bool:
         return value < than if self.downwards else value > than

@@ -1,0 +1,73 @@
+"""A study on a real Ray cluster of two node processes, one of which is killed in the middle: the same study, nothing repeated."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+
+from test_engine_ray import nodes
+from test_search import spec, told
+
+from pipelines.engine import open_engine
+from pipelines.search import driver, search, work
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc"),
+    # Ray's own: sockets and files that it leaves to the collector, and what it announces of its next version.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:.*accelerator visible devices:FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+__all__ = ["nodes"]  # a fixture
+
+
+def marked(job: work.Job) -> list[work.State]:
+    """`advance`, which leaves a mark with its node's name when it begins, and takes long enough to be met in the middle."""
+    import ray
+
+    node, key = ray.get_runtime_context().get_node_id(), sha256(work.address(job).encode()).hexdigest()[:24]
+    Path(os.environ["MARKS"], f"{key}.{node}.{time.monotonic_ns()}").touch()
+    time.sleep(0.3)
+    return work.advance(job)
+
+
+def test_a_cluster_whose_node_is_killed_gives_the_study_of_this_process(nodes, monkeypatch, tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipelines.search.study.draw_study", lambda folder: None)
+    experiment = spec(search__trials=12, search__generation=12, search__width=1, search__rung=3, search__pruner="median")
+    wanted = told(search(experiment, name="calm"))
+    (marks := tmp_path / "marks").mkdir()
+    saved: list[str] = []
+    killed: list[str] = []
+
+    def save(path, states):
+        work.save_states(path, states)
+        saved.append(path.stem.partition("-")[2])
+        busy = {mark.name.split(".")[1] for mark in marks.iterdir() if mark.name.split(".")[0] not in saved}
+        there = [node for node in nodes.worker_nodes if node.node_id in busy]
+        if there and len(saved) > 5 and not killed:
+            killed.extend(saved)
+            there[0].kill_raylet(check_alive=False)
+            nodes.remove_node(there[0], allow_graceful=False)
+
+    more = {"PYTHONPATH": str(Path(__file__).parent), "MARKS": str(marks)}
+    monkeypatch.setattr("pipelines.search.study.open_engine", partial(open_engine, environment=more))
+    monkeypatch.setattr(driver, "advance", marked)
+    monkeypatch.setattr(driver, "save_states", save)
+    study = search(experiment.override("search.engine", f"ray:{nodes.address}"), name="disturbed")
+    assert told(study) == wanted
+    begun = Counter(mark.name.split(".")[0] for mark in marks.iterdir())
+    assert killed and set(begun) == set(saved)
+    assert [key for key in killed if begun[key] != 1] == [], "a job that had finished was repeated"
+    assert max(begun.values()) == 2, "no job was met in the middle"

@@ -32,6 +32,10 @@ def adopt(folder: Path, params: Path, number: int | None = None) -> Adopted:
     """
     study, now = load_study(folder), load(params)
     trial = chosen(study, number)
+    if trial.state != "COMPLETE":
+        raise StudyError(
+            f"trial {trial.number} of study {study.name} did not complete ({trial.reason}); choose another: --trial N"
+        )
     differing = differences(study, now)
     if differing:
         raise StudyError(
@@ -55,14 +59,9 @@ def chosen(study: StudyRecord, number: int | None) -> TrialRecord:
         found = f"its best are {front}, each in its own way" if front else "none of its trials completed"
         raise StudyError(f"study {study.name} has no single best trial ({found}); name one: --trial N")
     try:
-        trial = study.trial(study.best if number is None else number)  # type: ignore[arg-type]
+        return study.trial(study.best if number is None else number)  # type: ignore[arg-type]
     except KeyError:
         raise StudyError(f"--trial must be a trial of study {study.name}, 0 to {len(study.trials) - 1}, got {number}") from None
-    if trial.state != "COMPLETE":
-        raise StudyError(
-            f"trial {trial.number} of study {study.name} did not complete ({trial.reason}); choose another: --trial N"
-        )
-    return trial
 
 
 def differences(study: StudyRecord, now: Experiment) -> list[str]:

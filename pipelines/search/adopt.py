@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from backends.weights import write_atomically
-from pipelines.search.book import StudyError
+from pipelines.search.book import BLOCKS, FREE, StudyError
 from pipelines.search.records import StudyRecord, TrialRecord, load_study
 from pipelines.spec import Experiment, flat, load
 from pipelines.spec.space import setting
 from pipelines.spec.yaml_file import edit, read_text
-
-BLOCKS = ("seed", "data", "model", "regularization", "train")
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,10 @@ def differences(study: StudyRecord, now: Experiment) -> list[str]:
     searched = {setting(path) for path in study.spec.search.space}
     kept, found = flat(study.spec), flat(now)
     keys = [key for key in dict.fromkeys([*kept, *found]) if key.partition(".")[0] in BLOCKS]
-    free = ("train.devices", "train.threads")
     return [
         f"{key} is {found.get(key, 'absent')}, was {kept.get(key, 'absent')}"
         for key in keys
-        if key not in free and key not in searched and kept.get(key) != found.get(key) and not _below(key, searched)
+        if key not in FREE and key not in searched and kept.get(key) != found.get(key) and not _below(key, searched)
     ]
 
 

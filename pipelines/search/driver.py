@@ -27,7 +27,7 @@ from pipelines.search.samplers import rung_epochs
 from pipelines.search.tally import Tally, Watch
 from pipelines.search.variants import Variants
 from pipelines.search.verdict import Ended, Worth, judge, worth
-from pipelines.search.work import Job, address, advance, load_states, save_states
+from pipelines.search.work import Job, address, advance, load_states, measured, save_states
 from pipelines.spec import Experiment, SpecError, trial
 
 STUDIES = Path("studies")  # below the project
@@ -191,7 +191,7 @@ class Driver:
                 one.states[i] = state
 
     def _job(self, members: Sequence[tuple[Candidate, int]], group: Sequence[Network], until: int | None) -> Job:
-        metrics = tuple(name for name in self.experiment.search.metrics if name not in ("loss", "weights"))
+        metrics = measured(self.experiment.search)
         states = tuple(one.states[i] for one, i in members)
         rows = str(self.variants.folder / group[0].variant)
         backend = self.experiment.train.backend

@@ -24,7 +24,7 @@ from pipelines.spec import Experiment, fingerprint, source_hash, trial
 from pipelines.stages.files import write_csv, write_json
 from pipelines.stages.openings import enter
 from pipelines.stages.places import Places, StageError
-from pipelines.stages.reports import load_network
+from pipelines.stages.reports import load_network, predict
 from pipelines.stages.test import check_validated
 
 WIDTH = 16  # networks in a stack at most
@@ -74,7 +74,7 @@ def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: b
         if test:
             _enter(experiment, places, about, seeds)
         parts = {"validate": "valid", **({"test": "test"} if test else {})}
-        each = {stage: _measure(experiment, places, about, part, trials, flat) for stage, part in parts.items()}
+        each = {stage: _measure(places, about, part, trials, flat) for stage, part in parts.items()}
         report = Report(tuple(t.seed for t in trials), {stage: _summaries(rows) for stage, rows in each.items()}, each, failed)
         _write(places, report)
     return report
@@ -118,20 +118,13 @@ def _train(
 
 
 def _measure(
-    experiment: Experiment, places: Places, about: About, part: str, trials: Sequence[Trial], flat: Mapping[int, NDArray]
+    places: Places, about: About, part: str, trials: Sequence[Trial], flat: Mapping[int, NDArray]
 ) -> dict[str, list[float | None]]:
     """metric -> a value a seed; None where it is undefined, or the seed gave no network."""
     opened = Part.load(places.data / part)
     truth = Truth.of(about, opened.y)
-    found = [metrics.evaluate(truth, _outputs(t, flat[t.seed], opened.X)) if t.seed in flat else {} for t in trials]
+    found = [metrics.evaluate(truth, predict(t, flat[t.seed], opened.X)) if t.seed in flat else {} for t in trials]
     return {name: [row.get(name) for row in found] for name in metrics.names(truth) if any(name in row for row in found)}
-
-
-def _outputs(network: Trial, flat: NDArray, X: NDArray) -> NDArray:
-    """By the reference, as validate and test predict."""
-    stack = backends.get("reference").stack([network])
-    stack.load({**stack.state(), "weights": flat[None]})
-    return stack.predict(X)[0]
 
 
 def _summaries(rows: Mapping[str, Sequence[float | None]]) -> dict[str, Summary]:

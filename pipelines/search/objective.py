@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Machine
+from backends.weights import layout
 from pipelines.project import project_of
 from pipelines.search.driver import STUDIES
 from pipelines.search.pack import State
@@ -15,7 +16,7 @@ from pipelines.search.space import draw
 from pipelines.search.storage import open_storage
 from pipelines.search.variants import Variants
 from pipelines.search.verdict import judge, worth
-from pipelines.search.work import Job, advance
+from pipelines.search.work import Job, advance, measured
 from pipelines.spec import Experiment, trial
 
 if TYPE_CHECKING:
@@ -54,12 +55,11 @@ def _value(one: Any, base: Experiment, variants: Variants) -> float | tuple[floa
         live = [place for place, state in enumerate(states) if state.running]
         until = states[live[0]].progress.get("history", [])
         epoch = len(until) + rung_epochs(base)
-        metrics = tuple(name for name in base.search.metrics if name not in ("loss", "weights"))
-        job = Job(experiment.train.backend, Machine("auto", experiment.train.threads), str(variant.folder), metrics,
+        job = Job(experiment.train.backend, Machine("auto", experiment.train.threads), str(variant.folder), measured(base.search),
                   tuple(seeded[i] for i in live), tuple(states[i] for i in live), epoch)  # fmt: skip
         for place, state in zip(live, advance(job), strict=True):
             states[place] = state
-        found = worth(base, states, _weights(network))
+        found = worth(base, states, layout(network)[-1].stop)
         if len(found.values) == 1:
             one.report(found.values[0], epoch)
         ended = judge(states, found, epoch, one.should_prune if len(base.search.metrics) == 1 else lambda: False)
@@ -71,9 +71,3 @@ def _value(one: Any, base: Experiment, variants: Variants) -> float | tuple[floa
             one.set_user_attr("reason", ended.reason)
             return float("nan")
         return ended.values[0] if len(ended.values) == 1 else ended.values
-
-
-def _weights(network: Any) -> int:
-    from backends.weights import layout
-
-    return layout(network)[-1].stop

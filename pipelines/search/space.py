@@ -6,13 +6,11 @@ Works with any Optuna trial, a study's own or one that you drive yourself.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
 from pipelines.spec import Choices, Experiment, Range
-from pipelines.spec.blocks import same
-from pipelines.spec.space import ordered, several, takes_whole_numbers
+from pipelines.spec.space import holds, ordered, takes_whole_numbers
 
 RANGE = "range"  # what is drawn for "PATH or" where a value of the range is to be drawn next
 
@@ -38,14 +36,9 @@ def draw(trial: Draws, experiment: Experiment) -> Drawn:
     params: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     for path in ordered(space):
-        if _holds(space[path].when, changes):
+        if holds(space[path].when, changes):
             changes[path] = _value(trial, path, space[path], params)
     return Drawn(params, {path: changes[path] for path in space if path in changes})
-
-
-def _holds(when: Mapping[str, Any] | None, drawn: Mapping[str, Any]) -> bool:
-    """Every path that the condition names was drawn, with one of the values that it names."""
-    return all(path in drawn and any(same(drawn[path], v) for v in several(wanted)) for path, wanted in (when or {}).items())
 
 
 def _value(trial: Draws, path: str, values: Range | Choices, params: dict[str, Any]) -> Any:

@@ -7,10 +7,12 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import backends
 from backends.base import Machine
 from backends.weights import layout, write_atomically
 from pipelines.data import About, Part
@@ -28,7 +30,6 @@ from pipelines.search.storage import locked
 from pipelines.search.table import write_table
 from pipelines.search.tally import Watch
 from pipelines.search.variants import Variant, Variants
-from pipelines.search.work import warm
 from pipelines.spec import Experiment, SpecError, trial
 from pipelines.spec.yaml_file import write
 
@@ -124,7 +125,7 @@ def _engine(experiment: Experiment, about: About | None = None, left: int = 0) -
         steps = -(-about.rows["train"] // experiment.train.batch_size) * experiment.train.epochs
         work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * left * search.seeds
         jobs = -(-min(left, search.generation) * search.seeds // (16 if search.width == "auto" else search.width))
-    start = warm(experiment.train.backend)
+    start = partial(backends.get, experiment.train.backend)
     return open_engine(name, search.workers, 1, work=work, jobs=jobs, jobs_per_worker=JOBS_A_PROCESS, warm=start)
 
 

@@ -17,6 +17,7 @@ from backends.supervisor import Checkpoint, Supervisor
 from pipelines.data import About, Part
 from pipelines.metrics import Truth, epoch_metrics, higher_is_better
 from pipelines.search.pack import State, join, part
+from pipelines.spec import Search
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Job:
     trials: tuple[Trial, ...]
     states: tuple[State, ...]
     until_epoch: int | None
+
+
+def measured(search: Search) -> tuple[str, ...]:
+    """The metrics that need measuring at each epoch: the loss is known, and so is the number of weights."""
+    return tuple(name for name in search.metrics if name not in ("loss", "weights"))
 
 
 def advance(job: Job) -> list[State]:
@@ -86,18 +92,3 @@ def address(job: Job) -> str:
     trials = [trial.model_dump(mode="json") for trial in job.trials]
     states = [(state.step, state.progress) for state in job.states]
     return json.dumps([job.backend, job.data, job.metrics, trials, states, job.until_epoch], sort_keys=True)
-
-
-@dataclass(frozen=True)
-class Warm:
-    """Imports a backend in a new worker, while the driver asks for trials."""
-
-    backend: str
-
-    def __call__(self) -> None:
-        backends.get(self.backend)
-
-
-def warm(backend: str) -> Warm:
-    """What a worker does first."""
-    return Warm(backend)

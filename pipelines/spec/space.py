@@ -244,7 +244,7 @@ class _Trials:
         """The draw with a value for every other path whose condition holds: the one that meets most of what is untried."""
         draw = dict(draw)
         for path in self.order:
-            if path in draw or not _holds(self.space[path].when, draw):
+            if path in draw or not holds(self.space[path].when, draw):
                 continue
             pairs = {place: self._pairs(path, value, draw) for place, value in enumerate(self.ends[path])}
             fitting = {
@@ -266,7 +266,8 @@ def _pair(p: str, v: Any, q: str, w: Any) -> Pair:
     return (p, repr(v)), (q, repr(w))
 
 
-def _holds(when: Mapping[str, Any] | None, draw: Draw) -> bool:
+def holds(when: Mapping[str, Any] | None, draw: Mapping[str, Any]) -> bool:
+    """Every path that the condition names was drawn, with one of the values that it names."""
     return all(path in draw and any(same(draw[path], v) for v in several(wanted)) for path, wanted in (when or {}).items())
 
 

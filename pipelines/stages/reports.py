@@ -36,10 +36,7 @@ class Network:
 
     def outputs(self, X: NDArray) -> NDArray:
         """Before softmax or sigmoid, (n, O), by the reference: whatever trained it, no framework is needed to predict."""
-        stack = backends.get("reference").stack([self.trial])
-        stack.load({**stack.state(), "weights": self.flat[None]})
-        blocks = [stack.predict(X[start : start + ROWS_AT_ONCE])[0] for start in range(0, len(X), ROWS_AT_ONCE)]
-        return np.concatenate(blocks)
+        return predict(self.trial, self.flat, X)
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,14 @@ class Judged:
     truth: Truth
     rows: NDArray
     outputs: NDArray
+
+
+def predict(trial: Trial, flat: NDArray, X: NDArray) -> NDArray:
+    """Outputs of one network before softmax or sigmoid, (n, O), by the reference."""
+    stack = backends.get("reference").stack([trial])
+    stack.load({**stack.state(), "weights": flat[None]})
+    blocks = [stack.predict(X[start : start + ROWS_AT_ONCE])[0] for start in range(0, len(X), ROWS_AT_ONCE)]
+    return np.concatenate(blocks)
 
 
 def load_network(experiment: Experiment, places: Places) -> Network:

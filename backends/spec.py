@@ -29,6 +29,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Probabilities = Probability | Annotated[tuple[Probability, ...], Strict(False)]
+ClassWeights = Annotated[dict[str, Positive], Field(json_schema_extra={"x-key": "label"})]
 Penalties = NonNegative | Annotated[tuple[NonNegative, ...], Strict(False)]
 
 
@@ -149,6 +150,9 @@ class Train(Spec):
     schedule: Schedule = Constant(name="constant")
     epochs: Count = 30
     batch_size: Count = 32
+    class_weights: Literal["none", "balanced"] | ClassWeights = Field(
+        "none", description="of the classes in the training loss: balanced makes each class weigh the same; or label -> weight"
+    )
     clip_norm: Positive | None = Field(None, description="c: g·min(1, c/‖g‖) over all weights and biases of a trial")
     early_stopping: EarlyStopping = EarlyStopping()
     precision: Precision = "float32"

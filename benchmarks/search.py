@@ -181,7 +181,7 @@ def make_rows(place: Path) -> Path:
     from pipelines.spec import Experiment
 
     block = Experiment.model_validate({"data": {"source": "digits"}}).data
-    prepared = prepare(read("digits", None, place), block)
+    prepared = prepare(read(block, place), block)
     train, valid = (prepared.parts[name] for name in ("train", "valid"))
     X, X_valid = train.X.astype(np.float32), valid.X.astype(np.float32)
     np.savez(place / "rows.npz", X=X, y=train.y, X_valid=X_valid, y_valid=valid.y)

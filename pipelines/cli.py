@@ -290,7 +290,7 @@ def _record_held(console: Console, experiment: Experiment) -> None:
 
 def _headline(experiment: Experiment) -> str:
     hidden = "-".join(map(str, experiment.model.hidden)) or "no hidden layer"
-    return f"{experiment.data.source}, {hidden} {experiment.model.activation}, {experiment.train.backend}"
+    return f"{experiment.data.shown_source}, {hidden} {experiment.model.activation}, {experiment.train.backend}"
 
 
 # -- errors and the end -----------------------------------------------------------------------------------------------

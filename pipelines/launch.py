@@ -123,7 +123,7 @@ def _timed(done: Launch, stage: str) -> Iterator[None]:
 
 def slug(experiment: Experiment) -> str:
     """What distinguishes most launches at a glance."""
-    return f"{Path(experiment.data.source).stem}-{experiment.train.backend}-{experiment.model.activation}"
+    return f"{Path(experiment.data.shown_source).stem}-{experiment.train.backend}-{experiment.model.activation}"
 
 
 def new_folder(parent: Path, name: str) -> Path:

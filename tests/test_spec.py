@@ -33,7 +33,8 @@ from pipelines.spec.yaml_file import YamlError, parse
 
 ROOT = Path(__file__).parents[1]
 ACTIVATIONS = "sigmoid, tanh, relu, leaky_relu, identity, elu, selu, gelu, silu, softplus"
-SOURCES = "digits, breast_cancer, wine, iris, diabetes, linnerud, or the path of a .csv or .parquet file"
+ENDINGS = ".csv, .tsv, .txt, .csv.gz, .tsv.gz, .txt.gz, .parquet"
+SOURCES = f"digits, breast_cancer, wine, iris, diabetes, linnerud, openml:ID, or the path of a file that ends in {ENDINGS}"
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +109,7 @@ FILES = {
         ":1: train.optimizer.learning_rate must lie in (0, ∞), got inf",
     ),
     "a number that overflows": ("regularization: {l2: 1e999}\n", ":1: regularization.l2 must lie in [0, ∞), got inf"),
-    "a date": ("data: {source: 2020-01-01}\n", ":1: data.source must be text, got 2020-01-01 (a date)"),
+    "a date": ("data: {source: 2020-01-01}\n", ":1: data.source must be text or a mapping, got 2020-01-01 (a date)"),
     "null for a number": ("seed: null\n", ":1: seed must be a whole number in [0, 4294967296), got null"),
     "an unknown activation": (
         "model: {activation: rely}\n",

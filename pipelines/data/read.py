@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -10,15 +9,17 @@ from pipelines.data.bundled import BUNDLED, read_bundled
 from pipelines.data.delimited import read_csv
 from pipelines.data.parquet import read_parquet
 from pipelines.data.table import DataError, Table
+from pipelines.spec import DataSpec
 
 READERS = {".csv": read_csv, ".parquet": read_parquet}
 
 
-def read(source: str, target: str | Sequence[str] | None = None, base: Path | None = None) -> Table:
+def read(block: DataSpec, base: Path | None = None) -> Table:
     """The table that `data.source` and `data.target` name; a relative path is taken from `base`.
 
     Raises DataError with file, row and column for what cannot be read as numbers.
     """
+    source, target = block.shown_source, block.target
     if source in BUNDLED:
         return read_bundled(source)
     path = (base or Path()) / source

@@ -182,7 +182,7 @@ def capped(experiment: Experiment, total: int) -> int:
 
 def default_name(experiment: Experiment, by_spec: bool = False) -> str:
     """After the data; `by_spec` adds what differs between specs."""
-    stem = re.sub(r"[^A-Za-z0-9_]+", "-", Path(experiment.data.source).stem).strip("-") or "study"
+    stem = re.sub(r"[^A-Za-z0-9_]+", "-", Path(experiment.data.shown_source).stem).strip("-") or "study"
     known = json.dumps(identity(experiment, {}), sort_keys=True)
     return f"{stem}-{sha256(known.encode()).hexdigest()[:8]}" if by_spec else stem
 

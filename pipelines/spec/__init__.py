@@ -205,6 +205,8 @@ def _without(raw: dict[str, Any], paths: Sequence[Path_]) -> dict[str, Any]:
             inner.pop(last, None)
     if any(path[0] == "model" for path in paths):  # per-layer penalties depend on the hidden layers
         raw.pop("regularization", None)
+    if any(path[:2] == ("data", "source") for path in paths) and isinstance(raw.get("data"), dict):
+        raw["data"].pop("target", None)  # which the default source must not have
     if isinstance(raw.get("search"), dict):
         raw["search"] = _judgeable(raw["search"], {path[1:] for path in paths if path[0] == "search"})
     return raw

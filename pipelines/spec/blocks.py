@@ -14,13 +14,66 @@ from pipelines.spec.describe import nearest
 from pipelines.spec.explain import shown
 
 BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes", "linnerud")
-FILES = (".csv", ".parquet")
+DELIMITED = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+FILES = (*DELIMITED, ".parquet")
+OPENML = re.compile(r"openml:[1-9][0-9]*")
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Number = int | float
 Above0 = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]
+
+
+class Files(Spec):
+    """Data that come split: a file for each part."""
+
+    train: Text = Field(description="path of the rows that fit weights and preprocessing")
+    valid: Text | None = Field(None, description="path of the rows that choose; null: a share of train, by data.split.valid")
+    test: Text = Field(description="path of the rows for the number that is reported")
+
+    @property
+    def named(self) -> dict[str, str]:
+        """part -> path, of those that there are."""
+        return {part: path for part in ("train", "valid", "test") if (path := getattr(self, part))}
+
+
+class Format(Spec):
+    """How a delimited text file is written; auto: found out from the file."""
+
+    delimiter: Literal["auto", "comma", "semicolon", "tab", "pipe", "space"] = Field(
+        "auto", description="what stands between cells"
+    )
+    quote: Literal["double", "single", "none"] = Field(
+        "double", description="what encloses a cell that holds a delimiter or a line end"
+    )
+    encoding: Text = Field("auto", description="of the text, such as utf-8, utf-16 or latin-1; auto: UTF-8 or UTF-16")
+    header: bool | Literal["auto"] = Field("auto", description="does the first line name the columns? else: column_1, ...")
+    decimal: Literal["point", "comma"] = Field("point", description="what stands before the decimals of a number")
+
+
+class Missing(Spec):
+    """Which cells hold no value, and what a network is given in their place (found on the training rows)."""
+
+    markers: Annotated[tuple[str, ...], Strict(False)] = Field(
+        ("",), description="texts of a cell that mean no value, such as NA or ?; cells are stripped before"
+    )
+    numeric: Literal["median", "refuse"] | float = Field(
+        "median", description="in numeric and date columns: the median of the training rows, this number, or an error"
+    )
+    indicator: bool = Field(True, description="one more input a numeric column with gaps, 1 where the value was missing")
+    categorical: Literal["category", "refuse"] = Field(
+        "category", description="in categorical and boolean columns: a category of its own, or an error"
+    )
+
+
+class Categories(Spec):
+    """How categories become inputs: one each, 0 or 1. The rare ones, and those that no training row has, share one."""
+
+    most: Annotated[int, Field(ge=2, le=10_000)] = Field(
+        50, description="categories of a column that have an input of their own, the most frequent first"
+    )
+    least_rows: Count = Field(1, description="training rows that a category needs for an input of its own")
 
 
 class Split(Spec):
@@ -31,6 +84,15 @@ class Split(Spec):
     test: Fraction = Field(0.2, description="share of the rows kept for the number that is reported")
     seed: Seed = Field(0, description="of the split alone, so that runs of many seeds share their rows")
     stratify: bool | Literal["auto"] = Field("auto", description="keep the shares of the classes; auto: in classification")
+    group: Text | None = Field(None, description="column whose equal values stay in one part; no input then")
+    time: Text | None = Field(None, description="column that orders the rows: the earliest train, the latest test")
+    part: Text | None = Field(None, description="column that says train, valid or test; no input then")
+    folds: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        None, description="k: the rows that do not test are dealt into k folds, each validating one of k networks"
+    )
+    duplicates: Literal["together", "apart"] = Field(
+        "together", description="rows that are equal in every column: in one part, or drawn like any other"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Split:
@@ -38,38 +100,98 @@ class Split(Spec):
         if abs(total - 1) > 1e-9:
             sizes = f"{self.train} + {self.valid} + {self.test} = {total:.10g}"
             raise ValueError(f"train plus valid plus test must be 1, got {sizes}")
+        ways = [name for name in ("group", "time", "part") if getattr(self, name)]
+        if len(ways) > 1:
+            raise ValueError(f"{ways[1]} must be null where {ways[0]} is given, got {getattr(self, ways[1])!r}; choose one")
+        if self.folds and (self.time or self.part):
+            way = "time" if self.time else "part"
+            raise ValueError(f"folds must be null where {way} is given, got {self.folds}; it says which rows validate")
+        if ways and self.stratify is True:
+            raise ValueError(f"stratify must be auto or false where {ways[0]} is given, got true")
         return self
 
 
-class DataSpec(Spec):
-    """Which rows, what is predicted from them, and how numbers are scaled (with statistics of the training rows)."""
+Kind = Literal["numeric", "categorical", "boolean", "datetime", "ignore"]
 
-    source: Text = Field("digits", description=f"a bundled set ({', '.join(BUNDLED)}), or the path of a .csv or .parquet file")
+
+class DataSpec(Spec):
+    """Which rows, what is predicted from them, and how columns become numbers (with statistics of the training rows)."""
+
+    source: Text | Files = Field(
+        "digits",
+        description=f"a bundled set ({', '.join(BUNDLED)}), the path of a file ({', '.join(FILES)}), openml:ID, or a file a "
+        "part: {train: PATH, valid: PATH, test: PATH}",
+    )
     target: Text | Annotated[tuple[Text, ...], Strict(False)] | None = Field(
         None, description="column or columns to predict; for files only, the bundled sets have their own"
     )
     task: Literal["auto", "regression", "binary", "multiclass"] = Field("auto", description="auto: by the target's values")
+    columns: dict[str, Kind] = Field(
+        {}, description="column, or a pattern such as id_*, -> what it holds; the others: as they look",
+        json_schema_extra={"x-key": "column"},
+    )  # fmt: skip
+    missing: Missing = Missing()
+    categories: Categories = Categories()
+    spellings: dict[str, dict[str, str]] = Field(
+        {}, description="column -> {what a cell says: what is meant}, before anything else is done with it",
+        json_schema_extra={"x-key": "column"},
+    )  # fmt: skip
+    format: Format = Format()
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="of the file of openml:ID, which must have it"
+    )
     split: Split = Split()
     scaling: Literal["none", "standardize", "minmax", "quantile"] = Field(
         "standardize", description="of numeric inputs; quantile maps to a normal distribution"
     )
     scale_target: bool = Field(True, description="regression: train on standardised targets; metrics keep the target's units")
 
+    @property
+    def shown_source(self) -> str:
+        """The source in one word, for headlines and names."""
+        return self.source if isinstance(self.source, str) else self.source.train
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """part -> path of the files that come split; {"": path} of one file; empty for the bundled sets and OpenML."""
+        if isinstance(self.source, Files):
+            return self.source.named
+        return {} if self.source in BUNDLED or self.source.startswith("openml:") else {"": self.source}
+
     @model_validator(mode="after")
     def _source_and_target(self) -> DataSpec:
-        bundled, file = self.source in BUNDLED, self.source.lower().endswith(FILES)
-        if not (bundled or file):
-            hint = nearest(self.source, list(BUNDLED))
-            near = f"; {hint}" if hint.startswith("did") else ""
-            known = f"one of: {', '.join(BUNDLED)}, or the path of a .csv or .parquet file"
-            raise ValueError(f"source must be {known}, got {self.source!r}{near}")
+        bundled = self.source in BUNDLED
+        for part, path in self.paths.items():
+            if not path.lower().endswith(FILES):
+                hint = nearest(path, list(BUNDLED))
+                near = f"; {hint}" if hint.startswith("did") else ""
+                known = f"one of: {', '.join(BUNDLED)}, openml:ID, or the path of a file that ends in {', '.join(FILES)}"
+                raise ValueError(f"source{f'.{part}' if part else ''} must be {known}, got {path!r}{near}")
+        if isinstance(self.source, str) and self.source.startswith("openml:"):
+            if not OPENML.fullmatch(self.source):
+                raise ValueError(f"source must be openml:ID with the number of a data set, got {self.source!r}")
+            if self.sha256 is None:
+                raise ValueError(f"sha256 must be given for {self.source}, so that the rows stay the same, got nothing")
+        elif self.sha256 is not None:
+            raise ValueError(f"sha256 must be null, but for openml:ID; DVC hashes files. Got {self.sha256!r}")
         if bundled and self.target is not None:
             raise ValueError(f"target must be null for the bundled set {self.source}, which has its own, got {self.target!r}")
-        if file and not self.target:
-            raise ValueError(f"target must name what to predict, a column of {self.source} or a list of them, got nothing")
+        if not bundled and not self.target:
+            where = self.shown_source
+            raise ValueError(f"target must name what to predict, a column of {where} or a list of them, got nothing")
         if isinstance(self.target, tuple) and len(set(self.target)) < len(self.target):
             raise ValueError(f"target must name each column once, got {', '.join(self.target)}")
+        if isinstance(self.source, Files):
+            self._no_other_split()
         return self
+
+    def _no_other_split(self) -> None:
+        split = self.split
+        given = [name for name in ("group", "time", "part") if getattr(split, name)]
+        if given:
+            raise ValueError(f"split.{given[0]} must be null where source names a file a part, got {getattr(split, given[0])!r}")
+        if split.folds and isinstance(self.source, Files) and self.source.valid:
+            raise ValueError(f"split.folds must be null where source.valid is given, got {split.folds}; that file validates")
 
 
 class Threshold(Spec):

@@ -82,6 +82,8 @@ def noun(node: Node, root: Node, plural: bool = False) -> str:
     if node.get("type") == "array":
         least = ", at least one" if node.get("minItems") else ""
         return f"a list of {noun(node.get('items', {}), root, plural=True)}{least}"
+    if "x-key" in node and not _holds_mappings(node, root):
+        return f"a mapping of {node['x-key']} to {noun(node['additionalProperties'], root)}"
     words = {"integer": "whole number", "number": "number", "string": "text", "object": "mapping", "null": "null"}
     words |= {"boolean": "true or false"}
     word = words.get(str(node.get("type")), "values")
@@ -155,19 +157,26 @@ def nearest(word: str, known: dict[str, Node] | list[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
 
 
+def _holds_mappings(node: Node, root: Node) -> bool:
+    """Free keys whose values have keys of the spec's own."""
+    free = values_of(node, root)
+    return free is not None and bool(members(free, root)[0].get("properties"))
+
+
 def leaves(root: Node) -> Iterator[tuple[str, Node, str]]:
     """(dotted path, schema, kind) of every key of the spec, in order; kind is "" but for options of one kind alone."""
     yield from _leaves(root, root, "", "")
 
 
 def _leaves(node: Node, root: Node, path: str, of: str) -> Iterator[tuple[str, Node, str]]:
-    options = [member for member in members(node, root) if "properties" in member or values_of(member, root) is not None]
-    if not options:
+    alternatives = members(node, root)
+    options = [member for member in alternatives if "properties" in member or _holds_mappings(member, root)]
+    if len(options) < len(alternatives) or not options:  # a value of another type may stand there
         yield path, node, of
     for option in options:
-        here = kind(option) if len(options) > 1 else of
+        here = kind(option) if len(alternatives) > 1 else of
         for name, inner in option.get("properties", {}).items():
             yield from _leaves(resolve(inner, root), root, f"{path}.{name}".lstrip("."), here)
         free = values_of(option, root)
-        if free is not None:
+        if free is not None and _holds_mappings(option, root):
             yield from _leaves(free, root, f"{path}.<{option['x-key']}>", here)

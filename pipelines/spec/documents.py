@@ -95,7 +95,8 @@ def _default(path: str, node: Node, root: Node) -> str:
 
 
 def _code(value: object) -> str:
-    return "`" + json.dumps(value, ensure_ascii=False).replace('"', "") + "`"
+    bare = re.sub(r'"((?:[^"\\]|\\.)+)"', lambda text: text[1].replace('\\"', '"'), json.dumps(value, ensure_ascii=False))
+    return f"`{bare}`"
 
 
 def _meaning(path: str, node: Node, root: Node) -> str:

@@ -58,10 +58,19 @@ def _locate(loc: tuple[str | int, ...], root: Node) -> _Found:
             tag, union = str(parts.pop(0)), path
             if not parts:
                 break  # the sentence is about the union, not about one of its members
-            options = [option for option in options if (option["type"] == "array") == tag.startswith("tuple")]
+            options = [option for option in options if _tagged(option, tag)]
         parent = options[0]
         node, path = _step(parent, parts[0], root), (*path, parts.pop(0))
     return _Found(path, node, parent, union, name)
+
+
+def _tagged(option: Node, tag: str) -> bool:
+    """Is this the member of a union of types that pydantic calls `tag`?"""
+    if option.get("type") == "array":
+        return tag.startswith("tuple")
+    if option.get("type") == "object":
+        return tag.startswith("dict") or tag == option.get("title")
+    return not tag.startswith(("tuple", "dict")) and tag[:1].islower()
 
 
 def _step(node: Node, part: str | int, root: Node) -> Node:

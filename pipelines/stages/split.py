@@ -13,7 +13,7 @@ from pipelines.stages.places import Places
 def split(experiment: Experiment, places: Places) -> dict[str, Any]:
     """Write outputs/data; returns what it holds. Raises DataError with file, row and column for what cannot be used."""
     with places.locked():
-        prepared = prepare(read(experiment.data.source, experiment.data.target, places.base), experiment.data)
+        prepared = prepare(read(experiment.data, places.base), experiment.data)
         remove(places.data, ["about.json"])
         about = prepared.save(places.data)
     counts = {f"rows_{part}": rows for part, rows in about.rows.items()}

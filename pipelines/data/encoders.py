@@ -47,7 +47,7 @@ class Numeric:
 
     def encode(self, column: Column) -> Iterator[NDArray]:
         """Each input of the rows, (n,) float32. Raises CellError."""
-        gaps = np.isnan(column.values)
+        gaps = column.gaps
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
             scaled = self.scale.apply(_filled(self.name, column.values, gaps, self.fill))
             stored = scaled.astype(np.float32)
@@ -82,7 +82,7 @@ class Flag:
 
     def encode(self, column: Column) -> Iterator[NDArray]:
         """Each input of the rows, (n,) float32. Raises CellError."""
-        gaps = np.isnan(column.values)
+        gaps = column.gaps
         if self.missing is None:
             _refuse_gaps(self.name, gaps, "categorical")
         yield np.where(gaps, 0, column.values).astype(np.float32)
@@ -114,7 +114,7 @@ class Categorical:
     def encode(self, column: Column) -> Iterator[NDArray]:
         """Each input of the rows, (n,) float32. Raises CellError."""
         if self.missing is None:
-            _refuse_gaps(self.name, column.values < 0, "categorical")
+            _refuse_gaps(self.name, column.gaps, "categorical")
         place = self._places(column.categories)[column.values]
         for number in range(len(self.inputs)):
             yield (place == number).astype(np.float32)
@@ -148,7 +148,7 @@ class Fitted:
         if isinstance(self.encoder, Numeric):
             return 0
         if self.unseen is None:
-            return int(np.isnan(column.values).sum()) if self.unseen_gaps else 0
+            return int(column.gaps.sum()) if self.unseen_gaps else 0
         return int(np.append(self.unseen, self.unseen_gaps)[column.values].sum())
 
 
@@ -158,7 +158,7 @@ def fit(name: str, kind: Kind, column: Column, spec: DataSpec) -> Fitted:
         return Fitted(_fit_numeric(name, kind, column.values, spec), False)
     refuse = spec.missing.categorical == "refuse"
     if kind == "boolean":
-        gaps = bool(np.isnan(column.values).any())
+        gaps = bool(column.gaps.any())
         return Fitted(Flag(name, "boolean", None if refuse else gaps), not gaps)
     counts = np.bincount(column.values + 1, minlength=len(column.categories) + 1)
     gaps, counts = bool(counts[0]), counts[1:]

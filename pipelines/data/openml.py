@@ -41,10 +41,10 @@ class Arff:
 
 def open_openml(source: str, sha256: str | None, base: Path | None) -> Arff:
     """`source` is openml:ID. Raises DataError if it cannot be had, or is not the file that `sha256` stands for."""
-    kept = project_of(base or Path()) / ".deltarule" / "openml" / f"{source.partition(':')[2]}.arff"
+    kept = kept_at(source, base)
     held = kept.is_file()
     content = kept.read_bytes() if held else _fetch(source)
-    found = _hash(content)
+    found = sha256_of(content)
     if sha256 is not None and found != sha256:
         where = f" at .deltarule/openml/{kept.name}; delete that file to fetch it anew, or" if held else ";"
         raise DataError(
@@ -57,7 +57,13 @@ def open_openml(source: str, sha256: str | None, base: Path | None) -> Arff:
     return read_arff(kept, source)
 
 
-def _hash(content: bytes) -> str:
+def kept_at(source: str, base: Path | None) -> Path:
+    """Where the file of openml:ID is kept."""
+    return project_of(base or Path()) / ".deltarule" / "openml" / f"{source.partition(':')[2]}.arff"
+
+
+def sha256_of(content: bytes) -> str:
+    """In hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -8,7 +8,8 @@ Only specs, NumPy arrays and flat weights (weights.py) cross this border. In a s
 
 - the trials are sorted by activation, so that each activation is one slice of every product;
 - trials of one seed share their rows and their noise: U distinct seeds, `seed_index` (K,) says which is whose;
-- losses are summed over trials and averaged over rows, so that no trial feels another;
+- losses are summed over trials and averaged over rows, so that no trial feels another; with class weights a row's ℓ and
+  its δ·y count w_c times in E and its gradient (tasks.row_weights), and B stays what they are divided by;
 - a trial that ended has learning rate 0: its weights stay, and nobody reads them any more.
 
 To add a backend: one folder, one line in the registry (backends/__init__.py), one extra, and a test file that points the
@@ -65,7 +66,7 @@ class Chunk(NamedTuple):
 class Losses(NamedTuple):
     """What `run` saw, as trained: at each step, before its update. Both (K, S) float64."""
 
-    loss: NDArray  # E, the mean over the rows of the batch
+    loss: NDArray  # E, the mean over the rows of the batch, each times its class weight
     penalty: NDArray  # λΩ
 
 
@@ -81,10 +82,10 @@ class Gradients(NamedTuple):
     """What `loss_and_gradients` gives, for K trials on the same B rows."""
 
     logits: NDArray  # (K, B, O)
-    loss: NDArray  # (K,) E
+    loss: NDArray  # (K,) E, with class weights
     penalty: NDArray  # (K,) λΩ
     gradient: NDArray  # (K, P) of E + λΩ, before clipping
-    delta: tuple[NDArray, ...]  # a layer: (K, B, units), δ = -∂ℓ/∂v of each row
+    delta: tuple[NDArray, ...]  # a layer: (K, B, units), δ = -∂ℓ/∂v of each row, without class weights
 
 
 class Stack(ABC):
@@ -93,7 +94,7 @@ class Stack(ABC):
     The shared constructor works out what every adapter needs; a subclass calls it first and then uploads:
     `groups` [(activation, first trial, one past the last)], `slots` (layout of the flat weights), `l1`, `l2` (K, P),
     `slopes` (K,) of leaky_relu, `thresholds` and `scales` (places, K) of dropout, `seed_index` (K,), `hyper` {name: (K,)}
-    of the optimizer's free numbers, `clip` (K,) or None, `targets` and `targets_valid` float64.
+    of the optimizer's free numbers, `clip` (K,) or None, `class_weights` (K, classes) or None where no trial has any.
     """
 
     def __init__(self, trials: Sequence[Trial], data: Data | None, machine: Machine) -> None:
@@ -118,6 +119,7 @@ class Stack(ABC):
         free = ("momentum", "weight_decay")
         optimizers = [t.train.optimizer for t in trials]
         self.hyper = {n: np.array([getattr(o, n) for o in optimizers], self.dtype) for n in free if hasattr(optimizers[0], n)}
+        self.class_weights = _class_weights(trials, self.dtype)
         clips = [t.train.clip_norm for t in trials]
         self.clip = None if clips[0] is None else np.array(clips, dtype=self.dtype)
 
@@ -198,6 +200,13 @@ class Backend(ABC):
 
 
 OPTIMIZER_SLOTS = {"sgd": ("momentum",), "adam": ("m", "v"), "adamw": ("m", "v"), "rmsprop": ("s",)}
+
+
+def _class_weights(trials: Sequence[Trial], dtype: np.dtype[Any]) -> NDArray | None:
+    """(K, classes), ones for a trial without; None if there is none with."""
+    if all(trial.class_weights is None for trial in trials):
+        return None
+    return np.array([trial.class_weights or (1.0,) * trial.classes for trial in trials], dtype)
 
 
 def check_stackable(trials: Sequence[Trial]) -> None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,25 @@ def row_losses(xp: Any, task: Task, logits: Array, d: Array) -> Array:
     if task == "binary":
         return xp.sum(softplus(xp, logits) - d * logits, -1)
     return xp.logsumexp(logits, -1) - xp.sum(d * logits, -1)
+
+
+def class_weights(counts: Sequence[int], given: Sequence[float] | None) -> tuple[float, ...]:
+    """w_c of each class, scaled to mean 1 over the training rows, of which `counts` says how many each class has.
+
+    `given` None is "balanced": n / (classes · n_c), so that each class weighs the same.
+    """
+    n = sum(counts)
+    if given is None:
+        return tuple(n / (len(counts) * count) for count in counts)
+    total = math.fsum(w * count for w, count in zip(given, counts, strict=True))
+    return tuple(w * n / total for w in given)
+
+
+def row_weights(xp: Any, task: Task, d: Array, w: Array) -> Array:
+    """w_c of the class of each row: d (B, outputs) or (K or 1, B, outputs) as `targets` gives it, w (K, classes) -> (K, B)."""
+    if task == "binary":
+        return d[..., 0] * w[:, 1:] + (1 - d[..., 0]) * w[:, :1]
+    return xp.sum(d * w[:, None, :], -1)
 
 
 def mean_loss(task: Task, logits: NDArray, d: NDArray) -> NDArray:

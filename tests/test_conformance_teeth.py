@@ -125,6 +125,7 @@ def keeping(subject, tmp_path):
 
 
 def fates(subject, tmp_path):
+    SUITE.test_trials_that_stop_diverge_and_are_pruned_at_different_times_equal_their_solo_runs(subject, "multiclass", "float64")
     SUITE.test_trials_that_stop_diverge_and_are_pruned_at_different_times_equal_their_solo_runs(subject, "regression", "float64")
 
 
@@ -144,7 +145,9 @@ ADAM = "    adam(s, g, eta, t)\n"
 RATES = "self._put(chunk.rates[:, s])[:, None]"
 ROWS = "chunk.rows[self.seed_index, s]"
 SEEN = "seen.append((loss.double(), penalty.double()))"
-MEAN = "losses = self._losses(fields, d).mean(1)"
+MEAN = "losses = self._weighed(self._losses(fields, d), d).mean(1)"
+WEIGHTS = "self._put(self.class_weights)"
+OF_ROWS = "tasks.row_weights(torch, self.trials[0].task, d, self.w)"
 LAMBDAS = "self._put(self.l1), self._put(self.l2),"
 PENALTY = "penalty = (self.lambda1 * W.abs() + self.lambda2 * W * W).sum(1)"
 ADDED = "g = g + self.lambda1 * torch.sign(W) + 2 * self.lambda2 * W"
@@ -238,6 +241,39 @@ LOSS_FAULTS = [
     ),
     Fault("the loss after the update", SEEN, f"loss = self._gradient(self.flat, x, d, chunk.noise[:, s])[0]; {SEEN}"),
     Fault("a loss that feels the width of the stack", MEAN, f"{MEAN} * (1 + 1e-9 * len(flat))", fates),
+]
+
+WEIGHT_FAULTS = [
+    Fault("class weights left out", MEAN, "losses = self._losses(fields, d).mean(1)"),
+    Fault(
+        "divided by the sum of a batch's weights",
+        MEAN,
+        "a = self._losses(fields, d); losses = self._weighed(a, d).sum(1) / self._weighed(a * 0 + 1, d).sum(1)",
+    ),
+    Fault("the weight of another class", OF_ROWS, OF_ROWS.replace("self.w)", "self.w.roll(1, 1))")),
+    Fault("one trial's class weights for all", OF_ROWS, OF_ROWS.replace("self.w)", "self.w[-1:].expand_as(self.w))")),
+    Fault("class weights scaled once more", WEIGHTS, "self._put(self.class_weights / self.class_weights.mean(1)[:, None])"),
+    Fault("class weights in the loss alone", "autograd.grad(losses.sum()", "autograd.grad(self._losses(fields, d).mean(1).sum()"),
+    Fault("class weights in the gradient alone", "return losses.detach()", "return self._losses(fields, d).mean(1).detach()"),
+    Fault(
+        "class weights in δ",
+        "self._losses(fields, d).sum(), fields",
+        "self._weighed(self._losses(fields, d), d).sum(), fields",
+        gradients,
+    ),
+    Fault(
+        "class weights in the δ that is probed",
+        "deltas = self._deltas(fields, d)",
+        "deltas = [e * self._weighed(0 * e[..., 0] + 1, d)[..., None] for e in self._deltas(fields, d)]",
+        signals,
+    ),
+    Fault(
+        "class weights of the trials that left",
+        WEIGHTS,
+        "vars(self).setdefault('first', self._put(self.class_weights))[: len(self.trials)]",
+        keeping,
+    ),
+    Fault("class weights that neighbours feel", OF_ROWS, f"{OF_ROWS} * self.w.mean()", fates),
 ]
 
 ROW_FAULTS = [
@@ -370,8 +406,8 @@ SIGNAL_FAULTS = [
 ]
 
 FAULTS = [
-    *OPTIMIZER_FAULTS, *PENALTY_FAULTS, *LOSS_FAULTS, *ROW_FAULTS, *DROPOUT_FAULTS, *ACTIVATION_FAULTS, *STATE_FAULTS,
-    *SIGNAL_FAULTS,
+    *OPTIMIZER_FAULTS, *PENALTY_FAULTS, *LOSS_FAULTS, *WEIGHT_FAULTS, *ROW_FAULTS, *DROPOUT_FAULTS, *ACTIVATION_FAULTS,
+    *STATE_FAULTS, *SIGNAL_FAULTS,
 ]  # fmt: skip
 
 

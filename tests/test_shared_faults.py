@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import test_activations
+import test_class_weights
 import test_draws
 import test_reference
 import test_supervisor
@@ -57,6 +58,7 @@ BEST = test_supervisor.test_the_best_epoch_is_the_first_of_equals_and_its_weight
 NO_NUMBER = test_supervisor.test_a_loss_that_is_no_number_ends_its_trial_at_that_step_with_the_reason
 UNCORRELATED = test_draws.test_noise_is_uncorrelated_between_neighbouring
 UNIFORM = test_draws.test_initial_weights_are_uniform_within_the_bound_of_their_initializer
+WEIGHED = test_class_weights.test_e_is_the_sum_of_weight_times_loss_over_b_and_its_gradient_that_of_weighed_local_gradients
 SIGNALS = test_reference.test_signals_are_what_their_names_say
 TANH = ("tanh", lambda v: 1 - np.tanh(v) ** 2, 0.05)
 RELU = ("relu", lambda v: (v > 0) * 1.0, 0.05)
@@ -281,6 +283,56 @@ SHARED = [
         ("regression",),
     ),
     Shared(
+        "class weights that are not scaled",
+        tasks,
+        "class_weights",
+        "w * n / total",
+        "w",
+        test_class_weights.test_given_weights_are_scaled_to_mean_one_over_the_rows_and_keep_their_ratios,
+    ),
+    Shared(
+        "class weights of mean one over the classes",
+        tasks,
+        "class_weights",
+        "w * n / total",
+        "w * len(counts) / sum(given)",
+        test_class_weights.test_given_weights_are_scaled_to_mean_one_over_the_rows_and_keep_their_ratios,
+    ),
+    Shared(
+        "balanced without the number of classes",
+        tasks,
+        "class_weights",
+        "(len(counts) * count)",
+        "count",
+        test_class_weights.test_balanced_weights_make_each_class_weigh_the_same_and_have_mean_one_over_the_rows,
+    ),
+    Shared(
+        "the weight of the other class",
+        tasks,
+        "row_weights",
+        "w[:, 1:] + (1 - d[..., 0]) * w[:, :1]",
+        "w[:, :1] + (1 - d[..., 0]) * w[:, 1:]",
+        WEIGHED,
+        ("binary",),
+    ),
+    Shared(
+        "the weight of the next class",
+        tasks,
+        "row_weights",
+        "d * w[:, None, :]",
+        "d * np.roll(w, 1, 1)[:, None, :]",
+        WEIGHED,
+        ("multiclass",),
+    ),
+    Shared(
+        "weights in the validation loss",
+        Supervisor,
+        "_end_epoch",
+        "outputs, self.targets_valid)",
+        "outputs, self.targets_valid) * np.mean(self.trials[0].class_weights or 1)",
+        test_class_weights.test_weights_are_in_the_training_loss_and_not_in_the_validation_loss,
+    ),
+    Shared(
         "a softplus that overflows",
         activations,
         "softplus",
@@ -292,6 +344,30 @@ SHARED = [
 ]
 
 ORACLE = [
+    Shared(
+        "class weights left out of the gradient", delta, "dense_backward", "w[:, None] * delta", "delta", WEIGHED, ("binary",)
+    ),
+    Shared(
+        "class weights in the gradient alone", stack.ReferenceStack, "_gradient", "w * losses", "losses", WEIGHED, ("binary",)
+    ),
+    Shared(
+        "divided by the sum of the weights",
+        stack.ReferenceStack,
+        "_gradient",
+        "(losses if w is None else w * losses).mean()",
+        "np.average(losses, weights=w)",
+        WEIGHED,
+        ("binary",),
+    ),
+    Shared(
+        "class weights in δ",
+        delta,
+        "local_gradients",
+        "output_delta(trial, done.fields[-1], d)",
+        "output_delta(trial, done.fields[-1], d) * (1 if w is None else w[:, None])",
+        WEIGHED,
+        ("multiclass",),
+    ),
     Shared("L1 without its sign", stack.ReferenceStack, "_gradient", "np.sign(flat)", "1.0", by_hand),
     Shared("λ2 without the 2", stack.ReferenceStack, "_gradient", "2 * self.l2[k] * flat", "self.l2[k] * flat", by_hand),
     Shared("half of L2 reported", stack.ReferenceStack, "_gradient", "flat * flat)", "0.5 * flat * flat)", by_hand),

@@ -13,7 +13,7 @@ import pytest
 
 from backends import get, weights
 from backends.base import Backend, Chunk, Losses
-from backends.conformance.cases import TASKS, make_data, make_trial
+from backends.conformance.cases import TASKS, make_data, make_trial, some_weights
 from backends.conformance.compare import assert_same_result
 from backends.spec import SGD, Cosine, EarlyStopping, Task, Trial
 from backends.supervisor import Checkpoint, Record, Result, Supervisor, Watch, fit
@@ -38,8 +38,8 @@ def trials_of_every_fate(task: Task, precision: str) -> list[Trial]:
         one("tanh", 2, rate=1.0, l2=soon / 2),
         one("relu", 1, rate=1e30),
         one("relu", 2, rate=1e-30, early_stopping=EarlyStopping(patience=2)),  # its weights do not change, so no epoch is better
-        one("relu", 3, dropout=0.5),
-        one("tanh", 3, l1=1e-3),
+        one("relu", 3, dropout=0.5, class_weights=some_weights(task)),
+        one("tanh", 3, l1=1e-3, class_weights=some_weights(task, 1)),
         one("relu", 1, epochs=3),
         one("tanh", 1, rate=1.0, l2=late / 2),
     ]

@@ -44,14 +44,14 @@ class Program:
         self.task, self.dtype, self.units = first.task, stack.dtype.name, [layer.inputs for layer in first.layers]
         self.outputs = [layer.outputs for layer in first.layers]
         self.penalised, self.clipping, self.sharing = stack.penalised, stack.clip is not None, stack.sharing
-        self.noisy = stack.noisy
+        self.noisy, self.weighed = stack.noisy, stack.class_weights is not None
         names = [name for name, _, _ in stack.groups]
         self.network = Network(first, count, names, stack.noisy, self.activation)
         self.optimizer = StackedOptimizer(first.train.optimizer, list(stack.hyper), self.dtype)
         self.optimizer.build([self.network.flat])
         shape = tuple(self.network.flat.shape) if self.penalised else (1, 1)
         self.l1, self.l2 = self._variable(shape), self._variable(shape)
-        self.limit = self._variable((count, 1))
+        self.limit, self.class_weights = self._variable((count, 1)), self._variable((count, first.classes))
         self.seed_index = self._variable((count,), "int32")
 
     def _variable(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.Variable:
@@ -72,6 +72,8 @@ class Program:
         if self.penalised:
             self.l1.assign(stack.l1)
             self.l2.assign(stack.l2)
+        if stack.class_weights is not None:
+            self.class_weights.assign(stack.class_weights)
         if stack.clip is not None:
             self.limit.assign(stack.clip[:, None])
 
@@ -161,7 +163,7 @@ def _lend(stack: KerasStack) -> tuple[Program, weakref.finalize[..., Any]]:
     """A program of the stack's structure, and what gives it back: when it is called, or else when the stack is gone."""
     key = (
         stack.trials[0].structure(), len(stack.trials), tuple(name for name, _, _ in stack.groups),
-        stack.sharing, stack.noisy, stack.penalised,
+        stack.sharing, stack.noisy, stack.penalised, stack.class_weights is not None,
     )  # fmt: skip
     at = next((i for i, (known, _) in enumerate(_idle) if known == key), None)
     program = stack.program_kind(stack) if at is None else _idle.pop(at)[1]

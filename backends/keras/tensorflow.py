@@ -94,6 +94,8 @@ class TensorFlowProgram(Program):
             tape.watch(flat)
             fields = self.network.fields(self.network.pieces(flat), x, masks)
             losses = tasks.row_losses(keras.ops, self.task, fields[-1], d)
+            if self.weighed:
+                losses = losses * tasks.row_weights(keras.ops, self.task, d, self.class_weights.value)
             # Sum over trials: a mean would divide every trial's gradient by K.
             total = tf.reduce_sum(tf.reduce_mean(losses, -1))
         gradient = tape.gradient(total, flat)

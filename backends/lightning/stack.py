@@ -117,11 +117,13 @@ class LightningStack(Stack):
         return rows, penalty
 
     def _differentiate(self, run: Pass, batch: Batch, parameters: list[Parameters], gradients: list[Parameters]) -> Tensor:
-        """The gradient of Σ ℓ/B over the rows that are here, times the scale of the loss where 16 bits need it; ℓ (K, b).
+        """The gradient of Σ w·ℓ/B over the rows that are here, times the scale of the loss where 16 bits need it; w·ℓ (K, b).
 
         Losses are summed over trials, so that no trial feels another.
         """
         rows, e = self._losses(run.fields[-1], batch.d)
+        if batch.weights is not None:
+            rows, e = rows * batch.weights, e * batch.weights.unsqueeze(-1)
         e.mul_(1 / batch.size if self.scaling is None else self.scaling.scale[..., None] / batch.size)
         errors = self.network.backward(parameters, self.network.slopes_of(run), e, batch.masks, self.bits)
         self.network.gradient(run, errors, gradients, self.bits)
@@ -189,7 +191,8 @@ class LightningStack(Stack):
         first, network = self.trials[0], self.network
         W, x, d = self._tensor(flat), self._tensor(X)[None], self._tensor(tasks.targets(first.task, y, first.outputs))
         masks = network.quiet if noise is None else self.batches.masks(noise, len(X))
-        g, parameters, batch = torch.empty_like(W), network.views(W), Batch(x, d, masks, W[:, :0], len(X))
+        batch = Batch(x, d, masks, W[:, :0], len(X), self.batches.weights_of(d))
+        g, parameters = torch.empty_like(W), network.views(W)
         with self._computing():
             run = network(parameters, x, masks, self.bits)
             errors = network.backward(parameters, network.slopes_of(run), self._losses(run.fields[-1], d)[1], masks, self.bits)

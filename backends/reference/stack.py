@@ -55,11 +55,13 @@ class ReferenceStack(Stack):
         trial = self.trials[k]
         layers = delta.parameters_of(trial, flat)
         done = delta.forward(trial, layers, X, noise)
-        deltas, corrections = delta.local_gradients(trial, layers, done, d)
-        # Δw = η·(mean of δ·y) is gradient descent, so the gradient of E is its negative.
+        w = None if self.class_weights is None else tasks.row_weights(numerics, trial.task, d, self.class_weights[k, None])[0]
+        deltas, corrections = delta.local_gradients(trial, layers, done, d, w)
+        # Δw = η·(mean of w·δ·y) is gradient descent, so the gradient of E is its negative.
         g = -delta.correction_vector(trial, corrections)
         g = g + self.l1[k] * np.sign(flat) + 2 * self.l2[k] * flat
-        loss = tasks.row_losses(numerics, trial.task, done.fields[-1], d).mean()
+        losses = tasks.row_losses(numerics, trial.task, done.fields[-1], d)
+        loss = (losses if w is None else w * losses).mean()
         penalty = (self.l1[k] * np.abs(flat) + self.l2[k] * flat * flat).sum()
         return float(loss), float(penalty), g, deltas, done.fields[-1]
 

@@ -64,6 +64,11 @@ class About:
     target_scale: TargetScale  # 0 and 1 for classes
     sha256: dict[str, str]
 
+    @property
+    def inputs(self) -> int:
+        """Inputs of a network for these data."""
+        return len(self.features)
+
     def save(self, path: Path) -> None:
         """As JSON, floats to the last bit."""
         write_atomically(path, (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode())

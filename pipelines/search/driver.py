@@ -123,11 +123,10 @@ class Driver:
         try:
             experiment = self.experiment.drawn(values.changes)
             variant = self.variants.of(experiment)
+            one = trial(experiment, variant.about)
         except (SpecError, DataError) as error:
             candidate.ended = Ended("FAIL", f"refused: {' '.join(str(error).split())}")
             return candidate
-        about = variant.about
-        one = trial(experiment, about.task, len(about.features), about.outputs)
         candidate.weights = layout(one)[-1].stop
         for replica in range(self.experiment.search.seeds):
             seeded = one.model_copy(update={"seed": one.seed + replica})

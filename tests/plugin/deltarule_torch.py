@@ -58,6 +58,7 @@ class TorchStack(Stack):
         self.lambda1, self.lambda2, self.a = self._put(self.l1), self._put(self.l2), self._put(self.slopes)[:, None, None]
         self.free = {name: self._put(value)[:, None] for name, value in self.hyper.items()}
         self.limit = None if self.clip is None else self._put(self.clip)[:, None]
+        self.w = None if self.class_weights is None else self._put(self.class_weights)
         self.numbers = {name: torch.zeros_like(self.lambda1) for name in OPTIMIZER_SLOTS[self.optimizer.name]}
 
     def _put(self, array: NDArray) -> Tensor:
@@ -111,12 +112,16 @@ class TorchStack(Stack):
         """E (K,), λΩ (K,), the gradient of E + λΩ (K, P), and the local fields."""
         flat = flat.detach().requires_grad_()
         fields = self._fields(flat, x, keys)
-        losses = self._losses(fields, d).mean(1)
+        losses = self._weighed(self._losses(fields, d), d).mean(1)
         (g,) = torch.autograd.grad(losses.sum(), flat, retain_graph=True)
         W = flat.detach()
         penalty = (self.lambda1 * W.abs() + self.lambda2 * W * W).sum(1)
         g = g + self.lambda1 * torch.sign(W) + 2 * self.lambda2 * W
         return losses.detach(), penalty, g, fields
+
+    def _weighed(self, losses: Tensor, d: Tensor) -> Tensor:
+        """w·ℓ of each row, (K, B)."""
+        return losses if self.w is None else losses * tasks.row_weights(torch, self.trials[0].task, d, self.w)
 
     def _clipped(self, g: Tensor) -> Tensor:
         """g · min(1, c/‖g‖)."""

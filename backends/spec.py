@@ -191,6 +191,7 @@ class Trial(Spec):
     """One experiment as a backend sees it."""
 
     seed: Seed
+    fold: Count | None = Field(None, description="number of the fold whose rows it trains on; null: there are none")
     task: Task
     inputs: Units
     outputs: Units

@@ -16,17 +16,18 @@ from backends.activations import sigmoid, softplus
 from backends.spec import Task
 
 Array = Any
+ROWS_AT_ONCE = 65536  # whose targets are held in float64: 1 MB of two numbers each
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
 
-def targets(task: Task, y: NDArray, outputs: int) -> NDArray:
-    """What the outputs are held against: (n, outputs) float64.
+def targets(task: Task, y: NDArray, outputs: int, dtype: Any = np.float64) -> NDArray:
+    """What the outputs are held against: (n, outputs).
 
     y is (n, m) or (n,) numbers for regression, (n,) of 0 and 1 for binary, (n,) class numbers for multiclass (one-hot here).
     """
     if task == "multiclass":
-        return np.eye(outputs)[np.asarray(y, dtype=np.int64)]
-    return np.asarray(y, dtype=np.float64).reshape(len(y), outputs)
+        return np.eye(outputs, dtype=dtype)[np.asarray(y, dtype=np.int64)]
+    return np.asarray(y, dtype=dtype).reshape(len(y), outputs)
 
 
 def row_losses(xp: Any, task: Task, logits: Array, d: Array) -> Array:
@@ -61,6 +62,17 @@ def mean_loss(task: Task, logits: NDArray, d: NDArray) -> NDArray:
     """E in float64, from outputs: (..., n, outputs) and (n, outputs) -> (...)."""
     with np.errstate(over="ignore", invalid="ignore"):
         return row_losses(numerics, task, logits.astype(np.float64), d).mean(-1)
+
+
+def validation_loss(task: Task, logits: NDArray, y: NDArray) -> float:
+    """E of one network in float64, some rows at a time: logits (n, outputs), y as `targets` takes it."""
+    blocks = (slice(start, start + ROWS_AT_ONCE) for start in range(0, len(y), ROWS_AT_ONCE))
+    with np.errstate(over="ignore", invalid="ignore"):
+        losses = [
+            row_losses(numerics, task, logits[block].astype(np.float64), targets(task, y[block], logits.shape[1]))
+            for block in blocks
+        ]
+    return float(np.concatenate(losses).mean())
 
 
 def predictions(task: Task, logits: NDArray) -> NDArray:

@@ -129,6 +129,22 @@ def fates(subject, tmp_path):
     SUITE.test_trials_that_stop_diverge_and_are_pruned_at_different_times_equal_their_solo_runs(subject, "regression", "float64")
 
 
+def folds(subject, tmp_path):
+    SUITE.test_trials_of_several_folds_equal_their_solo_runs_on_the_rows_of_their_fold(subject, "multiclass", "float64")
+
+
+def validated(subject, tmp_path):
+    SUITE.test_each_trial_is_probed_and_validated_on_the_rows_of_its_own_fold(subject)
+
+
+def taken_up(subject, tmp_path):
+    SUITE.test_folds_resume_to_the_same_bits(subject, tmp_path)
+
+
+def refused(subject, tmp_path):
+    SUITE.test_a_fold_that_the_data_do_not_have_is_refused(subject)
+
+
 class Fault(NamedTuple):
     """`old` in the source becomes `new`, and `seen_by` fails."""
 
@@ -158,6 +174,9 @@ MASK = f"self._mask({KEYS}, place, y)"
 HASHED = "noise(torch.tensor(keys.astype(np.int64)), y.shape[-2], y.shape[-1])"
 FORMULA = "getattr(ACTIVATIONS[name], what)(torch, v[i:j], self.a[i:j])"
 FIELDS = "return fields\n"
+OF_VALID = "self._own(self.X_valid) if X is None"
+PROBED = "self._own(self.X)[:, :PROBE_ROWS]"
+PROBED_D = "self._own(self.d)[:, :PROBE_ROWS]"
 WITHOUT = "None)"
 SOME_NOISE = "np.ones((len(self.seeds), 9, 2), np.uint32))"
 
@@ -291,7 +310,30 @@ ROW_FAULTS = [
     ),
     Fault("the first seed's rows for all trials", ROWS, "chunk.rows[[0] * len(self.trials), s]"),
     Fault("rows by trial, not by seed", ROWS, "chunk.rows[np.arange(len(self.trials)) % len(chunk.rows), s]"),
-    Fault("validation rows taken from training rows", "self.X_valid if X is None", "self.X if X is None", predicting),
+    Fault("validation rows taken from training rows", OF_VALID, "self._own(self.X) if X is None", predicting),
+]
+
+FOLD_FAULTS = [
+    Fault("the first fold's rows validated", OF_VALID, "self.X_valid[: self.data.rows_valid] if X is None", validated),
+    Fault("the rows of all folds validated", OF_VALID, "self.X_valid if X is None", validated),
+    Fault("another fold's rows validated", OF_VALID, "self._own(self.X_valid).roll(1, 0) if X is None", folds),
+    Fault("the first fold's rows probed", PROBED, "self.X[: self.data.rows][:PROBE_ROWS]", validated),
+    Fault("the first fold's targets probed", PROBED_D, "self.d[: self.data.rows][:PROBE_ROWS]", folds),
+    Fault(
+        "the folds of the trials that left",
+        "[self.region]",
+        "[vars(self).setdefault('first', self.region)[: len(self.flat)]]",
+        validated,
+    ),
+    Fault("all trained on the first fold", ROWS, f"{ROWS} % self.data.rows", folds),
+    Fault(
+        "a refusal in Python's own words",
+        "super().__init__(trials, data, machine)",
+        "data and [data.folds.index(trial.fold) for trial in trials]; super().__init__(trials, data, machine)",
+        refused,
+    ),
+    Fault("folds whose trials share a step's mask", KEYS, "keys[0 * self.seed_index, place]", folds),
+    Fault("slots lost where folds are taken up again", "self.numbers |= {", "_ = {", taken_up),
 ]
 
 DROPOUT_FAULTS = [
@@ -379,8 +421,8 @@ STATE_FAULTS = [
     ),
     Fault(
         "looking moves the weights",
-        "x, d = self.X[:PROBE_ROWS]",
-        "self.flat = self.flat + 1e-9; x, d = self.X[:PROBE_ROWS]",
+        f"x, d = {PROBED}",
+        f"self.flat = self.flat + 1e-9; x, d = {PROBED}",
         looking,
     ),
 ]
@@ -406,8 +448,8 @@ SIGNAL_FAULTS = [
 ]
 
 FAULTS = [
-    *OPTIMIZER_FAULTS, *PENALTY_FAULTS, *LOSS_FAULTS, *WEIGHT_FAULTS, *ROW_FAULTS, *DROPOUT_FAULTS, *ACTIVATION_FAULTS,
-    *STATE_FAULTS, *SIGNAL_FAULTS,
+    *OPTIMIZER_FAULTS, *PENALTY_FAULTS, *LOSS_FAULTS, *WEIGHT_FAULTS, *ROW_FAULTS, *FOLD_FAULTS, *DROPOUT_FAULTS,
+    *ACTIVATION_FAULTS, *STATE_FAULTS, *SIGNAL_FAULTS,
 ]  # fmt: skip
 
 

@@ -212,7 +212,7 @@ class JaxProgram(Program):
 
     def _signals(self, moving: list[Array], fixed: list[Array], X: Array, d: Array) -> tuple[Array, Array, Array]:
         with self._holding(moving, fixed):
-            deltas, fields = self._deltas(self.network.pieces(moving[0]), X[None], d[None], None)
+            deltas, fields = self._deltas(self.network.pieces(moving[0]), X, d, None)
             steepness = [self.network.activation.steepness(v) for v in fields[:-1]]
         squares = [jnp.square(delta.astype(jnp.float64)) for delta in deltas]  # a vanished δ² underflows in float32
         return (

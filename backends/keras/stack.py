@@ -34,7 +34,7 @@ class Program:
 
     activation: ClassVar[type[StackedActivation]] = StackedActivation
 
-    # Of an engine: outputs (K, n, O) of rows X; Signals of rows X and targets d; what `loss_and_gradients` gives.
+    # Of an engine: outputs (K, n, O) of rows X (K or 1, n, I); Signals of rows X and targets d; what `loss_and_gradients` gives.
     predict: Callable[[Tensor], Tensor]
     probe: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     gradients: Callable[..., tuple[Any, ...]]
@@ -89,9 +89,10 @@ class KerasStack(Stack):
         self._give_back: weakref.finalize[..., Any] | None = None
         self._rebuild()
         if data is not None:
-            d, _ = self.target_arrays()
-            self.X, self.d, self.X_valid = (self._put(part) for part in (data.X, d, data.X_valid))
-            self._probed = self._put(data.X[:PROBE_ROWS]), self._put(d[:PROBE_ROWS])
+            d = self.targets()
+            self.X, self.d = self._put(data.X), self._put(d)
+            self._valid, X, d = (part.reshape(len(data.folds), -1, part.shape[1]) for part in (data.X_valid, data.X, d))
+            self._valid, self._probed = self._put(self._valid), (self._put(X[:, :PROBE_ROWS]), self._put(d[:, :PROBE_ROWS]))
 
     @abstractmethod
     def _put(self, array: NDArray) -> Tensor:
@@ -114,15 +115,20 @@ class KerasStack(Stack):
 
     def predict(self, X: NDArray | None = None) -> NDArray:
         """Block by block, so that memory does not grow with n."""
-        rows = self.X_valid if X is None else X
-        starts = range(0, max(1, len(rows)), PREDICT_ROWS)
-        blocks = [rows] if len(starts) == 1 else [rows[start : start + PREDICT_ROWS] for start in starts]
-        outputs = [np.asarray(self.program.predict(b if X is None else self._put(b))) for b in blocks]
+        rows = self._valid if X is None else X[None]
+        starts = range(0, max(1, rows.shape[1]), PREDICT_ROWS)
+        blocks = [rows] if len(starts) == 1 else [rows[:, start : start + PREDICT_ROWS] for start in starts]
+        outputs = [np.asarray(self.program.predict(self._own(b) if X is None else self._put(b))) for b in blocks]
         return np.concatenate(outputs, axis=1)
+
+    def _own(self, values: Tensor) -> Tensor:
+        """What is of each fold, (F, ...), for each trial, (K, ...); (1, ...) where all trials have one fold."""
+        chosen = self.region[: 1 if (self.region == self.region[0]).all() else None]
+        return values if len(values) == 1 else keras.ops.take(values, chosen, axis=0)
 
     def probe(self) -> Signals:
         """On the first training rows."""
-        return Signals(*(np.array(part) for part in self.program.probe(*self._probed)))
+        return Signals(*(np.array(part) for part in self.program.probe(*map(self._own, self._probed))))
 
     def weights(self) -> NDArray:
         """(K, P)."""

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Deals a stack's batches. X (n, I) and d (n, O) on the device; None for a stack that only predicts."""
+    """Deals a stack's batches. X (F·n, I) and d (F·n, O) on the device; None for a stack that only predicts."""
 
     def __init__(self, stack: Stack, X: Tensor | None, d: Tensor | None, device: torch.device) -> None:
         self.X, self.d, self.device = X, d, device
@@ -50,7 +50,7 @@ class Batches:
         self.units = [layers[0].inputs, *(layer.outputs for layer in layers[:-1])]
         self.trials, self.task = len(stack.trials), stack.trials[0].task
         self.class_weights = None if stack.class_weights is None else torch.from_numpy(stack.class_weights).to(device)
-        # Which of the distinct seeds' rows and noise a trial takes; None where there is nothing to pick.
+        # Which stream's rows and noise a trial takes; None where there is nothing to pick.
         own = len(stack.seeds) == self.trials
         self.pick = None if own or len(stack.seeds) == 1 else torch.from_numpy(stack.seed_index).to(device)
 

@@ -49,7 +49,7 @@ class TorchStack(Stack):
         super().__init__(trials, data, machine)
         if data is not None:
             self.X, self.X_valid = self._put(data.X), self._put(data.X_valid)
-            self.d = self._put(self.target_arrays()[0])
+            self.d = self._put(self.targets())
         self._rebuild()
         self.load({"weights": weights.initial(trials)})
 
@@ -133,11 +133,15 @@ class TorchStack(Stack):
     def predict(self, X: NDArray | None = None) -> NDArray:
         """(K, n, O)."""
         with torch.no_grad():
-            return self._fields(self.flat, self.X_valid if X is None else self._put(X), None)[-1].numpy()
+            return self._fields(self.flat, self._own(self.X_valid) if X is None else self._put(X), None)[-1].numpy()
+
+    def _own(self, rows: Tensor) -> Tensor:
+        """The rows of each trial's fold: (F·n, ...) -> (K, n, ...)."""
+        return rows.view(len(self.data.folds), -1, rows.shape[-1])[self.region]
 
     def probe(self) -> Signals:
-        """On the first training rows."""
-        x, d = self.X[:PROBE_ROWS], self.d[:PROBE_ROWS]
+        """On the first training rows of each trial's fold."""
+        x, d = self._own(self.X)[:, :PROBE_ROWS], self._own(self.d)[:, :PROBE_ROWS]
         *_, fields = self._gradient(self.flat, x, d, None)
         deltas = self._deltas(fields, d)
         hidden = [self._each("slope", v.detach()).abs() for v in fields[:-1]]

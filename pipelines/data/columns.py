@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from pipelines.data.table import DataError, NDArray
 from pipelines.spec.blocks import Kind
@@ -19,6 +21,11 @@ class Column:
 
     values: NDArray
     categories: tuple[str, ...] = ()
+
+    @property
+    def gaps(self) -> NDArray:
+        """Where there is no value, (n,)."""
+        return np.isnan(self.values) if self.values.dtype.kind == "f" else self.values < 0
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Source:
     fetch: Callable[[str], Column]  # also of an ignored column, as text
     line: Callable[[int], str]
     part: NDArray | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)  # column -> why it is ignored though nothing says so
 
     @property
     def inputs(self) -> tuple[str, ...]:

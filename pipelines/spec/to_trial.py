@@ -21,7 +21,7 @@ class Described(Protocol):
     def task(self) -> Task: ...
 
     @property
-    def inputs(self) -> int: ...
+    def inputs(self) -> tuple[str, ...]: ...
 
     @property
     def outputs(self) -> int: ...
@@ -31,12 +31,17 @@ class Described(Protocol):
         """part -> label -> rows, the labels in the order of the classes; empty for regression."""
         ...
 
+    @property
+    def number(self) -> int | None:
+        """Of the fold that this is all about; None without folds."""
+        ...
+
 
 def trial(experiment: Experiment, about: Described) -> Trial:
     """The experiment as a backend sees it. Raises SpecError for class weights that these data do not take."""
     e = experiment
     return Trial(
-        seed=e.seed, task=about.task, inputs=about.inputs, outputs=about.outputs, model=e.model,
+        seed=e.seed, fold=about.number, task=about.task, inputs=len(about.inputs), outputs=about.outputs, model=e.model,
         regularization=e.regularization, train=e.train, class_weights=_weights(e.train.class_weights, about),
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ Read back one column at a time, which mapping the file into memory would not giv
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from threading import Lock
@@ -23,6 +24,9 @@ class Spool:
     places: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # name -> (byte, bytes) of each array
     types: dict[str, np.dtype[Any]] = field(default_factory=dict)
     lock: Any = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, self.file.close)
 
     def append(self, name: str, values: NDArray) -> None:
         """`values` (n,) follow those that the name has."""

@@ -66,7 +66,7 @@ class Data:
         return len(self.X_valid) // len(self.folds)
 
     @staticmethod
-    def of_folds(folds: Mapping[int, Data]) -> Data:
+    def of_folds(folds: Mapping[int | None, Data]) -> Data:
         """The rows of folds of one size, by number."""
         one = list(folds.values())
         if len({(data.X.shape, data.X_valid.shape) for data in one}) > 1:

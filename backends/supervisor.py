@@ -107,7 +107,7 @@ class Supervisor:
         data: Data,
         *,
         machine: Machine | None = None,
-        metrics: Metrics | Mapping[int, Metrics] | None = None,
+        metrics: Metrics | Mapping[int | None, Metrics] | None = None,
         higher_is_better: Collection[str] = (),
         watch: Watch | None = None,
         resume: Checkpoint | None = None,
@@ -349,15 +349,17 @@ def fit(
     data: Data,
     *,
     machine: Machine | None = None,
-    metrics: Metrics | Mapping[int, Metrics] | None = None,
+    metrics: Metrics | Mapping[int | None, Metrics] | None = None,
     higher_is_better: Collection[str] = (),
     watch: Watch | None = None,
     checkpoint: Path | None = None,
+    keep: bool = False,
 ) -> list[Result]:
     """Train trials of one structure as one stack, and say how each went, in the order given.
 
-    With `checkpoint`, the run is saved there every few seconds, taken up from there if it was killed, and the file
-    removed at the end. Raises ValueError for trials that do not stack and for what the backend cannot do here.
+    With `checkpoint`, the run is saved there every few seconds, taken up from there if it was killed, and the file removed at
+    the end, or with `keep` left as it then is: the results come from it at once. Raises ValueError for trials that do not
+    stack and for what the backend cannot do here.
     """
     supervisor = Supervisor(
         backend, trials, data, machine=machine, metrics=metrics, higher_is_better=higher_is_better, watch=watch,
@@ -367,7 +369,10 @@ def fit(
         supervisor.run()
     else:
         supervisor.run(report=_saving(supervisor, checkpoint))
-        checkpoint.unlink(missing_ok=True)
+        if keep:
+            supervisor.checkpoint().save(checkpoint)
+        else:
+            checkpoint.unlink(missing_ok=True)
     return supervisor.results()
 
 

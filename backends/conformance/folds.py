@@ -19,9 +19,9 @@ from backends.supervisor import Supervisor, fit
 FOLDS = (2, 3, 5)  # their numbers; the other folds of the five would be of another size
 
 
-def make_folds(task: Task, rows: int = 70) -> dict[int, Data]:
+def make_folds(task: Task, rows: int = 70) -> dict[int | None, Data]:
     """Data of each fold: other rows, and inputs on another scale, as each fold's own preprocessing leaves them."""
-    whole, folds = make_data(task, rows=3 * rows), dict[int, Data]()
+    whole, folds = make_data(task, rows=3 * rows), dict[int | None, Data]()
     for place, number in enumerate(FOLDS):
         train, valid, scale = slice(place * rows, place * rows + rows), slice(place * 11, place * 11 + 11), 1 + 0.2 * place
         X, X_valid = (scale * part for part in (whole.X[train], whole.X_valid[valid]))

@@ -42,6 +42,12 @@ class Case:
 
         The outs of the split stage are left alone: whether they are of this spec and these data, DVC alone knows.
         """
+        folds = experiment.data.split.folds
+        if folds:
+            raise SpecError(
+                f"data.split.folds must be null for deltarule parity, which compares one network, got {folds}; "
+                "add --set data.split.folds=null"
+            )
         places = Places(folder, base=base, project=folder)
         stages.split(experiment, places)
         shutil.rmtree(places.data / "test")

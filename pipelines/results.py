@@ -17,7 +17,7 @@ from pipelines.metrics import decide
 from pipelines.spec import Experiment, load
 from pipelines.stages.files import read_json
 from pipelines.stages.places import Places
-from pipelines.stages.reports import Network, load_network
+from pipelines.stages.reports import Network, load_networks
 
 if TYPE_CHECKING:
     from keras import Sequential as KerasSequential
@@ -95,6 +95,42 @@ class Model:
 
 
 @dataclass(frozen=True)
+class FoldModels:
+    """The networks of k folds as one: what they say of a row is the mean over them.
+
+    Of classes it is the mean of their probabilities, of a regression the mean of their targets in their own units. Each of them
+    is a model of its own, `folds[0].to_torch()` and so on, with the preprocessing of its fold.
+    """
+
+    folds: tuple[Model, ...]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the raw columns that they need; those of a matrix must come in this order."""
+        return self.folds[0].features
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels of the classes, sorted; empty for regression."""
+        return self.folds[0].classes
+
+    def predict(self, X: Any) -> NDArray:
+        """Raw rows, as Model.inputs takes them -> labels (n,), or targets in their own units, (n,) for one, (n, m) for several.
+
+        A label is the likeliest class by `probabilities`; of two, the second where it has a half at least.
+        """
+        if not self.classes:
+            return np.asarray(np.mean([model.predict(X) for model in self.folds], axis=0))
+        P = self.probabilities(X)
+        chosen = (P[:, 1] >= 0.5).astype(np.int64) if len(self.classes) == 2 else P.argmax(axis=1)
+        return np.array(self.classes)[chosen]
+
+    def probabilities(self, X: Any) -> NDArray:
+        """Raw rows, as Model.inputs takes them -> mean P(class), (n, classes). Raises ValueError for regression."""
+        return np.asarray(np.mean([model.probabilities(X) for model in self.folds], axis=0))
+
+
+@dataclass(frozen=True)
 class Run:
     """One run, read from its folder: of a launch (runs/...), or "." for the pipeline's own. Files are read when asked for."""
 
@@ -125,7 +161,7 @@ class Run:
 
     @cached_property
     def history(self) -> Columns:
-        """One value an epoch: train_loss, train_penalty, val_loss, delta_rms_1, ..."""
+        """One value an epoch, of folds one fold after the other: train_loss, train_penalty, val_loss, delta_rms_1, ..."""
         return _columns(self.places.need(self.places.history, "train"), text=())
 
     @cached_property
@@ -135,9 +171,10 @@ class Run:
         return _columns(self.places.need(self.places.report("validate") / "predictions.csv", "validate"), text)
 
     @cached_property
-    def model(self) -> Model:
-        """The weights of the best epoch, ready for raw rows."""
-        return Model(load_network(self.experiment, self.places))
+    def model(self) -> Model | FoldModels:
+        """The weights of the best epoch, ready for raw rows; with folds, their networks as one."""
+        models = tuple(Model(network) for network in load_networks(self.experiment, self.places))
+        return models[0] if models[0].network.about.number is None else FoldModels(models)
 
 
 def _columns(path: Path, text: tuple[str, ...]) -> Columns:

@@ -1,0 +1,58 @@
+"""The commands of a project of one's own: new, and code, which its pipeline calls. A command parses, calls and prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipelines.options import PARAMS, Changes, Json, Params, begin
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands among the others."""
+    for command in (new, code):
+        app.command()(command)
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the project; made if need be.")],
+    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="Rows to learn from: CSV, TSV or Parquet.")],
+    target: Annotated[list[str], typer.Option("--target", metavar="COL", help="What to predict; may be given several times.")],
+    task: Annotated[
+        Literal["auto", "regression", "binary", "multiclass"], typer.Option("--task", help="auto: by the target's values.")
+    ] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Make a project of your own from a file.
+
+    Writes params.yaml, filled from a look at the data, and a pipeline; makes git and DVC ready. Overwrites nothing.
+    """
+    from pipelines.console import Console
+    from pipelines.launch import shown
+    from pipelines.new import create
+
+    console = Console(as_json)
+    made = create(folder, data, target, task)
+    where = shown(made.folder)
+    initialised = f"; initialised {' and '.join(made.initialised)}" if made.initialised else ""
+    console.say(f"{where}: a project that predicts {', '.join(target)} from {made.source}{initialised}")
+    console.say(f"look at {where}/params.yaml, then: cd {where} && dvc repro")
+    console.result({"folder": str(made.folder), "source": made.source, "initialised": made.initialised})
+
+
+def code(
+    params: Params = PARAMS,
+    changes: Changes = None,
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Where to.")] = Path("outputs/code"),
+    as_json: Json = False,
+) -> None:
+    """Write a hash of deltarule's code, a file a stage.
+
+    The pipeline of a project depends on them, so that a new version of deltarule re-runs what it may change.
+    """
+    from pipelines.stages.code import write
+
+    console, experiment = begin(params, changes, as_json)
+    console.result({"code": write(into, experiment.train.backend)})

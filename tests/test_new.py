@@ -1,0 +1,75 @@
+"""A project of one's own: made from a file by the installed tool, run by DVC, and nothing in it is taken for ours."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from conftest import ROOT, call
+from installed import Tool, install
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("installed")]
+STAGES = ["code", "split", "train", "validate", "test", "record"]
+QUICK = {"hidden": "[8]", "epochs": "2", "backend": "reference"}
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def set_value(project: Path, **changes: str) -> None:
+    """Change `key: old` to `key: new` in params.yaml, wherever that key stands first."""
+    text = (project / "params.yaml").read_text()
+    for key, value in changes.items():
+        text, found = re.subn(rf"^(\s*{key}:) +[^#\n]*", rf"\1 {value} ", text, count=1, flags=re.MULTILINE)
+        assert found, key
+    (project / "params.yaml").write_text(text)
+
+
+def numbers(path: Path, rows: int = 90, seed: int = 0) -> Path:
+    draw = random.Random(seed)
+    lines = [f"{draw.gauss(i % 3, 0.5):.3f},{draw.gauss(0, 1):.3f},{('rose', 'tulip', 'iris')[i % 3]}" for i in range(rows)]
+    path.write_text("\n".join(["length,width,kind", *lines]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tool(tmp_path_factory) -> Tool:
+    return install(tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="session")
+def once(tool, tmp_path_factory) -> Path:
+    """A project made by the tool, its pipeline run once."""
+    place = tmp_path_factory.mktemp("own")
+    tool("deltarule", "new", "flowers", "--data", numbers(place / "flowers.csv"), "--target", "kind", cwd=place)
+    set_value(place / "flowers", **QUICK)
+    assert ran(tool("dvc", "repro", cwd=place / "flowers")) == STAGES
+    return place / "flowers"
+
+
+@pytest.fixture
+def own(once, tmp_path) -> Path:
+    return shutil.copytree(once, tmp_path / "flowers", symlinks=True)
+
+
+def test_the_wheel_has_every_module_and_nothing_else(tool):
+    ours = [ROOT / "deltarule.py", *(ROOT / "backends").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")]
+    wanted = {path.relative_to(ROOT).as_posix() for path in ours} - {
+        path for path in map(str, (p.relative_to(ROOT).as_posix() for p in ours)) if path.startswith("backends/keras-jax/")
+    }
+    held = {name for name in ZipFile(tool.wheel).namelist() if ".dist-info/" not in name}
+    assert held == wanted and "backends/keras/jax.py" in held and "backends/conformance/__init__.py" in held
+
+
+def test_the_tool_sees_no_source_of_ours(tool, tmp_path):
+    said = tool(tool.python, "-P", "-c", "import deltarule, pipelines, backends as b; print(b.__file__)", cwd=tmp_path)
+    assert Path(said.strip()).is_relative_to(tool.folder)
+
+
+def test_nothing_runs_again_but_what_always_runs(tool, own):
+    assert ran(tool("dvc", "repro", cwd=own)) == ["code", "record"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from conftest import ROOT, call
+from conftest import ROOT
 from installed import Tool, install
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("installed")]
@@ -58,10 +58,8 @@ def own(once, tmp_path) -> Path:
 
 
 def test_the_wheel_has_every_module_and_nothing_else(tool):
-    ours = [ROOT / "deltarule.py", *(ROOT / "backends").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")]
-    wanted = {path.relative_to(ROOT).as_posix() for path in ours} - {
-        path for path in map(str, (p.relative_to(ROOT).as_posix() for p in ours)) if path.startswith("backends/keras-jax/")
-    }
+    ours = [*ROOT.glob("*.py"), *(ROOT / "backends").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")]
+    wanted = {path.relative_to(ROOT).as_posix() for path in ours if path.parent.name != "keras-jax"}  # which is a link
     held = {name for name in ZipFile(tool.wheel).namelist() if ".dist-info/" not in name}
     assert held == wanted and "backends/keras/jax.py" in held and "backends/conformance/__init__.py" in held
 
@@ -73,3 +71,31 @@ def test_the_tool_sees_no_source_of_ours(tool, tmp_path):
 
 def test_nothing_runs_again_but_what_always_runs(tool, own):
     assert ran(tool("dvc", "repro", cwd=own)) == ["code", "record"]
+
+
+HOSTILE = "raise SystemExit('the wrong package was imported')\n"
+
+
+@pytest.fixture
+def hostile(own) -> Path:
+    """The project with folders and files of its own that are named as ours are."""
+    for name in ("pipelines", "backends"):
+        (own / name).mkdir()
+        for module in ("__init__", "cli", "worker"):
+            (own / name / f"{module}.py").write_text(HOSTILE)
+    (own / "deltarule.py").write_text(HOSTILE)
+    set_value(own, epochs="1", trials="4", generation="4", workers="2", engine="processes")
+    return own
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dvc repro --force --single-item train",
+        "deltarule run --set train.backend=lightning --set train.devices=2",
+        "deltarule search",
+        "deltarule parity --backends lightning --steps 1 --precision float64",
+    ],
+)
+def test_folders_that_are_named_as_ours_are_not_taken_for_ours(tool, hostile, command):
+    assert "wrong package" not in tool(*command.split(), cwd=hostile, PYTHONPATH=".")

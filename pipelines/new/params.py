@@ -56,8 +56,6 @@ def _installed(package: str) -> bool:
         return False
 
 
-
-
 @dataclass(frozen=True)
 class Field:
     """A column: what it holds, and what a newcomer would want to know about it."""
@@ -91,7 +89,8 @@ def seen(data: Path, target: Sequence[str], task: str) -> Seen:
 
 def written(seen: Seen, source: str, name: str) -> str:
     """params.yaml. It was read again by the loader, as every command does."""
-    rest = REST.replace("<backend>\n", line(1, "backend", text(backend()), "lightning, keras, reference: the same experiment on each"))
+    known = "lightning, keras, reference: the same experiment on each"
+    rest = REST.replace("<backend>\n", line(1, "backend", text(backend()), known))
     rest = rest.replace("<experiment>\n", line(1, "experiment", text(name)))
     spec = f"{HEAD}data:\n{''.join(_data(seen, source))}\n{rest}"
     with tempfile.TemporaryDirectory() as scratch:

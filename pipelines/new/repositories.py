@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+from backends import children
 from pipelines.new.errors import ProjectError
 
 DVC_CONFIG = "[core]\n    analytics = false\n"
@@ -56,7 +56,7 @@ def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def _dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """DVC of the environment that deltarule is in, which need not be on PATH."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")} | {"DVC_NO_ANALYTICS": "1"}
-    command = [sys.executable, "-P", "-m", "dvc", *arguments]
+    command = children.command("-m", "dvc", *arguments)
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 

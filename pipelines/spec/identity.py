@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pipelines.spec import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
-TRAINING = "backends/activations.py base.py draws.py numerics.py spec.py supervisor.py tasks.py weights.py".replace(" ", " backends/")
+TRAINING = [f"backends/{n}.py" for n in ("activations", "base", "draws", "numerics", "spec", "supervisor", "tasks", "weights")]
 # What each stage runs, of our own: files and folders. dvc.yaml lists the same ones; for projects elsewhere `source_of` hashes
 # them, since DVC cannot see the files of an installed package. {backend} is the folder of train.backend.
 SOURCES = {
     "split": ("backends/draws.py", "pipelines/data", "pipelines/stages/files.py", "pipelines/stages/split.py"),
     "train": (
-        "{backend}", *TRAINING.split(), "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/surroundings.py",
+        "{backend}", *TRAINING, "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/surroundings.py",
         "pipelines/stages/train.py",
     ),
     "validate": (
@@ -32,7 +32,7 @@ SOURCES = {
         "backends/reference", "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/reports.py",
         "pipelines/stages/test.py",
     ),
-    "search": ("{backend}", *TRAINING.split(), "pipelines/data", "pipelines/metrics.py", "pipelines/search"),
+    "search": ("{backend}", *TRAINING, "pipelines/data", "pipelines/metrics.py", "pipelines/search"),
 }  # fmt: skip
 
 

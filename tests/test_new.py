@@ -99,3 +99,43 @@ def hostile(own) -> Path:
 )
 def test_folders_that_are_named_as_ours_are_not_taken_for_ours(tool, hostile, command):
     assert "wrong package" not in tool(*command.split(), cwd=hostile, PYTHONPATH=".")
+
+
+def test_a_new_version_runs_again_what_it_may_change(tool, own):
+    [metrics] = (tool.folder / "lib").glob("python*/site-packages/pipelines/metrics.py")
+    text = metrics.read_text()
+    try:
+        metrics.write_text(f"{text}\n# changed\n")
+        assert ran(tool("dvc", "repro", cwd=own)) == ["code", "train", "validate", "test", "record"]
+    finally:
+        metrics.write_text(text)
+
+
+def test_a_changed_file_is_seen_also_where_dvc_tracks_it(tool, own):
+    tool("dvc", "add", "data/flowers.csv", cwd=own)
+    assert ran(tool("dvc", "repro", cwd=own)) == ["code", "record"]
+    numbers(own / "data/flowers.csv", seed=1)
+    assert ran(tool("dvc", "repro", cwd=own)) == STAGES
+
+
+def test_another_file_that_the_spec_names_is_seen(tool, own):
+    numbers(own / "elsewhere.csv", seed=1)
+    set_value(own, source="elsewhere.csv")
+    assert ran(tool("dvc", "repro", cwd=own)) == STAGES
+
+
+def test_experiments_run_in_a_folder_of_a_larger_repository(tool, tmp_path):
+    """Its runs are on record in the project, also those of DVC's temporary copies; DVC's repository is the outer one."""
+    tool("git", "init", "--quiet", cwd=tmp_path)
+    tool("dvc", "init", "--quiet", cwd=tmp_path)
+    project = tmp_path / "deep/flowers"
+    said = tool("deltarule", "new", "deep/flowers", "--data", numbers(tmp_path / "f.csv"), "--target", "kind", cwd=tmp_path)
+    assert "initialised" not in said and not (project / ".dvc").exists() and not (project / ".git").exists()
+    set_value(project, **QUICK)
+    for command in ("add --all", "-c user.name=me -c user.email=me@localhost commit --quiet --message first"):
+        tool("git", *command.split(), cwd=tmp_path)
+    tool("dvc", "exp", "run", "--temp", "-S", "seed=1", cwd=project)
+    assert (project / ".mlflow/mlflow.db").is_file() and not (tmp_path / ".mlflow").exists()
+    assert "data/f.csv" in (project / "params.yaml").read_text()
+    tool("deltarule", "run", "--name", "beside", cwd=project)
+    assert [*project.glob("runs/*-beside")]

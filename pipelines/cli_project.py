@@ -38,8 +38,12 @@ def new(
     where = shown(made.folder)
     initialised = f"; initialised {' and '.join(made.initialised)}" if made.initialised else ""
     console.say(f"{where}: a project that predicts {', '.join(target)} from {made.source}{initialised}")
+    for problem in made.view.problems:
+        console.say(f"to be settled in {where}/params.yaml before it can run: {problem}")
     console.say(f"look at {where}/params.yaml, then: cd {where} && dvc repro")
-    console.result({"folder": str(made.folder), "source": made.source, "initialised": made.initialised})
+    console.result(
+        {"folder": str(made.folder), "source": made.source, "initialised": made.initialised, "problems": made.view.problems}
+    )
 
 
 def code(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipelines.new.errors import ProjectError
 
 if TYPE_CHECKING:
-    from pipelines.new.params import Seen
+    from pipelines.new.view import View
 
 __all__ = ["Created", "ProjectError", "create"]
 
@@ -24,7 +24,7 @@ class Created:
 
     folder: Path
     source: str
-    seen: Seen
+    view: View
     initialised: list[str] = field(default_factory=list)
 
 
@@ -35,10 +35,11 @@ def create(folder: Path, data: Path, target: Sequence[str], task: str = "auto") 
     """
     from pipelines.new import params, texts
     from pipelines.new.repositories import check_git, init
+    from pipelines.new.view import view
 
     folder = _resolved(folder)
     source = _place_of(data, folder)
-    found = params.seen(data, target, task)
+    found = view(data, target, task)
     spec = params.written(found, source, folder.name)
     plots = texts.PLOTS_OF_CLASSES if found.meant != "regression" else ""
     files = {
@@ -80,7 +81,7 @@ def _place_of(data: Path, folder: Path) -> str:
 
 
 def _check_free(folder: Path, names: list[str]) -> None:
-    taken = [name for name in names if os.path.lexists(folder / name)]
+    taken = sorted(name for name in names if os.path.lexists(folder / name))
     if taken:
         raise ProjectError(
             f"{folder} must be free for a new project, but it holds {', '.join(taken)}, and nothing is overwritten; "

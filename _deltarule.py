@@ -15,12 +15,17 @@ OURS = ("pipelines", "backends", "deltarule.py")
 
 def main() -> NoReturn:
     """Run the command, and leave with its exit code."""
-    sys.path.sort(key=_has_another)  # stable: all else stays in its order
-    if str(HERE) not in sys.path:  # an editable install, whose finder is asked last
-        sys.path.insert(0, str(HERE))
+    ours_first()
     from pipelines.cli import main as command
 
     command()
+
+
+def ours_first() -> None:
+    """Let imports find our packages before others of the same names. For exported models too, which servers load anywhere."""
+    sys.path.sort(key=_has_another)  # stable: all else stays in its order
+    if str(HERE) not in sys.path:  # an editable install, whose finder is asked last
+        sys.path.insert(0, str(HERE))
 
 
 def _has_another(place: str) -> bool:

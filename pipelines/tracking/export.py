@@ -1,0 +1,86 @@
+"""A run as an MLflow model that takes raw rows: the run's files and a few lines of code that read them. Nothing is pickled."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+CODE = '''\
+"""A network that deltarule trained, as MLflow loads and serves it: raw rows in, predictions and probabilities out."""
+
+import _deltarule
+import pandas
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+_deltarule.ours_first()  # a server may have been started where there is another folder pipelines/
+
+from pipelines.results import load_model  # noqa: E402
+
+
+class Model(PythonModel):
+    def load_context(self, context):
+        self.model = load_model(context.artifacts["run"])
+
+    def predict(self, context, model_input: pandas.DataFrame, params=None) -> pandas.DataFrame:
+        return pandas.DataFrame(self.model.answers(model_input))
+
+
+set_model(Model())
+'''
+
+
+def export(
+    folder: Path, files: Sequence[Path], columns: Sequence[str], answers: Mapping[str, str], example: Mapping[str, Sequence[Any]]
+) -> None:
+    """Write the model into `folder`, which must not be there yet; all of it or nothing.
+
+    `files` are what `load_model` needs, `columns` the raw columns, in any type, `answers` name -> MLflow type of what comes out,
+    `example` rows that it can be tried with.
+    """
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        run, code, made = Path(scratch) / "run", Path(scratch) / "model.py", Path(scratch) / "model"
+        run.mkdir()
+        for file in files:
+            shutil.copyfile(file, run / file.name)
+        code.write_text(CODE, encoding="utf-8")
+        _save(made, code, run, columns, answers, example)
+        made.rename(folder)
+
+
+def _save(
+    made: Path, code: Path, run: Path, columns: Sequence[str], answers: Mapping[str, str], example: Mapping[str, Sequence[Any]]
+) -> None:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow.models import Model, ModelSignature
+    from mlflow.pyfunc import save_model
+    from mlflow.types.schema import AnyType, ColSpec, Schema
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
+    import pandas
+
+    # Any type: our own reader knows what a column holds, and says what is wrong; MLflow would refuse whole numbers for a double.
+    inputs = Schema([ColSpec(AnyType(), name) for name in columns])
+    outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about type hints
+        save_model(
+            made,
+            python_model=str(code),
+            artifacts={"run": str(run)},
+            signature=ModelSignature(inputs, outputs),
+            input_example=pandas.DataFrame(dict(example)),
+            pip_requirements=[f"deltarule=={version('deltarule')}", f"mlflow=={version('mlflow')}"],
+        )
+    model = Model.load(made)
+    flavor = model.flavors["python_function"]  # MLflow writes down where these came from, on this machine
+    flavor["model_code_path"] = code.name
+    flavor["artifacts"]["run"]["uri"] = "run"
+    model.save(made / "MLmodel")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -96,12 +97,23 @@ def digest(flat: NDArray) -> str:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """To a temporary name, synced, then renamed: a reader sees the whole file or none."""
+    with stream_atomically(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes its name when all is written; if that fails, no file of that name is touched."""
     import os
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -19,7 +19,7 @@ from backends.draws import BOOTSTRAP, raw_words
 from backends.spec import Task
 from backends.tasks import mean_loss, predictions, targets
 from pipelines.data import About
-from pipelines.data.preprocess import TargetScale
+from pipelines.data.scaling import TargetScale
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Interval = tuple[float, float]

@@ -12,6 +12,7 @@ import numpy as np
 
 import backends
 from backends.tasks import predictions
+from pipelines.data.values import source_of
 from pipelines.metrics import decide
 from pipelines.spec import Experiment, load
 from pipelines.stages.files import read_json
@@ -34,8 +35,8 @@ class Model:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the input columns, in the order in which they must come."""
-        return self.network.about.features
+        """Names of the raw columns that it needs; those of a matrix must come in this order."""
+        return self.network.about.columns
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -43,29 +44,27 @@ class Model:
         return self.network.about.classes
 
     def predict(self, X: Any) -> NDArray:
-        """Raw rows (n, I) -> labels (n,), or targets in their own units: (n,) for one, (n, m) for several."""
+        """Raw rows, as `inputs` takes them -> labels (n,), or targets in their own units, (n,) for one, (n, m) for several."""
         if self.classes:
             return np.array(self.classes)[decide(self.network.about.task, self._outputs(X))]
         targets = self.network.about.target_scale.undo(self._outputs(X))
         return targets[:, 0] if targets.shape[1] == 1 else targets
 
     def probabilities(self, X: Any) -> NDArray:
-        """Raw rows (n, I) -> P(class), (n, classes) in the order of `classes`. Raises ValueError for regression."""
+        """Raw rows, as `inputs` takes them -> P(class), (n, classes) in the order of `classes`. Raises ValueError for regression."""
         if not self.classes:
             raise ValueError("a regression has no class probabilities; use predict")
         p = predictions(self.network.about.task, self._outputs(X))
         return np.stack([1 - p, p], axis=1) if p.ndim == 1 else p
 
     def inputs(self, X: Any) -> NDArray:
-        """Raw rows (n, I) -> what the network itself is given, float64: preprocessed as the training rows were."""
-        X = np.asarray(X, dtype=np.float64)
-        wanted = len(self.features)
-        if X.ndim != 2 or X.shape[1] != wanted:
-            raise ValueError(f"X must be raw rows of {wanted} columns ({', '.join(self.features[:3])}, ...), got shape {X.shape}")
-        if not np.isfinite(X).all():
-            row, column = np.argwhere(~np.isfinite(X))[0]
-            raise ValueError(f"X must be finite, got {X[row, column]} in row {row}, column {self.features[column]!r}")
-        return self.network.about.preprocessing.apply(X)
+        """Raw rows -> what the network itself is given, (n, I) float32: preprocessed as the training rows were.
+
+        X is a DataFrame, a mapping of columns, or, where all columns are numbers, a matrix. None and NaN are missing values;
+        targets and ignored columns may be among the others. Raises DataError, a ValueError, for what does not fit.
+        """
+        about = self.network.about
+        return about.preprocessing.apply(source_of(X, about.preprocessing.columns), about.left_out)
 
     def to_torch(self) -> Sequential:
         """The network as a plain torch.nn.Sequential: nn.Linear, activation and nn.Dropout, weights in place, in eval mode.

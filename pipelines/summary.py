@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.console import Console, number
@@ -13,9 +13,10 @@ PARTS = {"validate": "validation", "test": "test (95 % interval)"}
 
 
 def show(console: Console, reports: Mapping[str, Report], seconds: Mapping[str, float]) -> None:
-    """One line for split and one for train, a table of metrics for validate and test, and the time each stage took."""
+    """A few lines for split and one for train, a table of metrics for validate and test, and the time each stage took."""
     if "split" in reports:
-        console.say(_data(reports["split"]))
+        for line in _data(reports["split"]):
+            console.say(line)
     if "train" in reports:
         console.say(_training(reports["train"]))
     judged = [stage for stage in PARTS if stage in reports]
@@ -27,9 +28,30 @@ def show(console: Console, reports: Mapping[str, Report], seconds: Mapping[str, 
     console.say("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items()))
 
 
-def _data(report: Report) -> str:
+def _data(report: Report) -> Iterator[str]:
+    """What the rows are, and, where there is any, what is not as one would wish."""
     rows = ", ".join(f"{report[f'rows_{part}']} {word}" for part, word in WORDS.items())
-    return f"{report['source']}: {report['task']}, {report['inputs']} inputs, {report['outputs']} outputs; rows: {rows}"
+    if report["folds"]:
+        rows = f"{report['rows_train']} in {report['folds']} folds, {report['rows_test']} test"
+    yield f"{report['source']}: {report['task']}, {report['inputs']} inputs, {report['outputs']} outputs; rows: {rows}"
+    if set(report["kinds"]) != {"numeric"}:
+        yield f"columns: {', '.join(f'{count} {kind}' for kind, count in report['kinds'].items())}"
+    if report["left_out"]:
+        yield f"no inputs: {_first(report['left_out'])}"
+    if report["missing"]:
+        yield f"missing values: {_first([f'{name} {count}' for name, count in report['missing'].items()])}"
+    for part, columns in report["unseen"].items():
+        if columns:
+            yield f"{WORDS[part]} rows with a value that no training row has: " + _first([f"{n} {c}" for n, c in columns.items()])
+    if report["duplicates"]["rows"]:
+        across = report["duplicates"]["across"]
+        where = f"{across} of such rows have an equal in another part" if across else "equal ones are in one part"
+        yield f"duplicates: {report['duplicates']['rows']} rows equal an earlier one in every column; {where}"
+
+
+def _first(words: Sequence[str]) -> str:
+    """The first ten of many."""
+    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
 
 
 def _training(report: Report) -> str:

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from pipelines.data.preprocess import TargetScale
+from pipelines.data.scaling import TargetScale
 from pipelines.metrics import (
     HIGHER_IS_BETTER,
     Truth,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipelines.data.table import DataError, NDArray
 from pipelines.spec.blocks import Kind
 
@@ -19,6 +21,11 @@ class Column:
 
     values: NDArray
     categories: tuple[str, ...] = ()
+
+    @property
+    def gaps(self) -> NDArray:
+        """Where there is no value, (n,)."""
+        return np.isnan(self.values) if self.values.dtype.kind == "f" else self.values < 0
 
 
 @dataclass(frozen=True)

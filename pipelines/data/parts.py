@@ -1,170 +1,138 @@
-"""The three parts as arrays, and what is known about them: what `split` makes, and every later stage reads."""
+"""The parts on disk, and what is known about them: what `split` writes, and every later stage reads.
+
+With folds, outputs/data/train, valid and test hold a folder a fold, 1 to k, each with the same three files: what a fold's
+training rows say about its columns differs, and so do its inputs, in all three parts.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from backends.spec import Task
 from backends.weights import write_atomically
-from pipelines.data.preprocess import Preprocessing, TargetScale, fit_preprocessing, fit_target_scale
-from pipelines.data.split import PARTS, check_strata, check_training_classes, split
-from pipelines.data.table import DataError, NDArray, Table
-from pipelines.data.tasks import Target, find_target
-from pipelines.spec import DataSpec, Split
+from pipelines.data.preprocess import Preprocessing
+from pipelines.data.scaling import TargetScale
+from pipelines.data.table import NDArray
+from pipelines.spec.blocks import Kind
 
+PARTS = ("train", "valid", "test")
 ARRAYS = ("X", "y", "rows")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one part: X (n, I) float64 preprocessed, y as `backends.tasks.targets` takes it, numbers in the source."""
+    """Rows of one part: X (n, I) float32 preprocessed, y as `backends.tasks.targets` takes it, numbers in the source."""
 
     X: NDArray
     y: NDArray
     rows: NDArray
 
-    def files(self) -> dict[str, bytes]:
-        """name -> the bytes of its .npy file."""
-        return {f"{name}.npy": _npy(getattr(self, name)) for name in ARRAYS}
-
-    def save(self, folder: Path) -> str:
-        """Write the files; returns the SHA-256 of them all."""
-        digest = hashlib.sha256()
-        for name, content in self.files().items():
-            write_atomically(folder / name, content)
-            digest.update(content)
-        return digest.hexdigest()
-
     @staticmethod
     def load(folder: Path) -> Part:
-        """What `save` wrote."""
-        return Part(*(np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS))
+        """The files of one folder. They are read from the disk where they are used, and may be larger than the memory."""
+        return Part(*(_mapped(folder / f"{name}.npy") for name in ARRAYS))
+
+
+def _mapped(path: Path) -> NDArray:
+    # "c": PyTorch shares memory with arrays that may be written, and copies others. What would be written stays in memory.
+    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
 @dataclass(frozen=True)
 class About:
-    """What is known about the data without opening a part. Row and class counts and hashes go by part."""
+    """What is known about the data without opening a part. Row and class counts, gaps and hashes go by part.
+
+    With folds it speaks of all of them: each row that does not test counts as a training and as a validation row, the hashes
+    cover all folds, and what is fitted is empty. `fold(i)` is what is known about one, and is like the whole of any other data.
+    """
 
     source: str
     task: Task
-    features: tuple[str, ...]
     targets: tuple[str, ...]
     classes: tuple[str, ...]  # sorted; empty for regression
     outputs: int
+    kinds: dict[str, Kind]  # of every column of the source
+    duplicates: dict[str, int]  # "rows" that equal an earlier one in every column; of them those that are "across" parts
     rows: dict[str, int]
     class_counts: dict[str, dict[str, int]]  # empty for regression
+    missing: dict[str, dict[str, int]]  # part -> column -> rows without a value, where there are any
+    unseen: dict[str, dict[str, int]]  # part -> column -> rows with a category that no training row has, where there are any
     preprocessing: Preprocessing
     target_scale: TargetScale  # 0 and 1 for classes
     sha256: dict[str, str]
+    number: int | None = None  # of the fold, from 1
+    folds: tuple[About, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of a network's inputs."""
+        return self.preprocessing.inputs
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the raw columns that they are made of."""
+        return tuple(self.preprocessing.columns)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Columns of the source that are no inputs: targets, ignored ones, and those that only say who is in which part."""
+        known = (self.folds[0] if self.folds else self).preprocessing.columns
+        return tuple(name for name in self.kinds if name not in known)
+
+    @property
+    def each(self) -> tuple[About, ...]:
+        """A fold after the other; without folds, the whole alone."""
+        return self.folds or (self,)
+
+    def fold(self, number: int) -> About:
+        """What is known about fold `number`, from 1: its validation rows are the fold's, its training rows the others'."""
+        return self.folds[number - 1]
+
+    def where(self, folder: Path, part: str) -> Path:
+        """The folder of a part; `folder` is outputs/data."""
+        return folder / part if self.number is None else folder / part / str(self.number)
+
+    def open(self, folder: Path, part: str) -> Part:
+        """The rows of a part; `folder` is outputs/data."""
+        return Part.load(self.where(folder, part))
 
     def save(self, path: Path) -> None:
-        """As JSON, floats to the last bit."""
-        write_atomically(path, (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode())
+        """As JSON, floats to the last bit. What folds share stands there once."""
+        kept = self._as_json() | ({"folds": [_own(fold._as_json()) for fold in self.folds]} if self.folds else {})
+        write_atomically(path, (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode())
 
     @staticmethod
     def load(path: Path) -> About:
         """What `save` wrote."""
         kept = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("features", "targets", "classes"):
-            kept[name] = tuple(kept[name])
-        kept["preprocessing"] = Preprocessing.from_json(kept["preprocessing"])
-        kept["target_scale"] = TargetScale(tuple(kept["target_scale"]["mean"]), tuple(kept["target_scale"]["scale"]))
-        return About(**kept)
+        folds = kept.pop("folds", [])
+        shared = {name: value for name, value in kept.items() if name not in OWN}
+        whole = _about(kept)
+        return replace(whole, folds=tuple(_about({**shared, **fold}) for fold in folds)) if folds else whole
+
+    def _as_json(self) -> dict[str, Any]:
+        kept = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "folds"}
+        if self.number is None:
+            del kept["number"]
+        scale = {"mean": self.target_scale.mean, "scale": self.target_scale.scale}
+        return {**kept, "preprocessing": self.preprocessing.as_json(), "target_scale": scale}
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A table split and preprocessed, in memory."""
-
-    target: Target
-    parts: dict[str, Part]
-    preprocessing: Preprocessing
-    target_scale: TargetScale
-    source: str
-    features: tuple[str, ...]
-
-    def save(self, folder: Path, parts: Sequence[str] = PARTS) -> About:
-        """Write the parts, then what is known about them."""
-        hashes = {name: self.parts[name].save(folder / name) for name in parts}
-        about = About(
-            source=self.source,
-            task=self.target.task,
-            features=self.features,
-            targets=self.target.names,
-            classes=self.target.classes,
-            outputs=self.target.outputs,
-            rows={name: len(part.rows) for name, part in self.parts.items()},
-            class_counts={name: self._class_counts(part) for name, part in self.parts.items()},
-            preprocessing=self.preprocessing,
-            target_scale=self.target_scale,
-            sha256=hashes,
-        )
-        about.save(folder / "about.json")
-        return about
-
-    def _class_counts(self, part: Part) -> dict[str, int]:
-        if not self.target.classes:
-            return {}
-        counts = np.bincount(part.y, minlength=len(self.target.classes))
-        return {name: int(count) for name, count in zip(self.target.classes, counts, strict=True)}
+# What a fold has of its own.
+OWN = ("rows", "class_counts", "missing", "unseen", "preprocessing", "target_scale", "sha256", "number")
 
 
-def prepare(table: Table, spec: DataSpec) -> Prepared:
-    """Find the target, split, and preprocess by what the training rows say. Raises DataError."""
-    target = find_target(table, spec.task)
-    rows = split_rows(table, target, spec.split)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-        preprocessing = fit_preprocessing(spec.scaling, table.X[rows["train"]], table.features)
-        X = {name: preprocessing.apply(table.X[numbers]) for name, numbers in rows.items()}
-    _check_size(table.source, X, table.features)
-    y = {name: target.y[numbers] for name, numbers in rows.items()}
-    scale = TargetScale((), ())
-    if target.task == "regression":
-        scale = fit_target_scale(y["train"], spec.scale_target)
-        y = {name: scale.apply(values) for name, values in y.items()}
-        _check_size(table.source, y, target.names)
-    parts = {name: Part(X[name], y[name], rows[name]) for name in PARTS}
-    return Prepared(target, parts, preprocessing, scale, table.source, table.features)
+def _own(kept: dict[str, Any]) -> dict[str, Any]:
+    return {name: kept[name] for name in ("number", *OWN[:-1])}
 
 
-def split_rows(table: Table, target: Target, sizes: Split) -> dict[str, NDArray]:
-    """Row numbers of each part, with the checks that concern classes."""
-    classes = target.task != "regression"
-    if sizes.stratify is True and not classes:
-        raise DataError(f"{table.source}: data.split.stratify must be auto or false for a regression target, got true")
-    stratified = classes and sizes.stratify is not False
-    if stratified:
-        check_strata(table.source, target.classes, target.y)
-    fractions = (sizes.train, sizes.valid, sizes.test)
-    try:
-        rows = split(len(table.X), fractions, sizes.seed, target.y if stratified else None)
-    except DataError as error:
-        raise DataError(f"{table.source}: {error}") from None
-    if classes:
-        check_training_classes(table.source, target.classes, target.y[rows["train"]])
-    return rows
-
-
-def _check_size(source: str, parts: dict[str, NDArray], names: tuple[str, ...]) -> None:
-    """Raises DataError for values that float32 cannot hold: the loss would be NaN at the first step."""
-    limit = float(np.finfo(np.float32).max)
-    for values in parts.values():
-        bad = np.argwhere(~(np.abs(values) < limit))
-        if len(bad):
-            raise DataError(
-                f"{source}: values must lie within ±{limit:.1e} after scaling, found {values[tuple(bad[0])]} in "
-                f"column {names[bad[0, 1]]!r}"
-            )
-
-
-def _npy(array: NDArray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
+def _about(kept: dict[str, Any]) -> About:
+    for name in ("targets", "classes"):
+        kept[name] = tuple(kept[name])
+    scale = TargetScale(tuple(kept["target_scale"]["mean"]), tuple(kept["target_scale"]["scale"]))
+    return About(**{**kept, "preprocessing": Preprocessing.from_json(kept["preprocessing"]), "target_scale": scale})

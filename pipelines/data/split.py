@@ -1,6 +1,7 @@
-"""Three disjoint parts. Every row is in exactly one, by its number and the split's seed alone.
+"""Dealing rows out to parts. Every row is in exactly one, by its number and the split's seed alone.
 
-A stratified split shares out the rows of each class, so each part has every class.
+A stratified split shares out the rows of each class, so each part has every class. Rows that must stay together (equal rows, a
+group, one moment) are dealt as one.
 """
 
 from __future__ import annotations
@@ -10,32 +11,86 @@ from collections.abc import Sequence
 import numpy as np
 
 from backends.draws import SPLIT, raw_words
-from pipelines.data.table import DataError, NDArray
+from pipelines.data.table import NDArray
 
-PARTS = ("train", "valid", "test")
+DRAWS = 64  # orders of the groups that are tried at most; the one whose parts are nearest to their shares is taken
+NEAR = 0.001  # of the rows: near enough to try no further
 
 
-def split(rows: int, fractions: Sequence[float], seed: int, strata: NDArray | None = None) -> dict[str, NDArray]:
-    """Row numbers of each part, (n,) int64 in drawn order. `strata` (rows,) are class numbers to be shared out evenly.
+def drawn_order(rows: int, seed: int) -> NDArray:
+    """All row numbers in the order that the seed draws, (rows,) int64."""
+    return np.argsort(raw_words(seed, SPLIT, 0, rows), kind="stable")
 
-    Raises DataError where a part, or a class in a part, would have no row.
+
+def deal(order: NDArray, fractions: Sequence[float], strata: NDArray | None = None, first: NDArray | None = None) -> NDArray:
+    """The part, from 0, of each row of `order`, (len(order),): whole numbers of rows, as near to the fractions as they can be.
+
+    `strata` (n,) are class numbers of all rows, to be shared out evenly. `first` (n,) names the first of the rows that each row
+    is to stay with, itself if none; such rows are of one class.
     """
-    words = raw_words(seed, SPLIT, 0, rows)
-    order = np.argsort(words, kind="stable")
-    groups = np.zeros(rows, dtype=np.int64) if strata is None else strata
-    shares = share_out(np.bincount(groups), fractions)
-    if strata is None and (shares == 0).any():
-        raise DataError(f"each of the {len(PARTS)} parts needs a row, got {rows} in all: {_spell(shares[0])}")
-    part = np.empty(rows, dtype=np.int64)
-    for group, share in enumerate(shares):
-        part[order[groups[order] == group]] = np.repeat(np.arange(len(PARTS)), share)
-    return {name: order[part[order] == number] for number, name in enumerate(PARTS)}
+    classes = np.zeros(len(order), dtype=np.int64) if strata is None else strata[order]
+    shares = share_out(np.bincount(classes), fractions)
+    heads = np.ones(len(order), dtype=bool) if first is None else first[order] == order
+    sizes = None if first is None else np.bincount(first)
+    places = np.flatnonzero(heads)[np.argsort(classes[heads], kind="stable")]  # of the units, class after class
+    ends = np.cumsum(np.bincount(classes[heads], minlength=len(shares)))
+    part = np.empty(len(order), dtype=np.int64)
+    for share, units in zip(shares, np.split(places, ends[:-1]), strict=True):
+        part[units] = cut(np.ones(len(units)) if sizes is None else sizes[order[units]], share)
+    if first is None:
+        return part
+    of_head = np.empty(len(first), dtype=np.int64)
+    of_head[order[heads]] = part[heads]
+    return of_head[first[order]]
+
+
+def cut(sizes: NDArray, share: Sequence[float] | NDArray) -> NDArray:
+    """The part of each unit, (U,), where parts follow each other and are to have `share` rows: the nearest whole units.
+
+    Each part has a unit, if there are enough.
+    """
+    parts = len(share)
+    middles = np.cumsum(sizes) - np.asarray(sizes) / 2
+    ends = np.searchsorted(middles, np.cumsum(share)[:-1])
+    if len(sizes) >= parts:
+        for place in range(parts - 1):
+            ends[place] = max(ends[place], ends[place - 1] + 1 if place else 1)
+        for place in reversed(range(parts - 1)):
+            ends[place] = min(ends[place], (ends[place + 1] if place + 2 < parts else len(sizes)) - 1)
+    return np.searchsorted(ends, np.arange(len(sizes)), side="right")
+
+
+def deal_groups(groups: NDArray, fractions: Sequence[float], seed: int) -> NDArray:
+    """The part of each row, (n,), where rows of a group, numbered from 0, stay together: the best of some drawn orders.
+
+    A drawn order does not favour large groups for any part; of 64, one comes near to the shares, if the groups allow it.
+    """
+    sizes = np.bincount(groups)
+    wanted = np.asarray(fractions) / np.sum(fractions) * len(groups)
+    best, least = np.zeros(len(sizes), dtype=np.int64), np.inf
+    for draw in range(DRAWS):
+        order = np.argsort(raw_words(seed, SPLIT, draw, len(sizes)), kind="stable")
+        part = np.empty(len(sizes), dtype=np.int64)
+        part[order] = cut(sizes[order], wanted)
+        off = np.abs(np.bincount(part, sizes, minlength=len(wanted)) - wanted).max()
+        if off < least:
+            best, least = part, off
+        if least <= max(1, NEAR * len(groups)):
+            break
+    return best[groups]
+
+
+def deal_in_order(values: NDArray, fractions: Sequence[float]) -> NDArray:
+    """The part of each row, (n,), where later parts have larger values (n,); rows of one value stay together."""
+    _, moment, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    wanted = np.asarray(fractions) / np.sum(fractions) * len(values)
+    return cut(sizes, wanted)[moment]
 
 
 def share_out(counts: NDArray, fractions: Sequence[float]) -> NDArray:
-    """Rows of each group for each part, (groups, parts), as near to the fractions as whole rows allow.
+    """Rows of each class for each part, (classes, parts), as near to the fractions as whole rows allow.
 
-    A group with as many rows as there are parts has one in each.
+    A class with as many rows as there are parts has one in each.
     """
     parts = np.asarray(fractions, dtype=np.float64) / np.sum(fractions)
     shares, behind = [], np.zeros(len(parts))
@@ -51,29 +106,3 @@ def share_out(counts: NDArray, fractions: Sequence[float]) -> NDArray:
             share[np.argmin(share)] += 1
         shares.append(share)
     return np.array(shares)
-
-
-def check_strata(source: str, classes: Sequence[str], y: NDArray) -> None:
-    """Raises DataError if a class has too few rows for one in each part."""
-    counts = np.bincount(y, minlength=len(classes))
-    short = [f"{name!r} has {count}" for name, count in zip(classes, counts, strict=True) if count < len(PARTS)]
-    if short:
-        raise DataError(
-            f"{source}: each class must have at least {len(PARTS)} rows for a stratified split, one a part, but class "
-            f"{', class '.join(short[:5])}; add rows, join rare classes, or set data.split.stratify: false"
-        )
-
-
-def check_training_classes(source: str, classes: Sequence[str], y: NDArray) -> None:
-    """Raises DataError if a class has no training row, so that nothing could be learned about it."""
-    counts = np.bincount(y, minlength=len(classes))
-    absent = [repr(name) for name, count in zip(classes, counts, strict=True) if not count]
-    if absent:
-        raise DataError(
-            f"{source}: every class must have training rows, but class {', class '.join(absent[:5])} has none; "
-            "set data.split.stratify: true, or choose another data.split.seed"
-        )
-
-
-def _spell(share: NDArray) -> str:
-    return ", ".join(f"{name} {count}" for name, count in zip(PARTS, share, strict=True))

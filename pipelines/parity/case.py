@@ -46,7 +46,7 @@ class Case:
         stages.split(experiment, places)
         shutil.rmtree(places.data / "test")
         about = About.load(places.about)
-        network = trial(experiment, about.task, len(about.features), about.outputs)
+        network = trial(experiment, about.task, len(about.inputs), about.outputs)
         case = Case(folder, network, about, precisions, min(steps, _total(network, about)))
         try:
             check_metric(case.truth(), network.train.early_stopping.monitor)

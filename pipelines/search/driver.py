@@ -127,7 +127,7 @@ class Driver:
             candidate.ended = Ended("FAIL", f"refused: {' '.join(str(error).split())}")
             return candidate
         about = variant.about
-        one = trial(experiment, about.task, len(about.features), about.outputs)
+        one = trial(experiment, about.task, len(about.inputs), about.outputs)
         candidate.weights = layout(one)[-1].stop
         for replica in range(self.experiment.search.seeds):
             seeded = one.model_copy(update={"seed": one.seed + replica})

@@ -66,7 +66,7 @@ def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: b
         about = About.load(places.need(places.about, "split"))
         if test:
             _may_open(experiment, places)
-        network = trial(experiment, about.task, len(about.features), about.outputs)
+        network = trial(experiment, about.task, len(about.inputs), about.outputs)
         trials = [network.model_copy(update={"seed": network.seed + i}) for i in range(seeds)]
         flat, failed = _train(experiment, places, about, trials)
         if not flat:

@@ -48,7 +48,7 @@ def _value(one: Any, base: Experiment, variants: Variants) -> float | tuple[floa
     experiment = base.drawn(draw(one, base).changes)
     variant = variants.of(experiment)
     about = variant.about
-    network = trial(experiment, about.task, len(about.features), about.outputs)
+    network = trial(experiment, about.task, len(about.inputs), about.outputs)
     seeded = tuple(network.model_copy(update={"seed": network.seed + i}) for i in range(base.search.seeds))
     states = [State() for _ in seeded]
     while True:

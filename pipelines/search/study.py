@@ -121,7 +121,7 @@ def _engine(experiment: Experiment, about: About | None = None, left: int = 0) -
     """As the spec says; auto goes by the size of the work, and takes processes where that is not known."""
     search, name, work, jobs = experiment.search, experiment.search.engine, None, None
     if about is not None:
-        network = trial(experiment, about.task, len(about.features), about.outputs)
+        network = trial(experiment, about.task, len(about.inputs), about.outputs)
         steps = -(-about.rows["train"] // experiment.train.batch_size) * experiment.train.epochs
         work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * left * search.seeds
         jobs = -(-min(left, search.generation) * search.seeds // (16 if search.width == "auto" else search.width))

@@ -38,6 +38,6 @@ class Variants:
         name = hashlib.sha256(json.dumps(block, sort_keys=True).encode()).hexdigest()[:12]
         if name not in self._made:
             place = self.folder / name
-            prepared = prepare(read(experiment.data, self.base), experiment.data)
-            self._made[name] = Variant(name, place, prepared.save(place, PARTS))
+            about = prepare(read(experiment.data, self.base), experiment.data, place, PARTS)
+            self._made[name] = Variant(name, place, about)
         return self._made[name]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-from pipelines.data import prepare, read
+from pipelines.data import About, prepare, read
 from pipelines.spec import Experiment
 from pipelines.stages.files import remove
 from pipelines.stages.places import Places
@@ -13,8 +14,34 @@ from pipelines.stages.places import Places
 def split(experiment: Experiment, places: Places) -> dict[str, Any]:
     """Write outputs/data; returns what it holds. Raises DataError with file, row and column for what cannot be used."""
     with places.locked():
-        prepared = prepare(read(experiment.data, places.base), experiment.data)
+        source = read(experiment.data, places.base)
         remove(places.data, ["about.json"])
-        about = prepared.save(places.data)
+        about = prepare(source, experiment.data, places.data)
+    return report_of(about)
+
+
+def report_of(about: About) -> dict[str, Any]:
+    """What a person is told of the data."""
     counts = {f"rows_{part}": rows for part, rows in about.rows.items()}
-    return {"source": about.source, "task": about.task, "inputs": len(about.features), "outputs": about.outputs, **counts}
+    known = about.each[0]
+    return {
+        "source": about.source,
+        "task": about.task,
+        "inputs": len(known.inputs),
+        "outputs": about.outputs,
+        **counts,
+        "folds": len(about.folds),
+        "kinds": dict(Counter(about.kinds[name] for name in known.columns)),
+        "left_out": [name for name in about.left_out if name not in about.targets],
+        "missing": _over_parts(known.missing),
+        "unseen": known.unseen,
+        "duplicates": about.duplicates,
+    }
+
+
+def _over_parts(counts: dict[str, dict[str, int]]) -> dict[str, int]:
+    """column -> rows, in all parts."""
+    found: Counter[str] = Counter()
+    for columns in counts.values():
+        found.update(columns)
+    return dict(found)

@@ -30,7 +30,7 @@ def train(experiment: Experiment, places: Places, progress: Progress | None = No
     """
     with places.locked():
         about = About.load(places.need(places.about, "split"))
-        network = trial(experiment, about.task, len(about.features), about.outputs)
+        network = trial(experiment, about.task, len(about.inputs), about.outputs)
         mark = fingerprint(experiment, _hashes(about), source_hash(experiment.train.backend))
         result = _fit(experiment, network, about, places, mark, progress)
         return _write(experiment, network, about, places, mark, result)

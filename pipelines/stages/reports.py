@@ -12,6 +12,7 @@ import numpy as np
 import backends
 from backends import weights
 from backends.spec import Trial
+from backends.tasks import predictions
 from pipelines import metrics
 from pipelines.data import About, Part
 from pipelines.metrics import Truth
@@ -37,6 +38,17 @@ class Network:
     def outputs(self, X: NDArray) -> NDArray:
         """Before softmax or sigmoid, (n, O), by the reference: whatever trained it, no framework is needed to predict."""
         return predict(self.trial, self.flat, X)
+
+    def answers(self, X: NDArray) -> dict[str, NDArray]:
+        """Column -> (n,): what was predicted, as the data spell it; of classes their probabilities too, as p_CLASS."""
+        about, outputs = self.about, self.outputs(X)
+        if about.classes:
+            p = predictions(about.task, outputs)
+            P = np.stack([1 - p, p], axis=1) if p.ndim == 1 else p
+            labels = np.array(about.classes)[metrics.decide(about.task, outputs)]
+            return {"predicted": labels, **{f"p_{name}": P[:, place] for place, name in enumerate(about.classes)}}
+        own = about.target_scale.undo(outputs)
+        return {f"predicted_{name}": own[:, place] for place, name in enumerate(about.targets)}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Source:
     fetch: Callable[[str], Column]  # also of an ignored column, as text
     line: Callable[[int], str]
     part: NDArray | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)  # column -> why it is ignored though nothing says so
 
     @property
     def inputs(self) -> tuple[str, ...]:

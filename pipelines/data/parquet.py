@@ -1,4 +1,4 @@
-"""Parquet files of numbers, read strictly, column by column."""
+"""Parquet files, column by column. Their types say what a column holds; a number or a date written as text stays text."""
 
 from __future__ import annotations
 
@@ -7,53 +7,108 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.delimited import check_columns
-from pipelines.data.table import DataError, NDArray, Table
+from pipelines.data.table import DataError, NDArray
+from pipelines.data.words import MICROSECONDS_A_DAY
 
 
-def read_parquet(path: Path, source: str, wanted: tuple[str, ...]) -> Table:
-    """A Parquet file. The target may hold words; every other column holds numbers."""
-    from pyarrow import ArrowInvalid
-    from pyarrow.parquet import ParquetFile
+class Parquet:
+    """The columns of a Parquet file. Raises DataError if it is none."""
 
-    try:
-        with ParquetFile(path) as file:
-            header = list(file.schema_arrow.names)
-            check_columns(source, header, wanted)
-            columns = file.read()
-    except ArrowInvalid as error:
-        raise DataError(f"{source}: must be a Parquet file: {error}") from None
-    features = tuple(name for name in header if name not in wanted)
-    X = np.empty((len(columns), len(features)))
-    for place, name in enumerate(features):
-        X[:, place] = _numbers(source, name, columns[name])
-    return Table(source, features, X, wanted, _targets(source, wanted, columns))
+    def __init__(self, path: Path, shown: str) -> None:
+        import pyarrow
+
+        self.path, self.shown = path, shown
+        try:
+            with self._open() as file:
+                self.types = {field.name: field.type for field in file.schema_arrow}
+                self.names = tuple(file.schema_arrow.names)
+                self.rows = int(file.metadata.num_rows)
+                self.filled = _surely_filled(file)
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise DataError(f"{shown}: must be a Parquet file, found something else: {error}") from None
+
+    def native(self, name: str) -> str:
+        """What the type says: numeric, boolean, datetime, text or nothing; DataError for another type."""
+        from pyarrow import types
+
+        kind = self.types[name]
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        if types.is_null(kind) or (name not in self.filled and self._read(name).null_count == self.rows):
+            return "nothing"
+        if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+            return "numeric"
+        if types.is_boolean(kind):
+            return "boolean"
+        if types.is_date(kind) or types.is_timestamp(kind):
+            return "datetime"
+        if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+            return "text"
+        raise DataError(
+            f"{self.shown}: column {name!r} must hold numbers, text, truth values or dates, found {kind}; set "
+            f"data.columns: {{{name}: ignore}}"
+        )
+
+    def numbers(self, name: str) -> NDArray:
+        """(rows,) float64, NaN where no value stands; dates as days since 1970-01-01 UTC. Raises DataError for inf."""
+        import pyarrow
+        from pyarrow import types
+
+        cells, scale = self._read(name), 1
+        if types.is_dictionary(cells.type):
+            cells = cells.cast(cells.type.value_type)
+        if types.is_date(cells.type) or types.is_timestamp(cells.type):
+            zone = getattr(cells.type, "tz", None)
+            cells = cells.cast(pyarrow.timestamp("us", zone), safe=False).cast(pyarrow.int64())
+            scale = MICROSECONDS_A_DAY
+        values: NDArray = cells.cast(pyarrow.float64(), safe=False).to_numpy()
+        if np.isinf(values).any():
+            row = int(np.isinf(values).argmax())
+            raise DataError(f"{self.line(row)}: column {name!r} must hold finite numbers, found {values[row]}")
+        return values / scale if scale > 1 else values
+
+    def texts(self, name: str) -> tuple[NDArray, Any]:
+        """(places int32, texts)."""
+        import pyarrow
+
+        cells = self._read(name)
+        if pyarrow.types.is_dictionary(cells.type):
+            cells = cells.cast(cells.type.value_type)
+        whole = cells.cast(pyarrow.large_string()).dictionary_encode().combine_chunks()
+        if isinstance(whole, pyarrow.ChunkedArray):  # of no rows
+            whole = pyarrow.array([], pyarrow.large_string()).dictionary_encode()
+        return whole.indices.fill_null(-1).to_numpy().astype(np.int32), whole.dictionary
+
+    def line(self, row: int) -> str:
+        """Where a row stands."""
+        return f"{self.shown}, row {row + 1}"
+
+    def _open(self) -> Any:
+        from pyarrow.parquet import ParquetFile
+
+        return ParquetFile(self.path)
+
+    def _read(self, name: str) -> Any:
+        """A column, with NaN for null as pandas writes it."""
+        from pyarrow import compute, types
+
+        with self._open() as file:
+            cells = file.read(columns=[name]).column(0)
+        if types.is_float16(cells.type):
+            cells = cells.cast("float32")
+        if types.is_floating(cells.type) and cells.null_count == 0 and name not in self.filled:
+            cells = compute.if_else(compute.is_nan(cells), None, cells)
+        return cells
 
 
-def _targets(source: str, wanted: tuple[str, ...], columns: Any) -> NDArray:
-    first = columns[wanted[0]]
-    if len(wanted) == 1 and str(first.type) in {"string", "large_string"}:
-        _refuse_missing(source, wanted[0], first)
-        return np.array([first.to_pylist()], dtype=str).T
-    return np.stack([_numbers(source, name, columns[name]) for name in wanted], axis=1)
-
-
-def _numbers(source: str, name: str, column: Any) -> NDArray:
-    """A column as float64; DataError for another kind, a missing value, NaN or inf."""
-    from pyarrow import types
-
-    kind = column.type
-    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
-        raise DataError(f"{source}: column {name!r} must hold numbers, found {kind}")
-    _refuse_missing(source, name, column)
-    values: NDArray = column.to_numpy().astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise DataError(f"{source}: column {name!r} must hold finite numbers, found {values[bad[0]]} in row {bad[0] + 1}")
-    return values
-
-
-def _refuse_missing(source: str, name: str, column: Any) -> None:
-    if column.null_count:
-        row = column.is_null().to_numpy().argmax() + 1
-        raise DataError(f"{source}: column {name!r} must have a value in every row, found none in row {row}")
+def _surely_filled(file: Any) -> set[str]:
+    """Columns of which the file's own statistics say that a value stands in them. NaN is in no statistics."""
+    found = set()
+    for group in range(file.metadata.num_row_groups):
+        about = file.metadata.row_group(group)
+        for place in range(about.num_columns):
+            column = about.column(place)
+            if column.statistics is not None and column.statistics.has_min_max:
+                found.add(column.path_in_schema)
+    return found

@@ -1,41 +1,145 @@
-"""Where rows come from: one of the sets bundled with scikit-learn, a CSV file or a Parquet file."""
+"""Where rows come from: a bundled set, a text file with delimiters, a Parquet file, OpenML, or a file a part.
+
+    Source = read(block, base)
+
+Everything from a file to a `Source` stands in this folder: text.py (bytes, encodings, headers), delimited.py (streaming into
+store.py), parquet.py, openml.py; words.py and kinds.py (what a column holds); joined.py (one table of several files).
+"""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pipelines.data.bundled import BUNDLED, read_bundled
-from pipelines.data.delimited import read_csv
-from pipelines.data.parquet import read_parquet
-from pipelines.data.table import DataError, Table
+from pipelines.data.columns import Source
+from pipelines.data.table import DataError
 from pipelines.spec import DataSpec
+from pipelines.spec.blocks import DELIMITED, FILES, Kind
+from pipelines.spec.describe import nearest
 
-READERS = {".csv": read_csv, ".parquet": read_parquet}
+if TYPE_CHECKING:
+    from pipelines.data.joined import File, Joined
 
 
-def read(block: DataSpec, base: Path | None = None) -> Table:
-    """The table that `data.source` and `data.target` name; a relative path is taken from `base`.
+def read(block: DataSpec, base: Path | None = None) -> Source:
+    """The rows that `data.source` names; a relative path is taken from `base`.
 
-    Raises DataError with file, row and column for what cannot be read as numbers.
+    Raises DataError with file, row and column for what cannot be read, or holds what its kind does not allow.
     """
-    source, target = block.shown_source, block.target
-    if source in BUNDLED:
-        return read_bundled(source)
-    path = (base or Path()) / source
-    check_file(source, path)
-    if not target:
-        raise DataError(f"data.target must name the column(s) of {source} to predict, got none")
-    wanted = (target,) if isinstance(target, str) else tuple(target)
-    return READERS[path.suffix.lower()](path, source, wanted)
+    if block.source in BUNDLED:
+        return read_bundled(str(block.source))
+    table = join(block, base)
+    check_named(block, table)
+    judged = {name: table.judged(name) for name in table.names}
+    for name, found in judged.items():
+        if found.problem:
+            raise DataError(table.told(name, found))
+    source = table.source(judged, {name: found.kind for name, found in judged.items()}, table.targets)
+    check_targets(source)
+    return source
 
 
-def check_file(source: str, path: Path) -> None:
-    """Raises DataError unless `path` is a file of a kind that can be read."""
-    if path.suffix.lower() not in READERS:
-        near = get_close_matches(source, BUNDLED, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        known = f"{', '.join(BUNDLED)}, or a file that ends in {' or '.join(READERS)}"
-        raise DataError(f"data.source must be one of {known}, got {source!r}; {hint}".rstrip("; "))
+def join(block: DataSpec, base: Path | None = None) -> Joined:
+    """The files of the source as one table."""
+    from pipelines.data.joined import Joined
+
+    if not block.paths:
+        raise NotImplementedError
+    paths = {part: (shown, (base or Path()) / shown) for part, shown in block.paths.items()}
+    for shown, path in paths.values():
+        check_file(shown, path)
+    files: dict[str, File] = {}
+    unnamed: set[str] = set()
+    for part, (shown, path) in paths.items():
+        files[part], more = open_file(block, path, shown)
+        unnamed |= more
+    return Joined(block, files, {}, sorted(unnamed))
+
+
+def open_file(block: DataSpec, path: Path, shown: str) -> tuple[File, frozenset[str]]:
+    """A file of one part, and which of its columns have no name."""
+    from pipelines.data.kinds import check_names, stated_kinds
+
+    if not shown.lower().endswith(DELIMITED):
+        from pipelines.data.parquet import Parquet
+
+        file = Parquet(path, shown)
+        check_names(shown, file.names)
+        return file, frozenset()
+    from pipelines.data.delimited import Delimited
+    from pipelines.data.text import open_text
+
+    text = open_text(path, shown, block.format, [*targets_of(block), *block.columns])
+    check_names(shown, text.names)
+    kinds = stated_kinds(block.columns, text.names)
+    worded = {name for name, kind in kinds.items() if kind != "numeric"} | {*block.spellings}
+    return Delimited(text, block.missing.markers, worded), text.unnamed
+
+
+def targets_of(block: DataSpec) -> tuple[str, ...]:
+    """The names of data.target."""
+    return () if block.target is None else (block.target,) if isinstance(block.target, str) else block.target
+
+
+def check_file(shown: str, path: Path) -> None:
+    """Raises DataError unless `path` is a file."""
+    if path.is_dir():
+        raise DataError(
+            f"data.source must be a file, got the folder {shown!r}; name a file in it that ends in {', '.join(FILES)}"
+        )
     if not path.is_file():
-        raise DataError(f"data.source must be a file, found none at {source!r}; a relative path starts at the project's root")
+        raise DataError(f"data.source must be a file, found none at {shown!r}; a relative path starts at the project's root")
+
+
+def check_named(block: DataSpec, table: Joined) -> None:
+    """Raises DataError unless the columns that the spec names are there."""
+    missing = [name for name in table.targets if name not in table.names]
+    if missing:
+        raise DataError(
+            f"{table.shown}: data.target must name columns of the file, got {', '.join(map(repr, missing))}; "
+            f"the columns are: {shortened(table.names)}{_guessed(table)}"
+        )
+    named = {"data.spellings": [*block.spellings], **_named_by_split(block)}
+    for key, names in named.items():
+        for name in names:
+            if name not in table.names:
+                raise DataError(
+                    f"{table.shown}: {key} must name a column of the file, got {name!r}; {nearest(name, [*table.names])}"
+                )
+
+
+def _named_by_split(block: DataSpec) -> Mapping[str, Sequence[str]]:
+    return {f"data.split.{key}": [name] for key in ("group", "time", "part") if (name := getattr(block.split, key))}
+
+
+def _guessed(table: Joined) -> str:
+    text = getattr(table.files[0], "text", None)
+    if text is None or not text.guessed:
+        return ""
+    return (
+        " (the first line looks like a row, most of its cells are numbers; if it names the columns set data.format.header: true)"
+    )
+
+
+def shortened(names: Sequence[str], most: int = 50) -> str:
+    """Names in a row, the first of very many."""
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def check_targets(source: Source) -> None:
+    """Raises DataError where a target has no value."""
+    for name in source.targets:
+        values = source.fetch(name).values
+        missing = values < 0 if source.kinds[name] == "categorical" else np.isnan(values)
+        if missing.any():
+            count = np.count_nonzero(missing)
+            more = f" (and in {count - 1} rows more)" if count > 1 else ""
+            raise DataError(
+                f"{source.line(int(missing.argmax()))}: target {name!r} must have a value in every row, found none{more}; leave "
+                "such rows out"
+            )

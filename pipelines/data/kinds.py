@@ -1,0 +1,174 @@
+"""What a column holds: as `data.columns` says, else as all its cells look. And what is wrong with it, in words, for reader and look.
+
+An exact name stands above a pattern, and of several patterns the last that fits. A column is numbers only if every cell is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from pipelines.data.table import DataError, NDArray
+from pipelines.data.words import Sorts, Words, booleans, days, numbers, sort
+from pipelines.spec.blocks import Kind
+from pipelines.spec.describe import nearest
+
+ID_LIKE = 0.9  # text of which so large a share differs says which row it is, not what the row is like
+MANY_NUMBERS = 20  # a target with more different numbers, and most cells numbers, is no list of classes
+MIXED = 0.5  # from this share of numbers on, a column of numbers and words is more likely untidy numbers than categories
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A kind; `note` says why it is ignored; `problem` what must hold, with the place of the text that breaks it."""
+
+    kind: Kind
+    note: str = ""
+    problem: str = ""
+    breaks: int | None = None  # place in the texts of the first that breaks it
+    odd: tuple[str, ...] = ()  # words among numbers, the most frequent first
+
+
+def stated_kinds(columns: Mapping[str, Kind], names: Sequence[str]) -> dict[str, Kind]:
+    """column -> the kind that data.columns gives it. Raises DataError for a name or pattern that fits no column."""
+    found: dict[str, Kind] = {}
+    for pattern, kind in columns.items():
+        fitting = [name for name in names if fnmatchcase(name, pattern) or name == pattern]
+        if not fitting:
+            raise DataError(
+                f"data.columns must name columns, got {pattern!r}, which none is called; {nearest(pattern, [*names])}"
+            )
+        found.update(dict.fromkeys(fitting, kind))
+    return {**found, **{name: columns[name] for name in names if name in columns}}
+
+
+def check_names(shown: str, names: Sequence[str], unnamed: Sequence[str] = ()) -> None:
+    """Raises DataError unless column names differ."""
+    twice = sorted({name for name in names if names.count(name) > 1}) if len({*names}) < len(names) else []
+    if twice:
+        raise DataError(f"{shown}: column names must differ, found {', '.join(map(repr, twice))} more than once")
+
+
+def judge(name: str, found: Words, stated: Kind | None, look: bool, decimal: str, most: int) -> Judged:
+    """A column of text under the kind that is stated, else under the one it looks like.
+
+    `look`: text may turn out to be numbers. `most`: more categories than these may be an id.
+    """
+    if not len(found.texts) and stated is None:
+        return Judged("ignore", "no cell holds a value")
+    if stated in ("categorical", "ignore"):
+        return Judged(stated)
+    if stated is not None:
+        return _stated(name, found, stated, decimal)
+    return _looks(name, found, look, decimal, most)
+
+
+def judge_target(name: str, found: Words, stated: Kind | None, look: bool, decimal: str, task: str) -> Judged:
+    """A target is numbers if all its cells are, else classes."""
+    if stated not in (None, "numeric", "categorical"):
+        problem = f"column {name!r} is a target: data.columns must say numeric or categorical, or nothing, got {stated}"
+        return Judged("categorical", problem=problem)
+    if stated == "categorical" or not (look or stated):
+        return Judged("categorical")
+    sorts = sort(found.texts, decimal)
+    if stated == "numeric" or (task == "regression" and (sorts.numbers | sorts.codes).any()):
+        return _stated(name, found, "numeric", decimal)
+    if sorts.numbers.all():
+        return Judged("numeric")
+    if (sorts.numbers | sorts.endless).all():
+        return _endless(name, sorts, found)
+    if not sorts.codes.any() and sorts.numbers.sum() > MANY_NUMBERS and _share(found, sorts.numbers) >= MIXED:
+        return _mixed(name, found, sorts.numbers, "numbers")
+    return Judged("categorical")
+
+
+def values_of(kind: Kind, found: Words, decimal: str, stated: bool) -> NDArray:
+    """float64 of each row: numeric, boolean or datetime."""
+    return found.take(each_value(kind, found, decimal, stated), np.nan)
+
+
+def each_value(kind: Kind, found: Words, decimal: str, stated: bool) -> NDArray:
+    """float64 of each different text; not finite for what the kind does not allow."""
+    if kind == "numeric":
+        return numbers(found.texts, decimal)
+    return days(found.texts) if kind == "datetime" else booleans(found.texts, stated)
+
+
+def _stated(name: str, found: Words, stated: Kind, decimal: str) -> Judged:
+    rule = {
+        "numeric": "finite numbers",
+        "datetime": "dates such as 2024-05-31 or 2024-05-31T12:30:00Z",
+        "boolean": "true and false, yes and no, or 1 and 0",
+    }[stated]
+    wrong = ~np.isfinite(each_value(stated, found, decimal, stated=True))
+    if not wrong.any():
+        return Judged(stated)
+    told = f"column {name!r} must hold {rule}, found {{cell}}{_more(found, wrong)}; {_ways_out(name)}"
+    return Judged(stated, problem=told, breaks=_first(found, wrong), odd=_frequent(found, wrong))
+
+
+def _looks(name: str, found: Words, look: bool, decimal: str, most: int) -> Judged:
+    sorts = sort(found.texts, decimal)
+    if look and sorts.numbers.all():
+        return Judged("numeric")
+    if look and sorts.endless.any() and (sorts.numbers | sorts.codes | sorts.endless).all() and not sorts.endless.all():
+        return _endless(name, sorts, found)
+    if sorts.dates.all():
+        return Judged("datetime")
+    if len(found.texts) <= 4 and not np.isnan(booleans(found.texts, stated=False)).any():
+        return Judged("boolean")
+    if look and not sorts.codes.any() and _share(found, sorts.numbers) >= MIXED:
+        return _mixed(name, found, sorts.numbers, "numbers")
+    if _share(found, sorts.dates) >= MIXED:
+        return _mixed(name, found, sorts.dates, "dates")
+    rows = int(found.counts().sum())
+    if len(found.texts) > most and len(found.texts) >= ID_LIKE * rows:
+        return Judged("ignore", f"{len(found.texts)} different texts in {rows} rows: it says which row it is")
+    return Judged("categorical")
+
+
+def _endless(name: str, sorts: Sorts, found: Words) -> Judged:
+    told = (
+        f"column {name!r} must hold finite numbers, found {{cell}}{_more(found, sorts.endless)}; add it to data.missing.markers "
+        "if it means no value"
+    )
+    return Judged("numeric", problem=told, breaks=_first(found, sorts.endless), odd=_frequent(found, sorts.endless))
+
+
+def _mixed(name: str, found: Words, fine: NDArray, what: str) -> Judged:
+    counts = found.counts()
+    told = (
+        f"column {name!r} must hold {what} or words, found {{cell}}, as {counts[~fine].sum()} of {counts.sum()} cells are no {what}; "
+        f"{_ways_out(name)}"
+    )
+    kind: Kind = "numeric" if what == "numbers" else "datetime"
+    return Judged(kind, problem=told, breaks=_first(found, ~fine), odd=_frequent(found, ~fine))
+
+
+def _ways_out(name: str) -> str:
+    return f"if that means no value, add it to data.missing.markers; else set data.columns: {{{name}: categorical}}"
+
+
+def _share(found: Words, chosen: NDArray) -> float:
+    counts = found.counts()
+    return float(counts[chosen].sum() / max(1, counts.sum()))
+
+
+def _first(found: Words, chosen: NDArray) -> int:
+    """Which of the chosen texts stands in the first row."""
+    codes = found.codes[found.codes >= 0]
+    return int(codes[np.argmax(chosen[codes])])
+
+
+def _frequent(found: Words, chosen: NDArray, most: int = 5) -> tuple[str, ...]:
+    counts = np.where(chosen, found.counts(), 0)
+    order = np.argsort(-counts, kind="stable")[:most]
+    return tuple(found.texts[int(place)].as_py() for place in order if counts[place])
+
+
+def _more(found: Words, chosen: NDArray) -> str:
+    count = int(found.counts()[chosen].sum()) - 1
+    return f" (and {count} more such cells)" if count else ""

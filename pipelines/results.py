@@ -15,7 +15,7 @@ import backends
 from backends.tasks import predictions
 from pipelines.data.values import source_of
 from pipelines.metrics import decide
-from pipelines.spec import Experiment, load
+from pipelines.spec import DataSpec, Experiment, load
 from pipelines.stages.files import read_json
 from pipelines.stages.places import Places
 from pipelines.stages.reports import Network, load_network
@@ -94,7 +94,10 @@ class Model:
 
     def answers(self, X: Any) -> dict[str, NDArray]:
         """Raw rows -> what `deltarule predict` writes, column -> (n,): predicted and p_CLASS each; or predicted_TARGET."""
-        return self.network.answers(self.inputs(X))
+        from pipelines.data.blocks import given
+
+        block, preprocessing = DataSpec.model_validate(self.network.run["spec"]["data"]), self.network.about.preprocessing
+        return self.network.answers(preprocessing.apply(given(X, block, preprocessing.columns).source()))
 
     def _outputs(self, X: Any) -> NDArray:
         return self.network.outputs(self.inputs(X))

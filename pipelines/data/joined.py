@@ -1,4 +1,4 @@
-"""One table of one or several files: kinds are judged over all their rows, categories are joined, and columns come one at a time."""
+"""One table of one or several files: kinds are judged over all rows, categories are joined, columns come one at a time."""
 
 from __future__ import annotations
 

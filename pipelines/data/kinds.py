@@ -1,4 +1,4 @@
-"""What a column holds: as `data.columns` says, else as all its cells look. And what is wrong with it, in words, for reader and look.
+"""What a column holds: as `data.columns` says, else as all its cells look; and what is wrong with it, in words.
 
 An exact name stands above a pattern, and of several patterns the last that fits. A column is numbers only if every cell is one.
 """
@@ -141,8 +141,8 @@ def _endless(name: str, sorts: Sorts, found: Words) -> Judged:
 def _mixed(name: str, found: Words, fine: NDArray, what: str) -> Judged:
     counts = found.counts()
     told = (
-        f"column {name!r} must hold {what} or words, found {{cell}}, as {counts[~fine].sum()} of {counts.sum()} cells are no {what}; "
-        f"{_ways_out(name)}"
+        f"column {name!r} must hold {what} or words, found {{cell}}, as {counts[~fine].sum()} of {counts.sum()} cells "
+        f"are no {what}; {_ways_out(name)}"
     )
     kind: Kind = "numeric" if what == "numbers" else "datetime"
     return Judged(kind, problem=told, breaks=_first(found, ~fine), odd=_frequent(found, ~fine))

@@ -3,7 +3,7 @@
     Source = read(block, base)
 
 Everything from a file to a `Source` stands in this folder: text.py (bytes, encodings, headers), delimited.py (streaming into
-store.py), parquet.py, openml.py; words.py and kinds.py (what a column holds); joined.py (one table of several files).
+spool.py), parquet.py, openml.py; words.py and kinds.py (what a column holds); joined.py (one table of several files).
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pipelines.data.bundled import BUNDLED, read_bundled
 from pipelines.data.columns import Source
 from pipelines.data.table import DataError
 from pipelines.spec import DataSpec
-from pipelines.spec.blocks import DELIMITED, FILES, Kind
+from pipelines.spec.blocks import DELIMITED, FILES
 from pipelines.spec.describe import nearest
 
 if TYPE_CHECKING:
@@ -38,9 +36,7 @@ def read(block: DataSpec, base: Path | None = None) -> Source:
     for name, found in judged.items():
         if found.problem:
             raise DataError(table.told(name, found))
-    source = table.source(judged, {name: found.kind for name, found in judged.items()}, table.targets)
-    check_targets(source)
-    return source
+    return table.source(judged, {name: found.kind for name, found in judged.items()}, table.targets)
 
 
 def join(block: DataSpec, base: Path | None = None) -> Joined:
@@ -129,17 +125,3 @@ def shortened(names: Sequence[str], most: int = 50) -> str:
     """Names in a row, the first of very many."""
     more = f", ... ({len(names)} in all)" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
-
-
-def check_targets(source: Source) -> None:
-    """Raises DataError where a target has no value."""
-    for name in source.targets:
-        values = source.fetch(name).values
-        missing = values < 0 if source.kinds[name] == "categorical" else np.isnan(values)
-        if missing.any():
-            count = np.count_nonzero(missing)
-            more = f" (and in {count - 1} rows more)" if count > 1 else ""
-            raise DataError(
-                f"{source.line(int(missing.argmax()))}: target {name!r} must have a value in every row, found none{more}; leave "
-                "such rows out"
-            )

@@ -16,10 +16,10 @@ from pipelines.data.table import NDArray
 
 
 @dataclass
-class Store:
+class Spool:
     """Append arrays under a name, and read back all of a name on end."""
 
-    file: Any = field(default_factory=lambda: TemporaryFile(prefix="deltarule-"))
+    file: Any = field(default_factory=lambda: TemporaryFile(prefix="deltarule-"))  # noqa: SIM115 (goes with this)
     places: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # name -> (byte, bytes) of each array
     types: dict[str, np.dtype[Any]] = field(default_factory=dict)
     lock: Any = field(default_factory=Lock)
@@ -49,8 +49,9 @@ class Store:
         with self.lock:
             for start, size in places:
                 self.file.seek(start)
-                self.file.readinto(content[done : done + size])
-                done += size
+                end = done + size
+                while done < end:  # a read of gigabytes may give less than was asked for
+                    done += self.file.readinto(content[done:end])
         return values
 
 

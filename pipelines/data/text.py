@@ -118,10 +118,19 @@ def open_text(path: Path, shown: str, how: Format, expected: Collection[str] = (
     if not named:
         start, first, names = 0, 1, tuple(f"column_{place}" for place in range(1, len(cells) + 1))
     return TextFile(
-        shown=shown, path=plain, names=names, unnamed=frozenset(n for n, cell in zip(names, cells, strict=True) if named and not cell),
-        guessed=not named, start=bom + start, first=first, delimiter=delimiter, quote=quote,
-        decimal="," if how.decimal == "comma" else ".", odd_quotes=quotes % 2 == 1, folder=folder,
-    )  # fmt: skip
+        shown=shown,
+        path=plain,
+        names=names,
+        unnamed=frozenset(name for name, cell in zip(names, cells, strict=True) if named and not cell),
+        guessed=not named,
+        start=bom + start,
+        first=first,
+        delimiter=delimiter,
+        quote=quote,
+        decimal="," if how.decimal == "comma" else ".",
+        odd_quotes=quotes % 2 == 1,
+        folder=folder,
+    )
 
 
 def _sample(path: Path) -> tuple[bytes, int, str]:
@@ -227,14 +236,11 @@ def _refuse_byte(shown: str, encoding: str, error: UnicodeDecodeError, before: i
     """`before` bytes and `lines` line ends come before the block in which the decoder stopped."""
     block, place = error.object, error.start
     line = lines + block[:place].count(b"\n") + 1
-    if encoding == "utf-8":
-        raise DataError(
-            f"{shown}:{line}: the text must be UTF-8, found {block[place]:#04x} at byte {before + place}; for another encoding set "
-            "data.format.encoding: latin-1, or what it is"
-        )
+    name = "UTF-8" if encoding == "utf-8" else encoding
+    way_out = "for another encoding set data.format.encoding: latin-1, or what it is"
     raise DataError(
-        f"{shown}:{line}: the text must be {encoding}, found {block[place]:#04x} at byte {before + place}; set data.format.encoding "
-        "to what it is"
+        f"{shown}:{line}: the text must be {name}, found {block[place]:#04x} at byte {before + place}; "
+        f"{way_out if encoding == 'utf-8' else 'set data.format.encoding to what it is'}"
     )
 
 

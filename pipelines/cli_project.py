@@ -1,4 +1,4 @@
-"""The commands of a project of one's own: new, and code, which its pipeline calls. A command parses, calls and prints."""
+"""The commands of a project of one's own: new, predict and export, and code, which its pipeline calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.options import PARAMS, Changes, Json, Params, begin
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands among the others."""
-    for command in (new, code):
+    for command in (new, code, predict, export):
         app.command()(command)
 
 
@@ -60,3 +60,45 @@ def code(
 
     console, experiment = begin(params, changes, as_json)
     console.result({"code": write(into, experiment.train.backend)})
+
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="The folder of a run (runs/...; . for the pipeline's), or an export.")
+]
+
+
+def predict(
+    model: Model,
+    rows: Annotated[Path, typer.Argument(metavar="FILE", help="Rows with the columns that the training rows had.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="CSV or Parquet; else standard output.")] = None,
+) -> None:
+    """Predict for the rows of a file.
+
+    Raw rows in; predictions, and the probabilities of classes, out. The target may be there, and is passed over.
+    """
+    from pipelines.console import Console, Counting
+    from pipelines.predict import predict as carry_out
+    from pipelines.results import load_model
+
+    console = Console(as_json=True)  # standard output is for the answers
+    with Counting(console, "rows") as progress:
+        answered = carry_out(load_model(model), rows, out, progress)
+    for sentence in answered.told():
+        console.warn(sentence)
+    if out is not None:
+        console.say(f"{out}: {answered.rows} rows")
+
+
+def export(
+    model: Model,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; must not be there yet.")],
+) -> None:
+    """Write a run as an MLflow model.
+
+    It takes raw rows, and any server of MLflow models serves it: mlflow models serve --env-manager local -m DIR
+    """
+    from pipelines.console import Console
+    from pipelines.export import export as carry_out
+
+    carry_out(model, folder)
+    Console().say(f"{folder}: serve it with: mlflow models serve --env-manager local -m {folder}")

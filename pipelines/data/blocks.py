@@ -18,7 +18,6 @@ from pipelines.data.delimited import Delimited, _batches
 from pipelines.data.joined import File
 from pipelines.data.kinds import check_names, each_value, judge
 from pipelines.data.parquet import Parquet
-from pipelines.data.read import check_file
 from pipelines.data.table import DataError, NDArray
 from pipelines.data.text import TextFile, open_text
 from pipelines.data.words import categories, words
@@ -125,9 +124,10 @@ def blocks(path: Path, shown: str, block: DataSpec, kinds: Mapping[str, Kind], k
 
     Raises DataError for a file that cannot be read, or lacks a column, before the first block.
     """
-    check_file(shown, path)
+    if not path.is_file():
+        raise DataError(f"the rows must come in a file, found {'a folder' if path.is_dir() else 'nothing'} at {shown}")
     if not shown.lower().endswith(FILES):
-        raise DataError(f"rows must come in a file that ends in {', '.join(FILES)}, got {shown!r}")
+        raise DataError(f"the rows must come in a file that ends in {', '.join(FILES)}, got {shown!r}")
     if shown.lower().endswith(DELIMITED):
         text = open_text(path, shown, block.format, [*kinds, *known])
         names, others = chosen(shown, text.names, kinds)

@@ -59,7 +59,8 @@ class _Csv:
 
 class _Parquet:
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sink = file, None
+        self.file = file
+        self.sink: Any = None
 
     def write(self, block: Block) -> None:
         """A group of rows."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ set_model(Model())
 
 
 def export(
-    folder: Path, files: Sequence[Path], columns: Sequence[str], answers: Mapping[str, str], example: Mapping[str, Sequence[Any]]
+    folder: Path, files: Iterable[Path], columns: Sequence[str], answers: Mapping[str, str], example: Mapping[str, Sequence[Any]]
 ) -> None:
     """Write the model into `folder`, which must not be there yet; all of it or nothing.
 
@@ -58,7 +58,8 @@ def export(
 def _save(
     made: Path, code: Path, run: Path, columns: Sequence[str], answers: Mapping[str, str], example: Mapping[str, Sequence[Any]]
 ) -> None:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")):
+        os.environ.setdefault(name, value)
     from mlflow.models import Model, ModelSignature
     from mlflow.pyfunc import save_model
     from mlflow.types.schema import AnyType, ColSpec, Schema
@@ -66,8 +67,9 @@ def _save(
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
     import pandas
 
+    any_type: Any = AnyType()  # type: ignore[no-untyped-call]
     # Any type: our own reader knows what a column holds, and says what is wrong; MLflow would refuse whole numbers for a double.
-    inputs = Schema([ColSpec(AnyType(), name) for name in columns])
+    inputs = Schema([ColSpec(any_type, name) for name in columns])
     outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about type hints

@@ -1,15 +1,30 @@
 """What the rows look like, before anything is trained on them: kinds, gaps, classes, duplicates, and columns that know too much.
 
-The one home of these heuristics; each threshold is a constant with its reason.
+    found = look(block, base)
+
+One column at a time is in memory. The rules of thumb stand in suspect.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pipelines.data.columns import Column, Source
+from pipelines.data.duplicates import equal_rows
+from pipelines.data.read import Survey, survey
+from pipelines.data.suspect import Answer, Suspicion, suspect
+from pipelines.data.table import DataError, NDArray
+from pipelines.data.tasks import find_target
 from pipelines.spec.blocks import DataSpec, Kind
+
+BARS = 24  # of a histogram of numbers
+MOST_BARS = 12  # of a histogram of categories; the others share one
+FREQUENT = 5
 
 
 @dataclass(frozen=True)
@@ -19,9 +34,9 @@ class ColumnLook:
     name: str
     kind: Kind
     stated: bool  # by data.columns; else as it looks
-    note: str  # why it is ignored, or what is remarkable; "" for most
+    note: str  # why it is ignored; "" for most
     problem: str  # what `read` would refuse it with; "" if nothing
-    odd: tuple[str, ...]  # the words among its numbers, most frequent first, where that is the problem
+    odd: tuple[str, ...]  # the cells that break its kind, the most frequent first, where that is the problem
     missing: int
     distinct: int
     least: float | None
@@ -33,15 +48,6 @@ class ColumnLook:
 
 
 @dataclass(frozen=True)
-class Suspicion:
-    """A column that may know what it should not, or says nothing. `kind` is leak, order, constant."""
-
-    column: str
-    kind: str
-    why: str
-
-
-@dataclass(frozen=True)
 class Look:
     """All of it; `as_dict` is what --json prints."""
 
@@ -49,11 +55,11 @@ class Look:
     rows: int
     columns: tuple[ColumnLook, ...]  # targets too, in the order of the file
     targets: tuple[str, ...]  # those that are columns of the file
-    task: str  # regression, binary, multiclass; "" without a target
+    task: str  # regression, binary, multiclass; "" without a target that can be predicted
     classes: dict[str, int]  # rows of each; empty for regression
-    duplicates: int  # rows that repeat an earlier one in every column
+    duplicates: int  # rows that repeat an earlier one in every column that is not ignored
     suspicions: tuple[Suspicion, ...]
-    problems: tuple[str, ...]  # what `read` would refuse, first things first
+    problems: tuple[str, ...]  # what `read` or `prepare` would refuse
 
     def as_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and words."""
@@ -63,6 +69,128 @@ class Look:
 def look(block: DataSpec, base: Path | None = None) -> Look:
     """Look at all rows. A column or target that `read` would refuse is told of in `problems`.
 
-    `block` may lack a target. Raises DataError where there is no table to look at.
+    `block` may lack a target (`DataSpec.model_construct`). Raises DataError where there is no table to look at.
     """
-    raise NotImplementedError
+    found = survey(block, base)
+    source = found.source
+    task, classes, answers, problems = _targets(source, block)
+    columns: list[ColumnLook] = []
+    suspicions: list[Suspicion] = []
+    for name, kind in source.kinds.items():
+        try:
+            column = source.fetch(name)
+        except DataError as error:  # of a kind that cannot be read, and is ignored
+            problems += [] if kind == "ignore" else [str(error)]
+            continue
+        columns.append(_column(found, name, column))
+        if name not in source.targets:
+            suspicions += suspect(name, kind, column, answers)
+    return Look(
+        source=source.name,
+        rows=source.rows,
+        columns=tuple(columns),
+        targets=source.targets,
+        task=task,
+        classes=classes,
+        duplicates=_duplicates(source),
+        suspicions=tuple(suspicions),
+        problems=(*found.problems.values(), *problems),
+    )
+
+
+def _targets(source: Source, block: DataSpec) -> tuple[str, dict[str, int], list[Answer], list[str]]:
+    """(task, rows of each class, what columns are tested against, what is wrong)."""
+    if not source.targets:
+        return "", {}, [], []
+    problems = []
+    try:
+        target = find_target(source, block.task)
+        task, names, y = target.task, target.classes, target.y
+    except DataError as error:
+        problems.append(str(error))
+        return "", {}, [], problems
+    if task == "regression":
+        return task, {}, [Answer(name, y[:, place], classes=False) for place, name in enumerate(target.names)], problems
+    counts = np.bincount(y, minlength=len(names))
+    return task, dict(zip(names, counts.tolist(), strict=True)), [Answer(target.names[0], y, classes=True)], problems
+
+
+def _duplicates(source: Source) -> int:
+    columns = [name for name, kind in source.kinds.items() if kind != "ignore"]
+    first = equal_rows(source, columns)
+    return 0 if first is None else int((first != np.arange(source.rows)).sum())
+
+
+def _column(found: Survey, name: str, column: Column) -> ColumnLook:
+    kind = found.source.kinds[name]
+    worded = bool(column.categories) or column.values.dtype.kind != "f"
+    present = column.values[~column.gaps]
+    values, counts = _different(present, len(column.categories) if worded else None)
+    spelled = [*column.categories] if worded else None
+    often = np.argsort(-counts, kind="stable")
+    numbers = not worded and kind != "boolean" and bool(len(values))
+
+    def spell(place: int) -> str:
+        return spelled[place] if spelled is not None else shown(kind, float(values[place]))
+
+    repeated = worded or bool((counts > 1).any())
+    frequent = tuple((spell(place), int(counts[place])) for place in often[:FREQUENT].tolist() if counts[place] and repeated)
+    return ColumnLook(
+        name=name,
+        kind=found.meant.get(name, kind),
+        stated=name in found.stated,
+        note=found.source.notes.get(name, ""),
+        problem=found.problems.get(name, ""),
+        odd=found.odd.get(name, ()),
+        missing=int(column.gaps.sum()),
+        distinct=int(np.count_nonzero(counts)),
+        least=float(values[0]) if numbers else None,
+        median=float(np.median(present)) if numbers else None,
+        greatest=float(values[-1]) if numbers else None,
+        frequent=frequent,
+        example=(column.categories[int(present[0])] if worded else shown(kind, float(present[0]))) if len(present) else "",
+        histogram=tuple(_bars(kind, values, counts) if numbers else _most_frequent(spell, counts, often)),
+    )
+
+
+def _different(present: NDArray, categories: int | None) -> tuple[NDArray, NDArray]:
+    """(values in order, rows of each)."""
+    if categories is None:
+        ordered = np.sort(present)
+        starts = np.flatnonzero(np.append(True, np.diff(ordered) != 0)) if len(ordered) else np.empty(0, np.int64)
+        return ordered[starts], np.diff(np.append(starts, len(ordered)))
+    return np.arange(categories), np.bincount(present, minlength=categories)
+
+
+def _bars(kind: Kind, values: NDArray, counts: NDArray) -> Iterator[tuple[str, int]]:
+    """Bars of equal width from the least to the greatest value; one a value where there are few whole numbers."""
+    if len(values) <= BARS and (values == np.floor(values)).all():
+        yield from ((shown(kind, float(value)), int(count)) for value, count in zip(values, counts, strict=True))
+        return
+    low, high = float(values[0]), float(values[-1])
+    edges = low + np.arange(BARS + 1) * (high / BARS - low / BARS)  # high - low may be beyond float64
+    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, BARS - 1)
+    for number, rows in enumerate(np.bincount(place, weights=counts, minlength=BARS).tolist()):
+        yield f"{shown(kind, float(edges[number]))} to {shown(kind, float(edges[number + 1]))}", int(rows)
+
+
+def _most_frequent(spell: Any, counts: NDArray, often: NDArray) -> Iterator[tuple[str, int]]:
+    for place in often[:MOST_BARS].tolist():
+        if counts[place]:
+            yield spell(place), int(counts[place])
+    others = int(counts[often[MOST_BARS:]].sum())
+    if others:
+        yield f"{np.count_nonzero(counts[often[MOST_BARS:]])} others", others
+
+
+def shown(kind: Kind, value: float) -> str:
+    """A value as people write it: a date, yes or no, 3 rather than 3.0."""
+    if kind == "boolean":
+        return "true" if value else "false"
+    if kind == "datetime":
+        try:
+            moment = np.datetime64(round(value * 86_400_000), "ms")
+            return str(np.datetime_as_string(moment, unit="D" if value == np.floor(value) else "s"))
+        except (OverflowError, ValueError):
+            return f"{value:.6g}"
+    return f"{value:.0f}" if value == np.floor(value) and abs(value) < 1e15 else f"{value:.6g}"

@@ -9,6 +9,7 @@ spool.py), parquet.py, openml.py; words.py and kinds.py (what a column holds); j
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from pipelines.data.bundled import BUNDLED, read_bundled
 from pipelines.data.columns import Source
 from pipelines.data.table import DataError
 from pipelines.spec import DataSpec
-from pipelines.spec.blocks import DELIMITED, FILES
+from pipelines.spec.blocks import DELIMITED, FILES, Kind
 from pipelines.spec.describe import nearest
 
 if TYPE_CHECKING:
@@ -37,6 +38,39 @@ def read(block: DataSpec, base: Path | None = None) -> Source:
         if found.problem:
             raise DataError(table.told(name, found))
     return table.source(judged, {name: found.kind for name, found in judged.items()}, table.targets)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A source that may not be what the spec asks for: a column that `read` would refuse is text, and its problem is told."""
+
+    source: Source
+    stated: frozenset[str] = frozenset()  # columns whose kind data.columns gives
+    problems: Mapping[str, str] = field(default_factory=dict)  # column -> what `read` would say
+    odd: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> the cells that break its kind
+    meant: Mapping[str, Kind] = field(default_factory=dict)  # column -> the kind that they break
+
+
+def survey(block: DataSpec, base: Path | None = None) -> Survey:
+    """As `read`, but a column or a target that it would refuse is told of. Raises DataError where there is no table."""
+    if block.source in BUNDLED:
+        return Survey(read_bundled(str(block.source)))
+    table = join(block, base)
+    judged = {name: table.judged(name) for name in table.names}
+    wrong = {name: found for name, found in judged.items() if found.problem}
+    problems = {name: table.told(name, found) for name, found in wrong.items()}
+    try:
+        check_named(block, table)
+    except DataError as error:
+        problems[""] = str(error)
+    kinds: dict[str, Kind] = {name: "categorical" if found.problem else found.kind for name, found in judged.items()}
+    return Survey(
+        table.source(judged, kinds, tuple(name for name in table.targets if name in table.names)),
+        frozenset(table.stated),
+        problems,
+        {name: found.odd for name, found in wrong.items()},
+        {name: found.kind for name, found in wrong.items()},
+    )
 
 
 def join(block: DataSpec, base: Path | None = None) -> Joined:

@@ -54,6 +54,13 @@ def model(trained) -> deltarule.Model:
     return deltarule.load_model(trained.folder)
 
 
+def same(ours: list[dict[str, str]], theirs: list[dict[str, str]]) -> bool:
+    """To the last bits of float32: a matrix product of fewer rows may add up in another order."""
+    numbers = [np.array([[float(row[name]) for name in ("p_two", "p_Ω, one")] for row in rows]) for rows in (ours, theirs)]
+    labels = [[row["predicted"] for row in rows] for rows in (ours, theirs)]
+    return labels[0] == labels[1] and np.allclose(*numbers, rtol=1e-5, atol=1e-6)
+
+
 def answer(model: deltarule.Model, data: Path, out: Path | None = None) -> tuple[list[dict[str, str]], list[str]]:
     out = out or data.with_name("answers.csv")
     told = [*predict(model, data, out).told()]
@@ -68,7 +75,7 @@ def test_rows_are_answered_as_the_stages_answered_them(trained, model, tmp_path)
         with (trained.folder / "outputs" / part / "predictions.csv").open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 mine = given[int(row["row"])]
-                assert mine["predicted"] == row["predicted"] and float(mine["p_two"]) == float(row["p_two"])
+                assert same([mine], [row])
 
 
 def test_labels_are_spelled_as_in_the_data(model, tmp_path):
@@ -83,13 +90,13 @@ def test_the_answers_do_not_depend_on_how_the_file_is_cut_or_packed(model, tmp_p
     whole, _ = answer(model, write(tmp_path / "all.csv", lines))
     monkeypatch.setattr(delimited, "BLOCK", 200)
     monkeypatch.setattr(blocks, "ROWS", 7)
-    assert answer(model, tmp_path / "all.csv")[0] == whole
-    assert answer(model, write(tmp_path / "all.tsv", lines, "\t"))[0] == whole
+    assert same(answer(model, tmp_path / "all.csv")[0], whole)
+    assert same(answer(model, write(tmp_path / "all.tsv", lines, "\t"))[0], whole)
     (tmp_path / "all.csv.gz").write_bytes(gzip.compress((tmp_path / "all.csv").read_bytes()))
-    assert answer(model, tmp_path / "all.csv.gz")[0] == whole
+    assert same(answer(model, tmp_path / "all.csv.gz")[0], whole)
     table = pandas.read_csv(tmp_path / "all.csv", dtype={"id": str})
     table.to_parquet(tmp_path / "all.parquet")
-    assert answer(model, tmp_path / "all.parquet")[0] == whole
+    assert same(answer(model, tmp_path / "all.parquet")[0], whole)
 
 
 def test_parquet_out_holds_what_csv_out_does(model, tmp_path):
@@ -113,7 +120,8 @@ def test_rows_given_in_python_are_read_as_those_of_a_file(model, tmp_path):
 def test_the_target_and_ignored_columns_need_not_be_there_and_may_come_in_any_order(model, tmp_path):
     whole, _ = answer(model, write(tmp_path / "all.csv", [HEADER, *rows()]))
     fewer = write(tmp_path / "fewer.csv", [[*line[1:5][::-1]] for line in [HEADER, *rows()]])
-    assert answer(model, fewer) == (whole, [])
+    given, told = answer(model, fewer)
+    assert given == whole and not told
 
 
 def test_what_the_training_rows_did_not_have_is_answered_and_told(model, tmp_path):
@@ -148,7 +156,7 @@ def test_what_cannot_be_answered_is_told_with_its_place_and_nothing_is_left(mode
 
 
 def test_a_regression_answers_in_the_targets_own_units(tmp_path):
-    lines = [["x", "size, cm"], *([f"{n % 13}", f"{1000 + 10 * (n % 13)}"] for n in range(80))]
+    lines = [["x", "size, cm"], *([f"{n}", f"{1000 + 2.5 * n}"] for n in range(80))]
     data = write(tmp_path / "sizes.csv", lines)
     experiment = deltarule.load("params.yaml").override(
         {
@@ -161,7 +169,7 @@ def test_a_regression_answers_in_the_targets_own_units(tmp_path):
     )
     run = deltarule.run(experiment, tmp_path / "run")
     given, _ = answer(run.model, data)
-    assert [float(row["predicted_size, cm"]) for row in given] == run.model.predict({"x": [n % 13 for n in range(80)]}).tolist()
+    assert [float(row["predicted_size, cm"]) for row in given] == run.model.predict({"x": [*range(80)]}).tolist()
     assert all(900 < float(row["predicted_size, cm"]) < 1200 for row in given)
 
 

@@ -24,6 +24,9 @@ class Spool:
     types: dict[str, np.dtype[Any]] = field(default_factory=dict)
     lock: Any = field(default_factory=Lock)
 
+    def __del__(self) -> None:
+        self.file.close()
+
     def append(self, name: str, values: NDArray) -> None:
         """`values` (n,) follow those that the name has."""
         content = _bytes(np.ascontiguousarray(values))

@@ -32,7 +32,7 @@ class View:
 
     target: tuple[str, ...]
     task: str  # as the spec says it
-    meant: str  # what that stands for; "" if the look could not tell
+    meant: str  # what that stands for
     about_source: str
     about_target: str
     fields: tuple[Field, ...]
@@ -45,7 +45,7 @@ def view(data: Path, target: Sequence[str], task: str) -> View:
     """Look at a file. Raises ProjectError or DataError for one that no spec could use."""
     block = _block(data, target, task)
     found = look(block)
-    if set(target) - set(found.targets) or not found.rows:
+    if not found.task:  # a target that is not there, has no values or does not suit --task
         raise ProjectError(found.problems[0] if found.problems else f"{data}: there must be rows, found none")
     where = _numbers_with_gaps(found)
     if where:
@@ -86,9 +86,9 @@ def _numbers_with_gaps(found: Look) -> dict[str, list[str]]:
 
 def _target(found: Look) -> str:
     if found.classes:
-        total, shown = sum(found.classes.values()), list(found.classes.items())[:NAMED]
+        shown = [f"{name} {rows}" for name, rows in [*found.classes.items()][:NAMED]]
         more = f", and {len(found.classes) - NAMED} more" if len(found.classes) > NAMED else ""
-        return f"{len(found.classes)} classes: {', '.join(f'{name} {rows / total:.0%}' for name, rows in shown)}{more}"
+        return f"{len(found.classes)} classes, rows of each: {', '.join(shown)}{more}"
     spread = [_spread(column) for column in found.columns if column.name in found.targets]
     return "; ".join(filter(None, spread))
 

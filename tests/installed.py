@@ -55,7 +55,11 @@ def install(folder: Path) -> Tool:
     [site] = (tool.folder / "lib").glob("python*/site-packages")
     # A folder in a .pth file is on the path, but the .pth files in it are not read: an editable install there is not seen.
     (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    for command, module, main in (("dvc", "dvc.cli", "main"), ("mlflow", "mlflow.cli", "cli")):
+    for command, module, main in (
+        ("dvc", "dvc.cli", "main"),
+        ("mlflow", "mlflow.cli", "cli"),
+        ("uvicorn", "uvicorn.main", "main"),
+    ):
         script = tool.folder / "bin" / command
         script.write_text(SCRIPT.format(python=tool.python, module=module, main=main))
         script.chmod(0o755)

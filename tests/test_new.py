@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import http.client
+import json
+import os
 import random
 import re
 import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -139,3 +149,72 @@ def test_experiments_run_in_a_folder_of_a_larger_repository(tool, tmp_path):
     assert "data/f.csv" in (project / "params.yaml").read_text()
     tool("deltarule", "run", "--name", "beside", cwd=project)
     assert [*project.glob("runs/*-beside")]
+
+
+# -- what was trained is used ------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_answered_by_the_pipelines_model_and_by_a_runs(tool, own):
+    tool("deltarule", "run", "--name", "beside", cwd=own)
+    [run] = own.glob("runs/*-beside")
+    answers = [tool("deltarule", "predict", model, "data/flowers.csv", cwd=own) for model in (".", run)]
+    assert answers[0] == answers[1]
+    header, *lines = answers[0].splitlines()
+    assert header == "predicted,p_iris,p_rose,p_tulip" and len(lines) == 90
+
+
+def test_a_served_model_answers_as_predict_does(tool, own, tmp_path):
+    """Raw rows in, also where the server is started beside a folder `pipelines/`; nothing in it was pickled."""
+    for name in ("pipelines", "backends"):
+        (own / name).mkdir()
+        (own / name / "__init__.py").write_text(HOSTILE)
+    tool("deltarule", "export", ".", "served", cwd=own)
+    assert not [path for path in (own / "served").rglob("*") if path.suffix in (".pkl", ".pickle", ".joblib")]
+    assert not [path for path in (own / "served").rglob("*") if path.is_file() and str(tmp_path) in path.read_text("latin-1")]
+    told = [*csv.DictReader(tool("deltarule", "predict", "served", "data/flowers.csv", cwd=own).splitlines())]
+    rows = [*csv.DictReader((own / "data/flowers.csv").read_text().splitlines())]
+    with served(tool, own) as address:
+        answers = posted(address, {"dataframe_records": [{name: row[name] for name in ("width", "length")} for row in rows]})
+        typed = posted(address, {"dataframe_records": [{"width": 1, "length": None}]})
+    assert [answer["predicted"] for answer in answers] == [row["predicted"] for row in told]
+    assert all(
+        answer["p_rose"] == pytest.approx(float(row["p_rose"]), abs=1e-6) for answer, row in zip(answers, told, strict=True)
+    )
+    assert set(typed[0]) == {"predicted", "p_iris", "p_rose", "p_tulip"}
+
+
+@contextmanager
+def served(tool: Tool, folder: Path) -> Iterator[str]:
+    """The address of `mlflow models serve` on folder/served."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["mlflow", "models", "serve", "--env-manager", "local", "-m", "served", "--port", str(port)]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=tool.environment(), stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield awaited(server, port, folder / "server.log")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
+def awaited(server: subprocess.Popen, port: int, log: Path) -> str:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and server.poll() is None:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection, suppress(OSError):
+            connection.request("GET", "/ping")
+            return f"127.0.0.1:{port}"
+        time.sleep(0.2)
+    raise AssertionError(f"the server does not answer:\n{log.read_text()}")
+
+
+def posted(address: str, content: dict) -> list[dict]:
+    connection = http.client.HTTPConnection(address, timeout=60)
+    connection.request("POST", "/invocations", json.dumps(content), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    assert response.status == 200, text
+    return json.loads(text)["predictions"]

@@ -100,8 +100,12 @@ def _fields(found: Look) -> Iterator[Field]:
         if column.name in found.targets:
             continue
         if few or column.kind == "ignore" or column.problem or column.name in warned:
-            notes = [column.note, warned.get(column.name, ""), _gaps(column), _spread(column)]
+            notes = [_odd(column), column.note, warned.get(column.name, ""), _gaps(column), _spread(column)]
             yield Field(column.name, column.kind, "; ".join(filter(None, notes)))
+
+
+def _odd(column: ColumnLook) -> str:
+    return f"to be settled: it says {', '.join(map(repr, column.odd[:NAMED]))} too" if column.problem and column.odd else ""
 
 
 def _gaps(column: ColumnLook) -> str:

@@ -53,7 +53,7 @@ class Model:
         return targets[:, 0] if targets.shape[1] == 1 else targets
 
     def probabilities(self, X: Any) -> NDArray:
-        """Raw rows, as `inputs` takes them -> P(class), (n, classes) in the order of `classes`. Raises ValueError for regression."""
+        """Raw rows, as `inputs` takes them -> P(class), (n, classes) as in `classes`. Raises ValueError for regression."""
         if not self.classes:
             raise ValueError("a regression has no class probabilities; use predict")
         p = predictions(self.network.about.task, self._outputs(X))

@@ -7,7 +7,6 @@ written as .npy files, hashed on the way.
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ class Columns:
     def __init__(self, folder: Path, rows: int) -> None:
         """In `folder`, which must be on a disk that holds them."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed by `close`)
+        self._file: Any = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed by `close`)
         self.rows, self.count = rows, 0
 
     def close(self) -> None:
@@ -36,7 +35,7 @@ class Columns:
 
     def add(self, values: NDArray) -> None:
         """The next input, (rows,)."""
-        left = memoryview(np.ascontiguousarray(values, dtype=np.float32)).cast("B")
+        left = np.ascontiguousarray(values, dtype=np.float32).data.cast("B")
         while left:  # an unbuffered file may take a part of it
             left = left[self._file.write(left) :]
         self.count += 1
@@ -50,7 +49,8 @@ class Columns:
     def _block(self, first: int, size: int) -> NDArray:
         block = np.empty((self.count, size), dtype=np.float32)
         for place, values in enumerate(block):
-            os.preadv(self._file.fileno(), [values], 4 * (place * self.rows + first))
+            self._file.seek(4 * (place * self.rows + first))
+            self._file.readinto(values.data.cast("B"))
         return np.ascontiguousarray(block.T)
 
 
@@ -61,7 +61,7 @@ def write_npy(path: Path, shape: tuple[int, ...], dtype: Any, blocks: Iterator[N
         descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
         np.lib.format.write_array_header_1_0(hashed, {"descr": descr, "fortran_order": False, "shape": shape})
         for block in blocks:
-            hashed.write(memoryview(np.ascontiguousarray(block, dtype=dtype)).cast("B"))
+            hashed.write(np.ascontiguousarray(block, dtype=dtype).data.cast("B"))
 
 
 class _Hashed:

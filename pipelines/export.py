@@ -22,7 +22,9 @@ def export(model: Path, folder: Path) -> None:
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     example = {encoder.name: example_of(encoder) for encoder in network.about.preprocessing.encoders}
     answers = {name: "string" if name == "predicted" else "double" for name in network.names}
-    tracking.export(folder.absolute(), files_of(model), list(example), answers, example)
+    # As text, a category 007 stays what it is on the way through a server; whole numbers and gaps are no matter to a double.
+    columns = {name: "double" if kind == "numeric" else "string" for name, kind in network.about.preprocessing.columns.items()}
+    tracking.export(folder.absolute(), files_of(model), columns, answers, example)
 
 
 def example_of(encoder: Encoder) -> list[Any]:
@@ -31,7 +33,7 @@ def example_of(encoder: Encoder) -> list[Any]:
         first, last = (encoder.categories[place] if encoder.categories else "" for place in (0, -1))
         return [first, last]
     if isinstance(encoder, Flag):
-        return [False, True]
+        return ["false", "true"]
     value = encoder.fill or 0.0
     if encoder.kind == "datetime":
         return [(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=value)).strftime("%Y-%m-%dT%H:%M:%SZ")] * 2

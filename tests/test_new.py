@@ -176,10 +176,12 @@ def test_a_served_model_answers_as_predict_does(tool, own, tmp_path):
     with served(tool, own) as address:
         answers = posted(address, {"dataframe_records": [{name: row[name] for name in ("width", "length")} for row in rows]})
         typed = posted(address, {"dataframe_records": [{"width": 1, "length": None}]})
+        text = posted(address, (own / "data/flowers.csv").read_text(), "text/csv")
     assert [answer["predicted"] for answer in answers] == [row["predicted"] for row in told]
     assert all(
         answer["p_rose"] == pytest.approx(float(row["p_rose"]), abs=1e-6) for answer, row in zip(answers, told, strict=True)
     )
+    assert text == answers
     assert set(typed[0]) == {"predicted", "p_iris", "p_rose", "p_tulip"}
 
 
@@ -210,9 +212,11 @@ def awaited(server: subprocess.Popen, port: int, log: Path) -> str:
     raise AssertionError(f"the server does not answer:\n{log.read_text()}")
 
 
-def posted(address: str, content: dict) -> list[dict]:
+def posted(address: str, content: dict | str, kind: str = "application/json") -> list[dict]:
     connection = http.client.HTTPConnection(address, timeout=60)
-    connection.request("POST", "/invocations", json.dumps(content), {"Content-Type": "application/json"})
+    connection.request(
+        "POST", "/invocations", content if isinstance(content, str) else json.dumps(content), {"Content-Type": kind}
+    )
     response = connection.getresponse()
     text = response.read().decode()
     connection.close()

@@ -192,3 +192,23 @@ def test_files_that_do_not_belong_together_are_refused(trained, tmp_path):
     )
     with pytest.raises(StageError, match="of other data"):
         deltarule.load_model(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about type hints in MLflow's own modules
+def test_an_exported_model_takes_raw_rows_and_says_what_is_wrong_with_them(trained, model, tmp_path, monkeypatch):
+    import mlflow
+
+    from pipelines.export import export
+
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    export(trained.folder, tmp_path / "exported")
+    served = mlflow.pyfunc.load_model(str(tmp_path / "exported"))
+    texts = pandas.read_csv(write(tmp_path / "all.csv", [HEADER, *rows()]), dtype={"id": str})
+    answers = served.predict(texts)
+    assert answers.equals(pandas.DataFrame(model.answers(texts)))
+    texts.loc[3, "day"] = "May"
+    with pytest.raises(mlflow.exceptions.MlflowException, match=r"row 4: column 'day' must hold dates .* found 'May'"):
+        served.predict(texts)
+    with pytest.raises(StageError, match="must not be there yet"):
+        export(trained.folder, tmp_path / "exported")

@@ -17,11 +17,13 @@ CODE = '''\
 
 import _deltarule
 import pandas
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 _deltarule.ours_first()  # a server may have been started where there is another folder pipelines/
 
+from pipelines.data import DataError  # noqa: E402
 from pipelines.results import load_model  # noqa: E402
 
 
@@ -30,7 +32,10 @@ class Model(PythonModel):
         self.model = load_model(context.artifacts["run"])
 
     def predict(self, context, model_input: pandas.DataFrame, params=None) -> pandas.DataFrame:
-        return pandas.DataFrame(self.model.answers(model_input))
+        try:
+            return pandas.DataFrame(self.model.answers(model_input))
+        except DataError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
 
 
 set_model(Model())
@@ -38,11 +43,15 @@ set_model(Model())
 
 
 def export(
-    folder: Path, files: Iterable[Path], columns: Sequence[str], answers: Mapping[str, str], example: Mapping[str, Sequence[Any]]
+    folder: Path,
+    files: Iterable[Path],
+    columns: Mapping[str, str],
+    answers: Mapping[str, str],
+    example: Mapping[str, Sequence[Any]],
 ) -> None:
     """Write the model into `folder`, which must not be there yet; all of it or nothing.
 
-    `files` are what `load_model` needs, `columns` the raw columns, in any type, `answers` name -> MLflow type of what comes out,
+    `files` are what `load_model` needs, `columns` the raw columns, `answers` what comes out, each name -> MLflow's type, and
     `example` rows that it can be tried with.
     """
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
@@ -56,21 +65,23 @@ def export(
 
 
 def _save(
-    made: Path, code: Path, run: Path, columns: Sequence[str], answers: Mapping[str, str], example: Mapping[str, Sequence[Any]]
+    made: Path,
+    code: Path,
+    run: Path,
+    columns: Mapping[str, str],
+    answers: Mapping[str, str],
+    example: Mapping[str, Sequence[Any]],
 ) -> None:
     for name, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")):
         os.environ.setdefault(name, value)
     from mlflow.models import Model, ModelSignature
     from mlflow.pyfunc import save_model
-    from mlflow.types.schema import AnyType, ColSpec, Schema
+    from mlflow.types.schema import ColSpec, Schema
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
     import pandas
 
-    any_type: Any = AnyType()  # type: ignore[no-untyped-call]
-    # Any type: our own reader knows what a column holds, and says what is wrong; MLflow would refuse whole numbers for a double.
-    inputs = Schema([ColSpec(any_type, name) for name in columns])
-    outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
+    inputs, outputs = (Schema([ColSpec(kind, name) for name, kind in named.items()]) for named in (columns, answers))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about type hints
         save_model(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from pipelines import cli_project, cli_search
+from pipelines import cli_data, cli_project, cli_search
 from pipelines.options import (
     BAD_INPUT,
     FAILED,
@@ -99,6 +99,7 @@ def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
 
 
 cli_search.add_to(app)
+cli_data.add_to(app)
 cli_project.add_to(app)
 
 

@@ -312,7 +312,7 @@ REFUSED = {
     "two groups": ({**MANY, "g": ["p", "q"] * 15}, {"group": "g"}, {}, "each of the 3 parts needs a row"),
     "another word than a part": ({**MANY, "p": ["train"] * 29 + ["tset"]}, {"part": "p"}, {}, "t.csv:31: column 'p' must say train, valid or test"),
     "no part": ({**MANY, "p": ["train"] * 29 + [None]}, {"part": "p"}, {}, r"t.csv:31: .* found no value"),
-    "numbers for parts": ({**MANY, "p": [1.0] * 30}, {"part": "p"}, {}, "found it to be numeric"),
+    "numbers for parts": ({**MANY, "p": [1.0] * 30}, {"part": "p"}, {}, "found numeric"),
     "a part that no row has": ({**MANY, "p": ["train", "test"] * 15}, {"part": "p"}, {}, "train 15, valid 0, test 15"),
     "a class that only tests": (
         {"a": np.arange(30.0), "y": ["p"] * 29 + ["q"]}, {}, {"part": [0] * 20 + [1] * 5 + [2] * 5},

@@ -17,7 +17,7 @@ import backends
 from backends import weights
 from pipelines import stages
 from pipelines.data import DataError, read
-from pipelines.spec import Experiment, SpecError
+from pipelines.spec import DataSpec, Experiment, SpecError
 from pipelines.stages import Places, StageError, ThresholdError
 from pipelines.stages.openings import enter, openers
 
@@ -132,7 +132,8 @@ def test_search_tracking_and_thresholds_change_no_byte_of_train(places, tmp_path
 
 def test_predictions_name_the_row_of_the_source_and_its_label(places):
     carry_out(experiment("iris"), places)
-    labels = read("iris").targets[:, 0]
+    kinds = read(DataSpec(source="iris")).fetch("species")
+    labels = np.array(kinds.categories)[kinds.values]
     rows = table(places.report("test") / "predictions.csv")
     assert all(row["label"] == labels[int(row["row"])] for row in rows)
     for row in rows:
@@ -145,7 +146,8 @@ def test_predictions_name_the_row_of_the_source_and_its_label(places):
 
 def test_regression_is_told_in_the_targets_own_units(places):
     report = carry_out(experiment("linnerud"), places)
-    labels = read("linnerud").targets
+    source = read(DataSpec(source="linnerud"))
+    labels = np.stack([source.fetch(name).values for name in source.targets], axis=1)
     rows = table(places.report("test") / "predictions.csv")
     for row in rows:
         own = [float(row[f"label_{name}"]) for name in ("Weight", "Waist", "Pulse")]

@@ -171,13 +171,9 @@ def _batches(text: TextFile, names: Sequence[str]) -> Iterator[Any]:
                 open_csv(file, read_options=options, parse_options=parse, convert_options=convert) as reader,
                 ThreadPoolExecutor(1) as ahead,  # closed before the reader is
             ):
-                following = ahead.submit(reader.read_next_batch)
-                while True:
-                    try:
-                        batch = following.result()
-                    except StopIteration:
-                        return
-                    following = ahead.submit(reader.read_next_batch)
+                following = ahead.submit(next, reader, None)
+                while (batch := following.result()) is not None:
+                    following = ahead.submit(next, reader, None)
                     yield batch
         except pyarrow.ArrowInvalid as error:
             text.diagnose(str(error))

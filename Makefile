@@ -30,7 +30,7 @@ test: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p backends -p pipelines -m deltarule
+	$(BIN)/mypy -p backends -p pipelines -m deltarule -m _deltarule
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/steps.py

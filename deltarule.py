@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends import BackendError
-from pipelines.results import Model, Run
+from pipelines.results import Model, Run, load_model
 from pipelines.spec import Experiment, SpecError
 from pipelines.spec import load as _load
 from pipelines.stages import StageError
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pipelines.search.records import StudyRecord
 
 __all__ = [
-    "BackendError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "evaluate", "load", "objective",
-    "open_study", "run", "search",
+    "BackendError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "evaluate", "load", "load_model",
+    "objective", "open_study", "run", "search",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from pipelines import cli_data, cli_search
+from pipelines import cli_data, cli_project, cli_search
 from pipelines.options import (
     BAD_INPUT,
     FAILED,
@@ -45,6 +45,7 @@ OUR_ERRORS = (
     ("backends", "BackendError", BAD_INPUT),
     ("pipelines.data", "DataError", BAD_INPUT),
     ("pipelines.stages", "StageError", FAILED),
+    ("pipelines.new", "ProjectError", BAD_INPUT),
     ("pipelines.search.book", "StudyError", BAD_INPUT),
     ("pipelines.tracking", "TrackingError", FAILED),
     ("pipelines.engine", "EngineError", FAILED),
@@ -99,6 +100,7 @@ def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
 
 cli_search.add_to(app)
 cli_data.add_to(app)
+cli_project.add_to(app)
 
 
 @app.command()

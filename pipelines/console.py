@@ -69,6 +69,26 @@ class Console:
             os.close(kept)
 
 
+class Counting:
+    """How many of something are done, on a terminal, where it takes longer than two seconds: call it with the number so far."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self.stream, self.what, self.began, self.shown = console.stream, what, time.monotonic(), False
+
+    def __enter__(self) -> Counting:
+        return self
+
+    def __call__(self, done: int) -> None:
+        """Over the line before."""
+        if self.stream.isatty() and time.monotonic() - self.began > SECONDS_BEFORE_A_BAR:
+            print(f"\r{done} {self.what}", end="", file=self.stream, flush=True)
+            self.shown = True
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            print(file=self.stream)
+
+
 class Epochs:
     """Progress over epochs: call it with each epoch's record; a bar appears if the work takes longer than two seconds."""
 

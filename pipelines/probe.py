@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import backends
+from backends import children
 
 # What a process that looks at one backend carries out.
 LOOK = """
@@ -50,10 +48,7 @@ def look_at_all() -> list[Found]:
 
 def look(name: str) -> Found:
     """Import one backend in a process of its own, and ask it."""
-    # -P and the path: the packages this process uses, not folders of the same name that lie where it was started.
-    here = str(Path(backends.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))}
-    command = [sys.executable, "-P", "-c", LOOK, name]
+    command, environment = children.command("-c", LOOK, name), children.environment()
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:

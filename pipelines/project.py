@@ -7,8 +7,20 @@ from pathlib import Path
 
 
 def project_of(root: Path) -> Path:
-    """The project that a folder of runs belongs to: DVC's repository (the parent, in its temporary copies), or itself."""
-    if os.environ.get("DVC_ROOT"):
-        return Path(os.environ["DVC_ROOT"]).resolve()
+    """The project that a folder of runs belongs to: the nearest folder with a pipeline or DVC's repository, or itself.
+
+    In DVC's temporary copies it is the folder that was copied, in the repository that DVC_ROOT names.
+    """
     root = Path(root).resolve()
-    return next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), root)
+    above = (root, *root.parents)
+    repository = next((folder for folder in above if (folder / ".dvc").is_dir()), None)
+    project = next((folder for folder in above if folder == repository or _is_project(folder)), repository or root)
+    if os.environ.get("DVC_ROOT"):
+        place = project.relative_to(repository) if repository and project.is_relative_to(repository) else Path()
+        return Path(os.environ["DVC_ROOT"]).resolve() / place
+    return project
+
+
+def _is_project(folder: Path) -> bool:
+    """A run's folder has a spec and no pipeline, the folder of studies a pipeline and no spec."""
+    return (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file()

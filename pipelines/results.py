@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,11 @@ import backends
 from backends.tasks import predictions
 from pipelines.data.values import source_of
 from pipelines.metrics import decide
-from pipelines.spec import Experiment, load
+from pipelines.spec import DataSpec, Experiment, load
 from pipelines.stages.files import read_json
 from pipelines.stages.places import Places
 from pipelines.stages.reports import Network, load_networks
+from pipelines.stages.stored import stored_network
 
 if TYPE_CHECKING:
     from keras import Sequential as KerasSequential
@@ -90,8 +92,23 @@ class Model:
 
         return to_keras(self.network.trial, self.network.flat)
 
+    def answers(self, X: Any) -> dict[str, NDArray]:
+        """Raw rows -> what `deltarule predict` writes, column -> (n,): predicted and p_CLASS each; or predicted_TARGET."""
+        from pipelines.data.blocks import given
+
+        block, preprocessing = DataSpec.model_validate(self.network.run["spec"]["data"]), self.network.about.preprocessing
+        return self.network.answers(preprocessing.apply(given(X, block, preprocessing.columns).source()))
+
     def _outputs(self, X: Any) -> NDArray:
         return self.network.outputs(self.inputs(X))
+
+
+def load_model(folder: str | PathLike[str] = ".") -> Model:
+    """The network of a run's folder (runs/..., or "." for the pipeline's), or of what `deltarule export` wrote.
+
+    Raises StageError where there is none, or only a part of one.
+    """
+    return Model(stored_network(Path(folder)))
 
 
 @dataclass(frozen=True)

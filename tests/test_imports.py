@@ -25,7 +25,7 @@ HEIGHTS = [
         f"pipelines.{name}"
         for name in ("cli", "cli_data", "cli_search", "console", "launch", "options", "parity", "probe", "results", "summary")
     }
-    | {"deltarule"},
+    | {"_deltarule", "deltarule", "pipelines.cli_project", "pipelines.export", "pipelines.new", "pipelines.predict"},
 ]
 # What each package of backends/ may use besides the standard library and COMMON: its one framework.
 COMMON = {"numpy", "pydantic", "safetensors", "backends"}
@@ -43,7 +43,7 @@ HOMES = {
 
 def sources() -> Iterator[tuple[str, Path]]:
     """(dotted name, file) of every module of ours."""
-    files = [ROOT / "deltarule.py", *(ROOT / "backends").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")]
+    files = [*ROOT.glob("*.py"), *(ROOT / "backends").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")]
     for file in sorted(files):
         parts = file.relative_to(ROOT).with_suffix("").parts
         yield ".".join(part for part in parts if part != "__init__"), file

@@ -11,17 +11,14 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import backends
-from backends import BackendError
+from backends import BackendError, children
 from backends.lightning.share import RankLost
 
 START_SECONDS = 300.0  # to import torch and Lightning, on a busy machine
@@ -40,14 +37,11 @@ class Worker:
     """One rank's process."""
 
     def __init__(self, rank: int) -> None:
-        # -P and the path: the packages this process uses, not folders of the same name that lie where it was started.
-        here = str(Path(backends.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
         self.rank, self.errors = rank, tempfile.TemporaryFile()  # noqa: SIM115 (closed in `end`)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "backends.lightning.worker", str(rank)],
+            children.command("-m", "backends.lightning.worker", str(rank)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, bufsize=0,
-            env=os.environ | {"PYTHONPATH": path},
+            env=children.environment(),
             start_new_session=True,  # Ctrl-C in a terminal is for this process, which then ends the others
         )  # fmt: skip
         assert self.process.stdin is not None and self.process.stdout is not None

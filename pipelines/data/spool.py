@@ -35,6 +35,9 @@ class Spool:
         self.types: dict[str, np.dtype[Any]] = {}
         self.lock = Lock()
 
+    def __del__(self) -> None:
+        self.file.close()
+
     def append(self, name: str, values: NDArray) -> None:
         """`values` (n,) follow those that the name has."""
         content = _bytes(np.ascontiguousarray(values))

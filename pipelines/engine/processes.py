@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from backends import children
 from pipelines.engine import worker
 from pipelines.engine.base import ATTEMPTS, Engine, EngineError, check_importable, told
 
@@ -58,7 +59,7 @@ class Process:
 
     def _started(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-P", worker.__file__],
+            children.command(worker.__file__),
             env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

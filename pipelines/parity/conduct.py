@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import backends
-from backends import BackendError, check_name, registered
+from backends import BackendError, check_name, children, registered
 from backends.base import threads_for
 from backends.spec import Storage
 from pipelines.parity.case import REFERENCE, Case, precisions_of
@@ -96,12 +93,10 @@ class Worker:
 
     @staticmethod
     def start(case: Case, name: str) -> Worker:
-        """-P and the path: the packages this process uses, not folders of the same name that lie where it was started."""
-        here = str(Path(backends.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+        """In the case's folder, with as many threads as its work wants."""
         threads = str(threads_for([case.trial], case.machine(name)))
-        environment = dict.fromkeys(THREADS, threads) | os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
-        command = [sys.executable, "-P", "-m", "pipelines.parity", str(case.folder), name]
+        environment = dict.fromkeys(THREADS, threads) | children.environment() | {"PYTHONWARNINGS": "ignore"}
+        command = children.command("-m", "pipelines.parity", str(case.folder), name)
         errors = case.folder / f"{name}.stderr"
         with errors.open("w") as file:
             process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=file, text=True, encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,25 @@ if TYPE_CHECKING:
     from pipelines.spec import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
+TRAINING = [f"backends/{n}.py" for n in ("activations", "base", "draws", "numerics", "spec", "supervisor", "tasks", "weights")]
+# What each stage runs, of our own: files and folders. dvc.yaml lists the same ones; for projects elsewhere `source_of` hashes
+# them, since DVC cannot see the files of an installed package. {backend} is the folder of train.backend.
+SOURCES = {
+    "split": ("backends/draws.py", "pipelines/data", "pipelines/stages/files.py", "pipelines/stages/split.py"),
+    "train": (
+        "{backend}", *TRAINING, "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/surroundings.py",
+        "pipelines/stages/train.py",
+    ),
+    "validate": (
+        "backends/reference", "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/reports.py",
+        "pipelines/stages/validate.py",
+    ),
+    "test": (
+        "backends/reference", "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/reports.py",
+        "pipelines/stages/test.py",
+    ),
+    "search": ("{backend}", *TRAINING, "pipelines/data", "pipelines/metrics.py", "pipelines/search"),
+}  # fmt: skip
 
 
 def fingerprint(experiment: Experiment, data_hashes: Mapping[str, str], source_hash: str) -> str:
@@ -37,23 +56,41 @@ def source_hash(backend: str) -> str:
     Line ends count as LF, so that a checkout on Windows has the same hash. A backend of another distribution counts with the
     whole of its package. Nothing is imported. Raises BackendError for a name that is not registered.
     """
-    check_name(backend)
+    ours = [*ROOT.glob("backends/*.py"), ROOT / "pipelines/stages/train.py", ROOT / "pipelines/metrics.py"]
+    return _hash([*_named(ours), *_backend_files(backend)])
+
+
+def source_of(stage: str, backend: str) -> str:
+    """sha256 over the source that a stage runs, as `source_hash` makes it: it changes where a new version may change the outs.
+
+    Raises BackendError for a name that is not registered.
+    """
+    ours = [ROOT / place for place in SOURCES[stage] if place != "{backend}"]
+    files = _named(file for place in ours for file in (place.rglob("*.py") if place.is_dir() else [place]))
+    return _hash([*files, *(_backend_files(backend) if "{backend}" in SOURCES[stage] else ())])
+
+
+def _hash(files: Iterable[tuple[str, Path]]) -> str:
     digest = hashlib.sha256()
-    for name, file in sorted(_source_files(registered()[backend][0].partition(":")[0])):
+    for name, file in sorted(files):
         digest.update(f"{name}\0".encode())
         digest.update(file.read_bytes().replace(b"\r\n", b"\n") + b"\0")
     return digest.hexdigest()
 
 
-def _source_files(module: str) -> Iterator[tuple[str, Path]]:
-    """(relative name, file) of all that counts, for the backend in `module`."""
-    ours = [*ROOT.glob("backends/*.py"), ROOT / "pipelines/stages/train.py", ROOT / "pipelines/metrics.py"]
-    if module.startswith("backends."):
-        place = ROOT / Path(*module.split("."))
-        ours += place.rglob("*.py") if place.is_dir() else []  # a module beside the contracts is in already
-    else:
-        yield from _foreign_files(module.partition(".")[0])
-    yield from ((file.relative_to(ROOT).as_posix(), file) for file in ours)
+def _named(files: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """(name relative to the source's root, file)."""
+    return ((file.relative_to(ROOT).as_posix(), file) for file in files)
+
+
+def _backend_files(backend: str) -> Iterator[tuple[str, Path]]:
+    """(relative name, file) of a backend's own folder or package; a module beside the contracts is in already."""
+    check_name(backend)
+    module = registered()[backend][0].partition(":")[0]
+    if not module.startswith("backends."):
+        return _foreign_files(module.partition(".")[0])
+    place = ROOT / Path(*module.split("."))
+    return _named(place.rglob("*.py") if place.is_dir() else [])
 
 
 def _foreign_files(package: str) -> Iterator[tuple[str, Path]]:

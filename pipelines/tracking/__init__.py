@@ -4,9 +4,10 @@ The only package that imports mlflow, and only inside functions: it takes two se
 """
 
 from pipelines.tracking.events import Event, events
+from pipelines.tracking.export import export
 from pipelines.tracking.redact import redact
 from pipelines.tracking.store import Store, TrackingError, locate
 from pipelines.tracking.ui import ui
 from pipelines.tracking.uploader import sync
 
-__all__ = ["Event", "Store", "TrackingError", "events", "locate", "redact", "sync", "ui"]
+__all__ = ["Event", "Store", "TrackingError", "events", "export", "locate", "redact", "sync", "ui"]

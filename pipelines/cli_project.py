@@ -1,0 +1,104 @@
+"""The commands of a project of one's own: new, predict and export, and code, which its pipeline calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipelines.options import PARAMS, Changes, Json, Params, begin
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands among the others."""
+    for command in (new, code, predict, export):
+        app.command()(command)
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the project; made if need be.")],
+    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="Rows to learn from: CSV, TSV or Parquet.")],
+    target: Annotated[list[str], typer.Option("--target", metavar="COL", help="What to predict; may be given several times.")],
+    task: Annotated[
+        Literal["auto", "regression", "binary", "multiclass"], typer.Option("--task", help="auto: by the target's values.")
+    ] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Make a project of your own from a file.
+
+    Writes params.yaml, filled from a look at the data, and a pipeline; makes git and DVC ready. Overwrites nothing.
+    """
+    from pipelines.console import Console
+    from pipelines.launch import shown
+    from pipelines.new import create
+
+    console = Console(as_json)
+    made = create(folder, data, target, task)
+    where = shown(made.folder)
+    initialised = f"; initialised {' and '.join(made.initialised)}" if made.initialised else ""
+    console.say(f"{where}: a project that predicts {', '.join(target)} from {made.source}{initialised}")
+    for problem in made.view.problems:
+        console.say(f"to be settled in {where}/params.yaml before it can run: {problem}")
+    console.say(f"look at {where}/params.yaml, then: cd {where} && dvc repro")
+    console.result(
+        {"folder": str(made.folder), "source": made.source, "initialised": made.initialised, "problems": made.view.problems}
+    )
+
+
+def code(
+    params: Params = PARAMS,
+    changes: Changes = None,
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Where to.")] = Path("outputs/code"),
+    as_json: Json = False,
+) -> None:
+    """Write a hash of deltarule's code, a file a stage.
+
+    The pipeline of a project depends on them, so that a new version of deltarule re-runs what it may change.
+    """
+    from pipelines.stages.code import write
+
+    console, experiment = begin(params, changes, as_json)
+    console.result({"code": write(into, experiment.train.backend)})
+
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="The folder of a run (runs/...; . for the pipeline's), or an export.")
+]
+
+
+def predict(
+    model: Model,
+    rows: Annotated[Path, typer.Argument(metavar="FILE", help="Rows with the columns that the training rows had.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="CSV or Parquet; else standard output.")] = None,
+) -> None:
+    """Predict for the rows of a file.
+
+    Raw rows in; predictions, and the probabilities of classes, out. The target may be there, and is passed over.
+    """
+    from pipelines.console import Console, Counting
+    from pipelines.predict import predict as carry_out
+    from pipelines.results import load_model
+
+    console = Console(as_json=True)  # standard output is for the answers
+    with Counting(console, "rows") as progress:
+        answered = carry_out(load_model(model), rows, out, progress)
+    for sentence in answered.told():
+        console.warn(sentence)
+    if out is not None:
+        console.say(f"{out}: {answered.rows} rows")
+
+
+def export(
+    model: Model,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; must not be there yet.")],
+) -> None:
+    """Write a run as an MLflow model.
+
+    It takes raw rows, and any server of MLflow models serves it: mlflow models serve --env-manager local -m DIR
+    """
+    from pipelines.console import Console
+    from pipelines.export import export as carry_out
+
+    carry_out(model, folder)
+    Console().say(f"{folder}: serve it with: mlflow models serve --env-manager local -m {folder}")

@@ -1,0 +1,127 @@
+"""What params.yaml tells a newcomer of the data, from the look that `deltarule data` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pipelines.data.look import ColumnLook, Look, look
+from pipelines.new.errors import ProjectError
+from pipelines.spec import DataSpec
+
+FIELDS = 80  # of a file with more columns, only those that are remarkable stand in params.yaml
+NAMED = 5  # categories and classes that a comment names
+# What people write where they have no number. Among words, such as codes of countries, NA may be one of them.
+NO_VALUE = {"na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column: what it holds, and what a newcomer would want to know about it."""
+
+    name: str
+    kind: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """What params.yaml tells of the data. `problems` are to be settled in it before the pipeline can run."""
+
+    target: tuple[str, ...]
+    task: str  # as the spec says it
+    meant: str  # what that stands for
+    about_source: str
+    about_target: str
+    fields: tuple[Field, ...]
+    markers: tuple[str, ...]
+    about_markers: str
+    problems: tuple[str, ...]
+
+
+def view(data: Path, target: Sequence[str], task: str) -> View:
+    """Look at a file. Raises ProjectError or DataError for one that no spec could use."""
+    block = _block(data, target, task)
+    found = look(block)
+    if not found.task:  # a target that is not there, has no values or does not suit --task
+        raise ProjectError(found.problems[0] if found.problems else f"{data}: there must be rows, found none")
+    where = _numbers_with_gaps(found)
+    if where:
+        markers = ("", *sorted({word for words in where.values() for word in words}))
+        found = look(block.model_copy(update={"missing": block.missing.model_copy(update={"markers": markers})}))
+        about_markers = f"texts of a cell that mean no value; found among the numbers of {', '.join(where)}"
+    else:
+        markers, about_markers = ("",), "texts of a cell that mean no value, such as NA or ?"
+    repeated = f"; {found.duplicates} repeat an earlier one" if found.duplicates else ""
+    return View(
+        target=tuple(target),
+        task=task,
+        meant=found.task,
+        about_source=f"{found.rows} rows{repeated}, {len(found.columns)} columns",
+        about_target=_target(found),
+        fields=tuple(_fields(found)),
+        markers=markers,
+        about_markers=about_markers,
+        problems=found.problems,
+    )
+
+
+def _block(data: Path, target: Sequence[str], task: str) -> DataSpec:
+    from pydantic import ValidationError
+
+    named = target[0] if len(target) == 1 else tuple(target)
+    try:
+        return DataSpec.model_validate({"source": str(data), "target": named, "task": task})
+    except ValidationError as error:
+        raise ProjectError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+def _numbers_with_gaps(found: Look) -> dict[str, list[str]]:
+    """column -> its words that mean no value, of the columns of numbers where such words stand."""
+    words = {column.name: [word for word in column.odd if word.lower() in NO_VALUE] for column in found.columns}
+    return {name: there for name, there in words.items() if there}
+
+
+def _target(found: Look) -> str:
+    if found.classes:
+        shown = [f"{name} {rows}" for name, rows in [*found.classes.items()][:NAMED]]
+        more = f", and {len(found.classes) - NAMED} more" if len(found.classes) > NAMED else ""
+        return f"{len(found.classes)} classes, rows of each: {', '.join(shown)}{more}"
+    spread = [_spread(column) for column in found.columns if column.name in found.targets]
+    return "; ".join(filter(None, spread))
+
+
+def _fields(found: Look) -> Iterator[Field]:
+    warned = {suspicion.column: suspicion.why for suspicion in found.suspicions}
+    few = len(found.columns) <= FIELDS
+    for column in found.columns:
+        if column.name in found.targets:
+            continue
+        if few or column.kind == "ignore" or column.problem or column.name in warned:
+            notes = [_odd(column), column.note, warned.get(column.name, ""), _gaps(column), _spread(column)]
+            yield Field(column.name, column.kind, "; ".join(filter(None, notes)))
+
+
+def _odd(column: ColumnLook) -> str:
+    return f"to be settled: it says {', '.join(map(repr, column.odd[:NAMED]))} too" if column.problem and column.odd else ""
+
+
+def _gaps(column: ColumnLook) -> str:
+    return f"{column.missing} missing" if column.missing and column.kind != "ignore" else ""
+
+
+def _spread(column: ColumnLook) -> str:
+    """Its range, or its most frequent values."""
+    if column.kind == "ignore":
+        return f"such as {column.example}" if column.example else ""
+    if column.least is not None and column.greatest is not None:
+        spell = _day if column.kind == "datetime" else "{:.6g}".format
+        return f"{spell(column.least)} to {spell(column.greatest)}"
+    names = [name for name, _ in column.frequent[:NAMED]]
+    return f"{column.distinct}: {', '.join(names)}{', ...' if column.distinct > len(names) else ''}"
+
+
+def _day(days: float) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=days)).date().isoformat()

@@ -1,0 +1,76 @@
+"""Predictions for the rows of a file: blocks of rows in, blocks of answers out, however long the file is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.data.blocks import Rows, blocks
+from pipelines.data.columns import Source
+from pipelines.data.encoders import Categorical
+from pipelines.data.table import DataError
+from pipelines.data.written import writer
+from pipelines.spec import DataSpec
+
+if TYPE_CHECKING:
+    from pipelines.results import Model
+    from pipelines.stages.reports import Network
+
+
+@dataclass
+class Answered:
+    """How many rows were answered, and what was remarkable about them: column -> rows."""
+
+    rows: int = 0
+    unused: tuple[str, ...] = ()  # columns that the network does not know
+    unseen: Counter[str] = field(default_factory=Counter)  # a category without an input of its own
+    gaps: Counter[str] = field(default_factory=Counter)  # no value, where every training row had one
+
+    def told(self) -> Iterator[str]:
+        """A sentence each."""
+        if self.unused:
+            yield f"columns that were no inputs, and were passed over: {', '.join(self.unused)}"
+        for name, rows in (+self.unseen).items():
+            yield f"column {name!r}: {rows} rows with a category that the training rows did not have, or too rarely for an input"
+        for name, rows in self.gaps.items():
+            yield f"column {name!r}: {rows} rows without a value, which no training row lacked"
+
+
+def predict(model: Model, data: Path, out: Path | None, shown: Callable[[int], None] = lambda rows: None) -> Answered:
+    """Write an answer a row to `out`, CSV or Parquet by its ending, or to standard output; `shown` hears of the rows so far.
+
+    The file stands under its name once it is whole. Raises DataError with line and column for what cannot be answered.
+    """
+    network = model.network
+    block, preprocessing = DataSpec.model_validate(network.run["spec"]["data"]), network.about.preprocessing
+    answered = Answered()
+    with writer(out) as write:
+        for rows in blocks(data, str(data), block, preprocessing.columns, network.about.targets):
+            source = rows.source()
+            write(network.answers(preprocessing.apply(source)))
+            _count(answered, network, rows, source)
+            shown(answered.rows)
+        if not answered.rows:
+            raise DataError(f"{data}: there must be rows, found none below the header")
+    return answered
+
+
+def _count(answered: Answered, network: Network, rows: Rows, source: Source) -> None:
+    """Add what is remarkable about a block."""
+    lacked = network.about.missing.get("train", {})
+    answered.rows += source.rows
+    answered.unused = tuple(name for name in rows.others if name not in network.about.kinds)
+    for encoder in network.about.preprocessing.encoders:
+        column = source.fetch(encoder.name)
+        gaps = int(column.gaps.sum())
+        if gaps and encoder.name not in lacked:
+            answered.gaps[encoder.name] += gaps
+        if isinstance(encoder, Categorical):
+            own = {*encoder.categories}
+            without = np.array([category not in own for category in column.categories] + [False])
+            answered.unseen.update({encoder.name: int(without[column.values].sum())})

@@ -1,0 +1,224 @@
+"""A project of one's own: made from a file by the installed tool, run by DVC, and nothing in it is taken for ours."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from conftest import ROOT
+from installed import Tool, install
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("installed")]
+STAGES = ["code", "split", "train", "validate", "test", "record"]
+QUICK = {"hidden": "[8]", "epochs": "2", "backend": "reference"}
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def set_value(project: Path, **changes: str) -> None:
+    """Change `key: old` to `key: new` in params.yaml, wherever that key stands first."""
+    text = (project / "params.yaml").read_text()
+    for key, value in changes.items():
+        text, found = re.subn(rf"^(\s*{key}:) +[^#\n]*", rf"\1 {value} ", text, count=1, flags=re.MULTILINE)
+        assert found, key
+    (project / "params.yaml").write_text(text)
+
+
+def numbers(path: Path, rows: int = 90, seed: int = 0) -> Path:
+    draw = random.Random(seed)
+    lines = [f"{draw.gauss(i % 3, 0.5):.3f},{draw.gauss(0, 1):.3f},{('rose', 'tulip', 'iris')[i % 3]}" for i in range(rows)]
+    path.write_text("\n".join(["length,width,kind", *lines]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tool(tmp_path_factory) -> Tool:
+    return install(tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="session")
+def once(tool, tmp_path_factory) -> Path:
+    """A project made by the tool, its pipeline run once."""
+    place = tmp_path_factory.mktemp("own")
+    tool("deltarule", "new", "flowers", "--data", numbers(place / "flowers.csv"), "--target", "kind", cwd=place)
+    set_value(place / "flowers", **QUICK)
+    assert ran(tool("dvc", "repro", cwd=place / "flowers")) == STAGES
+    return place / "flowers"
+
+
+@pytest.fixture
+def own(once, tmp_path) -> Path:
+    return shutil.copytree(once, tmp_path / "flowers", symlinks=True)
+
+
+def test_the_wheel_has_every_module_and_nothing_else(tool):
+    ours = [*ROOT.glob("*.py"), *(ROOT / "backends").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")]
+    wanted = {path.relative_to(ROOT).as_posix() for path in ours if path.parent.name != "keras-jax"}  # which is a link
+    held = {name for name in ZipFile(tool.wheel).namelist() if ".dist-info/" not in name}
+    assert held == wanted and "backends/keras/jax.py" in held and "backends/conformance/__init__.py" in held
+
+
+def test_the_tool_sees_no_source_of_ours(tool, tmp_path):
+    said = tool(tool.python, "-P", "-c", "import deltarule, pipelines, backends as b; print(b.__file__)", cwd=tmp_path)
+    assert Path(said.strip()).is_relative_to(tool.folder)
+
+
+def test_nothing_runs_again_but_what_always_runs(tool, own):
+    assert ran(tool("dvc", "repro", cwd=own)) == ["code", "record"]
+
+
+HOSTILE = "raise SystemExit('the wrong package was imported')\n"
+
+
+@pytest.fixture
+def hostile(own) -> Path:
+    """The project with folders and files of its own that are named as ours are."""
+    for name in ("pipelines", "backends"):
+        (own / name).mkdir()
+        for module in ("__init__", "cli", "worker"):
+            (own / name / f"{module}.py").write_text(HOSTILE)
+    (own / "deltarule.py").write_text(HOSTILE)
+    set_value(own, epochs="1", trials="4", generation="4", workers="2", engine="processes")
+    return own
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dvc repro --force --single-item train",
+        "deltarule run --set train.backend=lightning --set train.devices=2",
+        "deltarule search",
+        "deltarule parity --backends lightning --steps 1 --precision float64",
+    ],
+)
+def test_folders_that_are_named_as_ours_are_not_taken_for_ours(tool, hostile, command):
+    assert "wrong package" not in tool(*command.split(), cwd=hostile, PYTHONPATH=".")
+
+
+def test_a_new_version_runs_again_what_it_may_change(tool, own):
+    [metrics] = (tool.folder / "lib").glob("python*/site-packages/pipelines/metrics.py")
+    text = metrics.read_text()
+    try:
+        metrics.write_text(f"{text}\n# changed\n")
+        assert ran(tool("dvc", "repro", cwd=own)) == ["code", "train", "validate", "test", "record"]
+    finally:
+        metrics.write_text(text)
+
+
+def test_a_changed_file_is_seen_also_where_dvc_tracks_it(tool, own):
+    tool("dvc", "add", "data/flowers.csv", cwd=own)
+    assert ran(tool("dvc", "repro", cwd=own)) == ["code", "record"]
+    numbers(own / "data/flowers.csv", seed=1)
+    assert ran(tool("dvc", "repro", cwd=own)) == STAGES
+
+
+def test_another_file_that_the_spec_names_is_seen(tool, own):
+    numbers(own / "elsewhere.csv", seed=1)
+    set_value(own, source="elsewhere.csv")
+    assert ran(tool("dvc", "repro", cwd=own)) == STAGES
+
+
+def test_experiments_run_in_a_folder_of_a_larger_repository(tool, tmp_path):
+    """Its runs are on record in the project, also those of DVC's temporary copies; DVC's repository is the outer one."""
+    tool("git", "init", "--quiet", cwd=tmp_path)
+    tool("dvc", "init", "--quiet", cwd=tmp_path)
+    project = tmp_path / "deep/flowers"
+    said = tool("deltarule", "new", "deep/flowers", "--data", numbers(tmp_path / "f.csv"), "--target", "kind", cwd=tmp_path)
+    assert "initialised" not in said and not (project / ".dvc").exists() and not (project / ".git").exists()
+    set_value(project, **QUICK)
+    for command in ("add --all", "-c user.name=me -c user.email=me@localhost commit --quiet --message first"):
+        tool("git", *command.split(), cwd=tmp_path)
+    tool("dvc", "exp", "run", "--temp", "-S", "seed=1", cwd=project)
+    assert (project / ".mlflow/mlflow.db").is_file() and not (tmp_path / ".mlflow").exists()
+    assert "data/f.csv" in (project / "params.yaml").read_text()
+    tool("deltarule", "run", "--name", "beside", cwd=project)
+    assert [*project.glob("runs/*-beside")]
+
+
+# -- what was trained is used ------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_answered_by_the_pipelines_model_and_by_a_runs(tool, own):
+    tool("deltarule", "run", "--name", "beside", cwd=own)
+    [run] = own.glob("runs/*-beside")
+    answers = [tool("deltarule", "predict", model, "data/flowers.csv", cwd=own) for model in (".", run)]
+    assert answers[0] == answers[1]
+    header, *lines = answers[0].splitlines()
+    assert header == "predicted,p_iris,p_rose,p_tulip" and len(lines) == 90
+
+
+def test_a_served_model_answers_as_predict_does(tool, own, tmp_path):
+    """Raw rows in, also where the server is started beside a folder `pipelines/`; nothing in it was pickled."""
+    for name in ("pipelines", "backends"):
+        (own / name).mkdir()
+        (own / name / "__init__.py").write_text(HOSTILE)
+    tool("deltarule", "export", ".", "served", cwd=own)
+    assert not [path for path in (own / "served").rglob("*") if path.suffix in (".pkl", ".pickle", ".joblib")]
+    assert not [path for path in (own / "served").rglob("*") if path.is_file() and str(tmp_path) in path.read_text("latin-1")]
+    told = [*csv.DictReader(tool("deltarule", "predict", "served", "data/flowers.csv", cwd=own).splitlines())]
+    rows = [*csv.DictReader((own / "data/flowers.csv").read_text().splitlines())]
+    with served(tool, own) as address:
+        answers = posted(address, {"dataframe_records": [{name: row[name] for name in ("width", "length")} for row in rows]})
+        typed = posted(address, {"dataframe_records": [{"width": 1, "length": None}]})
+        text = posted(address, (own / "data/flowers.csv").read_text(), "text/csv")
+    assert [answer["predicted"] for answer in answers] == [row["predicted"] for row in told]
+    assert all(
+        answer["p_rose"] == pytest.approx(float(row["p_rose"]), abs=1e-6) for answer, row in zip(answers, told, strict=True)
+    )
+    assert text == answers
+    assert set(typed[0]) == {"predicted", "p_iris", "p_rose", "p_tulip"}
+
+
+@contextmanager
+def served(tool: Tool, folder: Path) -> Iterator[str]:
+    """The address of `mlflow models serve` on folder/served."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["mlflow", "models", "serve", "--env-manager", "local", "-m", "served", "--port", str(port)]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=tool.environment(), stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield awaited(server, port, folder / "server.log")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
+def awaited(server: subprocess.Popen, port: int, log: Path) -> str:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and server.poll() is None:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection, suppress(OSError):
+            connection.request("GET", "/ping")
+            return f"127.0.0.1:{port}"
+        time.sleep(0.2)
+    raise AssertionError(f"the server does not answer:\n{log.read_text()}")
+
+
+def posted(address: str, content: dict | str, kind: str = "application/json") -> list[dict]:
+    connection = http.client.HTTPConnection(address, timeout=60)
+    connection.request(
+        "POST", "/invocations", content if isinstance(content, str) else json.dumps(content), {"Content-Type": kind}
+    )
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    assert response.status == 200, text
+    return json.loads(text)["predictions"]

@@ -1,0 +1,214 @@
+"""Rows of a file are answered as the stages answered theirs, however the file is cut, and what does not fit is told."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+
+import deltarule
+from pipelines.data import DataError, blocks, delimited
+from pipelines.predict import predict
+from pipelines.stages import StageError
+
+HEADER = ["id", "day", "colour", "size", "fits", "kind"]
+
+
+def rows(count: int = 150) -> list[list[str]]:
+    draw = random.Random(0)
+    found = []
+    for number in range(count):
+        size = "" if number % 10 == 3 else f"{draw.gauss(number % 2, 0.8):.3f}"
+        colour = "" if number % 12 == 5 else draw.choice(["red", "blue", "bleu"])
+        day = f"2024-{1 + number % 12:02d}-{1 + number % 28:02d}"
+        found.append([f"{number:05d}", day, colour, size, draw.choice(["yes", "no"]), ["Ω, one", "two"][number % 2]])
+    return found
+
+
+def write(path: Path, lines: list[list[str]], delimiter: str = ",") -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(lines)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> deltarule.Run:
+    folder = tmp_path_factory.mktemp("trained")
+    data = write(folder / "kinds.csv", [HEADER, *rows()])
+    experiment = deltarule.load("params.yaml").override(
+        {
+            "data.source": str(data), "data.target": "kind", "data.columns": {"id": "ignore"}, "train.backend": "reference",
+            "data.spellings": {"colour": {"bleu": "blue"}}, "train.epochs": 3, "model.hidden": [4],
+        }
+    )  # fmt: skip
+    return deltarule.run(experiment, folder / "run", test=True)
+
+
+@pytest.fixture
+def model(trained) -> deltarule.Model:
+    return deltarule.load_model(trained.folder)
+
+
+def same(ours: list[dict[str, str]], theirs: list[dict[str, str]]) -> bool:
+    """To the last bits of float32: a matrix product of fewer rows may add up in another order."""
+    numbers = [np.array([[float(row[name]) for name in ("p_two", "p_Ω, one")] for row in rows]) for rows in (ours, theirs)]
+    labels = [[row["predicted"] for row in rows] for rows in (ours, theirs)]
+    return labels[0] == labels[1] and np.allclose(*numbers, rtol=1e-5, atol=1e-6)
+
+
+def answer(model: deltarule.Model, data: Path, out: Path | None = None) -> tuple[list[dict[str, str]], list[str]]:
+    out = out or data.with_name("answers.csv")
+    told = [*predict(model, data, out).told()]
+    with out.open(newline="", encoding="utf-8") as file:
+        return [*csv.DictReader(file)], told
+
+
+def test_rows_are_answered_as_the_stages_answered_them(trained, model, tmp_path):
+    given, told = answer(model, write(tmp_path / "all.csv", [HEADER, *rows()]))
+    assert not told and len(given) == 150
+    for part in ("validate", "test"):
+        with (trained.folder / "outputs" / part / "predictions.csv").open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                mine = given[int(row["row"])]
+                assert same([mine], [row])
+
+
+def test_labels_are_spelled_as_in_the_data(model, tmp_path):
+    out = tmp_path / "answers.csv"
+    given, _ = answer(model, write(tmp_path / "all.csv", [HEADER, *rows()]), out)
+    assert {row["predicted"] for row in given} <= {"Ω, one", "two"}
+    assert out.read_text(encoding="utf-8").splitlines()[0] == 'predicted,p_two,"p_Ω, one"'
+
+
+def test_the_answers_do_not_depend_on_how_the_file_is_cut_or_packed(model, tmp_path, monkeypatch):
+    lines = [HEADER, *rows()]
+    whole, _ = answer(model, write(tmp_path / "all.csv", lines))
+    monkeypatch.setattr(delimited, "BLOCK", 200)
+    monkeypatch.setattr(blocks, "ROWS", 7)
+    assert same(answer(model, tmp_path / "all.csv")[0], whole)
+    assert same(answer(model, write(tmp_path / "all.tsv", lines, "\t"))[0], whole)
+    (tmp_path / "all.csv.gz").write_bytes(gzip.compress((tmp_path / "all.csv").read_bytes()))
+    assert same(answer(model, tmp_path / "all.csv.gz")[0], whole)
+    table = pandas.read_csv(tmp_path / "all.csv", dtype={"id": str})
+    table.to_parquet(tmp_path / "all.parquet")
+    assert same(answer(model, tmp_path / "all.parquet")[0], whole)
+
+
+def test_parquet_out_holds_what_csv_out_does(model, tmp_path):
+    data = write(tmp_path / "all.csv", [HEADER, *rows()])
+    given, _ = answer(model, data)
+    predict(model, data, tmp_path / "answers.parquet")
+    table = pandas.read_parquet(tmp_path / "answers.parquet")
+    assert list(table.predicted) == [row["predicted"] for row in given]
+    assert table.p_two.tolist() == [float(row["p_two"]) for row in given]
+
+
+def test_rows_given_in_python_are_read_as_those_of_a_file(model, tmp_path):
+    data = write(tmp_path / "all.csv", [HEADER, *rows()])
+    given, _ = answer(model, data)
+    texts = pandas.read_csv(data, dtype=str, keep_default_na=False)
+    typed = pandas.read_csv(data, parse_dates=["day"])
+    for frame in (texts, typed, {name: texts[name].tolist() for name in HEADER}):
+        assert np.allclose(model.answers(frame)["p_two"], [float(row["p_two"]) for row in given], rtol=0, atol=0)
+
+
+def test_the_target_and_ignored_columns_need_not_be_there_and_may_come_in_any_order(model, tmp_path):
+    whole, _ = answer(model, write(tmp_path / "all.csv", [HEADER, *rows()]))
+    fewer = write(tmp_path / "fewer.csv", [[*line[1:5][::-1]] for line in [HEADER, *rows()]])
+    given, told = answer(model, fewer)
+    assert given == whole and not told
+
+
+def test_what_the_training_rows_did_not_have_is_answered_and_told(model, tmp_path):
+    lines = rows(20)
+    lines[0][2], lines[1][2], lines[2][4] = "green", "purple", ""
+    _, told = answer(model, write(tmp_path / "odd.csv", [[*HEADER, "more"], *([*line, "x"] for line in lines)]))
+    assert told == [
+        "columns that were no inputs, and were passed over: more",
+        "column 'colour': 2 rows with a category that the training rows did not have, or too rarely for an input",
+        "column 'fits': 1 rows without a value, which no training row lacked",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines[0].__setitem__(3, "Size"), "found no 'size'; did you mean Size"),
+        (lambda lines: lines[9].__setitem__(3, "big"), r"bad.csv:10: column 'size' must hold finite numbers, found 'big'"),
+        (lambda lines: lines[9].__setitem__(1, "May"), r"bad.csv:10: column 'day' must hold dates"),
+        (lambda lines: lines[9].append("more"), r"bad.csv:10: every row must have 6 cells"),
+        (lambda lines: lines.__delitem__(slice(1, None)), "there must be rows"),
+        (lambda lines: lines[0].__setitem__(5, "size"), "differ"),
+    ],
+)
+def test_what_cannot_be_answered_is_told_with_its_place_and_nothing_is_left(model, tmp_path, change, message, monkeypatch):
+    monkeypatch.setattr(delimited, "BLOCK", 200)
+    lines = [list(HEADER), *rows(30)]
+    change(lines)
+    with pytest.raises(DataError, match=message):
+        answer(model, write(tmp_path / "bad.csv", lines))
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
+
+
+def test_a_regression_answers_in_the_targets_own_units(tmp_path):
+    lines = [["x", "size, cm"], *([f"{n}", f"{1000 + 2.5 * n}"] for n in range(80))]
+    data = write(tmp_path / "sizes.csv", lines)
+    experiment = deltarule.load("params.yaml").override(
+        {
+            "data.source": str(data),
+            "data.target": "size, cm",
+            "train.backend": "reference",
+            "train.epochs": 1,
+            "model.hidden": [4],
+        }
+    )
+    run = deltarule.run(experiment, tmp_path / "run")
+    given, _ = answer(run.model, data)
+    assert [float(row["predicted_size, cm"]) for row in given] == run.model.predict({"x": [*range(80)]}).tolist()
+    assert all(900 < float(row["predicted_size, cm"]) < 1200 for row in given)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(StageError, match="must be the folder of a run"):
+        deltarule.load_model(tmp_path / "nowhere")
+    with pytest.raises(StageError, match=r"outputs/data/about\.json is missing"):
+        deltarule.load_model(tmp_path)
+
+
+def test_files_that_do_not_belong_together_are_refused(trained, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    about = folder / "outputs/data/about.json"
+    about.write_text(
+        about.read_text()
+        .replace('"valid": "', '"valid": "0', 1)
+        .replace('"sha256": {\n    "train": "', '"sha256": {\n    "train": "0')
+    )
+    with pytest.raises(StageError, match="of other data"):
+        deltarule.load_model(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about type hints in MLflow's own modules
+def test_an_exported_model_takes_raw_rows_and_says_what_is_wrong_with_them(trained, model, tmp_path, monkeypatch):
+    import mlflow
+
+    from pipelines.export import export
+
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    export(trained.folder, tmp_path / "exported")
+    served = mlflow.pyfunc.load_model(str(tmp_path / "exported"))
+    texts = pandas.read_csv(write(tmp_path / "all.csv", [HEADER, *rows()]), dtype={"id": str})
+    answers = served.predict(texts)
+    assert answers.equals(pandas.DataFrame(model.answers(texts)))
+    texts.loc[3, "day"] = "May"
+    with pytest.raises(mlflow.exceptions.MlflowException, match=r"row 4: column 'day' must hold dates .* found 'May'"):
+        served.predict(texts)
+    with pytest.raises(StageError, match="must not be there yet"):
+        export(trained.folder, tmp_path / "exported")

@@ -1,0 +1,163 @@
+"""What `deltarule new` writes, and what it refuses: all of it or nothing, and nothing is overwritten."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, call
+from ruamel.yaml import YAML
+
+from pipelines.data import DataError
+from pipelines.new import ProjectError, create, params, params_text, texts
+from pipelines.new.view import Field, View
+from pipelines.spec import identity, load
+
+ROWS = ["a,b,kind", *(f"{i % 7},{i * i % 11},{('rose', 'iris')[i % 2]}" for i in range(40))]
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    (tmp_path / "rows.csv").write_text("\n".join(ROWS) + "\n")
+    return tmp_path / "rows.csv"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files below, but for those of git and DVC."""
+    found = [path for path in folder.rglob("*") if path.is_file() and not {".git", ".dvc"} & set(path.parts)]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_a_project_has_its_data_and_what_says_how(data, tmp_path):
+    made = create(tmp_path / "mine", data, ["kind"])
+    assert set(files(made.folder)) == {
+        "params.yaml", "dvc.yaml", "studies/dvc.yaml", ".dvcignore", ".gitignore", "README.md", "data/rows.csv"
+    }  # fmt: skip
+    assert made.initialised == ["git", "DVC"]
+    spec = load(made.folder / "params.yaml")
+    assert spec.data.source == "data/rows.csv" and spec.data.target == "kind" and spec.tracking.experiment == "mine"
+    assert len((made.folder / "README.md").read_text().splitlines()) <= 10
+
+
+def test_data_that_lies_in_the_project_stays_where_it_is(tmp_path, data):
+    (tmp_path / "mine/raw").mkdir(parents=True)
+    inside = data.rename(tmp_path / "mine/raw/rows.csv")
+    made = create(tmp_path / "mine", inside, ["kind"])
+    assert made.source == "raw/rows.csv" and "data/rows.csv" not in files(made.folder)
+
+
+@pytest.mark.parametrize("names", [["params.yaml"], ["README.md", "studies/dvc.yaml"], ["data/rows.csv"], [".gitignore"]])
+def test_nothing_is_overwritten_and_all_that_is_in_the_way_is_named(data, tmp_path, names):
+    for name in names:
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_text("of my own")
+    before = files(tmp_path / "mine")
+    with pytest.raises(ProjectError, match=", ".join(map(re.escape, names))):
+        create(tmp_path / "mine", data, ["kind"])
+    assert files(tmp_path / "mine") == before and not (tmp_path / "mine/.git").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": Path("nowhere.csv")}, "--data must name a file, found nothing at nowhere.csv"),
+        ({"target": ["kid"]}, "kid"),
+        ({"task": "regression"}, "regression"),
+    ],
+)
+def test_data_that_cannot_be_used_is_one_error_and_nothing_is_written(data, tmp_path, change, message):
+    with pytest.raises((ProjectError, DataError), match=message):
+        create(tmp_path / "mine", **{"data": data, "target": ["kind"], **change})
+    assert not (tmp_path / "mine").exists()
+
+
+def test_what_fails_on_the_way_leaves_nothing(data, tmp_path, monkeypatch):
+    (tmp_path / "outer/mine").mkdir(parents=True)
+    (tmp_path / "outer/mine/notes.txt").write_text("of my own")
+    monkeypatch.setattr("pipelines.new.params.backend", lambda: "reference")
+
+    def fails(folder: Path) -> list[str]:
+        call("git", "init", "--quiet", cwd=folder)
+        raise ProjectError("the disk is full")
+
+    monkeypatch.setattr("pipelines.new.repositories.init", fails)
+    with pytest.raises(ProjectError, match="full"):
+        create(tmp_path / "outer/mine", data, ["kind"])
+    assert [path.name for path in (tmp_path / "outer/mine").iterdir()] == ["notes.txt"]
+    with pytest.raises(ProjectError, match="full"):
+        create(tmp_path / "outer/new/inner", data, ["kind"])
+    assert not (tmp_path / "outer/new").exists()
+
+
+def test_in_a_git_repository_dvc_keeps_to_the_folder(data, tmp_path):
+    call("git", "init", "--quiet", cwd=tmp_path)
+    made = create(tmp_path / "mine", data, ["kind"])
+    assert made.initialised == ["DVC"] and (tmp_path / "mine/.dvc").is_dir() and not (tmp_path / "mine/.git").exists()
+
+
+def test_a_folder_that_git_leaves_out_is_refused(data, tmp_path):
+    call("git", "init", "--quiet", cwd=tmp_path)
+    (tmp_path / ".gitignore").write_text("mine\n")
+    with pytest.raises(ProjectError, match="git sees"):
+        create(tmp_path / "mine", data, ["kind"])
+
+
+ODD = [
+    "no", "1", "1e3", "a: b", "a #b", "- a", "'a'", '"a"', "ä ö", "{a}", "[a]", "a, b", "*", "&a", "${a}", "%", "@", "a\\b",
+    "true", "~", "a\tb", " a ", "?", "",
+]  # fmt: skip
+
+
+def test_names_of_any_kind_are_read_as_they_were_written(tmp_path):
+    seen = View(
+        target=("Größe: no",), task="auto", meant="", about_source="1\n2", about_target="x" * 500, about_markers="",
+        fields=tuple(Field(name, "ignore", f"like\n{name}") for name in ODD), markers=("", "N/A", "ä\""), problems=(),
+    )  # fmt: skip
+    (tmp_path / "params.yaml").write_text(params.written(seen, "data/my rows, #1.csv", "a: b"))
+    spec = load(tmp_path / "params.yaml")
+    assert list(spec.data.columns) == ODD and spec.data.target == "Größe: no"
+    assert spec.data.missing.markers == seen.markers
+    assert (spec.data.source, spec.tracking.experiment) == ("data/my rows, #1.csv", "a: b")
+
+
+# -- what is written agrees with this repository's own -----------------------------------------------------------------------
+
+
+def test_params_has_every_key_of_this_repositorys_with_the_same_comment():
+    def lines(text: str) -> set[str]:
+        # What a comment belongs to, without the values that are filled in.
+        return {re.sub(r": .*?#", ": #", line) for line in text.splitlines() if re.match(r" *\w+:", line)}
+
+    ours = lines((ROOT / "params.yaml").read_text())
+    written = lines(params_text.REST + params_text.DATA + params_text.HEAD + params_text.SPELLINGS)
+    filled = {"source", "target", "task", "columns", "markers", "backend", "experiment", "data", "sha256", "spellings"}
+    assert {line for line in ours - written if re.match(r" *(\w+)", line)[1] not in filled} == set()
+
+
+def test_the_pipeline_is_this_repositorys_with_hashes_in_place_of_its_sources():
+    ours, theirs = (
+        YAML(typ="safe").load(text) for text in ((ROOT / "dvc.yaml").read_text(), texts.DVC_YAML + texts.PLOTS_OF_CLASSES)
+    )
+    assert (theirs["metrics"], theirs["plots"]) == (ours["metrics"], ours["plots"])
+    theirs["stages"].pop("code")
+    assert list(theirs["stages"]) == list(ours["stages"])
+    for name, stage in theirs["stages"].items():
+        assert stage == expected(name, ours["stages"][name])
+
+
+def test_the_search_is_this_repositorys_with_hashes_in_place_of_its_sources():
+    ours, theirs = (YAML(typ="safe").load(text) for text in ((ROOT / "studies/dvc.yaml").read_text(), texts.SEARCH_YAML))
+    assert theirs["stages"]["search"] == expected("search", ours["stages"]["search"])
+
+
+def expected(name: str, ours: dict) -> dict:
+    """A stage of this repository as a project elsewhere has it; its sources are those that are hashed."""
+    sources = {dep for dep in ours["deps"] if dep.startswith(("backends/", "pipelines/"))}
+    assert sources == {dep.replace("{backend}", "backends/${train.backend}") for dep in identity.SOURCES.get(name, ())}
+    deps = [{"data": "${data.source}"}.get(dep, dep) for dep in ours["deps"] if dep not in sources]
+    return {
+        **ours,
+        "cmd": ours["cmd"].replace("${deltarule}", "deltarule"),
+        "deps": deps + ([f"outputs/code/{name}"] if sources else []),
+    }

@@ -36,6 +36,7 @@ from backends.spec import Trial  # noqa: E402
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Array = Any
 log = logging.getLogger(__name__)
+PROBE_PART = 128  # rows of the probe that are computed together, where their number can be divided so
 LEAST_STEPS = 16  # to which a shorter chunk is padded
 
 # Keras 3.15 computes tanh and mean of float64 in float32 on JAX (its type lattice knows no float64 there).
@@ -211,14 +212,29 @@ class JaxProgram(Program):
             return self.network(X)
 
     def _signals(self, moving: list[Array], fixed: list[Array], X: Array, d: Array) -> tuple[Array, Array, Array]:
+        """Part after part where there are many rows: what a part computes then stays in the processor's cache."""
+        trials, rows = len(moving[0]), X.shape[1]
+        size = PROBE_PART if rows % PROBE_PART == 0 else rows
+        parts = [jnp.moveaxis(values.reshape(len(values), -1, size, values.shape[2]), 1, 0) for values in (X, d)]
         with self._holding(moving, fixed):
-            deltas, fields = self._deltas(self.network.pieces(moving[0]), X, d, None)
-            steepness = [self.network.activation.steepness(v) for v in fields[:-1]]
-        squares = [jnp.square(delta.astype(jnp.float64)) for delta in deltas]  # a vanished δ² underflows in float32
+            theta = self.network.pieces(moving[0])
+            squares, small, peaks = lax.map(lambda part: self._sums(theta, *part), parts)
+        hidden = [layer.sum(0) / (rows * units) for layer, units in zip(small, self.outputs, strict=False)]
         return (
-            jnp.stack([jnp.sqrt(jnp.mean(square, (1, 2))) for square in squares], 1),
-            _shares([(s < 0.05).reshape(len(s), -1) for s in steepness], len(moving[0])),
-            _shares([jnp.all(s == 0, 1) for s in steepness], len(moving[0])),
+            jnp.stack([jnp.sqrt(layer.sum(0) / (rows * units)) for layer, units in zip(squares, self.outputs, strict=True)], 1),
+            _columns(hidden, trials),
+            _columns([jnp.mean(peak.max(0) == 0, 1, dtype=jnp.float64) for peak in peaks], trials),
+        )
+
+    def _sums(self, theta: list[Array], X: Array, d: Array) -> tuple[list[Array], list[Array], list[Array]]:
+        """Of some rows: a layer, Σ δ² (K,) float64; a hidden layer, the number of saturated (row, unit) (K,) float64, and the
+        largest |φ'| of each unit, (K, units), in shares of what φ' is at most."""
+        deltas, fields = self._deltas(theta, X, d, None)
+        steepness = [self.network.activation.steepness(v) for v in fields[:-1]]
+        return (
+            [jnp.sum(jnp.square(delta.astype(jnp.float64)), (1, 2)) for delta in deltas],  # a vanished δ² underflows in float32
+            [jnp.sum(s < 0.05, (1, 2), dtype=jnp.float64) for s in steepness],
+            [jnp.max(s, 1) for s in steepness],
         )
 
     def _gradients(self, moving: list[Array], fixed: list[Array], X: Array, d: Array, keys: Array | None) -> tuple[Any, ...]:
@@ -238,10 +254,9 @@ def _at(array: Array, i: Array, axis: int) -> Array:
     return lax.dynamic_index_in_dim(array, i, axis, keepdims=False)
 
 
-def _shares(flags: list[Array], trials: int) -> Array:
-    """Share of True, by layer, in float64: [(K, n)] -> (K, layers); a network without hidden layers has none."""
-    shares = [jnp.mean(flag, 1, keepdims=True, dtype=jnp.float64) for flag in flags]
-    return jnp.concatenate([jnp.zeros((trials, 0)), *shares], 1)
+def _columns(layers: list[Array], trials: int) -> Array:
+    """A column a layer, (K, layers) float64; a network without hidden layers has none."""
+    return jnp.stack(layers, 1) if layers else jnp.zeros((trials, 0))
 
 
 class JaxStack(KerasStack):

@@ -135,8 +135,8 @@ class TensorFlowProgram(Program):
         squares = [tf.square(tf.cast(delta, tf.float64)) for delta in deltas]  # a vanished δ² underflows in float32
         return (
             tf.stack([tf.sqrt(tf.reduce_mean(square, (1, 2))) for square in squares], 1),
-            _share([tf.reshape(s < 0.05, (trials, -1)) for s in steepness], trials),
-            _share([tf.reduce_all(s == 0, 1) for s in steepness], trials),
+            _share([s < 0.05 for s in steepness], trials),
+            _share([tf.reduce_all(s == 0, 1, keepdims=True) for s in steepness], trials),
         )
 
     def _gradients(self, flat: Tensor, X: Tensor, d: Tensor, keys: NDArray | None) -> tuple[Any, ...]:
@@ -150,8 +150,11 @@ class TensorFlowProgram(Program):
 
 
 def _share(flags: list[Tensor], trials: int) -> Tensor:
-    """Share of True, by layer: [(K, n)] -> (K, layers); a network without hidden layers has none."""
-    shares = [tf.reduce_mean(tf.cast(flag, tf.float64), 1, keepdims=True) for flag in flags]
+    """Share of True, by layer: [(K, n, units)] -> (K, layers) float64; a network without hidden layers has none."""
+    # A unit's count over its rows, 1024 at most, is exact in float32; all in float64 takes longer.
+    counts = [tf.cast(tf.reduce_sum(tf.cast(flag, tf.float32), 1), tf.float64) for flag in flags]
+    sizes = [tf.cast(tf.shape(flag)[1], tf.float64) for flag in flags]
+    shares = [tf.reduce_mean(count, 1, keepdims=True) / size for count, size in zip(counts, sizes, strict=True)]
     return tf.concat([tf.zeros((trials, 0), tf.float64), *shares], 1)
 
 

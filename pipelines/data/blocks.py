@@ -114,8 +114,8 @@ class Rows:
         judged = judge(name, found, kind, True, decimal, 0)
         if judged.breaks is not None:
             row = int(np.argmax(found.codes == judged.breaks))
-            problem, _, _ = judged.problem.replace("{cell}", repr(found.texts[judged.breaks].as_py())).rpartition("; ")
-            raise DataError(f"{self.file.line(row)}: {problem}; it did in the training rows")
+            must = judged.problem.partition("; ")[0].replace("{cell}", repr(found.texts[judged.breaks].as_py()))
+            raise DataError(f"{self.file.line(row)}: {must}; it did in the training rows")
         return Column(found.take(each_value(kind, found, decimal, stated=True), np.nan))
 
 

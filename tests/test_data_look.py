@@ -129,7 +129,8 @@ RNG = np.random.default_rng(3)
 N = 300
 Y = RNG.normal(size=N)
 CLASSES = RNG.integers(3, size=N)
-RARE = (np.arange(N) % 150 == 0).astype(int)  # 2 of 300 rows
+RARE = (np.arange(N) == 150).astype(int)
+WRONG = np.where(np.arange(N) % 33, CLASSES, (CLASSES + 1) % 3)  # in 10 of 300 rows
 
 
 def asked(values, answer, kind="numeric", categories=()):
@@ -169,6 +170,7 @@ MISSES = {
     "a category a row": asked(np.arange(N), THREE, "categorical", tuple(f"{n:03}" for n in range(N))),
     "overlapping ranges": asked(CLASSES * 3 + Y, THREE),
     "noise beside a rare class": asked(RNG.normal(size=N), Answer("y", RARE, classes=True)),
+    "a code that is wrong in 3 % of the rows": asked(WRONG, THREE, "categorical", ("p", "q", "r")),
     "few rows": asked(Y[:9], Answer("y", Y[:9], classes=False)),
     "ignored": asked(CLASSES, THREE, "ignore", ("p", "q", "r")),
 }

@@ -144,9 +144,10 @@ def test_latin_1_is_read_where_it_is_stated_and_refused_with_its_byte_where_not(
     )
 
 
-def test_a_character_that_ends_in_another_block_is_whole(reads, monkeypatch):
+def test_a_character_that_ends_in_another_block_is_whole_or_refused(reads, refused, monkeypatch):
     monkeypatch.setattr("pipelines.data.text.BLOCK", 7)
     assert values(reads("a,y\n1,ééééééé\n2,b\n"), "y") == ["ééééééé", "b"]
+    assert "t.csv:2: the text must be UTF-8, found 0xc3 at byte 6" in refused(b"a,y\n1,\xc3a\n2,b\n")
 
 
 def test_decimals_may_stand_after_a_comma(reads, refused):
@@ -188,6 +189,7 @@ BAD_TEXT = {
         "utf-16-le or utf-16-be",
     ),
     "never closed": (b'a,y\n1,2\n3,"4\n5,6\n', "t.csv:3: a quote is opened in this row and never closed"),
+    "never closed, in the last cell": (b'a,y\n1,2\n3,"4', "t.csv:3: a quote is opened in this row and never closed"),
     "never closed, too few cells": (b'a,y\n1,2\n"3,4\n5,6\n', "t.csv:3: a quote is opened in this row and never closed"),
     "never closed, before others": (
         b'a,y,c\n1,2,"q\n3,4,"r\n5,6,t\n',
@@ -325,6 +327,7 @@ REFUSED_COLUMNS = {
         "add it to data.missing.markers; else set data.columns: {a: categorical}",
     ),
     "a word among dates": ("2024-01-01 soon 2024-01-03", {}, "t.csv:3: column 'a' must hold dates or words, found 'soon'"),
+    "no such day": ("2024-02-30 2024-03-01", {}, "t.csv:2: column 'a' must hold dates or words, found '2024-02-30'"),
     "inf": (
         "1 -inf 3",
         {},

@@ -81,9 +81,6 @@ class Delimited:
             for name, cells in zip(names, batch.columns, strict=True):
                 if name not in late and self._keep(name, cells):
                     late[name] = None
-            last = batch.column(batch.num_columns - 1)
-            if len(last) and "\n" in last[-1].as_py():  # as it is where the last quote is never closed
-                self.lines_within = True
         self.rows = rows
         return list(late)
 

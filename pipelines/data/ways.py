@@ -142,7 +142,8 @@ def parts_of_column(source: Source, name: str) -> NDArray:
     """The part that a column says, (n,)."""
     column = source.fetch(name)
     if not column.categories and source.kinds[name] != "ignore":
-        raise DataError(f"{source.name}: column {name!r} must say train, valid or test (data.split.part), found {source.kinds[name]}")
+        kind = source.kinds[name]
+        raise DataError(f"{source.name}: column {name!r} must say train, valid or test (data.split.part), found {kind}")
     known = np.array([*(SPELLINGS.get(text.strip().lower(), -1) for text in column.categories), -1])
     part = known[column.values]
     if (part < 0).any():

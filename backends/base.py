@@ -7,8 +7,11 @@ between chunks (order of rows, learning rates, stopping, best weights, divergenc
 Only specs, NumPy arrays and flat weights (weights.py) cross this border. In a stack:
 
 - the trials are sorted by activation, so that each activation is one slice of every product;
-- trials of one seed share their rows and their noise: U distinct seeds, `seed_index` (K,) says which is whose;
-- losses are summed over trials and averaged over rows, so that no trial feels another;
+- trials of one seed and fold share their rows and their noise: U of these streams, `seed_index` (K,) says which is whose;
+- folds lie behind one another in the data; the rows of a chunk are counted over all of them, so that a step gathers rows
+  and knows no fold. Validation and probe of a trial are on the rows of its own fold, `region` (K,);
+- losses are summed over trials and averaged over rows, so that no trial feels another; with class weights a row's ℓ and
+  its δ·y count w_c times in E and its gradient (tasks.row_weights), and B stays what they are divided by;
 - a trial that ended has learning rate 0: its weights stay, and nobody reads them any more.
 
 To add a backend: one folder, one line in the registry (backends/__init__.py), one extra, and a test file that points the
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -36,12 +39,42 @@ State = dict[str, NDArray]
 
 @dataclass(frozen=True)
 class Data:
-    """Training and validation rows. X (n, I); y as `tasks.targets` takes it. Test rows never come here."""
+    """Training and validation rows. X (n, I); y as `tasks.targets` takes it. Test rows never come here.
+
+    Of F folds, `folds` are the numbers. They lie behind one another and are of one size: X (F·n, I), X_valid (F·m, I).
+    """
 
     X: NDArray
     y: NDArray
     X_valid: NDArray
     y_valid: NDArray
+    folds: tuple[int | None, ...] = (None,)
+
+    def __post_init__(self) -> None:
+        for what, rows in (("training", len(self.X)), ("validation", len(self.X_valid))):
+            if rows % len(self.folds):
+                raise ValueError(f"{len(self.folds)} folds must have equally many {what} rows, got {rows} of all together")
+
+    @property
+    def rows(self) -> int:
+        """Training rows of one fold: n."""
+        return len(self.X) // len(self.folds)
+
+    @property
+    def rows_valid(self) -> int:
+        """Validation rows of one fold: m."""
+        return len(self.X_valid) // len(self.folds)
+
+    @staticmethod
+    def of_folds(folds: Mapping[int | None, Data]) -> Data:
+        """The rows of folds of one size, by number."""
+        one = list(folds.values())
+        if len({(data.X.shape, data.X_valid.shape) for data in one}) > 1:
+            raise ValueError("folds of one stack must have equally many rows and inputs")
+        X, y, X_valid, y_valid = (
+            np.concatenate([getattr(data, name) for data in one]) for name in ("X", "y", "X_valid", "y_valid")
+        )
+        return Data(X, y, X_valid, y_valid, tuple(folds))
 
 
 @dataclass(frozen=True)
@@ -57,7 +90,7 @@ class Chunk(NamedTuple):
 
     epoch: int
     step: int  # of the first batch, counted from 0 over the whole run
-    rows: NDArray  # (U, S, B) int64: training rows, for each distinct seed
+    rows: NDArray  # (U, S, B) int64: training rows, for each stream
     noise: NDArray  # (U, S, places, 2) uint32: keys for draws.noise; place 0 is the inputs, i the outputs of hidden layer i
     rates: NDArray  # (K, S) float64: learning rates; 0 for a trial that ended
 
@@ -65,12 +98,12 @@ class Chunk(NamedTuple):
 class Losses(NamedTuple):
     """What `run` saw, as trained: at each step, before its update. Both (K, S) float64."""
 
-    loss: NDArray  # E, the mean over the rows of the batch
+    loss: NDArray  # E, the mean over the rows of the batch, each times its class weight
     penalty: NDArray  # λΩ
 
 
 class Signals(NamedTuple):
-    """THEORY.md, "Activations": how the error signal fares, on the first min(n, 1024) training rows, dropout off."""
+    """THEORY.md, "Activations": how the error signal fares, on the first min(n, 1024) of its training rows, dropout off."""
 
     delta: NDArray  # (K, layers) root mean square of δ over rows and units; the last one is the output layer's
     saturated: NDArray  # (K, hidden) share of (row, unit) with |φ'| < 0.05 · max|φ'|
@@ -81,10 +114,10 @@ class Gradients(NamedTuple):
     """What `loss_and_gradients` gives, for K trials on the same B rows."""
 
     logits: NDArray  # (K, B, O)
-    loss: NDArray  # (K,) E
+    loss: NDArray  # (K,) E, with class weights
     penalty: NDArray  # (K,) λΩ
     gradient: NDArray  # (K, P) of E + λΩ, before clipping
-    delta: tuple[NDArray, ...]  # a layer: (K, B, units), δ = -∂ℓ/∂v of each row
+    delta: tuple[NDArray, ...]  # a layer: (K, B, units), δ = -∂ℓ/∂v of each row, without class weights
 
 
 class Stack(ABC):
@@ -92,8 +125,9 @@ class Stack(ABC):
 
     The shared constructor works out what every adapter needs; a subclass calls it first and then uploads:
     `groups` [(activation, first trial, one past the last)], `slots` (layout of the flat weights), `l1`, `l2` (K, P),
-    `slopes` (K,) of leaky_relu, `thresholds` and `scales` (places, K) of dropout, `seed_index` (K,), `hyper` {name: (K,)}
-    of the optimizer's free numbers, `clip` (K,) or None, `targets` and `targets_valid` float64.
+    `slopes` (K,) of leaky_relu, `thresholds` and `scales` (places, K) of dropout, `streams` [(seed, fold)] and `seeds`, U of
+    each, `seed_index` (K,) stream of each trial, `region` (K,) place of its fold in the data, `hyper` {name: (K,)} of the
+    optimizer's free numbers, `clip` (K,) or None, `class_weights` (K, classes) or None where no trial has any.
     """
 
     def __init__(self, trials: Sequence[Trial], data: Data | None, machine: Machine) -> None:
@@ -114,21 +148,20 @@ class Stack(ABC):
         self.slopes = np.array([t.model.slope for t in trials], dtype=self.dtype)
         self.thresholds = np.array([[draws.threshold(p) for p in t.dropout] for t in trials], dtype=np.int64).T
         self.scales = np.array([[1 / (1 - p) for p in t.dropout] for t in trials]).T.astype(self.dtype)
-        self.seeds, self.seed_index = draws.distinct_seeds(trials)
+        self.streams, self.seed_index = draws.streams(trials)
+        self.seeds = [seed for seed, _ in self.streams]
+        self.region = regions(trials, self.data)
         free = ("momentum", "weight_decay")
         optimizers = [t.train.optimizer for t in trials]
         self.hyper = {n: np.array([getattr(o, n) for o in optimizers], self.dtype) for n in free if hasattr(optimizers[0], n)}
+        self.class_weights = _class_weights(trials, self.dtype)
         clips = [t.train.clip_norm for t in trials]
         self.clip = None if clips[0] is None else np.array(clips, dtype=self.dtype)
 
-    def target_arrays(self) -> tuple[NDArray, NDArray]:
-        """Training and validation targets as the loss wants them, (n, O) float64."""
+    def targets(self) -> NDArray:
+        """Of all training rows, as the loss wants them, in the type of the weights: (F·n, O)."""
         assert self.data is not None
-        first = self.trials[0]
-        return (
-            targets(first.task, self.data.y, first.outputs),
-            targets(first.task, self.data.y_valid, first.outputs),
-        )
+        return targets(self.trials[0].task, self.data.y, self.trials[0].outputs, self.dtype)
 
     def drive(self, chunks: Iterable[Chunk], report: Callable[[Chunk, Losses], None]) -> None:
         """Run chunks until there are no more, reporting each before asking for the next. A framework's loop may override it."""
@@ -198,6 +231,23 @@ class Backend(ABC):
 
 
 OPTIMIZER_SLOTS = {"sgd": ("momentum",), "adam": ("m", "v"), "adamw": ("m", "v"), "rmsprop": ("s",)}
+
+
+def regions(trials: Sequence[Trial], data: Data | None) -> NDArray:
+    """Place of each trial's fold among those of the data, (K,); zeros without data. ValueError for a fold that is not there."""
+    if data is None:
+        return np.zeros(len(trials), dtype=np.int64)
+    for trial in trials:
+        if trial.fold not in data.folds:
+            raise ValueError(f"fold must be one of the data's, {', '.join(map(str, data.folds))}, got {trial.fold}")
+    return np.array([data.folds.index(trial.fold) for trial in trials])
+
+
+def _class_weights(trials: Sequence[Trial], dtype: np.dtype[Any]) -> NDArray | None:
+    """(K, classes), ones for a trial without; None if there is none with."""
+    if all(trial.class_weights is None for trial in trials):
+        return None
+    return np.array([trial.class_weights or (1.0,) * trial.classes for trial in trials], dtype)
 
 
 def check_stackable(trials: Sequence[Trial]) -> None:

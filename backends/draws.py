@@ -119,7 +119,7 @@ def threshold(p: float) -> int:
     return math.floor(p * 2**24)
 
 
-def distinct_seeds(trials: Sequence[Trial]) -> tuple[list[int], NDArray]:
-    """The seeds of a stack without repetition, in order of appearance, and for each trial its place among them."""
-    seeds = list(dict.fromkeys(trial.seed for trial in trials))
-    return seeds, np.array([seeds.index(trial.seed) for trial in trials])
+def streams(trials: Sequence[Trial]) -> tuple[list[tuple[int, int | None]], NDArray]:
+    """(seed, fold) of the trials of a stack without repetition, in order of appearance, and for each trial its place there."""
+    distinct = list(dict.fromkeys((trial.seed, trial.fold) for trial in trials))
+    return distinct, np.array([distinct.index((trial.seed, trial.fold)) for trial in trials])

@@ -191,12 +191,16 @@ class Trial(Spec):
     """One experiment as a backend sees it."""
 
     seed: Seed
+    fold: Count | None = Field(None, description="number of the fold whose rows it trains on; null: there are none")
     task: Task
     inputs: Units
     outputs: Units
     model: Model = Model()
     regularization: Regularization = Regularization()
     train: Train = Train()
+    class_weights: Annotated[tuple[Positive, ...], Strict(False)] | None = Field(
+        None, description="w_c of each class in the training loss, mean 1 over the training rows; null: all 1"
+    )
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> Trial:
@@ -206,7 +210,16 @@ class Trial(Spec):
             raise ValueError(f"outputs must be 1 for a binary task (one logit), got {self.outputs}")
         if self.task == "multiclass" and self.outputs < 2:
             raise ValueError(f"outputs must be the number of classes, at least 2, got {self.outputs}")
+        if self.class_weights is not None and len(self.class_weights) != self.classes:
+            raise ValueError(f"class_weights must be {self.classes}, one a class, got {len(self.class_weights)}")
+        if self.class_weights is None and self.train.class_weights != "none":
+            raise ValueError(f"class_weights must be given as numbers where train.class_weights is {self.train.class_weights!r}")
         return self
+
+    @property
+    def classes(self) -> int:
+        """How many there are; 0 in regression."""
+        return {"regression": 0, "binary": 2, "multiclass": self.outputs}[self.task]
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -95,9 +95,9 @@ class Checkpoint:
 class Supervisor:
     """Deals the chunks of one stack, and decides for each of its trials.
 
-    `metrics` gives further numbers of an epoch from the validation outputs; the spec may monitor one of them, the larger
-    the better if it is in `higher_is_better`. `watch` sees each trial's record at each epoch and may prune it. Without
-    `probing`, records say nothing of the error signal, which costs as much as an epoch of a small net.
+    `metrics` gives further numbers of an epoch from the validation outputs, or has such a function a fold; the spec may monitor
+    one of them, the larger the better if it is in `higher_is_better`. `watch` sees each trial's record at each epoch and may
+    prune it. Without `probing`, records say nothing of the error signal, which costs as much as an epoch of a small net.
     """
 
     def __init__(
@@ -107,19 +107,21 @@ class Supervisor:
         data: Data,
         *,
         machine: Machine | None = None,
-        metrics: Metrics | None = None,
+        metrics: Metrics | Mapping[int | None, Metrics] | None = None,
         higher_is_better: Collection[str] = (),
         watch: Watch | None = None,
         resume: Checkpoint | None = None,
         probing: bool = True,
     ) -> None:
         self.probing = probing
-        self.trials, self.data, self.metrics, self.watch = tuple(trials), data, metrics, watch
+        self.trials, self.data, self.watch = tuple(trials), data, watch
+        self.metrics: Mapping[Any, Metrics | None] = (
+            metrics if isinstance(metrics, Mapping) else dict.fromkeys(data.folds, metrics)
+        )
         self.higher_is_better = frozenset(higher_is_better)
         self.backend, self.machine = backend, machine or Machine()
-        self.rows, self.batch = len(data.X), trials[0].train.batch_size
+        self.rows, self.batch = data.rows, trials[0].train.batch_size
         self.epoch_steps = -(-self.rows // self.batch)
-        self.targets_valid = tasks.targets(trials[0].task, data.y_valid, trials[0].outputs)
         self.progress = [Progress() for _ in trials]
         self.best: list[NDArray | None] = [None] * len(trials)
         self.step = 0
@@ -128,7 +130,7 @@ class Supervisor:
         if resume is not None:
             self._take_up(resume)
         self._order: NDArray = np.empty((0, 0), dtype=np.int64)
-        self._order_of: tuple[int, list[int]] | None = None
+        self._order_of: tuple[int, list[tuple[int, int | None]]] | None = None
         self.stack: Stack = backend.stack([trials[m] for m in self.members], data, self.machine)
         self._new_epoch()
         if resume is not None:
@@ -172,10 +174,11 @@ class Supervisor:
         return Chunk(self.epoch, self.step, rows, noise, self._rates(steps))
 
     def _orders(self) -> NDArray:
-        """The order of rows in this epoch for each distinct seed, (U, n); kept for the epoch."""
-        if self._order_of != (self.epoch, self.stack.seeds):
-            self._order = np.stack([draws.row_order(seed, self.epoch, self.rows) for seed in self.stack.seeds])
-            self._order_of = (self.epoch, self.stack.seeds)
+        """The order of rows in this epoch for each stream, (U, n), counted over all folds; kept for the epoch."""
+        if self._order_of != (self.epoch, self.stack.streams):
+            starts = ((seed, self.data.folds.index(fold) * self.rows) for seed, fold in self.stack.streams)
+            self._order = np.stack([start + draws.row_order(seed, self.epoch, self.rows) for seed, start in starts])
+            self._order_of = (self.epoch, self.stack.streams)
         return self._order
 
     def _rates(self, steps: NDArray) -> NDArray:
@@ -217,16 +220,22 @@ class Supervisor:
     def _end_epoch(self) -> None:
         """Validate, probe, record, and decide for each trial that still runs."""
         outputs, signals = self.stack.predict(), self.stack.probe() if self.probing else None
-        losses = tasks.mean_loss(self.trials[0].task, outputs, self.targets_valid)
         sizes = np.full(self.epoch_steps, self.batch, dtype=np.float64)
         sizes[-1] = self.rows - self.batch * (self.epoch_steps - 1)
         flat: NDArray | None = None
         for position in self.live():
             number = self.members[position]
-            record = self._record(position, sizes / self.rows, float(losses[position]), outputs[position], signals)
+            trial = self.trials[number]
+            loss = tasks.validation_loss(trial.task, outputs[position], self._own_y_valid(position))
+            record = self._record(position, sizes / self.rows, loss, outputs[position], signals)
             if self._judge(number, record):
                 flat = self.stack.weights() if flat is None else flat
                 self.best[number] = flat[position].copy()
+
+    def _own_y_valid(self, position: int) -> NDArray:
+        """Of the validation rows of the trial's fold."""
+        start = self.stack.region[position] * self.data.rows_valid
+        return self.data.y_valid[start : start + self.data.rows_valid]
 
     def _record(self, position: int, share: NDArray, loss: float, outputs: NDArray, signals: Signals | None) -> Record:
         """The numbers of one epoch of one trial. Training losses are row-weighted means, as trained."""
@@ -241,8 +250,9 @@ class Supervisor:
             "learning_rate": float(learning_rates(trial, last, self.rows)[0]),
             "val_loss": loss,
         }
-        if self.metrics is not None and np.isfinite(loss):
-            record.update({f"val_{name}": value for name, value in self.metrics(outputs).items()})
+        measure = self.metrics[trial.fold]
+        if measure is not None and np.isfinite(loss):
+            record.update({f"val_{name}": value for name, value in measure(outputs).items()})
         for name, values in zip(("delta_rms", "saturated", "dead"), signals or (), strict=signals is not None):
             record.update({f"{name}_{i + 1}": float(value) for i, value in enumerate(values[position])})
         return record
@@ -339,15 +349,17 @@ def fit(
     data: Data,
     *,
     machine: Machine | None = None,
-    metrics: Metrics | None = None,
+    metrics: Metrics | Mapping[int | None, Metrics] | None = None,
     higher_is_better: Collection[str] = (),
     watch: Watch | None = None,
     checkpoint: Path | None = None,
+    keep: bool = False,
 ) -> list[Result]:
     """Train trials of one structure as one stack, and say how each went, in the order given.
 
-    With `checkpoint`, the run is saved there every few seconds, taken up from there if it was killed, and the file
-    removed at the end. Raises ValueError for trials that do not stack and for what the backend cannot do here.
+    With `checkpoint`, the run is saved there every few seconds, taken up from there if it was killed, and the file removed at
+    the end, or with `keep` left as it then is: the results come from it at once. Raises ValueError for trials that do not
+    stack and for what the backend cannot do here.
     """
     supervisor = Supervisor(
         backend, trials, data, machine=machine, metrics=metrics, higher_is_better=higher_is_better, watch=watch,
@@ -357,7 +369,10 @@ def fit(
         supervisor.run()
     else:
         supervisor.run(report=_saving(supervisor, checkpoint))
-        checkpoint.unlink(missing_ok=True)
+        if keep:
+            supervisor.checkpoint().save(checkpoint)
+        else:
+            checkpoint.unlink(missing_ok=True)
     return supervisor.results()
 
 

@@ -7,6 +7,7 @@ safetensors with the network's spec as JSON beside the numbers: any backend load
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,22 +73,50 @@ def save(path: Path, trial: Trial, flat: NDArray) -> None:
     """Write one network, (P,), as safetensors; the same weights give the same bytes."""
     from safetensors.numpy import save as to_bytes
 
-    tensors = {name: np.ascontiguousarray(value) for name, value in unpack(trial, flat).items()}
+    tensors = {f"{_prefix(trial)}{name}": np.ascontiguousarray(value) for name, value in unpack(trial, flat).items()}
     # One metadata key: safetensors does not promise the order of several.
     write_atomically(path, to_bytes(tensors, metadata={"deltarule": trial.model_dump_json()}))
 
 
+def save_folds(path: Path, networks: Sequence[tuple[Trial, NDArray]]) -> None:
+    """Write the network of each fold into one file: tensors fold_NUMBER.layers..., the specs as a list."""
+    from safetensors.numpy import save as to_bytes
+
+    tensors = {
+        f"{_prefix(trial)}{name}": np.ascontiguousarray(value)
+        for trial, flat in networks
+        for name, value in unpack(trial, flat).items()
+    }
+    known = json.dumps([trial.model_dump(mode="json") for trial, _ in networks])
+    write_atomically(path, to_bytes(tensors, metadata={"deltarule": known}))
+
+
 def load(path: Path) -> tuple[Trial, NDArray]:
-    """Read what `save` wrote: the trial and its (P,) weights. ValueError if the file is not one of ours."""
+    """Read what `save` wrote: the trial and its (P,) weights. ValueError if the file is not one of ours, or holds folds."""
+    networks = load_all(path)
+    if len(networks) > 1:
+        raise ValueError(f"{path} holds the networks of {len(networks)} folds; load_all reads them")
+    return networks[0]
+
+
+def load_all(path: Path) -> list[tuple[Trial, NDArray]]:
+    """Read what `save` or `save_folds` wrote. ValueError if the file is not one of ours."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            trial = Trial.model_validate_json((file.metadata() or {})["deltarule"])
-            flat = np.concatenate([file.get_tensor(f"layers.{s.layer}.{s.name}").ravel() for s in layout(trial)])
+            known = json.loads((file.metadata() or {})["deltarule"])
+            trials = [Trial.model_validate_json(json.dumps(one)) for one in (known if isinstance(known, list) else [known])]
+            return [
+                (one, np.concatenate([file.get_tensor(f"{_prefix(one)}layers.{s.layer}.{s.name}").ravel() for s in layout(one)]))
+                for one in trials
+            ]
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{path} does not hold weights that deltarule wrote ({error}); train it again") from error
-    return trial, flat
+
+
+def _prefix(trial: Trial) -> str:
+    return "" if trial.fold is None else f"fold_{trial.fold}."
 
 
 def digest(flat: NDArray) -> str:

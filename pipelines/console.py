@@ -109,7 +109,8 @@ class Epochs:
         if self.stream.isatty():
             self._advance(record)
         elif int(record["epoch"]) % max(1, self.total // PLAIN_LINES) == 0:
-            print(f"epoch {record['epoch']:.0f}/{self.total}  {_losses(record)}", file=self.stream, flush=True)
+            fold = f"fold {record['fold']:.0f}, " if "fold" in record else ""
+            print(f"{fold}epoch {record['epoch']:.0f}/{self.total}  {_losses(record)}", file=self.stream, flush=True)
 
     def _advance(self, record: Mapping[str, float]) -> None:
         if self.bar is None and time.monotonic() - self.began > SECONDS_BEFORE_A_BAR:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -18,8 +19,8 @@ from pipelines.metrics import decide
 from pipelines.spec import DataSpec, Experiment, load
 from pipelines.stages.files import read_json
 from pipelines.stages.places import Places
-from pipelines.stages.reports import Network, load_network
-from pipelines.stages.stored import stored_network
+from pipelines.stages.reports import Network, load_networks
+from pipelines.stages.stored import answer, stored_networks
 
 if TYPE_CHECKING:
     from keras import Sequential as KerasSequential
@@ -92,23 +93,83 @@ class Model:
 
         return to_keras(self.network.trial, self.network.flat)
 
-    def answers(self, X: Any) -> dict[str, NDArray]:
-        """Raw rows -> what `deltarule predict` writes, column -> (n,): predicted and p_CLASS each; or predicted_TARGET."""
-        from pipelines.data.blocks import given
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The one network."""
+        return (self.network,)
 
-        block, preprocessing = DataSpec.model_validate(self.network.run["spec"]["data"]), self.network.about.preprocessing
-        return self.network.answers(preprocessing.apply(given(X, block, preprocessing.columns).source()))
+    def answers(self, X: Any) -> dict[str, NDArray]:
+        """Raw rows -> what `deltarule predict` writes, column -> (n,): predicted and p_CLASS each; or predicted_TARGET.
+
+        X is a DataFrame or a mapping of columns, whose cells are read as a file's are. Raises DataError.
+        """
+        return answer_rows(self.networks, X)
 
     def _outputs(self, X: Any) -> NDArray:
         return self.network.outputs(self.inputs(X))
 
 
-def load_model(folder: str | PathLike[str] = ".") -> Model:
-    """The network of a run's folder (runs/..., or "." for the pipeline's), or of what `deltarule export` wrote.
+@dataclass(frozen=True)
+class FoldModels:
+    """The networks of k folds as one: what they say of a row is the mean over them.
+
+    Of classes it is the mean of their probabilities, of a regression the mean of their targets in their own units. Each of them
+    is a model of its own, `folds[0].to_torch()` and so on, with the preprocessing of its fold.
+    """
+
+    folds: tuple[Model, ...]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the raw columns that they need; those of a matrix must come in this order."""
+        return self.folds[0].features
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels of the classes, sorted; empty for regression."""
+        return self.folds[0].classes
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """One a fold."""
+        return tuple(model.network for model in self.folds)
+
+    def answers(self, X: Any) -> dict[str, NDArray]:
+        """As Model.answers, means over the folds."""
+        return answer_rows(self.networks, X)
+
+    def predict(self, X: Any) -> NDArray:
+        """Raw rows, as Model.inputs takes them -> labels (n,), or targets in their own units, (n,) for one, (n, m) for several.
+
+        A label is the likeliest class by `probabilities`; of two, the second where it has a half at least.
+        """
+        if not self.classes:
+            return np.asarray(np.mean([model.predict(X) for model in self.folds], axis=0))
+        P = self.probabilities(X)
+        chosen = (P[:, 1] >= 0.5).astype(np.int64) if len(self.classes) == 2 else P.argmax(axis=1)
+        return np.array(self.classes)[chosen]
+
+    def probabilities(self, X: Any) -> NDArray:
+        """Raw rows, as Model.inputs takes them -> mean P(class), (n, classes). Raises ValueError for regression."""
+        return np.asarray(np.mean([model.probabilities(X) for model in self.folds], axis=0))
+
+
+def answer_rows(networks: Sequence[Network], X: Any) -> dict[str, NDArray]:
+    """What the networks say of rows that are given in Python."""
+    from pipelines.data.blocks import given
+
+    first = networks[0]
+    block = DataSpec.model_validate(first.run["spec"]["data"])
+    return answer(networks, given(X, block, first.about.preprocessing.columns).source())
+
+
+def load_model(folder: str | PathLike[str] = ".") -> Model | FoldModels:
+    """The model of a run's folder (runs/..., or "." for the pipeline's), or of what `deltarule export` wrote.
 
     Raises StageError where there is none, or only a part of one.
     """
-    return Model(stored_network(Path(folder)))
+    models = tuple(map(Model, stored_networks(Path(folder))))
+    return models[0] if len(models) == 1 else FoldModels(models)
 
 
 @dataclass(frozen=True)
@@ -142,7 +203,7 @@ class Run:
 
     @cached_property
     def history(self) -> Columns:
-        """One value an epoch: train_loss, train_penalty, val_loss, delta_rms_1, ..."""
+        """One value an epoch, of folds one fold after the other: train_loss, train_penalty, val_loss, delta_rms_1, ..."""
         return _columns(self.places.need(self.places.history, "train"), text=())
 
     @cached_property
@@ -152,9 +213,10 @@ class Run:
         return _columns(self.places.need(self.places.report("validate") / "predictions.csv", "validate"), text)
 
     @cached_property
-    def model(self) -> Model:
-        """The weights of the best epoch, ready for raw rows."""
-        return Model(load_network(self.experiment, self.places))
+    def model(self) -> Model | FoldModels:
+        """The weights of the best epoch, ready for raw rows; with folds, their networks as one."""
+        models = tuple(Model(network) for network in load_networks(self.experiment, self.places))
+        return models[0] if models[0].network.about.number is None else FoldModels(models)
 
 
 def _columns(path: Path, text: tuple[str, ...]) -> Columns:

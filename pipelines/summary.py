@@ -21,7 +21,9 @@ def show(console: Console, reports: Mapping[str, Report], seconds: Mapping[str, 
         console.say(_training(reports["train"]))
     judged = [stage for stage in PARTS if stage in reports]
     if judged:
-        columns = ["metric", *(PARTS[stage] for stage in judged)]
+        folds = any(name.endswith("_sd") for name in reports[judged[0]])
+        heads = {"validate": "validation (mean ± sd of folds)", "test": "test (mean ± sd of folds)"} if folds else PARTS
+        columns = ["metric", *(heads[stage] for stage in judged)]
         console.table("", columns, [[name, *(_value(reports[s], name) for s in judged)] for name in _names(reports[judged[-1]])])
     if "openings" in reports.get("test", {}):
         console.say(f"experiments that have opened these test rows so far: {reports['test']['openings']}")
@@ -55,14 +57,18 @@ def _first(words: Sequence[str]) -> str:
 
 
 def _training(report: Report) -> str:
-    best = ", ".join(f"{name.removeprefix('best_')} {number(report[name])}" for name in report if name.startswith("best_train"))
-    chosen = ", ".join(f"{name.removeprefix('best_')} {number(report[name])}" for name in report if name.startswith("best_val"))
-    return f"best epoch {report.get('best_epoch', '-')} of {report['epochs']}: {best}; {chosen}"
+    best, chosen = (
+        ", ".join(f"{n.removeprefix('best_')} {_value(report, n)}" for n in _names(report) if n.startswith(start))
+        for start in ("best_train", "best_val")
+    )
+    epoch = _value(report, "best_epoch") if "best_epoch_sd" in report else report.get("best_epoch", "-")
+    return f"best epoch {epoch} of {report['epochs']}: {best}; {chosen}"
 
 
 def _names(report: Report) -> list[str]:
-    """Metrics, without the ends of their intervals."""
-    return [n for n in report if n != "openings" and not (n.endswith(("_low", "_high")) and n.rpartition("_")[0] in report)]
+    """Metrics, without the ends of their intervals and their sds over folds."""
+    ends = ("_low", "_high", "_sd")
+    return [n for n in report if n != "openings" and not (n.endswith(ends) and n.rpartition("_")[0] in report)]
 
 
 def _value(report: Report, name: str) -> str:
@@ -70,4 +76,5 @@ def _value(report: Report, name: str) -> str:
         return ""
     ends = [report.get(f"{name}_{end}") for end in ("low", "high")]
     interval = f" [{number(ends[0])}, {number(ends[1])}]" if None not in ends else ""
-    return f"{number(report[name])}{interval}"
+    spread = f" ± {number(report[f'{name}_sd'])}" if f"{name}_sd" in report else ""
+    return f"{number(report[name])}{interval}{spread}"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backends.conformance.cases import ALL_LEVELS, FREE, STRUCTURE, STRUCTURES, cases, covering_list
+from backends.conformance.cases import ALL_LEVELS, FREE, NEVER, STRUCTURE, STRUCTURES, cases, covering_list
 from backends.conformance.compare import course
 from backends.conformance.pairwise import all_pairs, pairs_of, pairwise
 
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.xdist_group("oracle")  # what the reference did is work
 def test_every_two_levels_of_any_two_factors_meet_in_a_case():
     listed = covering_list()
     met = {pair for case in listed for pair in pairs_of(case)}
-    assert met == set(all_pairs({**FREE, **STRUCTURE}))
-    assert len(listed) < 100  # all combinations would be 5 184 000
+    assert met == set(all_pairs({**FREE, **STRUCTURE})) - set(NEVER)
+    assert len(listed) < 100  # all combinations would be 7 776 000
 
 
 def test_a_pair_that_no_partial_case_allows_is_refused():

@@ -125,7 +125,24 @@ def keeping(subject, tmp_path):
 
 
 def fates(subject, tmp_path):
+    SUITE.test_trials_that_stop_diverge_and_are_pruned_at_different_times_equal_their_solo_runs(subject, "multiclass", "float64")
     SUITE.test_trials_that_stop_diverge_and_are_pruned_at_different_times_equal_their_solo_runs(subject, "regression", "float64")
+
+
+def folds(subject, tmp_path):
+    SUITE.test_trials_of_several_folds_equal_their_solo_runs_on_the_rows_of_their_fold(subject, "multiclass", "float64")
+
+
+def validated(subject, tmp_path):
+    SUITE.test_each_trial_is_probed_and_validated_on_the_rows_of_its_own_fold(subject)
+
+
+def taken_up(subject, tmp_path):
+    SUITE.test_folds_resume_to_the_same_bits(subject, tmp_path)
+
+
+def refused(subject, tmp_path):
+    SUITE.test_a_fold_that_the_data_do_not_have_is_refused(subject)
 
 
 class Fault(NamedTuple):
@@ -144,7 +161,9 @@ ADAM = "    adam(s, g, eta, t)\n"
 RATES = "self._put(chunk.rates[:, s])[:, None]"
 ROWS = "chunk.rows[self.seed_index, s]"
 SEEN = "seen.append((loss.double(), penalty.double()))"
-MEAN = "losses = self._losses(fields, d).mean(1)"
+MEAN = "losses = self._weighed(self._losses(fields, d), d).mean(1)"
+WEIGHTS = "self._put(self.class_weights)"
+OF_ROWS = "tasks.row_weights(torch, self.trials[0].task, d, self.w)"
 LAMBDAS = "self._put(self.l1), self._put(self.l2),"
 PENALTY = "penalty = (self.lambda1 * W.abs() + self.lambda2 * W * W).sum(1)"
 ADDED = "g = g + self.lambda1 * torch.sign(W) + 2 * self.lambda2 * W"
@@ -155,6 +174,9 @@ MASK = f"self._mask({KEYS}, place, y)"
 HASHED = "noise(torch.tensor(keys.astype(np.int64)), y.shape[-2], y.shape[-1])"
 FORMULA = "getattr(ACTIVATIONS[name], what)(torch, v[i:j], self.a[i:j])"
 FIELDS = "return fields\n"
+OF_VALID = "self._own(self.X_valid) if X is None"
+PROBED = "self._own(self.X)[:, :PROBE_ROWS]"
+PROBED_D = "self._own(self.d)[:, :PROBE_ROWS]"
 WITHOUT = "None)"
 SOME_NOISE = "np.ones((len(self.seeds), 9, 2), np.uint32))"
 
@@ -240,6 +262,39 @@ LOSS_FAULTS = [
     Fault("a loss that feels the width of the stack", MEAN, f"{MEAN} * (1 + 1e-9 * len(flat))", fates),
 ]
 
+WEIGHT_FAULTS = [
+    Fault("class weights left out", MEAN, "losses = self._losses(fields, d).mean(1)"),
+    Fault(
+        "divided by the sum of a batch's weights",
+        MEAN,
+        "a = self._losses(fields, d); losses = self._weighed(a, d).sum(1) / self._weighed(a * 0 + 1, d).sum(1)",
+    ),
+    Fault("the weight of another class", OF_ROWS, OF_ROWS.replace("self.w)", "self.w.roll(1, 1))")),
+    Fault("one trial's class weights for all", OF_ROWS, OF_ROWS.replace("self.w)", "self.w[-1:].expand_as(self.w))")),
+    Fault("class weights scaled once more", WEIGHTS, "self._put(self.class_weights / self.class_weights.mean(1)[:, None])"),
+    Fault("class weights in the loss alone", "autograd.grad(losses.sum()", "autograd.grad(self._losses(fields, d).mean(1).sum()"),
+    Fault("class weights in the gradient alone", "return losses.detach()", "return self._losses(fields, d).mean(1).detach()"),
+    Fault(
+        "class weights in δ",
+        "self._losses(fields, d).sum(), fields",
+        "self._weighed(self._losses(fields, d), d).sum(), fields",
+        gradients,
+    ),
+    Fault(
+        "class weights in the δ that is probed",
+        "deltas = self._deltas(fields, d)",
+        "deltas = [e * self._weighed(0 * e[..., 0] + 1, d)[..., None] for e in self._deltas(fields, d)]",
+        signals,
+    ),
+    Fault(
+        "class weights of the trials that left",
+        WEIGHTS,
+        "vars(self).setdefault('first', self._put(self.class_weights))[: len(self.trials)]",
+        keeping,
+    ),
+    Fault("class weights that neighbours feel", OF_ROWS, f"{OF_ROWS} * self.w.mean()", fates),
+]
+
 ROW_FAULTS = [
     Fault(
         "the last batch dropped",
@@ -255,7 +310,30 @@ ROW_FAULTS = [
     ),
     Fault("the first seed's rows for all trials", ROWS, "chunk.rows[[0] * len(self.trials), s]"),
     Fault("rows by trial, not by seed", ROWS, "chunk.rows[np.arange(len(self.trials)) % len(chunk.rows), s]"),
-    Fault("validation rows taken from training rows", "self.X_valid if X is None", "self.X if X is None", predicting),
+    Fault("validation rows taken from training rows", OF_VALID, "self._own(self.X) if X is None", predicting),
+]
+
+FOLD_FAULTS = [
+    Fault("the first fold's rows validated", OF_VALID, "self.X_valid[: self.data.rows_valid] if X is None", validated),
+    Fault("the rows of all folds validated", OF_VALID, "self.X_valid if X is None", validated),
+    Fault("another fold's rows validated", OF_VALID, "self._own(self.X_valid).roll(1, 0) if X is None", folds),
+    Fault("the first fold's rows probed", PROBED, "self.X[: self.data.rows][:PROBE_ROWS]", validated),
+    Fault("the first fold's targets probed", PROBED_D, "self.d[: self.data.rows][:PROBE_ROWS]", folds),
+    Fault(
+        "the folds of the trials that left",
+        "[self.region]",
+        "[vars(self).setdefault('first', self.region)[: len(self.flat)]]",
+        validated,
+    ),
+    Fault("all trained on the first fold", ROWS, f"{ROWS} % self.data.rows", folds),
+    Fault(
+        "a refusal in Python's own words",
+        "super().__init__(trials, data, machine)",
+        "data and [data.folds.index(trial.fold) for trial in trials]; super().__init__(trials, data, machine)",
+        refused,
+    ),
+    Fault("folds whose trials share a step's mask", KEYS, "keys[0 * self.seed_index, place]", folds),
+    Fault("slots lost where folds are taken up again", "self.numbers |= {", "_ = {", taken_up),
 ]
 
 DROPOUT_FAULTS = [
@@ -343,8 +421,8 @@ STATE_FAULTS = [
     ),
     Fault(
         "looking moves the weights",
-        "x, d = self.X[:PROBE_ROWS]",
-        "self.flat = self.flat + 1e-9; x, d = self.X[:PROBE_ROWS]",
+        f"x, d = {PROBED}",
+        f"self.flat = self.flat + 1e-9; x, d = {PROBED}",
         looking,
     ),
 ]
@@ -370,8 +448,8 @@ SIGNAL_FAULTS = [
 ]
 
 FAULTS = [
-    *OPTIMIZER_FAULTS, *PENALTY_FAULTS, *LOSS_FAULTS, *ROW_FAULTS, *DROPOUT_FAULTS, *ACTIVATION_FAULTS, *STATE_FAULTS,
-    *SIGNAL_FAULTS,
+    *OPTIMIZER_FAULTS, *PENALTY_FAULTS, *LOSS_FAULTS, *WEIGHT_FAULTS, *ROW_FAULTS, *FOLD_FAULTS, *DROPOUT_FAULTS,
+    *ACTIVATION_FAULTS, *STATE_FAULTS, *SIGNAL_FAULTS,
 ]  # fmt: skip
 
 

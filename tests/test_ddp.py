@@ -27,6 +27,7 @@ from conftest import ROOT, call, environment
 from backends import BackendError, draws, get, weights
 from backends.base import Chunk, Data, Machine
 from backends.conformance import make_data, make_trial
+from backends.conformance.cases import some_weights
 from backends.lightning import processes, ranks, wire
 from backends.lightning.noise import noise, upload
 from backends.lightning.processes import RankError, Worker
@@ -49,7 +50,7 @@ def several(task):
     early = EarlyStopping(patience=2)
     return [
         make_trial(task, activation="relu", seed=1, dropout=0.3, input_dropout=0.1, **common),
-        make_trial(task, activation="sigmoid", seed=2, **common),
+        make_trial(task, activation="sigmoid", seed=2, class_weights=some_weights(task), **common),
         make_trial(task, activation="tanh", seed=1, dropout=(0.5, 0.2), early_stopping=early, **common),
     ]
 

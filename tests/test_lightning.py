@@ -39,7 +39,7 @@ class TestLightning(Conformance):
 
 def deal(trials, count=4, steps=3, size=16, rows=70):
     """Some chunks such as a supervisor deals them."""
-    seeds, _ = draws.distinct_seeds(trials)
+    seeds = [seed for seed, _ in draws.streams(trials)[0]]
     for number in range(count):
         first = number * steps
         order = np.stack([draws.row_order(seed, number, rows)[: steps * size].reshape(steps, size) for seed in seeds])

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import test_activations
+import test_class_weights
 import test_draws
+import test_folds
 import test_reference
 import test_supervisor
 import test_weights
 
-from backends import activations, draws, supervisor, tasks, weights
+from backends import activations, base, draws, supervisor, tasks, weights
 from backends.conformance import Conformance
 from backends.reference import Reference, delta, optimizers, stack
 from backends.supervisor import Supervisor
@@ -50,6 +52,11 @@ def resuming(tmp_path):
     SUITE.test_it_resumes_to_the_same_bits_after_trials_ended_and_the_stack_was_rebuilt(Reference(), tmp_path)
 
 
+def in_folds():
+    for task in ("multiclass", "regression"):
+        SUITE.test_trials_of_several_folds_equal_their_solo_runs_on_the_rows_of_their_fold(Reference(), task, "float64")
+
+
 DEALT = test_supervisor.test_an_epoch_deals_every_row_once_in_the_order_of_the_draws_and_keeps_the_short_batch
 SCHEDULES = test_supervisor.test_schedules_give_the_learning_rate_of_every_step
 ENDED = test_supervisor.test_a_trial_that_ended_has_learning_rate_zero_until_the_stack_is_half_empty_and_rebuilt
@@ -57,6 +64,7 @@ BEST = test_supervisor.test_the_best_epoch_is_the_first_of_equals_and_its_weight
 NO_NUMBER = test_supervisor.test_a_loss_that_is_no_number_ends_its_trial_at_that_step_with_the_reason
 UNCORRELATED = test_draws.test_noise_is_uncorrelated_between_neighbouring
 UNIFORM = test_draws.test_initial_weights_are_uniform_within_the_bound_of_their_initializer
+WEIGHED = test_class_weights.test_e_is_the_sum_of_weight_times_loss_over_b_and_its_gradient_that_of_weighed_local_gradients
 SIGNALS = test_reference.test_signals_are_what_their_names_say
 TANH = ("tanh", lambda v: 1 - np.tanh(v) ** 2, 0.05)
 RELU = ("relu", lambda v: (v > 0) * 1.0, 0.05)
@@ -74,7 +82,7 @@ SHARED = [
         Supervisor,
         "_new_epoch",
         "self._order_of = None",
-        "self._order_of = (1, self.stack.seeds)",
+        "self._order_of = (1, self.stack.streams)",
         DEALT,
     ),
     Shared("warm-up from 0", supervisor, "learning_rates", "(steps + 1)", "steps", SCHEDULES),
@@ -281,6 +289,56 @@ SHARED = [
         ("regression",),
     ),
     Shared(
+        "class weights that are not scaled",
+        tasks,
+        "class_weights",
+        "w * n / total",
+        "w",
+        test_class_weights.test_given_weights_are_scaled_to_mean_one_over_the_rows_and_keep_their_ratios,
+    ),
+    Shared(
+        "class weights of mean one over the classes",
+        tasks,
+        "class_weights",
+        "w * n / total",
+        "w * len(counts) / sum(given)",
+        test_class_weights.test_given_weights_are_scaled_to_mean_one_over_the_rows_and_keep_their_ratios,
+    ),
+    Shared(
+        "balanced without the number of classes",
+        tasks,
+        "class_weights",
+        "(len(counts) * count)",
+        "count",
+        test_class_weights.test_balanced_weights_make_each_class_weigh_the_same_and_have_mean_one_over_the_rows,
+    ),
+    Shared(
+        "the weight of the other class",
+        tasks,
+        "row_weights",
+        "w[:, 1:] + (1 - d[..., 0]) * w[:, :1]",
+        "w[:, :1] + (1 - d[..., 0]) * w[:, 1:]",
+        WEIGHED,
+        ("binary",),
+    ),
+    Shared(
+        "the weight of the next class",
+        tasks,
+        "row_weights",
+        "d * w[:, None, :]",
+        "d * np.roll(w, 1, 1)[:, None, :]",
+        WEIGHED,
+        ("multiclass",),
+    ),
+    Shared(
+        "weights in the validation loss",
+        Supervisor,
+        "_end_epoch",
+        "self._own_y_valid(position))",
+        "self._own_y_valid(position)) * np.mean(trial.class_weights or 1)",
+        test_class_weights.test_weights_are_in_the_training_loss_and_not_in_the_validation_loss,
+    ),
+    Shared(
         "a softplus that overflows",
         activations,
         "softplus",
@@ -291,12 +349,72 @@ SHARED = [
     ),
 ]
 
+# Of folds: the reference, as a stack, against itself on the rows of one fold.
+FOLDS = [
+    Shared("the offset of a fold forgotten", Supervisor, "_orders", "start + draws", "draws", in_folds),
+    Shared("folds of one order", draws, "streams", "(trial.seed, trial.fold)", "(trial.seed, trials[0].fold)", in_folds),
+    Shared("the offset by all rows", Supervisor, "_orders", "* self.rows", "* len(self.data.X)", in_folds),
+    Shared(
+        "an order that one fold of a seed keeps from another",
+        Supervisor,
+        "_orders",
+        "row_order(seed, self.epoch",
+        "row_order(seed + start, self.epoch",
+        in_folds,
+    ),
+    Shared(
+        "noise of the stream, not of its seed",
+        Supervisor,
+        "_next_chunk",
+        "self.stack.seeds, steps",
+        "range(len(self.stack.seeds)), steps",
+        in_folds,
+    ),
+    Shared("the first fold's validation targets", Supervisor, "_own_y_valid", "self.stack.region[position]", "0", in_folds),
+    Shared("another fold's validation targets", Supervisor, "_own_y_valid", "region[position]", "region[0]", in_folds),
+    Shared("the first fold's rows validated", stack.ReferenceStack, "_valid_rows", "self.region[k]", "0", in_folds),
+    Shared("the first fold's rows probed", stack.ReferenceStack, "_signals", "self.region[k]", "0", in_folds),
+    Shared("folds in another order", base, "regions", "data.folds.index", "data.folds[::-1].index", in_folds),
+    Shared(
+        "one fold's metric for all",
+        Supervisor,
+        "_record",
+        "self.metrics[trial.fold]",
+        "self.metrics[self.data.folds[0]]",
+        test_folds.test_each_fold_has_the_metrics_of_its_own_validation_rows,
+    ),
+]
+
 ORACLE = [
+    Shared(
+        "class weights left out of the gradient", delta, "dense_backward", "w[:, None] * delta", "delta", WEIGHED, ("binary",)
+    ),
+    Shared(
+        "class weights in the gradient alone", stack.ReferenceStack, "_gradient", "w * losses", "losses", WEIGHED, ("binary",)
+    ),
+    Shared(
+        "divided by the sum of the weights",
+        stack.ReferenceStack,
+        "_gradient",
+        "(losses if w is None else w * losses).mean()",
+        "np.average(losses, weights=w)",
+        WEIGHED,
+        ("binary",),
+    ),
+    Shared(
+        "class weights in δ",
+        delta,
+        "local_gradients",
+        "output_delta(trial, done.fields[-1], d)",
+        "output_delta(trial, done.fields[-1], d) * (1 if w is None else w[:, None])",
+        WEIGHED,
+        ("multiclass",),
+    ),
     Shared("L1 without its sign", stack.ReferenceStack, "_gradient", "np.sign(flat)", "1.0", by_hand),
     Shared("λ2 without the 2", stack.ReferenceStack, "_gradient", "2 * self.l2[k] * flat", "self.l2[k] * flat", by_hand),
     Shared("half of L2 reported", stack.ReferenceStack, "_gradient", "flat * flat)", "0.5 * flat * flat)", by_hand),
     Shared("sum over rows", delta, "dense_backward", "/ len(y)", "", by_differences),
-    Shared("biases' sum over rows", delta, "dense_backward", "delta.mean", "delta.sum", by_differences),
+    Shared("biases' sum over rows", delta, "dense_backward", "weighed.mean", "weighed.sum", by_differences),
     Shared("δ summed over targets", delta, "output_delta", " / v.shape[-1]", "", by_differences),
     Shared(
         "φ' of the wrong layer",
@@ -399,7 +517,7 @@ def plant(monkeypatch, owner, name, old, new):
     monkeypatch.setitem(delta.KINDS, "dense", delta.Kind(*parts))
 
 
-@pytest.mark.parametrize("fault", [*SHARED, *ORACLE], ids=lambda fault: f"{fault.name}: {fault.what}")
+@pytest.mark.parametrize("fault", [*SHARED, *FOLDS, *ORACLE], ids=lambda fault: f"{fault.name}: {fault.what}")
 def test_a_fault_that_no_other_backend_can_see_is_seen_by_a_test_of_its_own(fault, monkeypatch, tmp_path):
     arguments = (tmp_path,) if fault.seen_by is resuming else fault.arguments
     fault.seen_by(*arguments)

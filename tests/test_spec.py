@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -730,7 +731,7 @@ def test_the_source_of_our_backends_can_be_hashed():
 
 def test_a_trial_is_the_experiment_as_a_backend_sees_it():
     e = Experiment().override({"seed": 5, "model.hidden": [7], "regularization.l1": 0.1})
-    found = trial(e, "multiclass", 64, 10)
+    found = trial(e, SimpleNamespace(task="multiclass", inputs=("x",) * 64, number=None, outputs=10, class_counts={}))
     assert (found.seed, found.task, found.inputs, found.outputs) == (5, "multiclass", 64, 10)
     assert (found.model, found.regularization, found.train) == (e.model, e.regularization, e.train)
 

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import pytest
 
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("compare", "courses", "stacks", "steps")))
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("compare", "courses", "folds", "stacks", "steps")))
 
 from backends import get  # noqa: E402 (asserts that fail show their values only where pytest knew before the import)
 from backends.base import Backend  # noqa: E402
@@ -36,6 +36,7 @@ from backends.conformance.cases import (  # noqa: E402
 )
 from backends.conformance.compare import assert_close, assert_same_result  # noqa: E402
 from backends.conformance.courses import CourseChecks  # noqa: E402
+from backends.conformance.folds import FoldChecks  # noqa: E402
 from backends.conformance.stacks import StackChecks  # noqa: E402
 from backends.conformance.steps import StepChecks  # noqa: E402
 
@@ -45,7 +46,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Conformance(StepChecks, CourseChecks, StackChecks):
+class Conformance(StepChecks, CourseChecks, StackChecks, FoldChecks):
     """Every check of the contract. A subclass names its backend."""
 
     backend: ClassVar[str]

@@ -16,7 +16,7 @@ import numpy as np
 
 from backends import draws
 from backends.base import Data
-from backends.conformance.pairwise import Case, pairwise
+from backends.conformance.pairwise import Case, Pair, pairwise
 from backends.spec import (
     SGD,
     ActivationName,
@@ -70,19 +70,23 @@ def make_trial(task: Task, **changes: Any) -> Trial:
     trial: dict[str, Any] = {"seed": 3, "task": task, "inputs": INPUTS, "outputs": OUTPUTS[task]}
     kinds: dict[str, type[Spec]] = {"model": Model, "regularization": Regularization, "train": Train}
     for name, value in changes.items():
-        home = next((block for block, kind in kinds.items() if name in kind.model_fields), None)
+        known = (block for block, kind in kinds.items() if name in kind.model_fields and name not in Trial.model_fields)
+        home = next(known, None)
         (blocks[home] if home else trial)[name] = value
     return Trial.model_validate(trial | {block: kinds[block](**values) for block, values in blocks.items()})
 
 
 def every_activation(task: Task, **changes: Any) -> list[Trial]:
-    """A trial of each activation, with penalties, dropout and two seeds mixed in."""
+    """A trial of each activation, with penalties, dropout, class weights and two seeds mixed in."""
     mixed = list(product(PENALTIES, DROPOUTS))
     return [
-        make_trial(task, activation=name, l1=l1, l2=l2, dropout=p, seed=3 + number % 2, slope=0.15, **changes)
+        make_trial(
+            task, activation=name, l1=l1, l2=l2, dropout=p, seed=3 + number % 2, slope=0.15,
+            class_weights=some_weights(task, number) if number % 3 else None, **changes,
+        )
         for number, name in enumerate(EVERY_ACTIVATION)
         for (l1, l2), p in [mixed[number % len(mixed)]]
-    ]
+    ]  # fmt: skip
 
 
 def describe(trial: Trial) -> str:
@@ -92,7 +96,7 @@ def describe(trial: Trial) -> str:
         f"{trial.task} with {trial.outputs} outputs, hidden {model.hidden}, {model.activation}, {model.initializer}, "
         f"l1 {penalty.l1}, l2 {penalty.l2}, dropout {model.dropout}, input dropout {model.input_dropout}, "
         f"{train.optimizer.name}, {train.schedule}, batch {train.batch_size}, clip {train.clip_norm}, {train.precision}, "
-        f"seed {trial.seed}"
+        f"class weights {trial.class_weights}, seed {trial.seed}"
     )
 
 
@@ -115,7 +119,10 @@ FREE: dict[str, Sequence[str]] = {
     "dropout": ("none", "hidden", "a layer", "input"),
     "schedule": ("constant", "step", "cosine"),
     "warm-up": ("none", "some"),
+    "class weights": ("none", "some"),
 }
+# Levels that mean nothing together.
+NEVER: tuple[Pair, ...] = tuple((("class weights", "some"), ("target", target)) for target in ("one number", "three numbers"))
 
 TARGETS: Mapping[str, tuple[Task, int]] = {
     "one number": ("regression", 1),
@@ -151,7 +158,7 @@ STRUCTURE_NAMES = [", ".join(structure.values()) for structure in STRUCTURES]
 
 def covering_list() -> list[Case]:
     """Every case of the suite."""
-    return pairwise({**FREE, **STRUCTURE}, STRUCTURES)
+    return pairwise({**FREE, **STRUCTURE}, STRUCTURES, NEVER)
 
 
 @cache
@@ -182,6 +189,7 @@ def _changes(case: Case, number: int) -> dict[str, Any]:
         "optimizer": CASE_OPTIMIZERS[case["optimizer"]](number),
         "clip_norm": 0.2 * (number + 1) if case["clipping"] == "clipped" else None,
         "schedule": _schedule(case, epoch_steps),
+        "class_weights": some_weights(TARGETS[case["target"]][0], number) if case["class weights"] == "some" else None,
         "epochs": FREE_STEPS // epoch_steps + 3,  # still running after the last step that is looked at
         **_penalty(case["penalty"], len(hidden)),
         **_dropout(case["dropout"], len(hidden)),
@@ -200,6 +208,12 @@ def _penalty(level: str, depth: int) -> dict[str, Any]:
     if level == "a layer":
         return {"l1": (2e-3, 0.0, 1e-3, 5e-4)[: depth + 1], "l2": (0.0, 3e-3, 1e-3, 0.0)[: depth + 1]}
     return {"l1": 2e-3 if level in ("L1", "both") else 0.0, "l2": 3e-3 if level in ("L2", "both") else 0.0}
+
+
+def some_weights(task: Task, number: int = 0) -> tuple[float, ...] | None:
+    """A weight for each class, other ones for each trial of a stack; None in regression."""
+    base = {"regression": (), "binary": (0.6, 1.7), "multiclass": (0.4, 1.0, 2.1)}[task]
+    return tuple(w * (1 + 0.1 * number) for w in base) or None
 
 
 def _dropout(level: str, depth: int) -> dict[str, Any]:

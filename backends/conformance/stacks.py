@@ -13,7 +13,7 @@ import pytest
 
 from backends import get, weights
 from backends.base import Backend, Chunk, Losses
-from backends.conformance.cases import TASKS, make_data, make_trial
+from backends.conformance.cases import TASKS, make_data, make_trial, some_weights
 from backends.conformance.compare import assert_same_result
 from backends.spec import SGD, Cosine, EarlyStopping, Task, Trial
 from backends.supervisor import Checkpoint, Record, Result, Supervisor, Watch, fit
@@ -38,8 +38,8 @@ def trials_of_every_fate(task: Task, precision: str) -> list[Trial]:
         one("tanh", 2, rate=1.0, l2=soon / 2),
         one("relu", 1, rate=1e30),
         one("relu", 2, rate=1e-30, early_stopping=EarlyStopping(patience=2)),  # its weights do not change, so no epoch is better
-        one("relu", 3, dropout=0.5),
-        one("tanh", 3, l1=1e-3),
+        one("relu", 3, dropout=0.5, class_weights=some_weights(task)),
+        one("tanh", 3, l1=1e-3, class_weights=some_weights(task, 1)),
         one("relu", 1, epochs=3),
         one("tanh", 1, rate=1.0, l2=late / 2),
     ]
@@ -71,7 +71,7 @@ class StackChecks:
         together = fit(subject, trials, data, watch=prune)
         assert_every_fate(together)
         for number, (trial, beside) in enumerate(zip(trials, together, strict=True)):
-            alone = fit(subject, [trial], data, watch=_watch_of(number))[0]
+            alone = fit(subject, [trial], data, watch=watch_of(number))[0]
             assert_same_result(beside, alone, self.stack_tolerance[precision])
 
     @pytest.mark.parametrize("task", TASKS)
@@ -92,7 +92,7 @@ class StackChecks:
         for step in (1, 3, 4, 5, 6, 10, 14, 15):  # first, inside an epoch, before and after its short batch, last of all
             paused = paused or Supervisor(subject, trials, data)
             paused.run(until_step=step)
-            resumed = Supervisor(subject, trials, data, resume=_through_a_file(paused.checkpoint(), tmp_path))
+            resumed = Supervisor(subject, trials, data, resume=through_a_file(paused.checkpoint(), tmp_path))
             assert resumed.step == step
             resumed.run()
             for found, expected in zip(resumed.results(), through, strict=True):
@@ -111,7 +111,7 @@ class StackChecks:
 
         def report_and_save(chunk: Chunk, losses: Losses) -> None:
             through.report(chunk, losses)
-            saved.append(_through_a_file(through.checkpoint(), tmp_path))
+            saved.append(through_a_file(through.checkpoint(), tmp_path))
 
         through.run(report=report_and_save)
         assert_every_fate(through.results())
@@ -154,11 +154,11 @@ class StackChecks:
         assert first == second
 
 
-def _watch_of(number: int) -> Watch:
+def watch_of(number: int) -> Watch:
     """The verdict on one of these trials, when it is alone."""
     return lambda _, record: prune(number, record)
 
 
-def _through_a_file(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+def through_a_file(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     checkpoint.save(folder / "half.safetensors")
     return Checkpoint.load(folder / "half.safetensors")

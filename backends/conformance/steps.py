@@ -21,6 +21,7 @@ from backends.conformance.cases import (
     every_activation,
     make_data,
     make_trial,
+    some_weights,
 )
 from backends.conformance.compare import (
     STEP_TOLERANCE,
@@ -185,8 +186,9 @@ class StepChecks:
 
     def test_trials_that_are_kept_go_on_in_the_order_that_was_asked_for(self, subject: Backend) -> None:
         trials = [
-            make_trial("multiclass", activation=name, seed=seed, l1=1e-3 * k, dropout=0.1 * k)
+            make_trial("multiclass", activation=name, seed=seed, l1=1e-3 * k, dropout=0.1 * k, class_weights=w)
             for k, (name, seed) in enumerate((("relu", 1), ("relu", 2), ("tanh", 1)), 1)
+            for w in [some_weights("multiclass", k)]
         ]
         data, ends = make_data("multiclass"), []
         for backend in (subject, get("reference")):

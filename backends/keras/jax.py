@@ -84,7 +84,7 @@ class JaxProgram(Program):
         self.moving = [self.network.flat, *self.optimizer.slots.values()]
         self.traces = 0
         moving = {id(variable) for variable in self.moving}
-        own = [self.l1, self.l2, self.limit, self.seed_index]
+        own = [self.l1, self.l2, self.limit, self.class_weights, self.seed_index]
         every = [*self.network.variables, *self.optimizer.variables, *own]
         self.fixed = [variable for variable in every if id(variable) not in moving]
         self._run = compiled(self._steps, donate_argnums=0, static_argnames="block")
@@ -166,6 +166,8 @@ class JaxProgram(Program):
         def total(theta: list[Array]) -> tuple[Array, tuple[Array, Array]]:
             logits = self.network.fields(theta, x, masks)[-1]
             losses = tasks.row_losses(XP, self.task, logits, d)
+            if self.weighed:
+                losses = losses * tasks.row_weights(XP, self.task, d, self.class_weights.value)
             # Sum over trials: a mean would divide every trial's gradient by K.
             return jnp.sum(jnp.mean(losses, -1)), (losses, logits)
 
@@ -210,7 +212,7 @@ class JaxProgram(Program):
 
     def _signals(self, moving: list[Array], fixed: list[Array], X: Array, d: Array) -> tuple[Array, Array, Array]:
         with self._holding(moving, fixed):
-            deltas, fields = self._deltas(self.network.pieces(moving[0]), X[None], d[None], None)
+            deltas, fields = self._deltas(self.network.pieces(moving[0]), X, d, None)
             steepness = [self.network.activation.steepness(v) for v in fields[:-1]]
         squares = [jnp.square(delta.astype(jnp.float64)) for delta in deltas]  # a vanished δ² underflows in float32
         return (

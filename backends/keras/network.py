@@ -100,8 +100,9 @@ class Network(keras.Model):  # type: ignore[misc]
         self.built = True
 
     def call(self, X: Tensor) -> Tensor:
-        """X (n, I), the same rows for all -> (K, n, O)."""
-        return self.fields(self.pieces(ops.convert_to_tensor(self.flat)), ops.expand_dims(X, 0))[-1]
+        """X (n, I), the same rows for all, or (K or 1, n, I) -> (K, n, O)."""
+        rows = X if len(X.shape) == 3 else ops.expand_dims(X, 0)
+        return self.fields(self.pieces(ops.convert_to_tensor(self.flat)), rows)[-1]
 
     def fields(
         self,

@@ -34,7 +34,7 @@ class Program:
 
     activation: ClassVar[type[StackedActivation]] = StackedActivation
 
-    # Of an engine: outputs (K, n, O) of rows X; Signals of rows X and targets d; what `loss_and_gradients` gives.
+    # Of an engine: outputs (K, n, O) of rows X (K or 1, n, I); Signals of rows X and targets d; what `loss_and_gradients` gives.
     predict: Callable[[Tensor], Tensor]
     probe: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     gradients: Callable[..., tuple[Any, ...]]
@@ -44,14 +44,14 @@ class Program:
         self.task, self.dtype, self.units = first.task, stack.dtype.name, [layer.inputs for layer in first.layers]
         self.outputs = [layer.outputs for layer in first.layers]
         self.penalised, self.clipping, self.sharing = stack.penalised, stack.clip is not None, stack.sharing
-        self.noisy = stack.noisy
+        self.noisy, self.weighed = stack.noisy, stack.class_weights is not None
         names = [name for name, _, _ in stack.groups]
         self.network = Network(first, count, names, stack.noisy, self.activation)
         self.optimizer = StackedOptimizer(first.train.optimizer, list(stack.hyper), self.dtype)
         self.optimizer.build([self.network.flat])
         shape = tuple(self.network.flat.shape) if self.penalised else (1, 1)
         self.l1, self.l2 = self._variable(shape), self._variable(shape)
-        self.limit = self._variable((count, 1))
+        self.limit, self.class_weights = self._variable((count, 1)), self._variable((count, first.classes))
         self.seed_index = self._variable((count,), "int32")
 
     def _variable(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.Variable:
@@ -72,6 +72,8 @@ class Program:
         if self.penalised:
             self.l1.assign(stack.l1)
             self.l2.assign(stack.l2)
+        if stack.class_weights is not None:
+            self.class_weights.assign(stack.class_weights)
         if stack.clip is not None:
             self.limit.assign(stack.clip[:, None])
 
@@ -87,9 +89,10 @@ class KerasStack(Stack):
         self._give_back: weakref.finalize[..., Any] | None = None
         self._rebuild()
         if data is not None:
-            d, _ = self.target_arrays()
-            self.X, self.d, self.X_valid = (self._put(part) for part in (data.X, d, data.X_valid))
-            self._probed = self._put(data.X[:PROBE_ROWS]), self._put(d[:PROBE_ROWS])
+            d = self.targets()
+            self.X, self.d = self._put(data.X), self._put(d)
+            self._valid, X, d = (part.reshape(len(data.folds), -1, part.shape[1]) for part in (data.X_valid, data.X, d))
+            self._valid, self._probed = self._put(self._valid), (self._put(X[:, :PROBE_ROWS]), self._put(d[:, :PROBE_ROWS]))
 
     @abstractmethod
     def _put(self, array: NDArray) -> Tensor:
@@ -112,15 +115,20 @@ class KerasStack(Stack):
 
     def predict(self, X: NDArray | None = None) -> NDArray:
         """Block by block, so that memory does not grow with n."""
-        rows = self.X_valid if X is None else X
-        starts = range(0, max(1, len(rows)), PREDICT_ROWS)
-        blocks = [rows] if len(starts) == 1 else [rows[start : start + PREDICT_ROWS] for start in starts]
-        outputs = [np.asarray(self.program.predict(b if X is None else self._put(b))) for b in blocks]
+        rows = self._valid if X is None else X[None]
+        starts = range(0, max(1, rows.shape[1]), PREDICT_ROWS)
+        blocks = [rows] if len(starts) == 1 else [rows[:, start : start + PREDICT_ROWS] for start in starts]
+        outputs = [np.asarray(self.program.predict(self._own(b) if X is None else self._put(b))) for b in blocks]
         return np.concatenate(outputs, axis=1)
+
+    def _own(self, values: Tensor) -> Tensor:
+        """What is of each fold, (F, ...), for each trial, (K, ...); (1, ...) where all trials have one fold."""
+        chosen = self.region[: 1 if (self.region == self.region[0]).all() else None]
+        return values if len(values) == 1 else keras.ops.take(values, chosen, axis=0)
 
     def probe(self) -> Signals:
         """On the first training rows."""
-        return Signals(*(np.array(part) for part in self.program.probe(*self._probed)))
+        return Signals(*(np.array(part) for part in self.program.probe(*map(self._own, self._probed))))
 
     def weights(self) -> NDArray:
         """(K, P)."""
@@ -161,7 +169,7 @@ def _lend(stack: KerasStack) -> tuple[Program, weakref.finalize[..., Any]]:
     """A program of the stack's structure, and what gives it back: when it is called, or else when the stack is gone."""
     key = (
         stack.trials[0].structure(), len(stack.trials), tuple(name for name, _, _ in stack.groups),
-        stack.sharing, stack.noisy, stack.penalised,
+        stack.sharing, stack.noisy, stack.penalised, stack.class_weights is not None,
     )  # fmt: skip
     at = next((i for i, (known, _) in enumerate(_idle) if known == key), None)
     program = stack.program_kind(stack) if at is None else _idle.pop(at)[1]

@@ -43,6 +43,7 @@ class TensorFlowProgram(Program):
         """Unknown sizes are None, so that short batches and other chunks are not traced again."""
         real, word, index = tf.as_dtype(self.dtype), tf.uint32, tf.int32
         X, d = tf.TensorSpec((None, self.units[0]), real), tf.TensorSpec((None, None), real)
+        own_X, own_d = tf.TensorSpec((None, None, self.units[0]), real), tf.TensorSpec((None, None, None), real)
         count, places = self.network.flat.shape[0], len(self.units)
 
         def graph(function: Callable[..., Any], *signature: tf.TensorSpec) -> Callable[..., Any]:
@@ -53,8 +54,8 @@ class TensorFlowProgram(Program):
             tf.TensorSpec((None, None, None), index), tf.TensorSpec((None, None, places, 2), word),
             tf.TensorSpec((count, None), real), tf.TensorSpec((None, 2), real), tf.TensorSpec((), index),
         )  # fmt: skip
-        self.predict = graph(self._predict, X)
-        self.probe = graph(self._probe, X, d)
+        self.predict = graph(self._predict, own_X)
+        self.probe = graph(self._probe, own_X, own_d)
         self.gradients = self._gradients
 
     # -- in the graph -------------------------------------------------------------------------------------------------
@@ -94,6 +95,8 @@ class TensorFlowProgram(Program):
             tape.watch(flat)
             fields = self.network.fields(self.network.pieces(flat), x, masks)
             losses = tasks.row_losses(keras.ops, self.task, fields[-1], d)
+            if self.weighed:
+                losses = losses * tasks.row_weights(keras.ops, self.task, d, self.class_weights.value)
             # Sum over trials: a mean would divide every trial's gradient by K.
             total = tf.reduce_sum(tf.reduce_mean(losses, -1))
         gradient = tape.gradient(total, flat)
@@ -126,7 +129,7 @@ class TensorFlowProgram(Program):
         return self.network(X)
 
     def _probe(self, X: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        deltas, fields = self._deltas(self.network.flat.value, X[None], d[None], None)
+        deltas, fields = self._deltas(self.network.flat.value, X, d, None)
         trials = self.network.flat.shape[0]
         steepness = [self.network.activation.steepness(v) for v in fields[:-1]]
         squares = [tf.square(tf.cast(delta, tf.float64)) for delta in deltas]  # a vanished δ² underflows in float32

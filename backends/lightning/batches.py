@@ -18,6 +18,7 @@ from backends.base import Chunk, NDArray, Stack
 from backends.lightning.network import Masks
 from backends.lightning.noise import multipliers, noise, upload
 from backends.lightning.share import ALONE, Share
+from backends.tasks import row_weights
 
 BLOCK_NUMBERS = 2**20  # numbers made ready at a time: 4 MB in float32
 
@@ -30,10 +31,11 @@ class Batch(NamedTuple):
     masks: Masks  # a place: (K, b, units), or None
     eta: Tensor  # (K, 1)
     size: int  # B, rows of the whole batch; b of them are here
+    weights: Tensor | None = None  # (K, b) of the rows' classes, where any trial has class weights
 
 
 class Batches:
-    """Deals a stack's batches. X (n, I) and d (n, O) on the device; None for a stack that only predicts."""
+    """Deals a stack's batches. X (F·n, I) and d (F·n, O) on the device; None for a stack that only predicts."""
 
     def __init__(self, stack: Stack, X: Tensor | None, d: Tensor | None, device: torch.device) -> None:
         self.X, self.d, self.device = X, d, device
@@ -46,8 +48,9 @@ class Batches:
         self.noisy = [bool(place.any()) for place in stack.thresholds]
         layers = stack.trials[0].layers
         self.units = [layers[0].inputs, *(layer.outputs for layer in layers[:-1])]
-        self.trials = len(stack.trials)
-        # Which of the distinct seeds' rows and noise a trial takes; None where there is nothing to pick.
+        self.trials, self.task = len(stack.trials), stack.trials[0].task
+        self.class_weights = None if stack.class_weights is None else torch.from_numpy(stack.class_weights).to(device)
+        # Which stream's rows and noise a trial takes; None where there is nothing to pick.
         own = len(stack.seeds) == self.trials
         self.pick = None if own or len(stack.seeds) == 1 else torch.from_numpy(stack.seed_index).to(device)
 
@@ -61,7 +64,11 @@ class Batches:
             part = slice(start, start + block)
             x, d = self._rows(chunk.rows[:, part, places.start : places.stop])
             masks = self._masks_of_steps(chunk.noise[:, part], places)
-            yield from map(Batch, x, d, masks, eta[part].unbind(), repeat(size))
+            yield from map(Batch, x, d, masks, eta[part].unbind(), repeat(size), map(self.weights_of, d))
+
+    def weights_of(self, d: Tensor) -> Tensor | None:
+        """Of the classes of rows whose targets are d (Kx, b, O) or (b, O): (K, b), or None."""
+        return None if self.class_weights is None else row_weights(torch, self.task, d, self.class_weights)
 
     def masks(self, keys: NDArray, rows: int) -> Masks:
         """The multipliers of one step: keys (U, places, 2) -> a place: (K, rows, units), or None."""

@@ -61,6 +61,7 @@ def job(stack: LightningStack, port: int) -> bytes:
         "device": stack.device.type,
         "world": stack.world,
         "port": port,
+        "folds": stack.data.folds,
     }
     state = {f"state.{name}": value for name, value in stack.state().items()}
     return wire.frame(numbers, {"X": stack.data.X, "y": stack.data.y, **state})

@@ -45,7 +45,7 @@ class LightningStack(Stack):
         self._X = self._X_valid = self._d = None
         if self.data is not None:
             self._X, self._X_valid = self._tensor(self.data.X), self._tensor(self.data.X_valid)
-            self._d = self._tensor(self.target_arrays()[0])
+            self._d = self._tensor(self.targets())
 
     def _rebuild(self) -> None:
         """New buffers for the trials as they are now; `load` fills them."""
@@ -117,11 +117,13 @@ class LightningStack(Stack):
         return rows, penalty
 
     def _differentiate(self, run: Pass, batch: Batch, parameters: list[Parameters], gradients: list[Parameters]) -> Tensor:
-        """The gradient of Σ ℓ/B over the rows that are here, times the scale of the loss where 16 bits need it; ℓ (K, b).
+        """The gradient of Σ w·ℓ/B over the rows that are here, times the scale of the loss where 16 bits need it; w·ℓ (K, b).
 
         Losses are summed over trials, so that no trial feels another.
         """
         rows, e = self._losses(run.fields[-1], batch.d)
+        if batch.weights is not None:
+            rows, e = rows * batch.weights, e * batch.weights.unsqueeze(-1)
         e.mul_(1 / batch.size if self.scaling is None else self.scaling.scale[..., None] / batch.size)
         errors = self.network.backward(parameters, self.network.slopes_of(run), e, batch.masks, self.bits)
         self.network.gradient(run, errors, gradients, self.bits)
@@ -148,22 +150,31 @@ class LightningStack(Stack):
 
     def predict(self, X: NDArray | None = None) -> NDArray:
         """(K, n, O)."""
-        rows = self._X_valid if X is None else self._tensor(X)
-        assert rows is not None, "a stack without data has no validation rows; give X"
+        rows = self._folds(self._X_valid) if X is None else self._tensor(X)[None]
         with self._computing():
             parameters = self.network.views(self.network.flat)
-            passes = (self.network(parameters, part[None], self.network.quiet) for part in torch.split(rows, PREDICT_ROWS))
+            parts = (part if X is not None else self._own(part) for part in torch.split(rows, PREDICT_ROWS, dim=1))
+            passes = (self.network(parameters, part, self.network.quiet) for part in parts)
             return torch.cat([run.fields[-1] for run in passes], dim=1).cpu().numpy()
+
+    def _folds(self, values: Tensor | None) -> Tensor:
+        """Rows of all folds -> (F, rows, numbers)."""
+        assert self.data is not None and values is not None, "a stack without data has no rows; give X"
+        return values.view(len(self.data.folds), -1, values.shape[1])
+
+    def _own(self, values: Tensor) -> Tensor:
+        """What is of each fold, (F, ...), for each trial, (K, ...); (1, ...) where all trials have one fold."""
+        chosen = self.region[: 1 if (self.region == self.region[0]).all() else None]
+        return values if len(values) == 1 else values.index_select(0, torch.from_numpy(chosen).to(self.device))
 
     def probe(self) -> Signals:
         """On the first min(n, 1024) training rows, some at a time: the sums then stay in the processor's cache."""
-        assert self._X is not None and self._d is not None, "a stack without data has nothing to probe"
-        X, d = (torch.split(values[:PROBE_ROWS], PROBE_PART) for values in (self._X, self._d))
+        X, d = (torch.split(self._folds(values)[:, :PROBE_ROWS], PROBE_PART, dim=1) for values in (self._X, self._d))
         with self._computing():
-            parts = [self._signals(x, targets) for x, targets in zip(X, d, strict=True)]
+            parts = [self._signals(self._own(x), self._own(targets)) for x, targets in zip(X, d, strict=True)]
             squares, small, peaks = zip(*parts, strict=True)
             peak = [torch.stack(layer).amax(0) for layer in zip(*peaks, strict=True)]
-        rows, units = min(len(self._X), PROBE_ROWS), np.array([layer.outputs for layer in self.network.layers])
+        rows, units = sum(part.shape[1] for part in X), np.array([layer.outputs for layer in self.network.layers])
         dead = [(units_ == 0).double().mean(1) for units_ in peak]
         return Signals(
             np.sqrt(sum(_columns(s, len(self.trials)) for s in squares) / (rows * units)),
@@ -172,10 +183,10 @@ class LightningStack(Stack):
         )
 
     def _signals(self, x: Tensor, d: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Of some rows: a layer, Σ δ² (K,) float64; a hidden layer, the number of saturated (row, unit) (K,) float64, and
-        the largest |φ'| of each unit (K, units)."""
+        """Of some rows, x (Kx, b, I) and d (Kx, b, O): a layer, Σ δ² (K,) float64; a hidden layer, the number of saturated
+        (row, unit) (K,) float64, and the largest |φ'| of each unit (K, units)."""
         network, parameters = self.network, self.network.views(self.network.flat)
-        run = network(parameters, x[None], network.quiet)
+        run = network(parameters, x, network.quiet)
         slopes = network.slopes_of(run)
         errors = network.backward(parameters, slopes, self._losses(run.fields[-1], d)[1], network.quiet)
         # In place, each array stays in the cache; a row's squares are summed in its own type, the rows in float64.
@@ -189,7 +200,8 @@ class LightningStack(Stack):
         first, network = self.trials[0], self.network
         W, x, d = self._tensor(flat), self._tensor(X)[None], self._tensor(tasks.targets(first.task, y, first.outputs))
         masks = network.quiet if noise is None else self.batches.masks(noise, len(X))
-        g, parameters, batch = torch.empty_like(W), network.views(W), Batch(x, d, masks, W[:, :0], len(X))
+        batch = Batch(x, d, masks, W[:, :0], len(X), self.batches.weights_of(d))
+        g, parameters = torch.empty_like(W), network.views(W)
         with self._computing():
             run = network(parameters, x, masks, self.bits)
             errors = network.backward(parameters, network.slopes_of(run), self._losses(run.fields[-1], d)[1], masks, self.bits)

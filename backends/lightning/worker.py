@@ -44,7 +44,7 @@ def take_up(rank: int, job: wire.Message) -> tuple[LightningStack, strategy.Rank
     trials = [Trial.model_validate_json(json.dumps(trial)) for trial in numbers["trials"]]
     X, y = arrays["X"], arrays["y"]
     machine, device = Machine(**numbers["machine"]), strategy.device_of(rank, numbers["device"])
-    stack = LightningStack(trials, Data(X, y, X[:0], y[:0]), machine, device)
+    stack = LightningStack(trials, Data(X, y, X[:0], y[:0], tuple(numbers["folds"])), machine, device)
     stack.load({name.removeprefix("state."): value for name, value in arrays.items() if name.startswith("state.")})
     stack.share = share
     return stack, strategy.RanksStrategy(share, strategy.join_store(numbers["port"]), device.type)

@@ -24,7 +24,7 @@ class Kind(NamedTuple):
     """How one kind of layer computes its local fields, and what it hands back from δ."""
 
     forward: Any  # (y, parameters) -> v
-    backward: Any  # (delta, y, parameters) -> (Σ_k δ_k w_kj for the layer before, {name: mean over rows of δ·y})
+    backward: Any  # (delta, y, parameters, w) -> (Σ_k δ_k w_kj for the layer before, {name: mean over rows of w·δ·y})
 
 
 def dense_forward(y: NDArray, parameters: Parameters) -> NDArray:
@@ -32,9 +32,10 @@ def dense_forward(y: NDArray, parameters: Parameters) -> NDArray:
     return y @ parameters["weight"] + parameters["bias"]
 
 
-def dense_backward(delta: NDArray, y: NDArray, parameters: Parameters) -> tuple[NDArray, Parameters]:
-    """Σ_k δ_k w_kj, and Δw_ji / η = δ_j y_i as a mean over the B rows."""
-    corrections = {"weight": y.T @ delta / len(y), "bias": delta.mean(axis=0)}
+def dense_backward(delta: NDArray, y: NDArray, parameters: Parameters, w: NDArray | None) -> tuple[NDArray, Parameters]:
+    """Σ_k δ_k w_kj, and Δw_ji / η = δ_j y_i as a mean over the B rows, each times the weight of its class, w (B,)."""
+    weighed = delta if w is None else w[:, None] * delta
+    corrections = {"weight": y.T @ weighed / len(y), "bias": weighed.mean(axis=0)}
     return delta @ parameters["weight"].T, corrections
 
 
@@ -88,13 +89,18 @@ def output_delta(trial: Trial, v: NDArray, d: NDArray) -> NDArray:
     return d - y.astype(v.dtype)
 
 
-def local_gradients(trial: Trial, layers: list[Parameters], done: Pass, d: NDArray) -> tuple[list[NDArray], list[Parameters]]:
-    """δ of every layer, (B, units), and the mean of δ·y of every parameter, from the output back to the inputs."""
+def local_gradients(
+    trial: Trial, layers: list[Parameters], done: Pass, d: NDArray, w: NDArray | None = None
+) -> tuple[list[NDArray], list[Parameters]]:
+    """δ of every layer, (B, units), and the mean of w·δ·y of every parameter, from the output back to the inputs.
+
+    w (B,) are the weights of the rows' classes; None: all 1.
+    """
     activation, a = ACTIVATIONS[trial.model.activation], d.dtype.type(trial.model.slope)
     deltas, corrections = [output_delta(trial, done.fields[-1], d)], list[Parameters]()
     for number in reversed(range(len(layers))):
         kind: Layer = trial.layers[number]
-        error, correction = KINDS[kind.kind].backward(deltas[0], done.inputs[number], layers[number])
+        error, correction = KINDS[kind.kind].backward(deltas[0], done.inputs[number], layers[number], w)
         corrections.insert(0, correction)
         if number:
             mask = done.masks[number]
@@ -104,5 +110,5 @@ def local_gradients(trial: Trial, layers: list[Parameters], done: Pass, d: NDArr
 
 
 def correction_vector(trial: Trial, corrections: list[Parameters]) -> NDArray:
-    """The mean of δ·y of every weight and bias, in the layout of the flat weights: -∂E/∂θ, (P,)."""
+    """The mean of w·δ·y of every weight and bias, in the layout of the flat weights: -∂E/∂θ, (P,)."""
     return np.concatenate([corrections[s.layer][s.name].ravel() for s in layout(trial)])

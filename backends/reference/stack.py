@@ -28,7 +28,7 @@ class ReferenceStack(Stack):
         self.optimizer = {name: np.zeros_like(self.flat) for name in names}
         if data is not None:
             self.X, self.X_valid = data.X.astype(self.dtype), data.X_valid.astype(self.dtype)
-            self.d = self.target_arrays()[0].astype(self.dtype)
+            self.d = self.targets()
 
     def run(self, chunk: Chunk) -> Losses:
         """Trial by trial, step by step."""
@@ -55,11 +55,13 @@ class ReferenceStack(Stack):
         trial = self.trials[k]
         layers = delta.parameters_of(trial, flat)
         done = delta.forward(trial, layers, X, noise)
-        deltas, corrections = delta.local_gradients(trial, layers, done, d)
-        # Δw = η·(mean of δ·y) is gradient descent, so the gradient of E is its negative.
+        w = None if self.class_weights is None else tasks.row_weights(numerics, trial.task, d, self.class_weights[k, None])[0]
+        deltas, corrections = delta.local_gradients(trial, layers, done, d, w)
+        # Δw = η·(mean of w·δ·y) is gradient descent, so the gradient of E is its negative.
         g = -delta.correction_vector(trial, corrections)
         g = g + self.l1[k] * np.sign(flat) + 2 * self.l2[k] * flat
-        loss = tasks.row_losses(numerics, trial.task, done.fields[-1], d).mean()
+        losses = tasks.row_losses(numerics, trial.task, done.fields[-1], d)
+        loss = (losses if w is None else w * losses).mean()
         penalty = (self.l1[k] * np.abs(flat) + self.l2[k] * flat * flat).sum()
         return float(loss), float(penalty), g, deltas, done.fields[-1]
 
@@ -72,16 +74,22 @@ class ReferenceStack(Stack):
 
     def predict(self, X: NDArray | None = None) -> NDArray:
         """(K, n, O)."""
-        rows = self.X_valid if X is None else X.astype(self.dtype)
+        given = None if X is None else X.astype(self.dtype)
         with np.errstate(all="ignore"):
-            return np.stack([self._outputs(k, rows) for k in range(len(self.trials))])
+            return np.stack([self._outputs(k, self._valid_rows(k) if given is None else given) for k in range(len(self.trials))])
+
+    def _valid_rows(self, k: int) -> NDArray:
+        """The validation rows of the trial's fold, (m, I)."""
+        assert self.data is not None, "a stack without data has no validation rows; give X"
+        start = self.region[k] * self.data.rows_valid
+        return self.X_valid[start : start + self.data.rows_valid]
 
     def _outputs(self, k: int, X: NDArray) -> NDArray:
         layers = delta.parameters_of(self.trials[k], self.flat[k])
         return delta.forward(self.trials[k], layers, X).fields[-1]
 
     def probe(self) -> Signals:
-        """On the first min(n, 1024) training rows."""
+        """On the first min(n, 1024) training rows of each trial's fold."""
         with np.errstate(all="ignore"):
             seen = [self._signals(k) for k in range(len(self.trials))]
         delta_rms, saturated, dead = (np.array(column) for column in zip(*seen, strict=True))
@@ -89,8 +97,11 @@ class ReferenceStack(Stack):
 
     def _signals(self, k: int) -> tuple[list[Any], list[Any], list[Any]]:
         trial, layers = self.trials[k], delta.parameters_of(self.trials[k], self.flat[k])
-        done = delta.forward(trial, layers, self.X[:PROBE_ROWS])
-        deltas, _ = delta.local_gradients(trial, layers, done, self.d[:PROBE_ROWS])
+        assert self.data is not None
+        start = self.region[k] * self.data.rows
+        first = slice(start, start + min(self.data.rows, PROBE_ROWS))
+        done = delta.forward(trial, layers, self.X[first])
+        deltas, _ = delta.local_gradients(trial, layers, done, self.d[first])
         activation, a = ACTIVATIONS[trial.model.activation], self.slopes[k]
         slopes = [np.abs(activation.slope(numerics, v, a)) for v in done.fields[:-1]]
         return (

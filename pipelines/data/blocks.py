@@ -132,13 +132,9 @@ def blocks(path: Path, shown: str, block: DataSpec, kinds: Mapping[str, Kind], k
         text = open_text(path, shown, block.format, [*kinds, *known])
         names, others = chosen(shown, text.names, kinds)
         first = 0
-        try:
-            for batch in _batches(text, names):
-                yield Rows(TextBlock(text, block.missing.markers, first, batch), block, kinds, others)
-                first += batch.num_rows
-        finally:
-            if text.folder is not None:
-                text.folder.cleanup()
+        for batch in _batches(text, names):
+            yield Rows(TextBlock(text, block.missing.markers, first, batch), block, kinds, others)
+            first += batch.num_rows
         return
     file = Parquet(path, shown)
     names, others = chosen(shown, file.names, kinds)

@@ -42,11 +42,17 @@ class Case:
 
         The outs of the split stage are left alone: whether they are of this spec and these data, DVC alone knows.
         """
+        folds = experiment.data.split.folds
+        if folds:
+            raise SpecError(
+                f"data.split.folds must be null for deltarule parity, which compares one network, got {folds}; "
+                "add --set data.split.folds=null"
+            )
         places = Places(folder, base=base, project=folder)
         stages.split(experiment, places)
         shutil.rmtree(places.data / "test")
         about = About.load(places.about)
-        network = trial(experiment, about.task, len(about.inputs), about.outputs)
+        network = trial(experiment, about)
         case = Case(folder, network, about, precisions, min(steps, _total(network, about)))
         try:
             check_metric(case.truth(), network.train.early_stopping.monitor)

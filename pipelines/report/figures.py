@@ -42,11 +42,20 @@ def figures(places: Places, stages: Sequence[str] = STAGES) -> dict[str, bytes]:
 
 
 def _training(places: Places, title: str) -> dict[str, Figure]:
-    history = read(places.history)
+    history = _over_folds(read(places.history))
     if not len(history["epoch"]):  # diverged within the first
         return {}
     best = _json(places.run)["best_epoch"]
     return {"learning_curves": learning_curves(history, title, best), "gradient_flow": gradient_flow(history, title)}
+
+
+def _over_folds(history: Table) -> Table:
+    """Epoch by epoch the mean over the folds that came so far; as it is, where there are none."""
+    if "fold" not in history:
+        return history
+    epochs = np.unique(history["epoch"])
+    names = [name for name in history if name != "fold"]
+    return {name: np.array([np.mean(history[name][history["epoch"] == epoch]) for epoch in epochs]) for name in names}
 
 
 def _predictions(folder: Path, stage: str, title: str) -> dict[str, Figure]:

@@ -29,6 +29,7 @@ from pipelines.search.variants import Variants
 from pipelines.search.verdict import Ended, Worth, judge, worth
 from pipelines.search.work import Job, address, advance, load_states, measured, save_states
 from pipelines.spec import Experiment, SpecError, trial
+from pipelines.stages.folds import sizes
 
 STUDIES = Path("studies")  # below the project
 JOBS = "jobs"
@@ -66,7 +67,9 @@ class Driver:
 
     def __post_init__(self) -> None:
         search = self.experiment.search
-        self.tally = Tally(search.directions[0], self.experiment.train.epochs * search.seeds)
+        self.tally = Tally(
+            search.directions[0], self.experiment.train.epochs * search.seeds * (self.experiment.data.split.folds or 1)
+        )
         for stored in self.book.trials():
             if stored.state.is_finished():
                 epochs = stored.user_attrs.get(OURS, {}).get("epochs", 0)
@@ -123,15 +126,14 @@ class Driver:
         try:
             experiment = self.experiment.drawn(values.changes)
             variant = self.variants.of(experiment)
+            folds = [trial(experiment, about) for about in variant.about.each]
         except (SpecError, DataError) as error:
             candidate.ended = Ended("FAIL", f"refused: {' '.join(str(error).split())}")
             return candidate
-        about = variant.about
-        one = trial(experiment, about.task, len(about.inputs), about.outputs)
-        candidate.weights = layout(one)[-1].stop
-        for replica in range(self.experiment.search.seeds):
-            seeded = one.model_copy(update={"seed": one.seed + replica})
-            candidate.networks.append(Network(number, replica, variant.name, seeded))
+        candidate.weights = max(layout(one)[-1].stop for one in folds)
+        seeded = (one.model_copy(update={"seed": one.seed + i}) for i in range(self.experiment.search.seeds) for one in folds)
+        for replica, one in enumerate(seeded):
+            candidate.networks.append(Network(number, replica, variant.name, one, sizes(variant.about, one)))
         candidate.states = [State() for _ in candidate.networks]
         return candidate
 

@@ -12,19 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import backends
-from backends.base import Data, Machine
 from backends.spec import Trial
-from backends.supervisor import fit
 from pipelines import metrics
-from pipelines.data import About, Part
-from pipelines.metrics import HIGHER_IS_BETTER, NDArray, Truth, epoch_metrics, higher_is_better
-from pipelines.search.pack import even
+from pipelines.data import About
+from pipelines.metrics import NDArray, Truth
 from pipelines.spec import Experiment, fingerprint, source_hash, trial
 from pipelines.stages.files import write_csv, write_json
+from pipelines.stages.folds import check_monitor, over_folds, train_all
 from pipelines.stages.openings import enter
 from pipelines.stages.places import Places, StageError
-from pipelines.stages.reports import load_network, predict
+from pipelines.stages.reports import load_networks, predict
 from pipelines.stages.test import check_validated
 
 WIDTH = 16  # networks in a stack at most
@@ -66,23 +63,24 @@ def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: b
         about = About.load(places.need(places.about, "split"))
         if test:
             _may_open(experiment, places)
-        network = trial(experiment, about.task, len(about.inputs), about.outputs)
-        trials = [network.model_copy(update={"seed": network.seed + i}) for i in range(seeds)]
+        networks = [trial(experiment, one) for one in about.each]
+        numbers = [experiment.seed + i for i in range(seeds)]
+        trials = [network.model_copy(update={"seed": seed}) for seed in numbers for network in networks]
         flat, failed = _train(experiment, places, about, trials)
         if not flat:
             raise StageError(f"no seed gave a network: {next(iter(failed.values()))}")
         if test:
             _enter(experiment, places, about, seeds)
         parts = {"validate": "valid", **({"test": "test"} if test else {})}
-        each = {stage: _measure(places, about, part, trials, flat) for stage, part in parts.items()}
-        report = Report(tuple(t.seed for t in trials), {stage: _summaries(rows) for stage, rows in each.items()}, each, failed)
+        each = {stage: _measure(places, about, part, networks, numbers, flat) for stage, part in parts.items()}
+        report = Report(tuple(numbers), {stage: _summaries(rows) for stage, rows in each.items()}, each, failed)
         _write(places, report)
     return report
 
 
 def _may_open(experiment: Experiment, places: Places) -> None:
     """The test stage's rules."""
-    check_validated(load_network(experiment, places), places)
+    check_validated(load_networks(experiment, places)[0], places)
 
 
 def _enter(experiment: Experiment, places: Places, about: About, seeds: int) -> None:
@@ -94,37 +92,33 @@ def _enter(experiment: Experiment, places: Places, about: About, seeds: int) -> 
 
 def _train(
     experiment: Experiment, places: Places, about: About, trials: Sequence[Trial]
-) -> tuple[dict[int, NDArray], dict[int, str]]:
-    """Weights by seed, and why there are none for the others."""
-    learn, choose = (Part.load(places.data / part) for part in ("train", "valid"))
-    monitor = experiment.train.early_stopping.monitor
-    measure = epoch_metrics(Truth.of(about, choose.y), monitor)
-    size = even(len(trials), WIDTH)
-    flat: dict[int, NDArray] = {}
+) -> tuple[dict[int, list[NDArray]], dict[int, str]]:
+    """Weights by seed, one a fold, and why there are none for the others."""
+    check_monitor(experiment, about, places.data)
+    results = train_all(experiment, about, places.data, trials, width=WIDTH)
+    flat: dict[int, list[NDArray]] = {}
     failed: dict[int, str] = {}
-    for start in range(0, len(trials), size):
-        stack = trials[start : start + size]
-        results = fit(
-            backends.get(experiment.train.backend), stack, Data(learn.X, learn.y, choose.X, choose.y),
-            machine=Machine(experiment.train.devices, experiment.train.threads), metrics=measure,
-            higher_is_better=HIGHER_IS_BETTER | ({monitor} if higher_is_better(monitor) else set()),
-        )  # fmt: skip
-        for one, result in zip(stack, results, strict=True):
-            if result.weights is None or result.reason == "diverged":
-                failed[one.seed] = result.message
-            else:
-                flat[one.seed] = result.weights
-    return flat, failed
+    for one, result in zip(trials, results, strict=True):
+        if result.weights is None or result.reason == "diverged":
+            failed.setdefault(one.seed, result.message)
+        else:
+            flat.setdefault(one.seed, []).append(result.weights)
+    return {seed: each for seed, each in flat.items() if seed not in failed}, failed
 
 
 def _measure(
-    places: Places, about: About, part: str, trials: Sequence[Trial], flat: Mapping[int, NDArray]
+    places: Places, about: About, part: str, networks: Sequence[Trial], seeds: Sequence[int], flat: Mapping[int, list[NDArray]]
 ) -> dict[str, list[float | None]]:
-    """metric -> a value a seed; None where it is undefined, or the seed gave no network."""
-    opened = Part.load(places.data / part)
-    truth = Truth.of(about, opened.y)
-    found = [metrics.evaluate(truth, predict(t, flat[t.seed], opened.X)) if t.seed in flat else {} for t in trials]
-    return {name: [row.get(name) for row in found] for name in metrics.names(truth) if any(name in row for row in found)}
+    """metric -> a value a seed, the mean over the folds; None where it is undefined, or the seed gave no network."""
+    opened = [one.open(places.data, part) for one in about.each]
+    truths = [Truth.of(one, rows.y) for one, rows in zip(about.each, opened, strict=True)]
+
+    def measured(seed: int) -> dict[str, float]:
+        judged = zip(networks, flat[seed], opened, truths, strict=True)
+        return over_folds([metrics.evaluate(truth, predict(one, weights, rows.X)) for one, weights, rows, truth in judged])
+
+    found = [measured(seed) if seed in flat else {} for seed in seeds]
+    return {name: [row.get(name) for row in found] for name in metrics.names(truths[0]) if any(name in row for row in found)}
 
 
 def _summaries(rows: Mapping[str, Sequence[float | None]]) -> dict[str, Summary]:

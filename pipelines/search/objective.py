@@ -18,6 +18,7 @@ from pipelines.search.variants import Variants
 from pipelines.search.verdict import judge, worth
 from pipelines.search.work import Job, advance, measured
 from pipelines.spec import Experiment, trial
+from pipelines.stages.folds import alike
 
 if TYPE_CHECKING:
     import optuna
@@ -47,19 +48,23 @@ def _value(one: Any, base: Experiment, variants: Variants) -> float | tuple[floa
 
     experiment = base.drawn(draw(one, base).changes)
     variant = variants.of(experiment)
-    about = variant.about
-    network = trial(experiment, about.task, len(about.inputs), about.outputs)
-    seeded = tuple(network.model_copy(update={"seed": network.seed + i}) for i in range(base.search.seeds))
+    folds = [trial(experiment, about) for about in variant.about.each]
+    seeded = [network.model_copy(update={"seed": network.seed + i}) for i in range(base.search.seeds) for network in folds]
+    weights = max(layout(network)[-1].stop for network in folds)
     states = [State() for _ in seeded]
     while True:
         live = [place for place, state in enumerate(states) if state.running]
         until = states[live[0]].progress.get("history", [])
         epoch = len(until) + rung_epochs(base)
-        job = Job(experiment.train.backend, Machine("auto", experiment.train.threads), str(variant.folder), measured(base.search),
-                  tuple(seeded[i] for i in live), tuple(states[i] for i in live), epoch)  # fmt: skip
-        for place, state in zip(live, advance(job), strict=True):
-            states[place] = state
-        found = worth(base, states, layout(network)[-1].stop)
+        for group in alike(variant.about, [seeded[place] for place in live]):
+            places = [live[member] for member in group]
+            job = Job(
+                experiment.train.backend, Machine("auto", experiment.train.threads), str(variant.folder), measured(base.search),
+                tuple(seeded[i] for i in places), tuple(states[i] for i in places), epoch,
+            )  # fmt: skip
+            for place, state in zip(places, advance(job), strict=True):
+                states[place] = state
+        found = worth(base, states, weights)
         if len(found.values) == 1:
             one.report(found.values[0], epoch)
         ended = judge(states, found, epoch, one.should_prune if len(base.search.metrics) == 1 else lambda: False)

@@ -20,12 +20,13 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 
 
 class Network(NamedTuple):
-    """One network of a study: seed number `replica` of Optuna's trial `number`, on one variant of the data."""
+    """One network of a study: seed and fold number `replica` of Optuna's trial `number`, on one variant of the data."""
 
     number: int
     replica: int
     variant: str
     trial: Trial
+    sizes: tuple[int, int] = (0, 0)  # training and validation rows of its fold
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ class State:
 
 
 def stacks(networks: Iterable[Network], width: int) -> list[list[Network]]:
-    """Groups of one structure and one variant of the data, at most `width` networks each, in an order that is fixed.
+    """Groups of one structure, variant of the data and size of fold, at most `width` networks each, in an order that is fixed.
 
     Neighbours share their activation where possible: each further one splits every product of the stack.
     """
 
-    def kind(network: Network) -> tuple[str, str]:
-        return network.variant, repr(network.trial.structure())
+    def kind(network: Network) -> tuple[str, str, tuple[int, int]]:
+        return network.variant, repr(network.trial.structure()), network.sizes
 
     def place(network: Network) -> tuple[Any, ...]:
         return *kind(network), network.trial.model.activation, network.number, network.replica

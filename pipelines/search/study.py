@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import backends
 from backends.base import Machine
 from backends.weights import layout, write_atomically
-from pipelines.data import About, Part
+from pipelines.data import About
 from pipelines.engine import Engine, check_name, open_engine
 from pipelines.metrics import Truth, check_metric
 from pipelines.project import project_of
@@ -32,6 +32,7 @@ from pipelines.search.tally import Watch
 from pipelines.search.variants import Variant, Variants
 from pipelines.spec import Experiment, SpecError, trial
 from pipelines.spec.yaml_file import write
+from pipelines.stages.folds import check_monitor
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -121,10 +122,12 @@ def _engine(experiment: Experiment, about: About | None = None, left: int = 0) -
     """As the spec says; auto goes by the size of the work, and takes processes where that is not known."""
     search, name, work, jobs = experiment.search, experiment.search.engine, None, None
     if about is not None:
-        network = trial(experiment, about.task, len(about.inputs), about.outputs)
-        steps = -(-about.rows["train"] // experiment.train.batch_size) * experiment.train.epochs
-        work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * left * search.seeds
-        jobs = -(-min(left, search.generation) * search.seeds // (16 if search.width == "auto" else search.width))
+        network = trial(experiment, about.each[0])
+        steps = -(-about.each[0].rows["train"] // experiment.train.batch_size) * experiment.train.epochs
+        work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * left * search.seeds * len(about.each)
+        jobs = -(
+            -min(left, search.generation) * search.seeds * len(about.each) // (16 if search.width == "auto" else search.width)
+        )
     start = partial(backends.get, experiment.train.backend)
     return open_engine(name, search.workers, 1, work=work, jobs=jobs, jobs_per_worker=JOBS_A_PROCESS, warm=start)
 
@@ -161,14 +164,15 @@ def check_name_of_study(name: str) -> None:
 
 def check_metrics(experiment: Experiment, base: Variant) -> None:
     """Raises SpecError for a metric that the validation rows do not define."""
-    truth = Truth.of(base.about, Part.load(base.folder / "valid").y)
-    try:
-        check_metric(truth, experiment.train.early_stopping.monitor)
-        for name in experiment.search.metrics:
-            if name != "weights":
-                check_metric(truth, name, "search.metric")
-    except ValueError as error:
-        raise SpecError(str(error)) from None
+    check_monitor(experiment, base.about, base.folder)
+    for one in base.about.each:
+        truth = Truth.of(one, one.open(base.folder, "valid").y)
+        try:
+            for name in experiment.search.metrics:
+                if name != "weights":
+                    check_metric(truth, name, "search.metric")
+        except ValueError as error:
+            raise SpecError(str(error)) from None
 
 
 def capped(experiment: Experiment, total: int) -> int:

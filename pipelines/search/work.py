@@ -14,10 +14,11 @@ import backends
 from backends.base import Data, Machine
 from backends.spec import Trial
 from backends.supervisor import Checkpoint, Supervisor
-from pipelines.data import About, Part
+from pipelines.data import About
 from pipelines.metrics import Truth, epoch_metrics, higher_is_better
 from pipelines.search.pack import State, join, part
 from pipelines.spec import Search
+from pipelines.stages.folds import open_rows
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ def measured(search: Search) -> tuple[str, ...]:
 
 def advance(job: Job) -> list[State]:
     """The states of the job's trials at the rung."""
-    data, truth = _rows(job.data)
+    data, truths = _rows(job.data, tuple(dict.fromkeys(trial.fold for trial in job.trials)))
     monitor = job.trials[0].train.early_stopping.monitor
     supervisor = Supervisor(
         backends.get(job.backend),
         job.trials,
         data,
         machine=job.machine,
-        metrics=epoch_metrics(truth, monitor, *job.metrics),
+        metrics={fold: epoch_metrics(truth, monitor, *job.metrics) for fold, truth in truths.items()},
         higher_is_better={monitor} if higher_is_better(monitor) else (),
         resume=join(job.states, job.trials),
         probing=False,
@@ -57,11 +58,9 @@ def advance(job: Job) -> list[State]:
 
 
 @lru_cache(maxsize=4)
-def _rows(folder: str) -> tuple[Data, Truth]:
+def _rows(folder: str, folds: tuple[int | None, ...]) -> tuple[Data, dict[int | None, Truth]]:
     """Read once a worker, not once a job."""
-    about = About.load(Path(folder) / "about.json")
-    learn, choose = (Part.load(Path(folder) / name) for name in ("train", "valid"))
-    return Data(learn.X, learn.y, choose.X, choose.y), Truth.of(about, choose.y)
+    return open_rows(About.load(Path(folder) / "about.json"), Path(folder), folds)
 
 
 def save_states(path: Path, states: list[State]) -> None:

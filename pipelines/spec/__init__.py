@@ -16,7 +16,7 @@ from typing import Any, overload
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 import backends
-from backends.spec import Model, Regularization, Seed, Spec, Task, Train, Trial, check_penalties
+from backends.spec import Model, Regularization, Seed, Spec, Train, check_penalties
 from pipelines.spec import space
 from pipelines.spec.blocks import BUNDLED, Choices, DataSpec, Range, Search, Split, Threshold, Tracking, check_metric
 from pipelines.spec.describe import Node, leaves
@@ -24,6 +24,7 @@ from pipelines.spec.explain import Problem, explain
 from pipelines.spec.file import SpecError, SpecFile, known_path
 from pipelines.spec.identity import fingerprint, source_hash
 from pipelines.spec.layers import put, written_out
+from pipelines.spec.to_trial import trial
 from pipelines.spec.yaml_file import Path_, write
 
 __all__ = [
@@ -274,11 +275,3 @@ def _flat(value: Any, path: str) -> list[tuple[str, object]]:
     if isinstance(value, dict) and value and not condition:
         return [pair for key, inner in value.items() for pair in _flat(inner, f"{path}.{key}".lstrip("."))]
     return [(path, json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value)]
-
-
-def trial(experiment: Experiment, task: Task, inputs: int, outputs: int) -> Trial:
-    """The experiment as a backend sees it, once the data say how many inputs and outputs there are."""
-    e = experiment
-    return Trial(
-        seed=e.seed, task=task, inputs=inputs, outputs=outputs, model=e.model, regularization=e.regularization, train=e.train
-    )

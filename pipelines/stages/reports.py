@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,16 @@ import numpy as np
 import backends
 from backends import weights
 from backends.spec import Trial
-from backends.tasks import predictions
 from pipelines import metrics
-from pipelines.data import About, Part
+from pipelines.data import About
 from pipelines.metrics import Truth
 from pipelines.spec import Experiment
 from pipelines.stages.files import read_json, remove, sha256, write_csv, write_json
+from pipelines.stages.folds import about_of
 from pipelines.stages.places import Places, StageError
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
-OUTS = ("about.json", "metrics.json", "predictions.csv", "confusion.csv", "roc.csv", "residuals.csv")
+OUTS = ("about.json", "metrics.json", "folds.csv", "predictions.csv", "confusion.csv", "roc.csv", "residuals.csv")
 ROWS_AT_ONCE = 65536  # bounds the memory of a forward pass
 
 
@@ -39,25 +39,6 @@ class Network:
         """Before softmax or sigmoid, (n, O), by the reference: whatever trained it, no framework is needed to predict."""
         return predict(self.trial, self.flat, X)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the columns that `answers` gives."""
-        about = self.about
-        if about.classes:
-            return ("predicted", *(f"p_{name}" for name in about.classes))
-        return tuple(f"predicted_{name}" for name in about.targets)
-
-    def answers(self, X: NDArray) -> dict[str, NDArray]:
-        """Column -> (n,): what was predicted, as the data spell it; of classes their probabilities too, as p_CLASS."""
-        about, outputs = self.about, self.outputs(X)
-        if about.classes:
-            p = predictions(about.task, outputs)
-            P = np.stack([1 - p, p], axis=1) if p.ndim == 1 else p
-            columns = [np.array(about.classes)[metrics.decide(about.task, outputs)], *P.T]
-        else:
-            columns = list(about.target_scale.undo(outputs).T)
-        return dict(zip(self.names, columns, strict=True))
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -66,6 +47,7 @@ class Judged:
     truth: Truth
     rows: NDArray
     outputs: NDArray
+    fold: int | None = None
 
 
 def predict(trial: Trial, flat: NDArray, X: NDArray) -> NDArray:
@@ -76,23 +58,29 @@ def predict(trial: Trial, flat: NDArray, X: NDArray) -> NDArray:
     return np.concatenate(blocks)
 
 
-def load_network(experiment: Experiment, places: Places) -> Network:
-    """The network that train wrote. Raises StageError if it is missing, or of other data or another spec than now."""
+def load_networks(experiment: Experiment, places: Places) -> list[Network]:
+    """The network that train wrote, or that of each fold. StageError if missing, or of other data or another spec than now."""
     about = About.load(places.need(places.about, "split"))
     run = read_json(places.need(places.run, "train"))
-    trial, flat = weights.load(places.need(places.model, "train"))
-    network = Network(trial, flat, sha256(places.model), about, run)
-    _check_same(experiment, network, places)
-    return network
+    found, digest = weights.load_all(places.need(places.model, "train")), sha256(places.model)
+    _check_same(experiment, about, run, digest, places)
+    return [Network(trial, flat, digest, about_of(about, trial.fold), run) for trial, flat in found]
 
 
-def _check_same(experiment: Experiment, network: Network, places: Places) -> None:
+def load_network(experiment: Experiment, places: Places) -> Network:
+    """The one network that train wrote. Raises StageError as `load_networks` does, and where there is one a fold."""
+    networks = load_networks(experiment, places)
+    if len(networks) > 1:
+        raise StageError(f"{places.shown(places.model)} holds a network a fold ({len(networks)}); this takes one", exit_code=2)
+    return networks[0]
+
+
+def _check_same(experiment: Experiment, about: About, run: dict[str, Any], digest: str, places: Places) -> None:
     """The model in place must be that of this spec and these data."""
-    about, run = network.about, network.run
-    other = [part for part, digest in run["data_hashes"].items() if about.sha256[part] != digest]
+    other = [part for part, known in run["data_hashes"].items() if about.sha256[part] != known]
     wanted = experiment.model_dump(mode="json", include={"seed", "model", "regularization", "train"})
     other += [f"{key} ({was}, now {now})" for key, was, now in _differences(run["spec"], wanted)]
-    if network.sha256 != run["model_hash"]:
+    if digest != run["model_hash"]:
         other.append("model.safetensors")
     if other:
         raise StageError(
@@ -112,29 +100,53 @@ def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any,
 
 
 def judge(network: Network, places: Places, part: str) -> Judged:
-    """Open the rows of one part, and predict."""
-    opened = Part.load(places.data / part)
-    return Judged(Truth.of(network.about, opened.y), opened.rows, network.outputs(opened.X))
+    """Open the rows of one part, of a fold its own, and predict."""
+    opened = network.about.open(places.data, part)
+    truth = Truth.of(network.about, opened.y)
+    return Judged(truth, opened.rows, network.outputs(opened.X), network.about.number)
 
 
-def write_report(folder: Path, network: Network, judged: Judged, found: dict[str, float], **more: Any) -> None:
-    """All outs of validate or test; about.json, which says whose report it is, comes last."""
+def write_report(folder: Path, networks: Sequence[Network], each: Sequence[Judged], found: dict[str, float], **more: Any) -> None:
+    """All outs of validate or test; about.json, which says whose report it is, comes last.
+
+    Of folds, `each` are what their networks say of the part: the rows of one after the other, with the number of the fold, and
+    folds.csv has the metrics of each. Confusion and ROC are of all these rows together.
+    """
     remove(folder, OUTS)
     write_json(folder / "metrics.json", found)
-    if judged.truth.task == "regression":
-        _write_regression(folder, judged)
+    if each[0].truth.task == "regression":
+        _write_regression(folder, each)
     else:
-        _write_classes(folder, judged, network.about.classes)
-    write_json(folder / "about.json", {"model_hash": network.sha256, "fingerprint": network.run["fingerprint"], **more})
+        _write_classes(folder, each, networks[0].about.classes)
+    if each[0].fold is not None:
+        _write_folds(folder, each)
+    one = networks[0]
+    write_json(folder / "about.json", {"model_hash": one.sha256, "fingerprint": one.run["fingerprint"], **more})
 
 
-def _write_classes(folder: Path, judged: Judged, classes: Sequence[str]) -> None:
-    truth = judged.truth
-    P, predicted = truth.probabilities(judged.outputs), metrics.decide(truth.task, judged.outputs)
+def _write_folds(folder: Path, each: Sequence[Judged]) -> None:
+    """A row a fold: how many rows were judged, and their metrics."""
+    rows = [{"fold": one.fold, "rows": len(one.rows), **metrics.evaluate(one.truth, one.outputs)} for one in each]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    write_csv(folder / "folds.csv", columns, ([row.get(name, "") for name in columns] for row in rows))
+
+
+def _numbered(each: Sequence[Judged]) -> tuple[list[str], list[list[Any]]]:
+    """The first columns of a table of rows: the number of the fold, where there are folds, and that of the row."""
+    header = ["row"] if each[0].fold is None else ["fold", "row"]
+    return header, [[row] if one.fold is None else [one.fold, row] for one in each for row in one.rows.tolist()]
+
+
+def _write_classes(folder: Path, each: Sequence[Judged], classes: Sequence[str]) -> None:
+    first = each[0].truth
+    outputs = np.concatenate([one.outputs for one in each])
+    truth = replace(first, y=np.concatenate([one.truth.y for one in each]))
+    P, predicted = truth.probabilities(outputs), metrics.decide(truth.task, outputs)
     pairs = [(classes[a], classes[p]) for a, p in zip(truth.y.tolist(), predicted.tolist(), strict=True)]
-    rows = zip(judged.rows.tolist(), pairs, P.tolist(), strict=True)
-    header = ("row", "label", "predicted", *(f"p_{name}" for name in classes))
-    write_csv(folder / "predictions.csv", header, ([row, *pair, *p] for row, pair, p in rows))
+    numbered, heads = _numbered(each)
+    header = (*numbered, "label", "predicted", *(f"p_{name}" for name in classes))
+    rows = zip(heads, pairs, P.tolist(), strict=True)
+    write_csv(folder / "predictions.csv", header, ([*head, *pair, *p] for head, pair, p in rows))
     write_csv(folder / "confusion.csv", ("actual", "predicted"), pairs)
     write_csv(folder / "roc.csv", ("class", "fpr", "tpr"), _roc(truth, P, classes))
 
@@ -145,13 +157,17 @@ def _roc(truth: Truth, P: NDArray, classes: Sequence[str]) -> Iterator[tuple[str
         yield from ((classes[number], x, y) for x, y in zip(fpr.tolist(), tpr.tolist(), strict=True))
 
 
-def _write_regression(folder: Path, judged: Judged) -> None:
-    truth = judged.truth
-    y, predicted = truth.own.tolist(), truth.predicted(judged.outputs).tolist()
-    rows = list(zip(judged.rows.tolist(), y, predicted, strict=True))
-    header = ("row", *(f"label_{name}" for name in truth.names), *(f"predicted_{name}" for name in truth.names))
-    write_csv(folder / "predictions.csv", header, ([row, *d, *p] for row, d, p in rows))
-    residuals = (
-        (row, name, d[place], p[place], d[place] - p[place]) for place, name in enumerate(truth.names) for row, d, p in rows
+def _write_regression(folder: Path, each: Sequence[Judged]) -> None:
+    names = each[0].truth.names
+    y, predicted = (  # in the targets' own units: each fold has a scale of its own
+        [row for part in parts for row in part.tolist()]
+        for parts in ([one.truth.own for one in each], [one.truth.predicted(one.outputs) for one in each])
     )
-    write_csv(folder / "residuals.csv", ("row", "target", "actual", "predicted", "residual"), residuals)
+    numbered, heads = _numbered(each)
+    rows = list(zip(heads, y, predicted, strict=True))
+    header = (*numbered, *(f"label_{name}" for name in names), *(f"predicted_{name}" for name in names))
+    write_csv(folder / "predictions.csv", header, ([*head, *d, *p] for head, d, p in rows))
+    residuals = (
+        (*head, name, d[place], p[place], d[place] - p[place]) for place, name in enumerate(names) for head, d, p in rows
+    )
+    write_csv(folder / "residuals.csv", (*numbered, "target", "actual", "predicted", "residual"), residuals)

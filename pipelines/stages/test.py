@@ -5,25 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines import metrics
+from pipelines.data import About
 from pipelines.spec import Experiment
 from pipelines.stages.files import read_json
+from pipelines.stages.folds import over_folds
 from pipelines.stages.openings import enter
 from pipelines.stages.places import Places, StageError
-from pipelines.stages.reports import Network, judge, load_network, write_report
+from pipelines.stages.reports import Network, judge, load_networks, write_report
 
 
 def test(experiment: Experiment, places: Places) -> dict[str, Any]:
     """Write outputs/test; returns its metrics, and how many different experiments have opened these test rows so far.
 
+    Of folds, each network judges all test rows: means and sds, and no intervals, since the networks share training rows.
+
     Raises StageError before anything is opened, unless validate has reported on this very model and did not hold it.
     """
     with places.locked():
-        network = load_network(experiment, places)
-        check_validated(network, places)
-        openings = enter(places.ledger, network.about.sha256["test"], network.run["fingerprint"])
-        judged = judge(network, places, "test")
-        found = {**metrics.evaluate(judged.truth, judged.outputs), **bounds(judged.truth, judged.outputs)}
-        write_report(places.report("test"), network, judged, found)
+        networks = load_networks(experiment, places)
+        check_validated(networks[0], places)
+        about = About.load(places.about)
+        openings = enter(places.ledger, about.sha256["test"], networks[0].run["fingerprint"])
+        each = [judge(network, places, "test") for network in networks]
+        found = over_folds([metrics.evaluate(one.truth, one.outputs) for one in each])
+        if len(each) == 1:
+            found |= bounds(each[0].truth, each[0].outputs)
+        write_report(places.report("test"), networks, each, found)
     return {**found, "openings": openings}
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import backends
 from backends import weights
-from backends.base import Data, Machine
+from backends.base import Machine, NDArray
 from backends.spec import Trial
-from backends.supervisor import Record, Result, Watch, fit
-from pipelines.data import About, Part
-from pipelines.metrics import HIGHER_IS_BETTER, Truth, epoch_metrics, higher_is_better
-from pipelines.spec import Experiment, SpecError, fingerprint, source_hash, trial
+from backends.supervisor import Record, Result, Watch
+from pipelines.data import About
+from pipelines.spec import Experiment, fingerprint, source_hash, trial
 from pipelines.stages.files import remove, sha256, write_csv, write_json
+from pipelines.stages.folds import check_monitor, over_folds, train_all
 from pipelines.stages.places import HeldError, Places
 from pipelines.stages.surroundings import environment, versions
 
 OUTS = ("model.safetensors", "metrics.json", "history.csv", "run.json")
 BLOCKS = ("seed", "data", "model", "regularization", "train")  # what a run depends on
 Progress = Callable[[Record], None]
+Trained = tuple[Trial, Result]
 
 
 def train(experiment: Experiment, places: Places, progress: Progress | None = None) -> dict[str, Any]:
@@ -30,86 +32,109 @@ def train(experiment: Experiment, places: Places, progress: Progress | None = No
     """
     with places.locked():
         about = About.load(places.need(places.about, "split"))
-        network = trial(experiment, about.task, len(about.inputs), about.outputs)
+        networks = [trial(experiment, one) for one in about.each]
         mark = fingerprint(experiment, _hashes(about), source_hash(experiment.train.backend))
-        result = _fit(experiment, network, about, places, mark, progress)
-        return _write(experiment, network, about, places, mark, result)
+        check_monitor(experiment, about, places.data)
+        results = train_all(
+            experiment, about, places.data, networks, watch=_watch(progress, networks), checkpoint=places.checkpoint(mark)
+        )
+        return _write(experiment, about, places, mark, list(zip(networks, results, strict=True)))
 
 
 def _hashes(about: About) -> dict[str, str]:
     return {part: about.sha256[part] for part in ("train", "valid")}
 
 
-def _fit(experiment: Experiment, network: Trial, about: About, places: Places, mark: str, progress: Progress | None) -> Result:
-    """The one trial as a stack of one."""
-    learn, choose = (Part.load(places.data / part) for part in ("train", "valid"))
-    monitor = experiment.train.early_stopping.monitor
-    try:
-        measure = epoch_metrics(Truth.of(about, choose.y), monitor)
-    except ValueError as error:
-        raise SpecError(str(error)) from None
-    [result] = fit(
-        backends.get(experiment.train.backend),
-        [network],
-        Data(learn.X, learn.y, choose.X, choose.y),
-        machine=Machine(experiment.train.devices, experiment.train.threads),
-        metrics=measure,
-        higher_is_better=HIGHER_IS_BETTER | ({monitor} if higher_is_better(monitor) else set()),
-        watch=_watch(progress),
-        checkpoint=places.checkpoint(mark),
-    )
-    return result
-
-
-def _watch(progress: Progress | None) -> Watch | None:
-    """Shows each epoch, and prunes none."""
+def _watch(progress: Progress | None, networks: Sequence[Trial]) -> Watch | None:
+    """Shows each epoch, of folds with the number of the fold, and prunes none."""
     if progress is None:
         return None
 
-    def watch(_: int, record: Record) -> bool:
-        progress(record)
+    def watch(place: int, record: Record) -> bool:
+        fold = networks[place].fold
+        progress(record if fold is None else {**record, "fold": fold})
         return False
 
     return watch
 
 
-def _write(experiment: Experiment, network: Trial, about: About, places: Places, mark: str, result: Result) -> dict[str, Any]:
-    """The outs, then HeldError if there is no model."""
+def _write(experiment: Experiment, about: About, places: Places, mark: str, trained: Sequence[Trained]) -> dict[str, Any]:
+    """The outs, then HeldError if there is no model: one fold that diverged leaves none of any."""
     remove(places.trained, OUTS)
-    if result.weights is not None and result.reason != "diverged":
-        weights.save(places.model, network, result.weights)
-    columns = list(dict.fromkeys(name for record in result.history for name in record)) or ["epoch"]
-    write_csv(places.history, columns, ([record.get(name, "") for name in columns] for record in result.history))
-    metrics = summary(result)
+    failed = next((one for one in trained if one[1].weights is None or one[1].reason == "diverged"), None)
+    if failed is None:
+        _save(places.model, [(network, result.weights) for network, result in trained if result.weights is not None])
+    _write_history(places, trained)
+    metrics = summary([result for _, result in trained])
     write_json(places.trained / "metrics.json", metrics)
-    write_json(places.run, record_of(experiment, network, about, places, mark, result))
-    if not places.model.exists():
+    write_json(places.run, record_of(experiment, about, places, mark, trained))
+    if failed is not None:
+        network, result = failed
         raise HeldError(
-            f"the run {result.message}; try a smaller train.optimizer.learning_rate (now "
-            f"{experiment.train.optimizer.learning_rate:g}), train.clip_norm: 1.0, or data.scaling: standardize"
+            f"the run {'' if network.fold is None else f'of fold {network.fold} '}{result.message}; try a smaller "
+            f"train.optimizer.learning_rate (now {experiment.train.optimizer.learning_rate:g}), train.clip_norm: 1.0, or "
+            "data.scaling: standardize"
         )
     return metrics
 
 
-def summary(result: Result) -> dict[str, Any]:
-    """How far the run went, and the numbers of its best epoch."""
-    best = {f"best_{name}": value for name, value in result.best.items() if name.startswith(("train_", "val_"))}
-    chosen = {"best_epoch": result.best_epoch} if result.best_epoch else {}
-    return {"epochs": len(result.history), "steps": result.steps, **chosen, **{k: v for k, v in best.items() if v == v}}
+def _save(path: Path, networks: Sequence[tuple[Trial, NDArray]]) -> None:
+    if networks[0][0].fold is None:
+        weights.save(path, *networks[0])
+    else:
+        weights.save_folds(path, networks)
 
 
-def record_of(experiment: Experiment, network: Trial, about: About, places: Places, mark: str, result: Result) -> dict[str, Any]:
+def _write_history(places: Places, trained: Sequence[Trained]) -> None:
+    """A row an epoch; of folds, one fold after the other."""
+    rows = [
+        (record if network.fold is None else {"fold": network.fold, **record})
+        for network, result in trained
+        for record in result.history
+    ]
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["epoch"]
+    write_csv(places.history, columns, ([row.get(name, "") for name in columns] for row in rows))
+
+
+def summary(results: Sequence[Result]) -> dict[str, Any]:
+    """How far the run went, and the numbers of its best epoch. Of folds: the most epochs, all steps, means and sds."""
+    found = [
+        {f"best_{name}": value for name, value in result.best.items() if name.startswith(("train_", "val_")) and value == value}
+        for result in results
+    ]
+    chosen = [{"best_epoch": result.best_epoch} for result in results if result.best_epoch]
+    whole = len(chosen) == len(results)
+    return {
+        "epochs": max(len(result.history) for result in results),
+        "steps": sum(result.steps for result in results),
+        **(over_folds(chosen) if whole else {}),
+        **over_folds(found),
+    }
+
+
+def record_of(experiment: Experiment, about: About, places: Places, mark: str, trained: Sequence[Trained]) -> dict[str, Any]:
     """run.json: what was trained, on what data, by what, where, and how it ended. No time, path or name of this run."""
     backend = backends.get(experiment.train.backend)
+    networks, results = zip(*trained, strict=True)
+    machine = Machine(experiment.train.devices, experiment.train.threads)
     return {
         "spec": experiment.model_dump(mode="json", include=set(BLOCKS)),
         "fingerprint": mark,
         "backend": experiment.train.backend,
         "versions": versions(backend),
-        "environment": environment(backend, network, Machine(experiment.train.devices, experiment.train.threads)),
+        "environment": environment(backend, networks[0], machine),
         "data_hashes": _hashes(about),
         "model_hash": sha256(places.model) if places.model.exists() else None,
-        "ended": result.reason,
-        "message": result.message,
-        "best_epoch": result.best_epoch,
+        **_ended(networks, results),
     }
+
+
+def _ended(networks: Sequence[Trial], results: Sequence[Result]) -> dict[str, Any]:
+    """How the run ended; of folds, each of them besides."""
+    each = [{"ended": r.reason, "message": r.message, "best_epoch": r.best_epoch} for r in results]
+    if len(each) == 1:
+        return each[0]
+    worst = "diverged" if any(r.reason == "diverged" for r in results) else results[0].reason
+    message = "; ".join(dict.fromkeys(r.message for r in results))
+    folds = [{"fold": network.fold, **one} for network, one in zip(networks, each, strict=True)]
+    return {"ended": worst, "message": message, "best_epoch": None, "folds": folds}

@@ -8,8 +8,9 @@ from typing import Any
 from pipelines import metrics
 from pipelines.metrics import Truth
 from pipelines.spec import Experiment, SpecError, Threshold
+from pipelines.stages.folds import over_folds
 from pipelines.stages.places import HeldError, Places
-from pipelines.stages.reports import judge, load_network, write_report
+from pipelines.stages.reports import judge, load_networks, write_report
 
 
 class ThresholdError(HeldError):
@@ -17,18 +18,18 @@ class ThresholdError(HeldError):
 
 
 def validate(experiment: Experiment, places: Places) -> dict[str, Any]:
-    """Write outputs/validate; returns its metrics.
+    """Write outputs/validate; returns its metrics: of folds, each network's on the rows of its fold, means and sds (NAME_sd).
 
     Raises ThresholdError, after the report is written, where a threshold is missed; SpecError for one of a metric that
     there is not; StageError if earlier outs are missing.
     """
     with places.locked():
-        network = load_network(experiment, places)
-        judged = judge(network, places, "valid")
-        check_thresholds(experiment.thresholds, judged.truth)
-        found = metrics.evaluate(judged.truth, judged.outputs)
+        networks = load_networks(experiment, places)
+        each = [judge(network, places, "valid") for network in networks]
+        check_thresholds(experiment.thresholds, each[0].truth)
+        found = over_folds([metrics.evaluate(one.truth, one.outputs) for one in each])
         missed = list(misses(experiment.thresholds, found))
-        write_report(places.report("validate"), network, judged, found, held=bool(missed))
+        write_report(places.report("validate"), networks, each, found, held=bool(missed))
     if missed:
         raise ThresholdError(
             f"validation holds the pipeline: {'; '.join(missed)}; the report is in {places.shown(places.report('validate'))}"

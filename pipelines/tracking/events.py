@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.spec import Experiment, dump, flat
@@ -87,10 +88,28 @@ def _train(places: Places, run: dict[str, Any], spec: dict[str, Any]) -> Iterato
     yield Event("tags", "train", _run_tags(run))
     yield Event("text", "train", {"params.yaml": dump(experiment)})
     with places.history.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+        for row in over_epochs(list(csv.DictReader(file))):
             yield Event("metrics", "train", _numbers(row), int(row.pop("epoch")))
     yield Event("metrics", "train", _numbers(_json(places.trained / "metrics.json")))
     yield from _whole(places, "train", places.trained)
+
+
+def over_epochs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row an epoch: of folds the mean over those that came so far."""
+    if not rows or "fold" not in rows[0]:
+        return list(rows)
+    epochs: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        epochs.setdefault(int(row["epoch"]), []).append(row)
+    names = [name for name in rows[0] if name not in ("fold", "epoch")]
+    return [
+        {"epoch": epoch, **{name: fmean(each) for name in names if (each := _values(there, name))}}
+        for epoch, there in sorted(epochs.items())
+    ]
+
+
+def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [float(row[name]) for row in rows if row[name] != ""]
 
 
 def _report(places: Places, stage: str) -> Iterator[Event]:

@@ -49,7 +49,7 @@ class TorchStack(Stack):
         super().__init__(trials, data, machine)
         if data is not None:
             self.X, self.X_valid = self._put(data.X), self._put(data.X_valid)
-            self.d = self._put(self.target_arrays()[0])
+            self.d = self._put(self.targets())
         self._rebuild()
         self.load({"weights": weights.initial(trials)})
 
@@ -58,6 +58,7 @@ class TorchStack(Stack):
         self.lambda1, self.lambda2, self.a = self._put(self.l1), self._put(self.l2), self._put(self.slopes)[:, None, None]
         self.free = {name: self._put(value)[:, None] for name, value in self.hyper.items()}
         self.limit = None if self.clip is None else self._put(self.clip)[:, None]
+        self.w = None if self.class_weights is None else self._put(self.class_weights)
         self.numbers = {name: torch.zeros_like(self.lambda1) for name in OPTIMIZER_SLOTS[self.optimizer.name]}
 
     def _put(self, array: NDArray) -> Tensor:
@@ -111,12 +112,16 @@ class TorchStack(Stack):
         """E (K,), λΩ (K,), the gradient of E + λΩ (K, P), and the local fields."""
         flat = flat.detach().requires_grad_()
         fields = self._fields(flat, x, keys)
-        losses = self._losses(fields, d).mean(1)
+        losses = self._weighed(self._losses(fields, d), d).mean(1)
         (g,) = torch.autograd.grad(losses.sum(), flat, retain_graph=True)
         W = flat.detach()
         penalty = (self.lambda1 * W.abs() + self.lambda2 * W * W).sum(1)
         g = g + self.lambda1 * torch.sign(W) + 2 * self.lambda2 * W
         return losses.detach(), penalty, g, fields
+
+    def _weighed(self, losses: Tensor, d: Tensor) -> Tensor:
+        """w·ℓ of each row, (K, B)."""
+        return losses if self.w is None else losses * tasks.row_weights(torch, self.trials[0].task, d, self.w)
 
     def _clipped(self, g: Tensor) -> Tensor:
         """g · min(1, c/‖g‖)."""
@@ -128,11 +133,15 @@ class TorchStack(Stack):
     def predict(self, X: NDArray | None = None) -> NDArray:
         """(K, n, O)."""
         with torch.no_grad():
-            return self._fields(self.flat, self.X_valid if X is None else self._put(X), None)[-1].numpy()
+            return self._fields(self.flat, self._own(self.X_valid) if X is None else self._put(X), None)[-1].numpy()
+
+    def _own(self, rows: Tensor) -> Tensor:
+        """The rows of each trial's fold: (F·n, ...) -> (K, n, ...)."""
+        return rows.view(len(self.data.folds), -1, rows.shape[-1])[self.region]
 
     def probe(self) -> Signals:
-        """On the first training rows."""
-        x, d = self.X[:PROBE_ROWS], self.d[:PROBE_ROWS]
+        """On the first training rows of each trial's fold."""
+        x, d = self._own(self.X)[:, :PROBE_ROWS], self._own(self.d)[:, :PROBE_ROWS]
         *_, fields = self._gradient(self.flat, x, d, None)
         deltas = self._deltas(fields, d)
         hidden = [self._each("slope", v.detach()).abs() for v in fields[:-1]]

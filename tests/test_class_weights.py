@@ -1,0 +1,159 @@
+"""Class weights: the numbers that a spec's words become, and what they do to the loss. Backends agree: the conformance suite."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from backends import draws, get, tasks, weights
+from backends.conformance import BATCH, make_data, make_trial
+from backends.supervisor import fit
+from pipelines import stages
+from pipelines.spec import Experiment, SpecError, trial
+from pipelines.stages import Places
+from pipelines.stages.files import read_json
+
+THREE = {"rare": 10, "common": 70, "some": 20}
+
+
+def about(task="multiclass", counts=THREE):
+    outputs = {"regression": 1, "binary": 1, "multiclass": len(counts)}[task]
+    return SimpleNamespace(task=task, inputs=("a", "b"), number=None, outputs=outputs, class_counts={"train": counts})
+
+
+def resolved(asked, described):
+    return trial(Experiment().override("train.class_weights", asked), described).class_weights
+
+
+# -- the numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_balanced_weights_make_each_class_weigh_the_same_and_have_mean_one_over_the_rows():
+    w = tasks.class_weights([10, 70, 20], None)
+    assert [count * weight for count, weight in zip((10, 70, 20), w, strict=True)] == pytest.approx([100 / 3] * 3)
+    assert w[0] == 100 / (3 * 10)
+
+
+def test_given_weights_are_scaled_to_mean_one_over_the_rows_and_keep_their_ratios():
+    w = tasks.class_weights([10, 70, 20], [5.0, 1.0, 1.0])
+    assert np.dot(w, (10, 70, 20)) == pytest.approx(100)
+    assert w[0] / w[1] == pytest.approx(5) and w[1] == w[2]
+
+
+def test_a_spec_that_asks_for_none_has_none():
+    assert resolved("none", about()) is None
+
+
+def test_balanced_and_given_weights_go_by_the_training_rows_in_the_order_of_the_classes():
+    assert resolved("balanced", about()) == tasks.class_weights(list(THREE.values()), None)
+    assert resolved({"some": 1.0, "common": 1.0, "rare": 5.0}, about()) == tasks.class_weights([10, 70, 20], [5.0, 1.0, 1.0])
+    assert resolved("balanced", about("binary", {"no": 30, "yes": 10})) == (40 / 60, 40 / 20)
+
+
+@pytest.mark.parametrize(
+    ("asked", "described", "words"),
+    [
+        ({"rar": 5.0, "common": 1.0, "some": 1.0}, about(), "must name classes of the target, got 'rar'; did you mean rare?"),
+        ({"rare": 5.0}, about(), "must give every class a weight, got rare; missing: common, some"),
+        ("balanced", about("regression", {}), "must be none for a regression task, which has no classes, got balanced"),
+        ({"rare": 5.0}, about("regression", {}), "must be none for a regression task, which has no classes, got weights of rare"),
+    ],
+)  # fmt: skip
+def test_weights_that_the_data_do_not_take_are_refused(asked, described, words):
+    with pytest.raises(SpecError, match=f"train.class_weights {words}".replace("?", r"\?")):
+        resolved(asked, described)
+
+
+def test_a_trial_has_as_many_weights_as_classes_and_numbers_where_its_spec_has_words():
+    with pytest.raises(ValidationError, match="class_weights must be 3, one a class, got 2"):
+        make_trial("multiclass", class_weights=(1.0, 2.0))
+    with pytest.raises(ValidationError, match="class_weights must be 0, one a class, got 1"):
+        make_trial("regression", class_weights=(1.0,))
+    asking = make_trial("binary").train.model_copy(update={"class_weights": "balanced"})
+    with pytest.raises(ValidationError, match=r"must be given as numbers where train.class_weights is 'balanced'"):
+        make_trial("binary").model_validate(make_trial("binary").model_dump() | {"train": asking.model_dump()})
+
+
+# -- the loss -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_e_is_the_sum_of_weight_times_loss_over_b_and_its_gradient_that_of_weighed_local_gradients(task):
+    """On paper, from outputs and δ of each row: no weight is in δ, and nothing is divided by the sum of the weights."""
+    w = {"binary": (0.5, 3.0), "multiclass": (0.5, 3.0, 1.0)}[task]
+    one, data = make_trial(task, activation="tanh", class_weights=w), make_data(task)
+    X, y = data.X[:BATCH], data.y[:BATCH]
+    seen, plain = (
+        get("reference").stack([t], data).loss_and_gradients(weights.initial([t]), X, y, None)
+        for t in (one, one.model_copy(update={"class_weights": None}))
+    )
+    of_row = np.array(w)[y]
+    z = seen.logits[0]
+    losses = np.log1p(np.exp(-z[:, 0] * (2 * y - 1))) if task == "binary" else np.log(np.exp(z).sum(1)) - z[range(BATCH), y]
+    assert seen.loss[0] == pytest.approx((of_row * losses).sum() / BATCH)
+    for found, without in zip(seen.delta, plain.delta, strict=True):
+        np.testing.assert_array_equal(found, without)
+    bias = weights.layout(one)[-1]
+    expected = -(of_row[:, None] * seen.delta[-1][0]).mean(0)
+    np.testing.assert_allclose(seen.gradient[0, bias.start : bias.stop], expected)
+
+
+def test_the_weighed_delta_rule_is_the_slope_of_the_weighed_objective():
+    one, data = make_trial("multiclass", activation="tanh", dropout=0.3, class_weights=(0.4, 1.0, 2.5)), make_data("multiclass")
+    stack, flat = get("reference").stack([one], data), weights.initial([one])
+    keys = draws.noise_keys([one.seed], [5], 3)[:, 0]
+    exact = stack.loss_and_gradients(flat, data.X[:BATCH], data.y[:BATCH], keys).gradient[0]
+    for place in range(0, flat.shape[1], 7):
+        nudge = np.zeros_like(flat)
+        nudge[0, place] = 1e-6
+        up, down = (stack.loss_and_gradients(flat + s * nudge, data.X[:BATCH], data.y[:BATCH], keys).loss[0] for s in (1, -1))
+        assert (up - down) / 2e-6 == pytest.approx(exact[place], abs=2e-8)
+
+
+def test_weights_are_in_the_training_loss_and_not_in_the_validation_loss():
+    data = make_data("binary")
+    w = (0.25, 4.0)
+    still = {"name": "sgd", "learning_rate": 1e-30}
+    one = make_trial("binary", epochs=1, class_weights=w, batch_size=len(data.X), optimizer=still)
+    (result,) = fit(get("reference"), [one], data)
+    z, y = get("reference").stack([one], data).predict(data.X)[0], data.y
+    losses = np.log1p(np.exp(-z[:, 0] * (2 * y - 1)))
+    assert result.history[0]["train_loss"] == pytest.approx((np.array(w)[y] * losses).mean())
+    z, y = get("reference").stack([one], data).predict()[0], data.y_valid
+    assert result.history[0]["val_loss"] == pytest.approx(np.log1p(np.exp(-z[:, 0] * (2 * y - 1))).mean())
+
+
+def test_weights_of_one_are_no_weights_to_the_bit():
+    data, plain = make_data("multiclass"), make_trial("multiclass", epochs=3, dropout=0.2)
+    (one,), (other,) = (fit(get("reference"), [t], data) for t in (plain, plain.model_copy(update={"class_weights": (1.0,) * 3})))
+    np.testing.assert_array_equal(one.weights, other.weights)
+    assert one.history == other.history
+
+
+# -- from a spec to a model -----------------------------------------------------------------------------------------------
+
+
+def test_balanced_weights_find_more_of_a_rare_class(tmp_path):
+    rng = np.random.default_rng(0)
+    rare = rng.random(400) < 0.1
+    rows = [
+        f"{a},{b},{'yes' if r else 'no'}" for (a, b), r in zip(rng.normal(size=(400, 2)) + 1.3 * rare[:, None], rare, strict=True)
+    ]
+    (tmp_path / "few.csv").write_text("a,b,ill\n" + "\n".join(rows) + "\n")
+    found = {}
+    for words in ("none", "balanced"):
+        places = Places(tmp_path / words, base=tmp_path)
+        spec = Experiment().override(
+            {
+                "data.source": "few.csv", "data.target": "ill", "model.hidden": [4], "train.backend": "reference",
+                "train.epochs": 8, "train.optimizer.learning_rate": 0.05, "train.class_weights": words,
+            }
+        )  # fmt: skip
+        for stage in (stages.split, stages.train, stages.validate):
+            stage(spec, places)
+        found[words] = read_json(places.report("validate") / "metrics.json")["balanced_accuracy"]
+        saved, _ = weights.load(places.model)
+        counts = stages.reports.About.load(places.about).class_counts["train"]
+        assert saved.class_weights == (None if words == "none" else tasks.class_weights(list(counts.values()), None))
+    assert found["balanced"] > found["none"] + 0.2

@@ -39,7 +39,7 @@ def _data(report: Report) -> Iterator[str]:
     if set(report["kinds"]) != {"numeric"}:
         yield f"columns: {', '.join(f'{count} {kind}' for kind, count in report['kinds'].items())}"
     if report["left_out"]:
-        yield f"no inputs: {_first(report['left_out'])}"
+        yield f"no inputs: {_first([f'{name} ({why})' if why else name for name, why in report['left_out'].items()])}"
     if report["missing"]:
         yield f"missing values: {_first([f'{name} {count}' for name, count in report['missing'].items()])}"
     for part, columns in report["unseen"].items():

@@ -11,7 +11,8 @@ def column(values):
     """Words become categories, and None a missing value; numbers and truth values stay."""
     if any(isinstance(value, str) for value in values):
         names = sorted({value for value in values if value is not None})
-        return Column(np.array([-1 if v is None else names.index(v) for v in values], dtype=np.int32), tuple(names))
+        places = {None: -1, **{name: place for place, name in enumerate(names)}}
+        return Column(np.array([places[value] for value in values], dtype=np.int32), tuple(names))
     return Column(np.array([np.nan if value is None else value for value in values], dtype=np.float64))
 
 

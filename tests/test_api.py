@@ -13,7 +13,8 @@ SMALL = {"model.hidden": [8], "train.backend": "reference", "train.epochs": 3, "
 
 
 def experiment(source, **changes):
-    return deltarule.Experiment().override({**SMALL, "data.source": source, **changes})
+    data = source if isinstance(source, dict) else {"data.source": source}
+    return deltarule.Experiment().override({**SMALL, **data, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,25 @@ def test_several_targets_are_columns(tmp_path):
 def test_rows_that_do_not_fit_are_refused(iris, rows, told):
     with pytest.raises(ValueError, match=told):
         iris.model.predict(rows)
+
+
+def test_raw_rows_of_every_kind_are_treated_as_the_training_rows_were(tmp_path, monkeypatch):
+    columns = {
+        "id": [f"{i:04}" for i in range(90)],
+        "age": [None if i % 9 == 0 else i % 50 for i in range(90)],
+        "colour": [("red", "green", "blue")[i % 3] for i in range(90)],
+        "smoker": [("yes", "no")[i % 2] for i in range(90)],
+        "bought": ["often" if i % 50 > 20 else "never" for i in range(90)],
+    }
+    lines = [",".join("" if cell is None else str(cell) for cell in row) for row in zip(*columns.values(), strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join([",".join(columns), *lines]))
+    monkeypatch.chdir(tmp_path)
+    run = deltarule.run(experiment({"data.source": "t.csv", "data.target": "bought"}), tmp_path / "run")
+    assert run.model.features == ("age", "colour", "smoker")
+    said = [run.model.predict(columns)[row] for row in run.predictions["row"]]
+    assert said == run.predictions["predicted"]
+    chances = run.model.probabilities(columns)[run.predictions["row"]]
+    np.testing.assert_allclose(chances[:, 1], run.predictions["p_often"], rtol=1e-6)
 
 
 def test_a_run_is_read_again_from_its_folder(iris):

@@ -288,8 +288,9 @@ def test_a_row_that_stands_in_two_files_is_told_of_and_stays_where_it_is():
 # Refusals --------------------------------------------------------------------------------------------------------------
 
 MANY = {"a": np.arange(30.0), "y": np.arange(30) * 1.5}
+PARTED = {"a": np.arange(9.0), "y": ["train", "valid", "test"] * 3}
 REFUSED = {
-    "fewer rows than parts": ({"a": [1.0, 2], "y": ["p", "q"]}, {"stratify": False}, {}, "each of the 3 parts needs a row, got 2"),
+    "fewer rows than parts": ({"a": [1.0, 2], "y": ["p", "q"]}, {"stratify": False}, {}, "the 3 parts needs a row, got 2"),
     "a class that is too small": (
         {"a": np.arange(22.0), "y": ["p"] * 20 + ["q"] * 2}, {}, {},
         "at least 3 different rows for a stratified split, one a part, but class 'q' has 2",
@@ -302,15 +303,23 @@ REFUSED = {
     ),
     "more folds than rows": ({"a": np.arange(6.0), "y": np.arange(6.0)}, {"folds": 8}, {}, "each of the 8 parts needs a row"),
     "stratified regression": (MANY, {"stratify": True}, {}, "must be auto or false for a regression target, got true"),
-    "no such group": (MANY, {"group": "b"}, {}, "data.split.group must name a column, found none of the name 'b'; known are: a, y"),
-    "nearly such a time": ({**MANY, "when": np.arange(30.0)}, {"time": "wehn"}, {}, "did you mean when?"),
-    "the target as part": ({"a": np.arange(9.0), "y": ["train", "valid", "test"] * 3}, {"part": "y"}, {}, "another column than the target"),
-    "a group without a name": ({**MANY, "g": ["p"] * 20 + [None] + ["q"] * 9}, {"group": "g"}, {}, "t.csv:22: column 'g' must have a value"),
-    "a time that is missing": ({**MANY, "t": [1.0] * 20 + [None] * 10}, {"time": "t"}, {}, "t.csv:22: column 't' must have a value"),
-    "a time of words": ({**MANY, "t": ["p", "q"] * 15}, {"time": "t"}, {}, "'t' to be categorical; set data.columns: {t: datetime}"),
+    "no such group": (MANY, {"group": "b"}, {}, "group must name a column, found none of the name 'b'; known are: a, y"),
+    "nearly such a time": ({**MANY, "when": np.arange(30.0)}, {"time": "wehn"}, {}, "did you mean when"),
+    "the target as part": (PARTED, {"part": "y"}, {}, "another column than the target"),
+    "a group without a name": (
+        {**MANY, "g": ["p"] * 20 + [None] + ["q"] * 9}, {"group": "g"}, {}, "t.csv:22: column 'g' must have a value",
+    ),
+    "a time that is missing": (
+        {**MANY, "t": [1.0] * 20 + [None] * 10}, {"time": "t"}, {}, "t.csv:22: column 't' must have a value",
+    ),
+    "a time of words": (
+        {**MANY, "t": ["p", "q"] * 15}, {"time": "t"}, {}, "'t' to be categorical; set data.columns: {t: datetime}",
+    ),
     "one moment": ({**MANY, "t": [1.0] * 30}, {"time": "t"}, {}, "each of the 3 parts needs a row, got 30 in all: train"),
     "two groups": ({**MANY, "g": ["p", "q"] * 15}, {"group": "g"}, {}, "each of the 3 parts needs a row"),
-    "another word than a part": ({**MANY, "p": ["train"] * 29 + ["tset"]}, {"part": "p"}, {}, "t.csv:31: column 'p' must say train, valid or test"),
+    "another word than a part": (
+        {**MANY, "p": ["train"] * 29 + ["tset"]}, {"part": "p"}, {}, "t.csv:31: column 'p' must say train, valid or test",
+    ),
     "no part": ({**MANY, "p": ["train"] * 29 + [None]}, {"part": "p"}, {}, r"t.csv:31: .* found no value"),
     "numbers for parts": ({**MANY, "p": [1.0] * 30}, {"part": "p"}, {}, "found numeric"),
     "a part that no row has": ({**MANY, "p": ["train", "test"] * 15}, {"part": "p"}, {}, "train 15, valid 0, test 15"),

@@ -23,7 +23,7 @@ HEIGHTS = [
     {"pipelines.stages", "pipelines.search"},
     {
         f"pipelines.{name}"
-        for name in ("cli", "cli_search", "console", "launch", "options", "parity", "probe", "results", "summary")
+        for name in ("cli", "cli_data", "cli_search", "console", "launch", "options", "parity", "probe", "results", "summary")
     }
     | {"deltarule"},
 ]

@@ -15,7 +15,7 @@ import pytest
 
 import backends
 from backends import weights
-from pipelines import stages
+from pipelines import stages, summary
 from pipelines.data import DataError, read
 from pipelines.spec import DataSpec, Experiment, SpecError
 from pipelines.stages import Places, StageError, ThresholdError
@@ -128,6 +128,33 @@ def test_search_tracking_and_thresholds_change_no_byte_of_train(places, tmp_path
     changed = experiment(search__trials=3, tracking__experiment="x", thresholds={"accuracy": {"min": 0.1}})
     carry_out(changed, other, "split", "train")
     assert outs(places) == outs(other)
+
+
+class Lines(list):
+    """A console that keeps what is said."""
+
+    def say(self, line):
+        self.append(line)
+
+
+def test_split_tells_what_is_not_as_one_would_wish(places, tmp_path):
+    rows = [f"{i:03},{i % 9 or ''},{'red' if i % 2 else 'blue'},{i * 7 % 60}" for i in range(60)]
+    (tmp_path / "mine.csv").write_text("\n".join(["id,a,colour,y", *rows, "061,3,red,21"]))
+    lines = Lines()
+    spec = experiment().override({"data.source": "mine.csv", "data.target": "y"})
+    summary.show(lines, {"split": carry_out(spec, places, "split")}, {"split": 0.1})
+    assert lines[0] == "mine.csv: regression, 4 inputs, 1 outputs; rows: 37 training, 12 validation, 12 test"
+    assert lines[1] == "columns: 1 numeric, 1 categorical"
+    assert lines[2].startswith("no inputs: id (61 different texts in 61 rows")
+    assert lines[3] == "missing values: a 7"
+    assert lines[4] == "duplicates: 1 rows equal an earlier one in every column; equal ones are in one part"
+    assert len(lines) == 6
+
+
+def test_split_tells_of_folds(places):
+    lines = Lines()
+    summary.show(lines, {"split": carry_out(experiment("iris", data__split__folds=5), places, "split")}, {"split": 0.1})
+    assert lines[0] == "iris: multiclass, 4 inputs, 3 outputs; rows: 120 in 5 folds, 30 test"
 
 
 def test_predictions_name_the_row_of_the_source_and_its_label(places):

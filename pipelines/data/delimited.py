@@ -81,9 +81,6 @@ class Delimited:
             for name, cells in zip(names, batch.columns, strict=True):
                 if name not in late and self._keep(name, cells):
                     late[name] = None
-            last = batch.column(batch.num_columns - 1)
-            if len(last) and "\n" in last[-1].as_py():  # as it is where the last quote is never closed
-                self.lines_within = True
         self.rows = rows
         return list(late)
 
@@ -171,13 +168,9 @@ def _batches(text: TextFile, names: Sequence[str]) -> Iterator[Any]:
                 open_csv(file, read_options=options, parse_options=parse, convert_options=convert) as reader,
                 ThreadPoolExecutor(1) as ahead,  # closed before the reader is
             ):
-                following = ahead.submit(reader.read_next_batch)
-                while True:
-                    try:
-                        batch = following.result()
-                    except StopIteration:
-                        return
-                    following = ahead.submit(reader.read_next_batch)
+                following = ahead.submit(next, reader, None)
+                while (batch := following.result()) is not None:
+                    following = ahead.submit(next, reader, None)
                     yield batch
         except pyarrow.ArrowInvalid as error:
             text.diagnose(str(error))

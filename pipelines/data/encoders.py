@@ -180,10 +180,11 @@ def _fit_numeric(name: str, kind: Any, values: NDArray, spec: DataSpec) -> Numer
         raise CellError(
             0, f"column {name!r} must have a value in some training row, found none; set data.columns: {{{name}: ignore}}"
         )
-    fill = None if wanted == "refuse" else float(np.median(values[~gaps])) if wanted == "median" else float(wanted)
+    with np.errstate(over="ignore"):
+        fill = None if wanted == "refuse" else float(np.median(values[~gaps])) if wanted == "median" else float(wanted)
     filled = _filled(name, values, gaps, fill)
     scale = fit_scale(spec.scaling, filled)
-    if scale is None:
+    if scale is None or not np.isfinite(fill or 0):
         place = int(np.argmax(np.abs(filled)))
         raise CellError(place, f"column {name!r} must be small enough to be scaled, found {filled[place]:g}")
     return Numeric(name, kind, fill, bool(gaps.any()) and spec.missing.indicator, scale)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,7 +55,7 @@ class Joined:
         self.unnamed = frozenset(unnamed)
         self.typed = not hasattr(self.files[0], "text")  # by the file: text that looks like numbers stays text
         self.decimal = "," if block.format.decimal == "comma" else "."
-        self.native = cache(self._native)
+        self._natives: dict[str, str] = {}
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -64,9 +63,12 @@ class Joined:
         target = self.block.target
         return () if target is None else (target,) if isinstance(target, str) else target
 
-    def _native(self, name: str) -> str:
-        found = {file.native(name) for file in self.files} - {"nothing"}
-        return "nothing" if not found else found.pop() if len(found) == 1 else "text"
+    def native(self, name: str) -> str:
+        """What the files themselves say: numeric, boolean, datetime, text (also where they differ) or nothing."""
+        if name not in self._natives:
+            found = {file.native(name) for file in self.files} - {"nothing"}
+            self._natives[name] = "nothing" if not found else found.pop() if len(found) == 1 else "text"
+        return self._natives[name]
 
     def words(self, name: str) -> Words:
         """The column as text, of all files. Raises DataError for a spelling that no cell has."""

@@ -133,7 +133,7 @@ def _column(found: Survey, name: str, column: Column) -> ColumnLook:
     def spell(place: int) -> str:
         return spelled[place] if spelled is not None else shown(kind, float(values[place]))
 
-    repeated = worded or bool((counts > 1).any())
+    repeated = not numbers or bool((counts > 1).any())
     frequent = tuple((spell(place), int(counts[place])) for place in often[:FREQUENT].tolist() if counts[place] and repeated)
     return ColumnLook(
         name=name,
@@ -145,7 +145,7 @@ def _column(found: Survey, name: str, column: Column) -> ColumnLook:
         missing=int(column.gaps.sum()),
         distinct=int(np.count_nonzero(counts)),
         least=float(values[0]) if numbers else None,
-        median=float(np.median(present)) if numbers else None,
+        median=_middle(values, counts) if numbers else None,
         greatest=float(values[-1]) if numbers else None,
         frequent=frequent,
         example=(column.categories[int(present[0])] if worded else shown(kind, float(present[0]))) if len(present) else "",
@@ -157,9 +157,16 @@ def _different(present: NDArray, categories: int | None) -> tuple[NDArray, NDArr
     """(values in order, rows of each)."""
     if categories is None:
         ordered = np.sort(present)
-        starts = np.flatnonzero(np.append(True, np.diff(ordered) != 0)) if len(ordered) else np.empty(0, np.int64)
+        starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(ordered) else np.empty(0, np.int64)
         return ordered[starts], np.diff(np.append(starts, len(ordered)))
     return np.arange(categories), np.bincount(present, minlength=categories)
+
+
+def _middle(values: NDArray, counts: NDArray) -> float:
+    """The median."""
+    up_to, rows = np.cumsum(counts), int(counts.sum())
+    low, high = (float(values[np.searchsorted(up_to, place, side="right")]) for place in ((rows - 1) // 2, rows // 2))
+    return low / 2 + high / 2
 
 
 def _bars(kind: Kind, values: NDArray, counts: NDArray) -> Iterator[tuple[str, int]]:
@@ -168,7 +175,8 @@ def _bars(kind: Kind, values: NDArray, counts: NDArray) -> Iterator[tuple[str, i
         yield from ((shown(kind, float(value)), int(count)) for value, count in zip(values, counts, strict=True))
         return
     low, high = float(values[0]), float(values[-1])
-    edges = low + np.arange(BARS + 1) * (high / BARS - low / BARS)  # high - low may be beyond float64
+    share = np.linspace(0, 1, BARS + 1)
+    edges = low * (1 - share) + high * share  # high - low may be beyond float64
     place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, BARS - 1)
     for number, rows in enumerate(np.bincount(place, weights=counts, minlength=BARS).tolist()):
         yield f"{shown(kind, float(edges[number]))} to {shown(kind, float(edges[number + 1]))}", int(rows)

@@ -78,7 +78,7 @@ def join(block: DataSpec, base: Path | None = None) -> Joined:
     from pipelines.data.joined import Joined
 
     if not block.paths:
-        raise NotImplementedError
+        return _join_openml(block, base)
     paths = {part: (shown, (base or Path()) / shown) for part, shown in block.paths.items()}
     for shown, path in paths.values():
         check_file(shown, path)
@@ -90,9 +90,28 @@ def join(block: DataSpec, base: Path | None = None) -> Joined:
     return Joined(block, files, {}, sorted(unnamed))
 
 
+def _join_openml(block: DataSpec, base: Path | None) -> Joined:
+    from pipelines.data.delimited import Delimited
+    from pipelines.data.joined import Joined
+    from pipelines.data.openml import MISSING, open_openml
+
+    found = open_openml(str(block.source), block.sha256, base)
+    missing = block.missing.model_copy(update={"markers": (*block.missing.markers, MISSING)})
+    block = block.model_copy(update={"missing": missing})
+    known = {**found.kinds, **_stated(block, found.text.names)}
+    worded = {name for name, kind in known.items() if kind != "numeric"} | {*block.spellings}
+    return Joined(block, {"": Delimited(found.text, missing.markers, worded)}, found.kinds)
+
+
+def _stated(block: DataSpec, names: Sequence[str]) -> dict[str, Kind]:
+    from pipelines.data.kinds import stated_kinds
+
+    return stated_kinds(block.columns, names)
+
+
 def open_file(block: DataSpec, path: Path, shown: str) -> tuple[File, frozenset[str]]:
     """A file of one part, and which of its columns have no name."""
-    from pipelines.data.kinds import check_names, stated_kinds
+    from pipelines.data.kinds import check_names
 
     if not shown.lower().endswith(DELIMITED):
         from pipelines.data.parquet import Parquet
@@ -105,7 +124,7 @@ def open_file(block: DataSpec, path: Path, shown: str) -> tuple[File, frozenset[
 
     text = open_text(path, shown, block.format, [*targets_of(block), *block.columns])
     check_names(shown, text.names)
-    kinds = stated_kinds(block.columns, text.names)
+    kinds = _stated(block, text.names)
     worded = {name for name, kind in kinds.items() if kind != "numeric"} | {*block.spellings}
     return Delimited(text, block.missing.markers, worded), text.unnamed
 

@@ -5,9 +5,10 @@ Read back one column at a time, which mapping the file into memory would not giv
 
 from __future__ import annotations
 
+import shutil
 import weakref
-from dataclasses import dataclass, field
-from tempfile import TemporaryFile
+from pathlib import Path
+from tempfile import TemporaryFile, mkdtemp
 from threading import Lock
 from typing import Any
 
@@ -16,17 +17,23 @@ import numpy as np
 from pipelines.data.table import NDArray
 
 
-@dataclass
+class Folder:
+    """A folder among the system's temporary ones, which goes when this goes."""
+
+    def __init__(self) -> None:
+        self.path = Path(mkdtemp(prefix="deltarule-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 class Spool:
     """Append arrays under a name, and read back all of a name on end."""
 
-    file: Any = field(default_factory=lambda: TemporaryFile(prefix="deltarule-"))  # noqa: SIM115 (goes with this)
-    places: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # name -> (byte, bytes) of each array
-    types: dict[str, np.dtype[Any]] = field(default_factory=dict)
-    lock: Any = field(default_factory=Lock)
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.file = TemporaryFile(prefix="deltarule-")  # noqa: SIM115 (closed with this)
         weakref.finalize(self, self.file.close)
+        self.places: dict[str, list[tuple[int, int]]] = {}  # name -> (byte, bytes) of each array
+        self.types: dict[str, np.dtype[Any]] = {}
+        self.lock = Lock()
 
     def append(self, name: str, values: NDArray) -> None:
         """`values` (n,) follow those that the name has."""

@@ -69,9 +69,9 @@ def _numbers_rows(values: NDArray) -> bool:
     """Whole numbers, all different, that lie densely or rise from row to row."""
     if len(values) < LEAST_ROWS or not np.isfinite(values).all() or (values != np.floor(values)).any():
         return False
-    if (np.diff(values) > 0).all():
+    if (values[1:] > values[:-1]).all():
         return True
-    return bool(np.ptp(values) < DENSE * len(values)) and len(np.unique(values)) == len(values)
+    return bool(values.max() / 2 - values.min() / 2 < DENSE * len(values) / 2) and len(np.unique(values)) == len(values)
 
 
 def _tells(column: Column, values: NDArray, answer: Answer) -> str:
@@ -101,7 +101,7 @@ def _tells_classes(column: Column, values: NDArray, y: NDArray, target: str) -> 
         share, rule = purity((values < 0).astype(np.int64), y), "whether it has a value tells"
     else:
         gap, split = purity(np.isinf(values).astype(np.int64), y), split_purity(values, y)
-        share, rule = (gap, "whether it has a value tells") if gap > split else (split, "split into a range a class it tells")
+        share, rule = (gap, "whether it has a value tells") if gap >= split else (split, "split into a range a class it tells")
     if share > PURITY and 1 - share <= BETTER * (1 - most):
         return f"{rule} the target {target} in {share:.1%} of the rows"
     return ""

@@ -16,9 +16,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, NoReturn, cast
 
+from pipelines.data.spool import Folder
 from pipelines.data.table import DataError
 from pipelines.spec.blocks import Format
 
@@ -51,7 +51,7 @@ class TextFile:
     quote: str | None
     decimal: str
     odd_quotes: bool  # there is an odd number of quotes: one of them may never be closed
-    folder: TemporaryDirectory[str] | None  # of the copy; it goes when this goes
+    folder: Folder | None  # of the copy; it goes when this goes
 
     def rows(self, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
         """(line, cells) of every row, slowly. `strict`: raises csv.Error for what no writer of such files would write."""
@@ -144,15 +144,15 @@ def _sample(path: Path) -> tuple[bytes, int, str]:
 # -- bytes ------------------------------------------------------------------------------------------------------------------
 
 
-def _as_utf8(path: Path, shown: str, how: Format) -> tuple[Path, TemporaryDirectory[str] | None, int]:
+def _as_utf8(path: Path, shown: str, how: Format) -> tuple[Path, Folder | None, int]:
     """(a file of plain UTF-8, the folder it lies in if it is a copy, how many quotes it has)."""
     encoding = _encoding(path, shown, how.encoding)
     mark = (QUOTES[how.quote] or "").encode()
     packed, spaced = path.suffix.lower() == ".gz", how.delimiter == "space"
     if encoding == "utf-8" and not packed and not spaced:
         return path, None, sum(block.count(mark) for block in _checked(path, shown, encoding) if mark)
-    folder = TemporaryDirectory(prefix="deltarule-")
-    copy, quotes, left = Path(folder.name) / "text", 0, b""
+    folder = Folder()
+    copy, quotes, left = folder.path / "text", 0, b""
     with open(copy, "wb") as file:
         for block in _checked(path, shown, encoding):
             if spaced:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.data.columns import Column, Source
 from pipelines.data.table import DataError, NDArray
+from pipelines.data.words import FALSE, TRUE
 from pipelines.spec.blocks import Kind
 
 DAY = np.timedelta64(1, "D")
@@ -102,9 +103,7 @@ def _days(value: Any) -> float:
 
 def _truth(value: Any) -> float:
     text = str(value).strip().lower()
-    if text in ("true", "false"):
-        return float(text == "true")
-    return float(value)
+    return float(text in TRUE) if text in TRUE or text in FALSE else float(value)
 
 
 READ: dict[str, Callable[[Any], float]] = {"numeric": float, "datetime": _days, "boolean": _truth}

@@ -59,7 +59,7 @@ def deal_rows(source: Source, target: Target, spec: Split) -> Dealt:
     folds = tuple({name: order[number[order] == place] for place, name in enumerate(PARTS)} for number in numbers)
     for rows in folds:
         if target.classes:
-            check_training_classes(source.name, target.classes, target.y[rows["train"]])
+            check_training_classes(source.name, target.classes, target.y[rows["train"]], _by_chance(source, spec))
     several = 0 if first is None else int((first != np.arange(len(first))).sum())
     across = 0 if first is None else count_across(first, part)
     return Dealt(folds, {"rows": several, "across": across})
@@ -80,8 +80,12 @@ def _strata(source: Source, target: Target, spec: Split) -> NDArray | None:
     """Class numbers to be shared out evenly; None where they are not."""
     if spec.stratify is True and not target.classes:
         raise DataError(f"{source.name}: data.split.stratify must be auto or false for a regression target, got true")
-    plain = not (spec.group or spec.time or spec.part)
-    return target.y if plain and target.classes and spec.stratify is not False else None
+    free = not (spec.group or spec.time or spec.part)
+    return target.y if free and target.classes and spec.stratify is not False else None
+
+
+def _by_chance(source: Source, spec: Split) -> bool:
+    return source.part is None and not (spec.group or spec.time or spec.part)
 
 
 def _three(source: Source, spec: Split, order: NDArray, strata: NDArray | None, together: NDArray | None) -> NDArray:
@@ -142,9 +146,8 @@ def parts_of_column(source: Source, name: str) -> NDArray:
     """The part that a column says, (n,)."""
     column = source.fetch(name)
     if not column.categories and source.kinds[name] != "ignore":
-        raise DataError(
-            f"{source.name}: column {name!r} must say train, valid or test (data.split.part), found {source.kinds[name]}"
-        )
+        kind = source.kinds[name]
+        raise DataError(f"{source.name}: column {name!r} must say train, valid or test (data.split.part), found {kind}")
     known = np.array([*(SPELLINGS.get(text.strip().lower(), -1) for text in column.categories), -1])
     part = known[column.values]
     if (part < 0).any():
@@ -196,12 +199,13 @@ def check_strata(source: str, classes: Sequence[str], y: NDArray, parts: int) ->
         )
 
 
-def check_training_classes(source: str, classes: Sequence[str], y: NDArray) -> None:
+def check_training_classes(source: str, classes: Sequence[str], y: NDArray, by_chance: bool) -> None:
     """Raises DataError if a class has no training row, so that nothing could be learned about it."""
     counts = np.bincount(y, minlength=len(classes))
     absent = [repr(name) for name, count in zip(classes, counts, strict=True) if not count]
     if absent:
+        by_seed = "set data.split.stratify: true, or choose another data.split.seed"
+        way_out = by_seed if by_chance else "split the rows otherwise (data.split), or take the class out"
         raise DataError(
-            f"{source}: every class must have training rows, but class {', class '.join(absent[:5])} has none; "
-            "set data.split.stratify: true, or choose another data.split.seed"
+            f"{source}: every class must have training rows, but class {', class '.join(absent[:5])} has none; {way_out}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from pipelines.data import About, prepare, read
@@ -17,11 +18,11 @@ def split(experiment: Experiment, places: Places) -> dict[str, Any]:
         source = read(experiment.data, places.base)
         remove(places.data, ["about.json"])
         about = prepare(source, experiment.data, places.data)
-    return report_of(about)
+    return report_of(about, source.notes)
 
 
-def report_of(about: About) -> dict[str, Any]:
-    """What a person is told of the data."""
+def report_of(about: About, notes: Mapping[str, str]) -> dict[str, Any]:
+    """What a person is told of the data. `notes`: column -> why it is ignored, though the spec does not say so."""
     counts = {f"rows_{part}": rows for part, rows in about.rows.items()}
     known = about.each[0]
     return {
@@ -32,7 +33,7 @@ def report_of(about: About) -> dict[str, Any]:
         **counts,
         "folds": len(about.folds),
         "kinds": dict(Counter(about.kinds[name] for name in known.columns)),
-        "left_out": [name for name in about.left_out if name not in about.targets],
+        "left_out": {name: notes.get(name, "") for name in about.left_out if name not in about.targets},
         "missing": _over_parts(known.missing),
         "unseen": known.unseen,
         "duplicates": about.duplicates,

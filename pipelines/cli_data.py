@@ -1,0 +1,149 @@
+"""The command `data`: what is in a file, before anything is trained on it. A command parses, calls and prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.options import PARAMS, Changes, Json, Params, experiment_of
+
+if TYPE_CHECKING:
+    from pipelines.console import Console
+    from pipelines.data.look import ColumnLook, Look
+    from pipelines.spec import DataSpec
+
+UNKNOWN = "?"  # in place of a target that is not known
+CLASSES = 10  # told of one by one on a terminal
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the command among the others."""
+    app.command()(data)
+
+
+def data(
+    params: Params = PARAMS,
+    changes: Changes = None,
+    file: Annotated[str | None, typer.Option("--file", metavar="FILE", help="Look at this file; the spec is not read.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", metavar="COL", help="What --file is to predict; may be given several times.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with histograms, too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look at the data.
+
+    Rows, columns and their kinds, gaps, classes, duplicates, suspected leaks. Works before the spec is right.
+    """
+    from pipelines.console import Console
+    from pipelines.data.look import look
+
+    console, block = Console(as_json), block_of(params, changes, file, target)
+    if html is not None and html.is_dir():
+        raise typer.BadParameter(f"--html must name a file, got the folder {html}")
+    with console.reserved():
+        found = look(block, Path())
+    show(console, found)
+    if block.sha256 is None and found.source.startswith("openml:"):
+        console.say(f"data.sha256 of this file: {openml_hash(found.source)}")
+    if html is not None:
+        write_page(found, html)
+        console.say(f"written to {html}")
+    console.result(found.as_dict())
+
+
+def block_of(params: Path, changes: list[str] | None, file: str | None, target: list[str] | None) -> DataSpec:
+    """The data block of the spec, or the default one for a file; overrides are laid over either. Raises SpecError."""
+    if file is None:
+        if target:
+            raise typer.BadParameter("--target goes with --file; for the spec there is --set data.target=COL")
+        return experiment_of(params, changes).data
+    from pipelines.spec import Experiment
+
+    # What is not known yet is stood in for, and taken out again.
+    laid: dict[str, Any] = {"data.source": file, "data.target": target or UNKNOWN}
+    laid |= {"data.sha256": "0" * 64} if file.startswith("openml:") else {}
+    block = Experiment().override({**laid, **_values(changes or [])}).data
+    gone = {"target"} if block.target == UNKNOWN else set()
+    gone |= {"sha256"} if block.sha256 == "0" * 64 else set()
+    return block.model_copy(update=dict.fromkeys(gone))
+
+
+def _values(changes: list[str]) -> dict[str, object]:
+    """path -> value of each override. Raises SpecError."""
+    from pipelines.spec import SpecError
+    from pipelines.spec.yaml_file import YamlError, parse
+
+    found: dict[str, object] = {}
+    for text in changes:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise SpecError(f"--set {text}: must have the form path=value, such as data.format.decimal=comma")
+        try:
+            found[name.strip()] = parse(value).value
+        except YamlError as error:
+            raise SpecError(f"--set {text}: {error}") from None
+    return found
+
+
+def openml_hash(source: str) -> str:
+    """The hash to pin a data set with that was just fetched."""
+    from pipelines.data.openml import kept_at, sha256_of
+
+    return sha256_of(kept_at(source, Path()).read_bytes())
+
+
+def write_page(found: Look, path: Path) -> None:
+    """One HTML file with a histogram of each column."""
+    from backends.weights import write_atomically
+    from pipelines.data.look import shown
+    from pipelines.report.data_page import data_page
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, data_page(found.as_dict(), shown).encode())
+
+
+def show(console: Console, found: Look) -> None:
+    """A table of the columns, and below it what should be looked at."""
+    rows = [_row(column, found) for column in found.columns]
+    console.table(_headline(found), ("column", "kind", "missing", "values", "least, median, greatest; or most frequent"), rows)
+    if found.classes:
+        console.say(f"classes of {found.targets[0]} ({found.task}): {_classes(found)}")
+    elif found.task:
+        console.say(f"{', '.join(found.targets)}: {found.task}")
+    console.say(f"duplicates: {found.duplicates:,} rows repeat an earlier one")
+    for suspicion in found.suspicions:
+        console.say(f"{suspicion.kind}: {suspicion.column}: {suspicion.why}")
+    for problem in found.problems:
+        console.say(f"must be changed: {problem}")
+
+
+def _headline(found: Look) -> str:
+    return f"{found.source}: {found.rows:,} rows, {len(found.columns)} columns"
+
+
+def _row(column: ColumnLook, found: Look) -> tuple[str, ...]:
+    from pipelines.data.look import shown
+
+    kind = "ignored" if column.kind == "ignore" else column.kind
+    marks = [kind, *(["(stated)"] if column.stated else []), *(["target"] if column.name in found.targets else [])]
+    missing = f"{column.missing:,} ({column.missing / found.rows:.1%})" if column.missing else "0"
+    if column.note or column.problem:
+        told = column.note or f"{', '.join(map(repr, column.odd))} must be changed, see below"
+    elif column.least is not None and column.median is not None and column.greatest is not None:
+        told = ", ".join(shown(column.kind, value) for value in (column.least, column.median, column.greatest))
+    else:
+        told = ", ".join(f"{_short(name)} ({rows:,})" for name, rows in column.frequent[:3])
+        told += ", ..." if column.distinct > 3 else ""
+    return column.name, " ".join(marks), missing, f"{column.distinct:,}", told
+
+
+def _short(name: str, most: int = 30) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _classes(found: Look) -> str:
+    told = [f"{name} {rows:,} ({rows / found.rows:.1%})" for name, rows in list(found.classes.items())[:CLASSES]]
+    return ", ".join(told) + (f", ... ({len(found.classes)} in all)" if len(found.classes) > CLASSES else "")

@@ -1,0 +1,411 @@
+"""From columns to inputs: what is learned from training rows, what becomes of gaps and categories, what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sources import column, source
+
+from pipelines.data import About, Column, DataError, Part, prepare
+from pipelines.data.encoders import Categorical, CellError, Flag, fit
+from pipelines.data.preprocess import Preprocessing
+from pipelines.data.scaling import Scale, fit_scale, fit_target_scale
+from pipelines.data.values import source_of
+from pipelines.spec import DataSpec
+
+SCALINGS = ("none", "standardize", "minmax", "quantile")
+ROWS = 60
+
+
+def spec(**changes):
+    return DataSpec.model_validate({"source": "t.csv", "target": "y", **changes})
+
+
+def encoded(values, kind="numeric", train=None, **changes):
+    """Names of the inputs of a column that was fitted on `train`, and the inputs of `values`, (n, inputs)."""
+    fitted = fit("c", kind, column(values if train is None else train), spec(**changes))
+    return fitted.encoder.inputs, np.stack(list(fitted.encoder.encode(column(values))), axis=1)
+
+
+def untidy(seed=0, rows=ROWS):
+    """Every kind of column, with gaps."""
+    rng = np.random.default_rng(seed)
+    age = rng.normal(40, 9, rows)
+    age[::7] = np.nan
+    colour = [None if i % 11 == 0 else ("red", "green", "blue")[i % 3] for i in range(rows)]
+    smoker = np.where(np.arange(rows) % 13 == 5, np.nan, rng.integers(0, 2, rows))
+    day = Column(19000 + rng.integers(0, 400, rows).astype(float))
+    ids = [f"{i:04}" for i in range(rows)]
+    columns = {"id": ids, "age": age, "colour": colour, "smoker": smoker, "day": day, "y": rng.normal(size=rows)}
+    return source(columns, kinds={"id": "ignore", "smoker": "boolean", "day": "datetime"})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "data"
+
+
+def made(table, folder, **changes):
+    """What is known of it, and its parts."""
+    about = prepare(table, spec(**changes), folder)
+    return about, {name: about.open(folder, name) for name in about.rows}
+
+
+# Scaling ---------------------------------------------------------------------------------------------------------------
+
+
+def numbers(seed=0, n=200):
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.normal(5, 3, n), rng.exponential(2, n) ** 2, np.full(n, 4.0)])
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_a_scale_goes_through_json_to_the_last_bit(scaling):
+    for x, other in zip(numbers(), numbers(1), strict=True):
+        fitted = fit_scale(scaling, x)
+        kept = json.loads(json.dumps(fitted.numbers))
+        np.testing.assert_array_equal(Scale(scaling, kept).apply(other), fitted.apply(other))
+
+
+def test_standardize_and_minmax_are_scikit_learns():
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+    for scaling, theirs in (("standardize", StandardScaler()), ("minmax", MinMaxScaler())):
+        for x, other in zip(numbers(), numbers(1), strict=True):
+            wanted = theirs.fit(x[:, None]).transform(other[:, None])[:, 0]
+            np.testing.assert_array_equal(fit_scale(scaling, x).apply(other), wanted)
+
+
+@pytest.mark.parametrize("scaling", ["standardize", "minmax", "quantile"])
+def test_a_constant_column_becomes_0(scaling):
+    assert (fit_scale(scaling, np.full(9, 4.0)).apply(np.full(9, 4.0)) == 0).all()
+
+
+def test_a_column_that_was_constant_says_nothing_when_it_is_not():
+    assert (fit_scale("quantile", np.full(9, 4.0)).apply(np.arange(9.0)) == 0).all()
+
+
+def test_the_quantile_transform_makes_a_column_normal():
+    from scipy.stats import kstest
+
+    x = numbers(n=3000)[1]
+    normal = fit_scale("quantile", x).apply(x)
+    assert kstest(normal, "norm").statistic < 0.01
+    assert abs(normal).max() < 3.6  # ±z(1/2n), not scikit-learn's ±5.2
+
+
+def test_values_that_tie_take_the_middle_of_their_places():
+    x = np.array([0.0] * 60 + list(range(1, 41)))  # the middle of the lowest 60 % is 30 %
+    assert fit_scale("quantile", x).apply(x)[0] == pytest.approx(-0.5244, abs=0.03)
+
+
+def test_the_quantile_transform_uses_all_rows_and_nothing_random():
+    many = np.random.default_rng(0).normal(size=30_000)
+    one, again = (fit_scale("quantile", many) for _ in range(2))
+    assert one == again
+    middle = np.array(one.numbers["quantiles"])[[250, 500, 750]]
+    np.testing.assert_allclose(middle, np.percentile(many, [250 / 9.99, 500 / 9.99, 750 / 9.99]), atol=1e-12)
+
+
+def test_a_target_is_standardised_and_brought_back():
+    y = np.array([[1.0, 10], [2, 30], [6, 20]])
+    scale = fit_target_scale(y, True)
+    np.testing.assert_allclose(scale.apply(y).mean(0), 0, atol=1e-15)
+    np.testing.assert_allclose(scale.apply(y).std(0), 1)
+    np.testing.assert_allclose(scale.undo(scale.apply(y)), y, rtol=1e-15)
+    np.testing.assert_array_equal(fit_target_scale(y, False).apply(y), y)
+
+
+# Numbers and dates -----------------------------------------------------------------------------------------------------
+
+
+def test_gaps_take_the_median_of_the_training_rows_before_scaling_and_are_marked():
+    names, X = encoded([None, 1, 4], train=[1, 2, 9, None], scaling="none")
+    assert names == ("c", "c missing")
+    np.testing.assert_array_equal(X, [[2, 1], [1, 0], [4, 0]])
+    _, scaled = encoded([None, 1, 4], train=[1, 2, 9, None])
+    assert scaled[0, 0] == pytest.approx((2 - 3.5) / np.std([1, 2, 9, 2])) and (scaled[:, 1] == [1, 0, 0]).all()
+
+
+def test_gaps_take_a_number_and_no_mark_where_the_spec_says_so():
+    names, X = encoded([None, 1.0], train=[1, None], scaling="none", missing={"numeric": -1, "indicator": False})
+    assert names == ("c",) and X.ravel().tolist() == [-1, 1]
+
+
+def test_a_column_without_gaps_in_training_has_no_mark_and_fills_later_gaps():
+    names, X = encoded([None, 1.0], train=[1, 5, 7], scaling="none")
+    assert names == ("c",) and X.ravel().tolist() == [5, 1]
+
+
+def test_dates_are_numbers_of_days():
+    names, X = encoded([None, 19000.0], kind="datetime", train=[19000.0, 19010, 19020], scaling="minmax")
+    assert names == ("c",) and X.ravel().tolist() == [0.5, 0]
+
+
+# Categories ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_category_is_an_input():
+    names, X = encoded(["red", "blue", "red"], "categorical")
+    assert names == ("c=blue", "c=red")
+    np.testing.assert_array_equal(X, [[0, 1], [1, 0], [0, 1]])
+
+
+def test_rare_categories_share_an_input_and_so_do_unseen_ones():
+    train = ["a"] * 5 + ["b"] * 4 + ["c"] * 3 + ["d"]
+    for limit in ({"most": 2}, {"least_rows": 4}):
+        names, X = encoded(["a", "c", "d", "new", "b"], "categorical", train, categories=limit)
+        assert names == ("c=a", "c=b", "c infrequent")
+        np.testing.assert_array_equal(X, [[1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 1, 0]])
+
+
+def test_an_unseen_category_is_all_zeros_where_no_training_row_is_rare():
+    names, X = encoded(["a", "new", None], "categorical", ["a", "b"])
+    assert names == ("c=a", "c=b")
+    np.testing.assert_array_equal(X, [[1, 0], [0, 0], [0, 0]])
+
+
+def test_of_equally_frequent_categories_the_first_have_inputs():
+    assert encoded(["a", "b", "c"], "categorical", categories={"most": 2})[0] == ("c=a", "c=b", "c infrequent")
+
+
+def test_a_missing_category_is_one_of_its_own():
+    names, X = encoded(["a", None, "b"], "categorical")
+    assert names == ("c=a", "c=b", "c missing")
+    np.testing.assert_array_equal(X, [[1, 0, 0], [0, 0, 1], [0, 1, 0]])
+
+
+def test_a_boolean_is_one_input_and_its_gaps_another():
+    assert encoded([1.0, 0, 1], "boolean")[0] == ("c",)
+    names, X = encoded([1.0, None, 0], "boolean")
+    assert names == ("c", "c missing")
+    np.testing.assert_array_equal(X, [[1, 0], [0, 1], [0, 0]])
+
+
+def test_fifty_thousand_categories_are_bounded():
+    words = [f"w{i:05}" for i in range(50_000)] + ["w00007"] * 3
+    names, X = encoded(words[-10:], "categorical", words)
+    assert len(names) == 51 and "c=w00007" in names and names[-1] == "c infrequent"
+    assert (X.sum(1) == 1).all()
+
+
+def test_values_that_no_training_row_has_are_counted():
+    fitted = fit("c", "categorical", column(["a", "b", "b"]), spec(categories={"most": 2}))
+    assert fitted.count_unseen(column(["a", "b", "b"])) == 0
+    # The categories of a source are those of all its rows.
+    train = Column(np.array([0, 1, 1], dtype=np.int32), ("a", "b", "new"))
+    fitted = fit("c", "categorical", train, spec())
+    assert fitted.count_unseen(Column(np.array([2, 2, -1, 0], dtype=np.int32), train.categories)) == 3
+    assert fit("c", "boolean", column([0.0, 1]), spec()).count_unseen(column([1.0, None])) == 1
+
+
+# The whole -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_column_becomes_inputs_in_the_order_of_the_file(folder):
+    about, parts = made(untidy(), folder)
+    assert about.inputs == (
+        "age", "age missing", "colour=blue", "colour=green", "colour=red", "colour missing", "smoker", "smoker missing", "day",
+    )  # fmt: skip
+    assert about.columns == ("age", "colour", "smoker", "day") and about.left_out == ("id", "y")
+    for part in parts.values():
+        assert part.X.dtype == np.float32 and part.X.shape == (len(part.rows), 9) and np.isfinite(part.X).all()
+    assert sum(about.missing[part]["age"] for part in parts) == len(range(0, ROWS, 7))
+
+
+def test_what_is_kept_treats_raw_rows_as_the_parts_were_treated(folder):
+    about, parts = made(untidy(), folder, scaling="quantile")
+    kept = Preprocessing.from_json(json.loads(json.dumps(about.preprocessing.as_json())))
+    assert kept == about.preprocessing
+    X = kept.apply(untidy(), about.left_out)
+    for part in parts.values():
+        np.testing.assert_array_equal(X[part.rows], part.X)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_only_training_rows_are_learned_from(folder, tmp_path, scaling):
+    table, changed = untidy(), untidy()
+    about, parts = made(table, folder, scaling=scaling)
+    age, colour = changed.fetch("age").values, changed.fetch("colour").values
+    for part in ("valid", "test"):
+        age[parts[part].rows] += 1000
+        colour[parts[part].rows] = 0
+    other, again = made(changed, tmp_path / "other", scaling=scaling)
+    assert other.preprocessing == about.preprocessing
+    np.testing.assert_array_equal(again["train"].X, parts["train"].X)
+
+
+def test_target_statistics_come_from_training_rows(folder):
+    y = np.arange(60) ** 2.0
+    about, parts = made(source({"a": np.arange(60.0), "y": y}), folder)
+    assert about.target_scale.mean == (pytest.approx(y[parts["train"].rows].mean()),)
+    np.testing.assert_allclose(about.target_scale.undo(parts["test"].y)[:, 0], y[parts["test"].rows])
+
+
+def test_unseen_values_are_counted_by_part_and_column(folder):
+    words = ["a"] * 20 + ["new", "b", "new", "b", None]
+    part = [0] * 20 + [1] * 2 + [2] * 3
+    table = source({"w": words, "x": np.arange(25.0), "y": np.arange(25.0)}, part=part)
+    about, parts = made(table, folder)
+    assert about.unseen == {"train": {}, "valid": {"w": 2}, "test": {"w": 3}}
+    assert about.missing["test"] == {"w": 1}
+    assert (parts["test"].X[:, 0] == 0).all()
+
+
+def test_columns_that_say_who_is_in_which_part_are_no_inputs(folder):
+    who = [f"p{i % 6}" for i in range(60)]
+    about, _ = made(source({"a": np.arange(60.0), "who": who, "y": np.arange(60.0)}), folder, split={"group": "who"})
+    assert about.inputs == ("a",) and about.left_out == ("who", "y")
+    with pytest.raises(DataError, match="there must be a column to predict from"):
+        made(source({"who": who, "y": np.arange(60.0)}), folder, split={"group": "who"})
+
+
+# Folds -----------------------------------------------------------------------------------------------------------------
+
+
+def test_each_fold_is_fitted_on_its_own_training_rows(folder):
+    about = prepare(untidy(), spec(split={"folds": 4}), folder)
+    assert len(about.folds) == 4 and about.each == about.folds and about.inputs == ()
+    age = untidy().fetch("age").values
+    for number in range(1, 5):
+        fold = about.fold(number)
+        train = fold.open(folder, "train")
+        known = age[train.rows]
+        assert fold.number == number and fold.preprocessing.encoders[0].fill == pytest.approx(np.nanmedian(known))
+        X = fold.preprocessing.apply(untidy(), fold.left_out)
+        for part in ("train", "valid", "test"):
+            opened = fold.open(folder, part)
+            np.testing.assert_array_equal(X[opened.rows], opened.X)
+            assert fold.rows[part] == len(opened.rows)
+        assert Part.load(folder / "valid" / str(number)).rows.tolist() == fold.open(folder, "valid").rows.tolist()
+    assert about.rows == {"train": 48, "valid": 48, "test": 12}
+
+
+def test_what_is_known_of_folds_comes_back_from_disk(folder):
+    about = prepare(untidy(), spec(split={"folds": 3}), folder)
+    again = About.load(folder / "about.json")
+    assert again == about and again.fold(2) == about.fold(2)
+    assert len({fold.sha256["train"] for fold in about.folds}) == 3
+    assert about.sha256["train"] not in {fold.sha256["train"] for fold in about.folds}
+
+
+# Raw rows in Python ----------------------------------------------------------------------------------------------------
+
+KINDS = {"age": "numeric", "colour": "categorical", "smoker": "boolean", "day": "datetime"}
+
+
+def test_a_mapping_of_columns_and_a_data_frame_are_read_alike():
+    pandas = pytest.importorskip("pandas")
+    columns = {
+        "age": [40, None], "colour": ["red", None], "smoker": [True, None], "day": ["2021-01-02", None], "note": ["x", "y"],
+    }  # fmt: skip
+    frame = pandas.DataFrame({**columns, "day": pandas.to_datetime(columns["day"])})
+    for rows in (columns, frame):
+        read = source_of(rows, KINDS)
+        assert read.kinds["note"] == "ignore" and read.rows == 2
+        assert [read.fetch(name).values[0] for name in ("age", "smoker", "day")] == [40, 1, 18629]
+        assert all(read.fetch(name).gaps.tolist() == [False, True] for name in KINDS)
+        assert read.fetch("colour").categories == ("red",)
+
+
+def test_whole_numbers_are_categories_as_a_file_spells_them():
+    assert source_of({"colour": [3.0, 10, 3]}, {"colour": "categorical"}).fetch("colour").categories == ("10", "3")
+
+
+BAD_ROWS = {
+    "a matrix where there are words": ([[1, 2, 3, 4]], "must be a DataFrame or a mapping of columns, since 'colour' holds no"),
+    "columns of unequal length": ({"age": [1], "colour": ["p", "q"]}, "must be of one length, got 1, 2"),
+    "a word for a number": ({"age": ["old"]}, "row 0: column 'age' cannot hold 'old'"),
+    "an infinite number": ({"age": [1, np.inf]}, "must be finite, got inf in row 1, column 'age'"),
+    "a truth value of 2": ({"smoker": [0, 2]}, "must be true or false, got 2 in row 1, column 'smoker'"),
+    "a date that is none": ({"day": ["yesterday"]}, "row 0: column 'day' cannot hold 'yesterday'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_raw_rows_that_are_not_of_their_kind_are_refused(case):
+    rows, message = BAD_ROWS[case]
+    with pytest.raises(DataError, match=message):
+        read = source_of(rows, KINDS)
+        [read.fetch(name) for name in read.kinds]
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    return prepare(untidy(), spec(), tmp_path_factory.mktemp("known"))
+
+
+def given(**more):
+    return {"age": [40], "colour": ["red"], "smoker": [True], "day": ["2021-01-02"], **more}
+
+
+def test_raw_rows_may_hold_targets_and_ignored_columns(known):
+    rows = source_of(given(id=["7"], y=[1.0]), known.preprocessing.columns)
+    assert known.preprocessing.apply(rows, known.left_out).shape == (1, 9)
+
+
+def test_a_raw_column_that_is_missing_or_superfluous_is_named(known):
+    short = {name: values for name, values in given().items() if name != "colour"}
+    with pytest.raises(DataError, match="column 'colour' must be there, as in the training rows"):
+        known.preprocessing.apply(source_of(short, known.preprocessing.columns))
+    with pytest.raises(DataError, match="must be one of the training rows, found 'color'; did you mean colour"):
+        known.preprocessing.apply(source_of(given(color=["red"]), known.preprocessing.columns))
+    columns = {"age": ["p"], "colour": ["red"], "smoker": [1.0], "day": [1.0]}
+    other = source(columns, (), {"smoker": "boolean", "day": "datetime"})
+    with pytest.raises(DataError, match="column 'age' must be numeric, as in the training rows, found categorical"):
+        known.preprocessing.apply(other)
+
+
+# Refusals --------------------------------------------------------------------------------------------------------------
+
+
+def wide(**columns):
+    return source({"x": np.arange(40.0), **columns, "y": np.arange(40) * 1.5})
+
+
+HUGE = np.where(np.arange(40) == 17, 1e39, 1.0)
+REFUSED = {
+    "a gap in numbers": (
+        {"z": [*range(9), None, *range(30)]}, {"missing": {"numeric": "refuse"}},
+        r"t\.csv:11: column 'z' must have a value in every row, found none here; set data.missing.numeric: median",
+    ),
+    "a gap in words": (
+        {"z": ["p"] * 9 + [None] + ["q"] * 30}, {"missing": {"categorical": "refuse"}},
+        r"t\.csv:11: column 'z' must have a value in every row, found none here; set data.missing.categorical: category",
+    ),
+    "a column without a value": ({"z": np.full(40, np.nan)}, {}, "column 'z' must have a value in some training row, found none"),
+    "more than float32 holds": ({"z": HUGE}, {"scaling": "none"}, r"t\.csv:19: column 'z' must lie within .* found 1e\+39"),
+    "too large to be standardised": ({"z": np.arange(40.0) * 1e300}, {}, r"t\.csv:\d+: column 'z' must be small enough to be"),
+    "too far apart for minmax": (
+        {"z": np.where(np.arange(40) % 2, 1.7e308, -1.7e308)}, {"scaling": "minmax"}, r"t\.csv:\d+: column 'z' must be small",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_become_inputs_is_refused_with_file_line_and_column(folder, case):
+    columns, changes, message = REFUSED[case]
+    with pytest.raises(DataError, match=message):
+        made(wide(**columns), folder, **changes)
+    assert not (folder / "about.json").exists()
+
+
+def test_a_target_that_float32_cannot_hold_is_refused_with_its_line(folder):
+    table = source({"x": np.arange(40.0), "y": np.where(np.arange(40) == 7, 1e39, np.arange(40))})
+    with pytest.raises(DataError, match=r"t\.csv:9: target 'y' must lie within"):
+        made(table, folder, scale_target=False)
+
+
+def test_a_large_number_that_scaling_brings_near_is_no_error(folder):
+    assert np.isfinite(made(wide(z=HUGE), folder)[1]["train"].X).all()
+    assert np.isfinite(made(wide(z=np.arange(40.0) * 1e300), folder, scaling="quantile")[1]["train"].X).all()
+
+
+def test_a_refused_cell_is_told_with_its_place():
+    with pytest.raises(CellError) as caught:
+        list(Flag("c", "boolean", None).encode(column([1.0, None])))
+    assert caught.value.place == 1
+    with pytest.raises(CellError):
+        list(Categorical("c", "categorical", ("a",), False, None).encode(column(["a", None])))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipelines.spec import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
+TRAINING = ("metrics.py", "spec/to_trial.py", "stages/folds.py", "stages/train.py")
 
 
 def fingerprint(experiment: Experiment, data_hashes: Mapping[str, str], source_hash: str) -> str:
@@ -47,7 +48,7 @@ def source_hash(backend: str) -> str:
 
 def _source_files(module: str) -> Iterator[tuple[str, Path]]:
     """(relative name, file) of all that counts, for the backend in `module`."""
-    ours = [*ROOT.glob("backends/*.py"), ROOT / "pipelines/stages/train.py", ROOT / "pipelines/metrics.py"]
+    ours = [*ROOT.glob("backends/*.py"), *(ROOT / "pipelines" / name for name in TRAINING)]
     if module.startswith("backends."):
         place = ROOT / Path(*module.split("."))
         ours += place.rglob("*.py") if place.is_dir() else []  # a module beside the contracts is in already

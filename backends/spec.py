@@ -187,11 +187,18 @@ class Dense(Spec):
 Layer = Dense
 
 
+def _absent(value: object) -> bool:
+    """What a trial may have besides is written where it has it, so that the files of all others stay as they are."""
+    return value is None
+
+
 class Trial(Spec):
     """One experiment as a backend sees it."""
 
     seed: Seed
-    fold: Count | None = Field(None, description="number of the fold whose rows it trains on; null: there are none")
+    fold: Count | None = Field(
+        None, exclude_if=_absent, description="number of the fold whose rows it trains on; null: there are none"
+    )
     task: Task
     inputs: Units
     outputs: Units
@@ -199,7 +206,7 @@ class Trial(Spec):
     regularization: Regularization = Regularization()
     train: Train = Train()
     class_weights: Annotated[tuple[Positive, ...], Strict(False)] | None = Field(
-        None, description="w_c of each class in the training loss, mean 1 over the training rows; null: all 1"
+        None, exclude_if=_absent, description="w_c of each class, mean 1 over the training rows; null: all 1"
     )
 
     @model_validator(mode="after")

@@ -148,7 +148,7 @@ def show(case: Case) -> None:
         print(f"  {stage}: {case.median(stage):.1f} s, peak {peak / 1e6:.0f} MB, {peak / data:.2f} times the data (limit 2.5)")
     arrow = case.median("arrow")
     print(
-        f"  pyarrow reads and writes the same in {arrow:.1f} s; split takes {case.median('split') / arrow:.2f} times that (limit 2)"
+        f"  pyarrow reads and writes them in {arrow:.1f} s; split takes {case.median('split') / arrow:.2f} times that (limit 2)"
     )
     large, small = case.median("large"), case.median("small")
     print(f"  training: {large:.3f} µs a row; on {SMALL} rows {small:.3f}: {large / small:.2f} times")

@@ -16,9 +16,10 @@ from pipelines.data.encoders import Categorical
 from pipelines.data.table import DataError
 from pipelines.data.written import writer
 from pipelines.spec import DataSpec
+from pipelines.stages.stored import answer
 
 if TYPE_CHECKING:
-    from pipelines.results import Model
+    from pipelines.results import FoldModels, Model
     from pipelines.stages.reports import Network
 
 
@@ -41,18 +42,20 @@ class Answered:
             yield f"column {name!r}: {rows} rows without a value, which no training row lacked"
 
 
-def predict(model: Model, data: Path, out: Path | None, shown: Callable[[int], None] = lambda rows: None) -> Answered:
+def predict(
+    model: Model | FoldModels, data: Path, out: Path | None, shown: Callable[[int], None] = lambda rows: None
+) -> Answered:
     """Write an answer a row to `out`, CSV or Parquet by its ending, or to standard output; `shown` hears of the rows so far.
 
     The file stands under its name once it is whole. Raises DataError with line and column for what cannot be answered.
     """
-    network = model.network
+    network = model.networks[0]
     block, preprocessing = DataSpec.model_validate(network.run["spec"]["data"]), network.about.preprocessing
     answered = Answered()
     with writer(out) as write:
         for rows in blocks(data, str(data), block, preprocessing.columns, network.about.targets):
             source = rows.source()
-            write(network.answers(preprocessing.apply(source)))
+            write(answer(model.networks, source))
             _count(answered, network, rows, source)
             shown(answered.rows)
         if not answered.rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -19,7 +20,7 @@ from pipelines.spec import DataSpec, Experiment, load
 from pipelines.stages.files import read_json
 from pipelines.stages.places import Places
 from pipelines.stages.reports import Network, load_networks
-from pipelines.stages.stored import stored_network
+from pipelines.stages.stored import answer, stored_networks
 
 if TYPE_CHECKING:
     from keras import Sequential as KerasSequential
@@ -92,23 +93,20 @@ class Model:
 
         return to_keras(self.network.trial, self.network.flat)
 
-    def answers(self, X: Any) -> dict[str, NDArray]:
-        """Raw rows -> what `deltarule predict` writes, column -> (n,): predicted and p_CLASS each; or predicted_TARGET."""
-        from pipelines.data.blocks import given
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The one network."""
+        return (self.network,)
 
-        block, preprocessing = DataSpec.model_validate(self.network.run["spec"]["data"]), self.network.about.preprocessing
-        return self.network.answers(preprocessing.apply(given(X, block, preprocessing.columns).source()))
+    def answers(self, X: Any) -> dict[str, NDArray]:
+        """Raw rows -> what `deltarule predict` writes, column -> (n,): predicted and p_CLASS each; or predicted_TARGET.
+
+        X is a DataFrame or a mapping of columns, whose cells are read as a file's are. Raises DataError.
+        """
+        return answer_rows(self.networks, X)
 
     def _outputs(self, X: Any) -> NDArray:
         return self.network.outputs(self.inputs(X))
-
-
-def load_model(folder: str | PathLike[str] = ".") -> Model:
-    """The network of a run's folder (runs/..., or "." for the pipeline's), or of what `deltarule export` wrote.
-
-    Raises StageError where there is none, or only a part of one.
-    """
-    return Model(stored_network(Path(folder)))
 
 
 @dataclass(frozen=True)
@@ -131,6 +129,15 @@ class FoldModels:
         """Labels of the classes, sorted; empty for regression."""
         return self.folds[0].classes
 
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """One a fold."""
+        return tuple(model.network for model in self.folds)
+
+    def answers(self, X: Any) -> dict[str, NDArray]:
+        """As Model.answers, means over the folds."""
+        return answer_rows(self.networks, X)
+
     def predict(self, X: Any) -> NDArray:
         """Raw rows, as Model.inputs takes them -> labels (n,), or targets in their own units, (n,) for one, (n, m) for several.
 
@@ -145,6 +152,24 @@ class FoldModels:
     def probabilities(self, X: Any) -> NDArray:
         """Raw rows, as Model.inputs takes them -> mean P(class), (n, classes). Raises ValueError for regression."""
         return np.asarray(np.mean([model.probabilities(X) for model in self.folds], axis=0))
+
+
+def answer_rows(networks: Sequence[Network], X: Any) -> dict[str, NDArray]:
+    """What the networks say of rows that are given in Python."""
+    from pipelines.data.blocks import given
+
+    first = networks[0]
+    block = DataSpec.model_validate(first.run["spec"]["data"])
+    return answer(networks, given(X, block, first.about.preprocessing.columns).source())
+
+
+def load_model(folder: str | PathLike[str] = ".") -> Model | FoldModels:
+    """The model of a run's folder (runs/..., or "." for the pipeline's), or of what `deltarule export` wrote.
+
+    Raises StageError where there is none, or only a part of one.
+    """
+    models = tuple(map(Model, stored_networks(Path(folder))))
+    return models[0] if len(models) == 1 else FoldModels(models)
 
 
 @dataclass(frozen=True)

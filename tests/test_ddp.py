@@ -28,6 +28,7 @@ from backends import BackendError, draws, get, weights
 from backends.base import Chunk, Data, Machine
 from backends.conformance import make_data, make_trial
 from backends.conformance.cases import some_weights
+from backends.conformance.folds import in_folds, make_folds
 from backends.lightning import processes, ranks, wire
 from backends.lightning.noise import noise, upload
 from backends.lightning.processes import RankError, Worker
@@ -112,7 +113,7 @@ def eventually(condition):
 
 @pytest.fixture(scope="module")
 def two():
-    return Run(several("multiclass"), make_data("multiclass"), 2)
+    return Run(in_folds(several("multiclass")), Data.of_folds(make_folds("multiclass")), 2)
 
 
 @pytest.fixture(scope="module")

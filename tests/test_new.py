@@ -185,6 +185,36 @@ def test_a_served_model_answers_as_predict_does(tool, own, tmp_path):
     assert set(typed[0]) == {"predicted", "p_iris", "p_rose", "p_tulip"}
 
 
+# What these print is the same on every machine.
+EXACT = ("head", "sed", "deltarule data", "deltarule new", "deltarule export")
+
+
+def test_every_command_of_the_walk_works_as_shown(tool, tmp_path):
+    """From an untidy file to a served model, in an empty folder, by the installed tool alone."""
+    shutil.copy2(ROOT / "docs/orders.csv", tmp_path)
+    blocks = re.findall(r"^```console\n(.*?)^```", (ROOT / "docs/your-own-data.md").read_text(), re.MULTILINE | re.DOTALL)
+    steps = [step.partition("\n") for block in blocks for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    assert len(steps) > 14
+    folder, names = (
+        tmp_path,
+        {f"GIT_{who}_{what}": "me@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    )
+    for command, _, shown in steps:
+        if command.startswith("cd "):
+            folder = folder / command[3:]
+        elif command.startswith("mlflow models serve"):
+            continue
+        elif command.startswith("curl"):
+            with served(tool, folder) as address:
+                said = tool("bash", "-c", command.replace("127.0.0.1:5001", address), cwd=folder, no_proxy="127.0.0.1")
+            assert [row["predicted"] for row in json.loads(said)["predictions"]] == re.findall(r'"predicted": "(\w+)"', shown)
+        else:
+            failing = 255 if "ERROR: failed to reproduce" in shown else 0
+            said = tool("bash", "-c", command, cwd=folder, code=failing, **names)
+            if command.startswith(EXACT) or failing:
+                assert all(line in said.splitlines() for line in shown.splitlines() if line != "...")
+
+
 @contextmanager
 def served(tool: Tool, folder: Path) -> Iterator[str]:
     """The address of `mlflow models serve` on folder/served."""

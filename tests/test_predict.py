@@ -173,6 +173,22 @@ def test_a_regression_answers_in_the_targets_own_units(tmp_path):
     assert all(900 < float(row["predicted_size, cm"]) < 1200 for row in given)
 
 
+def test_of_folds_the_mean_is_answered(tmp_path):
+    data = write(tmp_path / "kinds.csv", [HEADER, *rows()])
+    experiment = deltarule.load("params.yaml").override(
+        {
+            "data.source": str(data), "data.target": "kind", "data.columns": {"id": "ignore"}, "train.backend": "reference",
+            "data.split.folds": 2, "train.epochs": 2, "model.hidden": [4],
+        }
+    )  # fmt: skip
+    deltarule.run(experiment, tmp_path / "run")
+    model = deltarule.load_model(tmp_path / "run")
+    given, _ = answer(model, data)
+    each = [fold.answers(pandas.read_csv(data, dtype=str, keep_default_na=False))["p_two"] for fold in model.folds]
+    assert len(each) == 2 and np.allclose([float(row["p_two"]) for row in given], np.mean(each, axis=0), rtol=1e-6, atol=1e-9)
+    assert [row["predicted"] for row in given] == model.answers(pandas.read_csv(data, dtype=str))["predicted"].tolist()
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(StageError, match="must be the folder of a run"):
         deltarule.load_model(tmp_path / "nowhere")

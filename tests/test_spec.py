@@ -673,7 +673,7 @@ def source(tmp_path, monkeypatch):
     for name in (
         "backends/__init__.py", "backends/spec.py", "backends/keras/__init__.py", "backends/keras/deep/trainer.py",
         "backends/reference/__init__.py", "pipelines/metrics.py", "pipelines/cli.py", "pipelines/stages/train.py",
-        "pipelines/stages/test.py", "backends/keras/__pycache__/x.pyc",
+        "pipelines/stages/test.py", "backends/keras/__pycache__/x.pyc", "pipelines/spec/to_trial.py", "pipelines/stages/folds.py",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(f"# {name}\nx = 1\n".encode())
@@ -688,6 +688,7 @@ def source(tmp_path, monkeypatch):
         ("backends/keras/deep/trainer.py", True),
         ("pipelines/metrics.py", True),
         ("pipelines/stages/train.py", True),
+        ("pipelines/stages/folds.py", True),
         ("backends/reference/__init__.py", False),
         ("pipelines/cli.py", False),
         ("pipelines/stages/test.py", False),

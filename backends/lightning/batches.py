@@ -64,7 +64,8 @@ class Batches:
             part = slice(start, start + block)
             x, d = self._rows(chunk.rows[:, part, places.start : places.stop])
             masks = self._masks_of_steps(chunk.noise[:, part], places)
-            yield from map(Batch, x, d, masks, eta[part].unbind(), repeat(size), map(self.weights_of, d))
+            weights = repeat(None) if self.class_weights is None else map(self.weights_of, d)
+            yield from map(Batch, x, d, masks, eta[part].unbind(), repeat(size), weights)
 
     def weights_of(self, d: Tensor) -> Tensor | None:
         """Of the classes of rows whose targets are d (Kx, b, O) or (b, O): (K, b), or None."""

@@ -123,7 +123,8 @@ class LightningStack(Stack):
         """
         rows, e = self._losses(run.fields[-1], batch.d)
         if batch.weights is not None:
-            rows, e = rows * batch.weights, e * batch.weights.unsqueeze(-1)
+            rows.mul_(batch.weights)
+            e.mul_(batch.weights.unsqueeze(-1))
         e.mul_(1 / batch.size if self.scaling is None else self.scaling.scale[..., None] / batch.size)
         errors = self.network.backward(parameters, self.network.slopes_of(run), e, batch.masks, self.bits)
         self.network.gradient(run, errors, gradients, self.bits)

@@ -114,8 +114,8 @@ class Rows:
         judged = judge(name, found, kind, True, decimal, 0)
         if judged.breaks is not None:
             row = int(np.argmax(found.codes == judged.breaks))
-            problem, _, _ = judged.problem.replace("{cell}", repr(found.texts[judged.breaks].as_py())).rpartition("; ")
-            raise DataError(f"{self.file.line(row)}: {problem}; it did in the training rows")
+            must = judged.problem.partition("; ")[0].replace("{cell}", repr(found.texts[judged.breaks].as_py()))
+            raise DataError(f"{self.file.line(row)}: {must}; it did in the training rows")
         return Column(found.take(each_value(kind, found, decimal, stated=True), np.nan))
 
 
@@ -132,13 +132,9 @@ def blocks(path: Path, shown: str, block: DataSpec, kinds: Mapping[str, Kind], k
         text = open_text(path, shown, block.format, [*kinds, *known])
         names, others = chosen(shown, text.names, kinds)
         first = 0
-        try:
-            for batch in _batches(text, names):
-                yield Rows(TextBlock(text, block.missing.markers, first, batch), block, kinds, others)
-                first += batch.num_rows
-        finally:
-            if text.folder is not None:
-                text.folder.cleanup()
+        for batch in _batches(text, names):
+            yield Rows(TextBlock(text, block.missing.markers, first, batch), block, kinds, others)
+            first += batch.num_rows
         return
     file = Parquet(path, shown)
     names, others = chosen(shown, file.names, kinds)

@@ -54,12 +54,12 @@ def view(data: Path, target: Sequence[str], task: str) -> View:
         about_markers = f"texts of a cell that mean no value; found among the numbers of {', '.join(where)}"
     else:
         markers, about_markers = ("",), "texts of a cell that mean no value, such as NA or ?"
-    repeated = f"; {found.duplicates} repeat an earlier one" if found.duplicates else ""
+    repeated = f"; {found.duplicates} rows repeat an earlier one" if found.duplicates else ""
     return View(
         target=tuple(target),
         task=task,
         meant=found.task,
-        about_source=f"{found.rows} rows{repeated}, {len(found.columns)} columns",
+        about_source=f"{found.rows} rows, {len(found.columns)} columns{repeated}",
         about_target=_target(found),
         fields=tuple(_fields(found)),
         markers=markers,

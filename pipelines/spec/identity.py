@@ -15,24 +15,25 @@ if TYPE_CHECKING:
     from pipelines.spec import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
-TRAINING = [f"backends/{n}.py" for n in ("activations", "base", "draws", "numerics", "spec", "supervisor", "tasks", "weights")]
+TRAINING = ("metrics.py", "spec/to_trial.py", "stages/folds.py", "stages/train.py")
+CONTRACTS = [f"backends/{n}.py" for n in ("activations", "base", "draws", "numerics", "spec", "supervisor", "tasks", "weights")]
 # What each stage runs, of our own: files and folders. dvc.yaml lists the same ones; for projects elsewhere `source_of` hashes
 # them, since DVC cannot see the files of an installed package. {backend} is the folder of train.backend.
 SOURCES = {
     "split": ("backends/draws.py", "pipelines/data", "pipelines/stages/files.py", "pipelines/stages/split.py"),
     "train": (
-        "{backend}", *TRAINING, "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/surroundings.py",
-        "pipelines/stages/train.py",
+        "{backend}", *CONTRACTS, "pipelines/metrics.py", "pipelines/spec/to_trial.py", "pipelines/stages/files.py",
+        "pipelines/stages/folds.py", "pipelines/stages/surroundings.py", "pipelines/stages/train.py",
     ),
     "validate": (
-        "backends/reference", "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/reports.py",
-        "pipelines/stages/validate.py",
+        "backends/reference", "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/folds.py",
+        "pipelines/stages/reports.py", "pipelines/stages/validate.py",
     ),
     "test": (
-        "backends/reference", "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/reports.py",
-        "pipelines/stages/test.py",
+        "backends/reference", "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/folds.py",
+        "pipelines/stages/reports.py", "pipelines/stages/test.py",
     ),
-    "search": ("{backend}", *TRAINING, "pipelines/data", "pipelines/metrics.py", "pipelines/search"),
+    "search": ("{backend}", *CONTRACTS, "pipelines/data", "pipelines/metrics.py", "pipelines/search"),
 }  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def source_hash(backend: str) -> str:
     Line ends count as LF, so that a checkout on Windows has the same hash. A backend of another distribution counts with the
     whole of its package. Nothing is imported. Raises BackendError for a name that is not registered.
     """
-    ours = [*ROOT.glob("backends/*.py"), ROOT / "pipelines/stages/train.py", ROOT / "pipelines/metrics.py"]
+    ours = [*ROOT.glob("backends/*.py"), *(ROOT / "pipelines" / name for name in TRAINING)]
     return _hash([*_named(ours), *_backend_files(backend)])
 
 

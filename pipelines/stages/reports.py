@@ -12,7 +12,6 @@ import numpy as np
 import backends
 from backends import weights
 from backends.spec import Trial
-from backends.tasks import predictions
 from pipelines import metrics
 from pipelines.data import About
 from pipelines.metrics import Truth
@@ -39,25 +38,6 @@ class Network:
     def outputs(self, X: NDArray) -> NDArray:
         """Before softmax or sigmoid, (n, O), by the reference: whatever trained it, no framework is needed to predict."""
         return predict(self.trial, self.flat, X)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the columns that `answers` gives."""
-        about = self.about
-        if about.classes:
-            return ("predicted", *(f"p_{name}" for name in about.classes))
-        return tuple(f"predicted_{name}" for name in about.targets)
-
-    def answers(self, X: NDArray) -> dict[str, NDArray]:
-        """Column -> (n,): what was predicted, as the data spell it; of classes their probabilities too, as p_CLASS."""
-        about, outputs = self.about, self.outputs(X)
-        if about.classes:
-            p = predictions(about.task, outputs)
-            P = np.stack([1 - p, p], axis=1) if p.ndim == 1 else p
-            columns = [np.array(about.classes)[metrics.decide(about.task, outputs)], *P.T]
-        else:
-            columns = list(about.target_scale.undo(outputs).T)
-        return dict(zip(self.names, columns, strict=True))
 
 
 @dataclass(frozen=True)

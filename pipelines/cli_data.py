@@ -113,7 +113,7 @@ def show(console: Console, found: Look) -> None:
         console.say(f"classes of {found.targets[0]} ({found.task}): {_classes(found)}")
     elif found.task:
         console.say(f"{', '.join(found.targets)}: {found.task}")
-    console.say(f"duplicates: {found.duplicates:,} rows repeat an earlier one")
+    console.say(f"duplicates, rows that repeat an earlier one: {found.duplicates:,}")
     for suspicion in found.suspicions:
         console.say(f"{suspicion.kind}: {suspicion.column}: {suspicion.why}")
     for problem in found.problems:

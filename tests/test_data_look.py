@@ -269,7 +269,7 @@ def test_the_command_shows_a_file_without_a_spec(deltarule, tmp_path):
     told = deltarule("data", *options).stdout
     assert "t.csv: 4 rows, 7 columns" in told
     assert re.search(r"^age +numeric +1 \(25.0%\) +2 +29, 29, 31$", told, re.MULTILINE)
-    assert "duplicates: 1 rows repeat an earlier one" in told
+    assert "duplicates, rows that repeat an earlier one: 1" in told
 
 
 def test_the_command_takes_the_specs_data_or_a_files(tmp_path):

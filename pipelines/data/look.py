@@ -79,8 +79,8 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     for name, kind in source.kinds.items():
         try:
             column = source.fetch(name)
-        except DataError as error:  # of a kind that cannot be read, and is ignored
-            problems += [] if kind == "ignore" else [str(error)]
+        except DataError as error:
+            problems.append(str(error))
             continue
         columns.append(_column(found, name, column))
         if name not in source.targets:

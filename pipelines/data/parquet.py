@@ -75,6 +75,8 @@ class Parquet:
         cells = self._read(name)
         if pyarrow.types.is_dictionary(cells.type):
             cells = cells.cast(cells.type.value_type)
+        if pyarrow.types.is_nested(cells.type) or pyarrow.types.is_binary(cells.type):  # ignored, and looked at as what it says
+            cells = pyarrow.chunked_array([pyarrow.array(map(_spelled, cells.to_pylist()), pyarrow.large_string())])
         whole = cells.cast(pyarrow.large_string()).dictionary_encode().combine_chunks()
         if isinstance(whole, pyarrow.ChunkedArray):  # of no rows
             whole = pyarrow.array([], pyarrow.large_string()).dictionary_encode()
@@ -100,6 +102,10 @@ class Parquet:
         if types.is_floating(cells.type) and cells.null_count == 0 and name not in self.filled:
             cells = compute.if_else(compute.is_nan(cells), None, cells)
         return cells
+
+
+def _spelled(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _surely_filled(file: Any) -> set[str]:

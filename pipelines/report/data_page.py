@@ -58,8 +58,8 @@ def _facts(look: Mapping[str, Any]) -> str:
     target = f"; {', '.join(look['targets'])} {verb} predicted{task}" if look["targets"] else ""
     return (
         f'<p class="faint">{look["rows"]:,} rows, {len(look["columns"])} columns: {escape(told)}'
-        f"{escape(target)}. {gaps} columns have gaps; {look['duplicates']:,} rows "
-        "repeat an earlier one.</p>\n"
+        f"{escape(target)}. Columns with gaps: {gaps}. Duplicates, rows that "
+        f"repeat an earlier one: {look['duplicates']:,}.</p>\n"
     )
 
 

@@ -167,6 +167,10 @@ def test_an_unseen_category_is_all_zeros_where_no_training_row_is_rare():
     np.testing.assert_array_equal(X, [[1, 0], [0, 0], [0, 0]])
 
 
+def test_the_most_frequent_categories_have_inputs_wherever_they_stand():
+    assert encoded(["a", "b", "b", "c", "d", "d"], "categorical", categories={"most": 2})[0] == ("c=b", "c=d", "c infrequent")
+
+
 def test_of_equally_frequent_categories_the_first_have_inputs():
     assert encoded(["a", "b", "c"], "categorical", categories={"most": 2})[0] == ("c=a", "c=b", "c infrequent")
 

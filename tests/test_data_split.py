@@ -198,6 +198,9 @@ def test_equal_rows_are_found_in_every_kind_of_column():
     rows = source({"a": [0.0, -0.0, 0, 1, None, None], "w": ["p", "p", "q", "p", None, None], "d": days, "y": [1.0] * 6})
     assert equal_rows(rows, rows.kinds).tolist() == [0, 0, 2, 3, 4, 4]
     assert equal_rows(rows, ["a"]).tolist() == [0, 0, 0, 3, 4, 4]
+    gaps = np.array([np.nan, -np.nan, np.nan])
+    assert len(set(gaps.view(np.uint64).tolist())) > 1, "missing values of several spellings"
+    assert equal_rows(source({"a": Column(gaps), "y": [0.0] * 3}), "ay").tolist() == [0, 0, 0]
 
 
 def test_rows_that_differ_in_one_column_or_hold_the_same_values_elsewhere_are_not_equal():

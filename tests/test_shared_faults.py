@@ -486,7 +486,9 @@ ORACLE = [
         test_reference.test_optimizers_take_the_steps_of_pytorchs,
         ("rmsprop",),
     ),
-    Shared("all rows probed", stack.ReferenceStack, "_signals", "[:PROBE_ROWS]", "[:2000]", SIGNALS, TANH),
+    Shared(
+        "all rows probed", stack.ReferenceStack, "_signals", "min(self.data.rows, PROBE_ROWS)", "self.data.rows", SIGNALS, TANH
+    ),
     Shared(
         "mean |δ|",
         stack.ReferenceStack,

@@ -4,7 +4,7 @@ Two files are made in a temporary folder, of normal numbers and a target: Parque
 rows of 50. Every measurement is a process of its own, in turn, `--rounds` times; medians are told. The sizes are those of the
 inputs as float32. pyarrow reads and writes the same rows in the same format.
 
-    python benchmarks/data.py                  about fifteen minutes on two cores, 6 GB of disk
+    python benchmarks/data.py                  about fifteen minutes on two cores, 8 GB of disk
     python benchmarks/data.py --rows 0.02      a fiftieth of the rows
 """
 
@@ -126,7 +126,7 @@ class Case:
         return statistics.median(self.measured[name])
 
 
-def measure(case: Case, folder: Path, small: Path, backend: str) -> None:
+def measure(case: Case, folder: Path, small: Path) -> None:
     """One round."""
     arrow = run(folder, "-c", PYARROW, str(case.file))
     case.file.with_name(case.file.name + ".copy").unlink()
@@ -135,8 +135,9 @@ def measure(case: Case, folder: Path, small: Path, backend: str) -> None:
     case.note(arrow=arrow.seconds, split=split.seconds, split_peak=split.peak, train=train.seconds, train_peak=train.peak)
     large = json.loads(run(folder, "-c", EPOCH_TIMES, f"train.epochs={EPOCHS}").out.splitlines()[-1])
     epochs = max(6, min(100, EPOCHS * case.rows // SMALL // 4))
-    little = json.loads(run(small, "-c", EPOCH_TIMES, f"train.epochs={epochs}").out.splitlines()[-1])
-    case.note(large=statistics.median(large), small=statistics.median(little))
+    few = run(small, "-c", EPOCH_TIMES, f"train.epochs={epochs}")
+    little = json.loads(few.out.splitlines()[-1])
+    case.note(large=statistics.median(large), small=statistics.median(little), small_peak=few.peak)
 
 
 def show(case: Case) -> None:
@@ -147,9 +148,9 @@ def show(case: Case) -> None:
         peak = case.median(f"{stage}_peak")
         print(f"  {stage}: {case.median(stage):.1f} s, peak {peak / 1e6:.0f} MB, {peak / data:.2f} times the data (limit 2.5)")
     arrow = case.median("arrow")
-    print(
-        f"  pyarrow reads and writes them in {arrow:.1f} s; split takes {case.median('split') / arrow:.2f} times that (limit 2)"
-    )
+    times = case.median("split") / arrow
+    print(f"  pyarrow reads and writes the same in {arrow:.1f} s; split takes {times:.2f} times that (limit 2)")
+    print(f"  libraries: train takes {case.median('small_peak') / 1e6:.0f} MB on {SMALL} rows")
     large, small = case.median("large"), case.median("small")
     print(f"  training: {large:.3f} µs a row; on {SMALL} rows {small:.3f}: {large / small:.2f} times")
 
@@ -181,7 +182,7 @@ def main() -> None:
             deltarule(cases[-1][2], "split")
         for _ in range(chosen.rounds):
             for case, large, small in cases:
-                measure(case, large, small, chosen.backend)
+                measure(case, large, small)
         for case, _, _ in cases:
             show(case)
 

@@ -413,3 +413,15 @@ def test_a_refused_cell_is_told_with_its_place():
     assert caught.value.place == 1
     with pytest.raises(CellError):
         list(Categorical("c", "categorical", ("a",), False, None).encode(column(["a", None])))
+
+
+def test_two_inputs_of_one_name_are_refused(folder):
+    table = untidy()
+    columns = {name: table.fetch(name) for name in ("age", "y")}
+    twins = source({**columns, "age missing": Column(np.arange(ROWS, dtype=float))})
+    with pytest.raises(DataError) as refused:
+        made(twins, folder)
+    assert str(refused.value) == (
+        "t.csv: inputs must have different names, got 'age missing' of column 'age' and of column 'age missing'; "
+        "rename one of the columns"
+    )

@@ -120,13 +120,15 @@ class Maker:
             with np.errstate(over="ignore", invalid="ignore"):
                 y = scale.apply(y)
             _check_size(self.source, target, y)
+        preprocessing = Preprocessing(tuple(self.encoders))
+        _check_names(self.source.name, preprocessing)
         about = replace(
             about,
             rows={part: len(rows) for part, rows in self.rows.items()},
             class_counts={part: _class_counts(target, rows) for part, rows in self.rows.items()},
             missing=self.missing,
             unseen=self.unseen,
-            preprocessing=Preprocessing(tuple(self.encoders)),
+            preprocessing=preprocessing,
             target_scale=scale,
         )
         hashes = {}
@@ -134,6 +136,19 @@ class Maker:
             rows, place = self.rows[part], about.where(self.folder, part)
             hashes[part] = write_part(place, self.inputs, self.where[part].start, y[rows], rows)
         return replace(about, sha256=hashes)
+
+
+def _check_names(source: str, preprocessing: Preprocessing) -> None:
+    """Raises DataError where two columns give inputs of one name: "age missing" of age, and a column that is called so."""
+    of: dict[str, str] = {}
+    for encoder in preprocessing.encoders:
+        for name in encoder.inputs:
+            if name in of:
+                raise DataError(
+                    f"{source}: inputs must have different names, got {name!r} of column {of[name]!r} and of column "
+                    f"{encoder.name!r}; rename one of the columns"
+                )
+            of[name] = encoder.name
 
 
 def _note(counts: dict[str, int], name: str, count: int) -> None:

@@ -52,6 +52,7 @@ def nodes():
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: the names of sockets lie below it
+    os.makedirs("/tmp/ray", exist_ok=True)  # where Ray notes the cluster's address, and does not make the folder
     made = Cluster(initialize_head=True, head_node_args={**SMALL, "temp_dir": folder})
     made.add_node(**SMALL)
     yield made

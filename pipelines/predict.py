@@ -49,6 +49,8 @@ def predict(
 
     The file stands under its name once it is whole. Raises DataError with line and column for what cannot be answered.
     """
+    if out is not None and out.exists() and data.exists() and out.samefile(data):
+        raise DataError(f"--out must be another file than the rows', got {out} for both; choose another name")
     network = model.networks[0]
     block, preprocessing = DataSpec.model_validate(network.run["spec"]["data"]), network.about.preprocessing
     answered = Answered()

@@ -152,7 +152,14 @@ def test_a_character_that_ends_in_another_block_is_whole_or_refused(reads, refus
 
 def test_decimals_may_stand_after_a_comma(reads, refused):
     assert values(reads("a;y\n1,5;2\n-2,25e1;3\n", format={"decimal": "comma"})) == [1.5, -22.5]
-    assert "found '1.5', as 1 of 2 cells are no numbers" in refused("a;y\n1.5;2\n2,5;3\n", format={"decimal": "comma"})
+    assert "column 'a' must hold numbers with a decimal comma, found '1.5'; set data.format.decimal: point" in refused(
+        "a;y\n1.5;2\n2,5;3\n", format={"decimal": "comma"}
+    )
+    assert refused("a;b;y\nred;50,08;2\nblue;n/a;3\nred;7;4\nblue;1,5;5\n") == (
+        "t.csv:2: column 'b' must hold numbers with a decimal point, found '50,08' (and 1 more such cells); "
+        "set data.format.decimal: comma, or data.columns: {b: categorical}"
+    )
+    assert "t.csv:2: column 'y' must hold numbers with a decimal point, found '2,5'" in refused("a;y\n1;2,5\n2;3,5\n3;4\n")
 
 
 def test_a_first_line_of_numbers_is_a_row_unless_it_names_the_target(reads, refused):
@@ -412,6 +419,16 @@ def test_a_target_of_untidy_numbers_is_refused(reads, refused):
     assert "column 'y' is a target: data.columns must say numeric or categorical" in refused(
         "a,y\n1,2\n", columns={"y": "ignore"}
     )
+
+
+def test_a_class_that_says_no_value_is_refused_unless_it_is_stated_to_be_one(reads, refused):
+    rows = "a,y\n1,p\n2,NaN\n3,q\n4,nan\n"
+    assert refused(rows) == (
+        "t.csv:3: target 'y' must have a value in every row, found 'NaN' (and 1 more such cells); take such rows out, or, if it "
+        "is the name of a class, set data.columns: {y: categorical}"
+    )
+    assert "NaN" in reads(rows, columns={"y": "categorical"}).fetch("y").categories
+    assert reads("a,y\n1,NA\n2,None\n3,NA\n").fetch("y").categories == ("NA", "None")
 
 
 # Parquet ---------------------------------------------------------------------------------------------------------------

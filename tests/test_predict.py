@@ -196,6 +196,14 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         deltarule.load_model(tmp_path)
 
 
+def test_the_rows_are_not_overwritten_with_the_answers(model, tmp_path):
+    file = write(tmp_path / "all.csv", [HEADER, *rows()])
+    before = file.read_bytes()
+    with pytest.raises(DataError, match="--out must be another file than the rows'"):
+        predict(model, file, file)
+    assert file.read_bytes() == before
+
+
 def test_files_that_do_not_belong_together_are_refused(trained, tmp_path):
     import shutil
 

@@ -51,6 +51,11 @@ class Numeric:
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
             scaled = self.scale.apply(_filled(self.name, column.values, gaps, self.fill))
             stored = scaled.astype(np.float32)
+        # Among the training rows one such value would flatten all the others, but where only their order counts.
+        large = np.abs(column.values) > LIMIT
+        if large.any() and self.scale.kind != "quantile":
+            place = int(np.argmax(large))
+            raise CellError(place, f"column {self.name!r} must lie within ±{LIMIT:.1e}, found {column.values[place]:g}")
         sound = np.isfinite(stored)
         if not sound.all():
             place = int(np.argmin(sound))

@@ -18,6 +18,7 @@ from pipelines.spec.describe import nearest
 
 ID_LIKE = 0.9  # text of which so large a share differs says which row it is, not what the row is like
 MANY_NUMBERS = 20  # a target with more different numbers, and most cells numbers, is no list of classes
+NO_VALUE = ("nan", "null", "n/a", "#n/a", "?")  # in lower case: no name of a class, unless data.columns says categorical
 MIXED = 0.5  # from this share of numbers on, a column of numbers and words is more likely untidy numbers than categories
 
 
@@ -82,7 +83,19 @@ def judge_target(name: str, found: Words, stated: Kind | None, look: bool, decim
         return _endless(name, sorts, found)
     if not sorts.codes.any() and sorts.numbers.sum() > MANY_NUMBERS and _share(found, sorts.numbers) >= MIXED:
         return _mixed(name, found, sorts.numbers, "numbers")
-    return Judged("categorical")
+    return _other_decimal(name, found, sorts, decimal) or _no_class(name, found) or Judged("categorical")
+
+
+def _no_class(name: str, found: Words) -> Judged | None:
+    """A class that means no value."""
+    odd = np.array([text.lower() in NO_VALUE for text in found.texts.to_pylist()], dtype=bool)
+    if not odd.any():
+        return None
+    told = (
+        f"target {name!r} must have a value in every row, found {{cell}}{_more(found, odd)}; take such rows out, or, if it is "
+        f"the name of a class, set data.columns: {{{name}: categorical}}"
+    )
+    return Judged("categorical", problem=told, breaks=_first(found, odd), odd=_frequent(found, odd))
 
 
 def values_of(kind: Kind, found: Words, decimal: str, stated: bool) -> NDArray:
@@ -120,6 +133,8 @@ def _looks(name: str, found: Words, look: bool, decimal: str, most: int) -> Judg
         return Judged("datetime")
     if len(found.texts) <= 4 and not np.isnan(booleans(found.texts, stated=False)).any():
         return Judged("boolean")
+    if look and (other := _other_decimal(name, found, sorts, decimal)):
+        return other
     if look and not sorts.codes.any() and _share(found, sorts.numbers) >= MIXED:
         return _mixed(name, found, sorts.numbers, "numbers")
     if _share(found, sorts.dates) >= MIXED:
@@ -128,6 +143,19 @@ def _looks(name: str, found: Words, look: bool, decimal: str, most: int) -> Judg
     if len(found.texts) > most and len(found.texts) >= ID_LIKE * rows:
         return Judged("ignore", f"{len(found.texts)} different texts in {rows} rows: it says which row it is")
     return Judged("categorical")
+
+
+def _other_decimal(name: str, found: Words, sorts: Sorts, decimal: str) -> Judged | None:
+    """Numbers, if a comma were what a point is here, or the reverse."""
+    other, spelled = ("," if decimal == "." else "."), {".": "point", ",": "comma"}
+    numbers = sort(found.texts, other).numbers & ~sorts.numbers
+    if not numbers.any() or _share(found, numbers | sorts.numbers) < MIXED:
+        return None
+    told = (
+        f"column {name!r} must hold numbers with a decimal {spelled[decimal]}, found {{cell}}{_more(found, numbers)}; "
+        f"set data.format.decimal: {spelled[other]}, or data.columns: {{{name}: categorical}}"
+    )
+    return Judged("numeric", problem=told, breaks=_first(found, numbers), odd=_frequent(found, numbers))
 
 
 def _endless(name: str, sorts: Sorts, found: Words) -> Judged:

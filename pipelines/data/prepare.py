@@ -163,10 +163,11 @@ def _class_counts(target: Target, rows: NDArray) -> dict[str, int]:
 
 def _check_size(source: Source, target: Target, y: NDArray) -> None:
     """Raises DataError for targets that float32 cannot hold: the loss would be NaN at the first step."""
-    sound = np.abs(y) < LIMIT
-    if not sound.all():
-        row, place = np.argwhere(~sound)[0]
-        raise DataError(
-            f"{source.line(int(row))}: target {target.names[place]!r} must lie within ±{LIMIT:.1e} after scaling, "
-            f"found {target.y[row, place]:g}"
-        )
+    for values, when in ((target.y, ""), (y, " after scaling")):
+        sound = np.abs(values) < LIMIT
+        if not sound.all():
+            row, place = np.argwhere(~sound)[0]
+            raise DataError(
+                f"{source.line(int(row))}: target {target.names[place]!r} must lie within ±{LIMIT:.1e}{when}, "
+                f"found {target.y[row, place]:g}"
+            )

@@ -72,6 +72,22 @@ def test_data_that_cannot_be_used_is_one_error_and_nothing_is_written(data, tmp_
     assert not (tmp_path / "mine").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": ["kid"]}, "data.target must name columns of the file, got 'kid'"),
+        ({"task": "regression"}, "target 'kind' must hold numbers for regression"),
+        ({"target": ["same"]}, "target 'same' must take more than one value"),
+        ({"target": ["b"]}, "target 'b' must have a value in every row"),
+    ],
+)
+def test_a_wrong_target_is_named_although_a_column_is_untidy(tmp_path, change, message):
+    rows = ["a,b,same,kind", *(f"{'?' if i % 9 == 1 else i},{'NA' if i % 9 == 2 else i},1,{'pq'[i % 2]}" for i in range(40))]
+    (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(ProjectError, match=message):
+        create(tmp_path / "mine", **{"data": tmp_path / "rows.csv", "target": ["kind"], **change})
+
+
 def test_what_fails_on_the_way_leaves_nothing(data, tmp_path, monkeypatch):
     (tmp_path / "outer/mine").mkdir(parents=True)
     (tmp_path / "outer/mine/notes.txt").write_text("of my own")

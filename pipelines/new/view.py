@@ -45,8 +45,6 @@ def view(data: Path, target: Sequence[str], task: str) -> View:
     """Look at a file. Raises ProjectError or DataError for one that no spec could use."""
     block = _block(data, target, task)
     found = look(block)
-    if not found.task:  # a target that is not there, has no values or does not suit --task
-        raise ProjectError(found.problems[0] if found.problems else f"{data}: there must be rows, found none")
     where = _numbers_with_gaps(found)
     if where:
         markers = ("", *sorted({word for words in where.values() for word in words}))
@@ -54,6 +52,8 @@ def view(data: Path, target: Sequence[str], task: str) -> View:
         about_markers = f"texts of a cell that mean no value; found among the numbers of {', '.join(where)}"
     else:
         markers, about_markers = ("",), "texts of a cell that mean no value, such as NA or ?"
+    if found.refused or not found.task:  # a target that is not there, has no values or does not suit --task
+        raise ProjectError(found.refused or f"{data}: there must be rows, found none")
     repeated = f"; {found.duplicates} rows repeat an earlier one" if found.duplicates else ""
     return View(
         target=tuple(target),

@@ -277,6 +277,7 @@ def test_the_command_shows_a_file_without_a_spec(deltarule, tmp_path):
     refused = deltarule("data", "--file", "t.csv", check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "t.csv:2: the text must be UTF-8, found 0xf6" in refused.stderr
+    assert refused.stderr.rstrip().endswith("; give it as --set data.format.encoding=latin-1")
     options = ("--file", "t.csv", "--target", "y", "--set", "data.format.encoding=latin-1")
     done = deltarule("data", *options, "--html", "pages/look.html", "--json")
     assert json.loads(done.stdout)["classes"] == {"p": 3, "q": 1}

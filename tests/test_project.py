@@ -111,6 +111,14 @@ def test_what_is_set_is_how_the_file_is_read_and_stands_in_the_spec_beside_its_c
         assert part in text
 
 
+def test_markers_that_are_set_stand_beside_those_that_are_found(tmp_path):
+    rows = ["a,b,y", *(f"{'gap' if i % 9 == 1 else i},{'NA' if i % 9 == 2 else i},{'pq'[i % 2]}" for i in range(40))]
+    (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
+    made = create(tmp_path / "mine", tmp_path / "rows.csv", ["y"], changes={"data.missing.markers": ["", "gap"]})
+    assert load(made.folder / "params.yaml").data.missing.markers == ("", "gap", "NA")
+    assert made.view.problems == ()
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.options import PARAMS, Changes, Json, Params, experiment_of
+from pipelines.options import PARAMS, Changes, Json, Params, as_option, experiment_of, values_of
 
 if TYPE_CHECKING:
     from pipelines.console import Console
@@ -39,12 +39,16 @@ def data(
     """
     from pipelines.console import Console
     from pipelines.data.look import look
+    from pipelines.data.table import DataError
 
     console, block = Console(as_json), block_of(params, changes, file, target)
     if html is not None and html.is_dir():
         raise typer.BadParameter(f"--html must name a file, got the folder {html}")
-    with console.reserved():
-        found = look(block, Path())
+    try:
+        with console.reserved():
+            found = look(block, Path())
+    except DataError as error:
+        raise DataError(as_option(str(error)) if file is not None else str(error)) from None
     show(console, found)
     if block.sha256 is None and found.source.startswith("openml:"):
         console.say(f"data.sha256 of this file: {openml_hash(found.source)}")
@@ -65,27 +69,10 @@ def block_of(params: Path, changes: list[str] | None, file: str | None, target: 
     # What is not known yet is stood in for, and taken out again.
     laid: dict[str, Any] = {"data.source": file, "data.target": target or UNKNOWN}
     laid |= {"data.sha256": "0" * 64} if file.startswith("openml:") else {}
-    block = Experiment().override({**laid, **_values(changes or [])}).data
+    block = Experiment().override({**laid, **values_of(changes or [])}).data
     gone = {"target"} if block.target == UNKNOWN else set()
     gone |= {"sha256"} if block.sha256 == "0" * 64 else set()
     return block.model_copy(update=dict.fromkeys(gone))
-
-
-def _values(changes: list[str]) -> dict[str, object]:
-    """path -> value of each override. Raises SpecError."""
-    from pipelines.spec import SpecError
-    from pipelines.spec.yaml_file import YamlError, parse
-
-    found: dict[str, object] = {}
-    for text in changes:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise SpecError(f"--set {text}: must have the form path=value, such as data.format.decimal=comma")
-        try:
-            found[name.strip()] = parse(value).value
-        except YamlError as error:
-            raise SpecError(f"--set {text}: {error}") from None
-    return found
 
 
 def openml_hash(source: str) -> str:

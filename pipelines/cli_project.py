@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.options import PARAMS, Changes, Json, Params, begin
+from pipelines.options import PARAMS, Changes, Json, Params, begin, values_of
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,6 +23,10 @@ def new(
     task: Annotated[
         Literal["auto", "regression", "binary", "multiclass"], typer.Option("--task", help="auto: by the target's values.")
     ] = "auto",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="data.A=VALUE", help="How the file is read, say; written into params.yaml. Several times."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a project of your own from a file.
@@ -34,7 +38,7 @@ def new(
     from pipelines.new import create
 
     console = Console(as_json)
-    made = create(folder, data, target, task)
+    made = create(folder, data, target, task, values_of(changes or []))
     where = shown(made.folder)
     initialised = f"; initialised {' and '.join(made.initialised)}" if made.initialised else ""
     console.say(f"{where}: a project that predicts {', '.join(target)} from {made.source}{initialised}")

@@ -88,6 +88,21 @@ def test_a_column_that_would_be_refused_is_told_of_with_the_words_in_it(looks):
     assert looks("a,b\n1,2\nNA,3\n2,3\n", missing={"markers": ["NA"]}).problems == ()
 
 
+def test_a_target_whose_column_would_be_refused_is_told_of_once(looks):
+    words = [f"{n}.5" for n in range(30)]
+    for cell, what in (("inf", "inf"), ("n/a", "'n/a'")):
+        (problem,) = looks(table(a=range(31), y=[*words, cell]), "y").problems
+        assert "column 'y' must" in problem and what in problem
+
+
+def test_what_the_spec_names_wrongly_is_told_apart_from_what_a_column_holds(looks):
+    text = "a,b,y\n" + "".join(f"{n},{'NA' if n % 9 == 1 else n},p\n" for n in range(30))
+    for target in ("c", "y"):
+        found = looks(text, target)
+        assert len(found.problems) == 2 and found.refused in found.problems and f"{target!r}" in found.refused
+    assert looks(text).refused == ""
+
+
 def test_a_file_that_is_no_table_is_refused(looks):
     with pytest.raises(DataError, match=r"t\.csv:3: every row must have 2 cells"):
         looks("a,b\n1,2\n3\n")
@@ -262,6 +277,7 @@ def test_the_command_shows_a_file_without_a_spec(deltarule, tmp_path):
     refused = deltarule("data", "--file", "t.csv", check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "t.csv:2: the text must be UTF-8, found 0xf6" in refused.stderr
+    assert refused.stderr.rstrip().endswith("; give it as --set data.format.encoding=latin-1")
     options = ("--file", "t.csv", "--target", "y", "--set", "data.format.encoding=latin-1")
     done = deltarule("data", *options, "--html", "pages/look.html", "--json")
     assert json.loads(done.stdout)["classes"] == {"p": 3, "q": 1}

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from pipelines.data import DataError
 from pipelines.new import ProjectError, create, params, params_text, texts
 from pipelines.new.view import Field, View
-from pipelines.spec import identity, load
+from pipelines.spec import SpecError, identity, load
 
 ROWS = ["a,b,kind", *(f"{i % 7},{i * i % 11},{('rose', 'iris')[i % 2]}" for i in range(40))]
 
@@ -70,6 +70,81 @@ def test_data_that_cannot_be_used_is_one_error_and_nothing_is_written(data, tmp_
     with pytest.raises((ProjectError, DataError), match=message):
         create(tmp_path / "mine", **{"data": data, "target": ["kind"], **change})
     assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": ["kid"]}, "data.target must name columns of the file, got 'kid'"),
+        ({"task": "regression"}, "target 'kind' must hold numbers for regression"),
+        ({"target": ["same"]}, "target 'same' must take more than one value"),
+        ({"target": ["b"]}, "target 'b' must have a value in every row"),
+    ],
+)
+def test_a_wrong_target_is_named_although_a_column_is_untidy(tmp_path, change, message):
+    rows = ["a,b,same,kind", *(f"{'?' if i % 9 == 1 else i},{'NA' if i % 9 == 2 else i},1,{'pq'[i % 2]}" for i in range(40))]
+    (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(ProjectError, match=message):
+        create(tmp_path / "mine", **{"data": tmp_path / "rows.csv", "target": ["kind"], **change})
+
+
+LATIN = "größe,id_a,y\n" + "".join(f'"{n},5",{n % 3}{n},{"äö"[n % 2]}\n' for n in range(40))
+
+
+def test_what_is_set_is_how_the_file_is_read_and_stands_in_the_spec_beside_its_comments(tmp_path, deltarule):
+    (tmp_path / "l1.csv").write_text(LATIN, encoding="latin-1")
+    args = ("new", "mine", "--data", "l1.csv", "--target", "y")
+    refused = deltarule(*args, check=False)
+    assert refused.returncode == 2 and refused.stderr.rstrip().endswith("; give it as --set data.format.encoding=latin-1")
+    deltarule(
+        *args, "--set", "data.format.encoding=latin-1", "--set", "data.format.decimal=comma", "--set", "data.columns.id_*=ignore",
+        "--set", "data.spellings={y: {ä: ae}}", "--set", "data.missing={markers: [none], numeric: 0}",
+    )  # fmt: skip
+    text = (tmp_path / "mine/params.yaml").read_text()
+    assert "    encoding: latin-1         # utf-8, utf-16, latin-1, ...\n    header: auto " in text
+    assert "classes, rows of each: ae 20, ö 20" in text and "0.5 to 39.5" in text
+    spec = load(tmp_path / "mine/params.yaml").data
+    assert (spec.format.encoding, spec.format.decimal, spec.format.quote) == ("latin-1", "comma", "double")
+    assert spec.columns == {"größe": "numeric", "id_a": "ignore", "id_*": "ignore"}
+    assert (spec.spellings, spec.missing.markers, spec.missing.numeric) == ({"y": {"ä": "ae"}}, ("none",), 0)
+    for part in (params_text.HEAD, *re.findall("# .*", params_text.DATA + params_text.SPELLINGS)):
+        assert part in text
+
+
+def test_markers_that_are_set_stand_beside_those_that_are_found(tmp_path):
+    rows = ["a,b,y", *(f"{'gap' if i % 9 == 1 else i},{'NA' if i % 9 == 2 else i},{'pq'[i % 2]}" for i in range(40))]
+    (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
+    made = create(tmp_path / "mine", tmp_path / "rows.csv", ["y"], changes={"data.missing.markers": ["", "gap"]})
+    assert load(made.folder / "params.yaml").data.missing.markers == ("", "gap", "NA")
+    assert made.view.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model.dropout", 0.3, "--set model.dropout: must be a path below data"),
+        ("data", {}, "--set data: must be a path below data"),
+        ("data.target", "a", "--set data.target: must be given as --target"),
+        ("data.source", "x.csv", "--set data.source: must be given as --data"),
+        ("data.format.decimal", "dot", "data.format.decimal must be"),
+        ("data.format.encodin", "latin-1", "did you mean encoding"),
+        ("data.split.group", "patient", "data.split.group must name a column of the file, got 'patient'"),
+    ],
+)
+def test_what_cannot_be_set_is_one_error_and_nothing_is_written(data, tmp_path, path, value, message):
+    with pytest.raises((ProjectError, SpecError), match=message) as refused:
+        create(tmp_path / "mine", data, ["kind"], changes={path: value})
+    assert "\n" not in str(refused.value) and not (tmp_path / "mine").exists()
+
+
+def test_an_error_of_a_new_project_says_which_option_helps(tmp_path, data):
+    (tmp_path / "mixed.csv").write_text("a,y z\n" + "".join(f"{n},{n}.5\n" for n in range(40)) + "7,x\n")
+    with pytest.raises(ProjectError, match=r"; give it as --set 'data\.columns\.y z=categorical'$"):
+        create(tmp_path / "mine", tmp_path / "mixed.csv", ["y z"])
+    numbers = tmp_path / "numbers.csv"
+    numbers.write_text("a,y\n" + "".join(f"{n},{n % 2}\n" for n in range(40)))
+    with pytest.raises(ProjectError, match=r"; give it as --task binary$"):
+        create(tmp_path / "mine", numbers, ["y"], "regression")
 
 
 def test_what_fails_on_the_way_leaves_nothing(data, tmp_path, monkeypatch):

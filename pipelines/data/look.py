@@ -60,6 +60,7 @@ class Look:
     duplicates: int  # rows that repeat an earlier one in every column that is not ignored
     suspicions: tuple[Suspicion, ...]
     problems: tuple[str, ...]  # what `read` or `prepare` would refuse
+    refused: str  # the one of them that is about the target, or a column that the spec names; "" if none is
 
     def as_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and words."""
@@ -73,7 +74,10 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     """
     found = survey(block, base)
     source = found.source
-    task, classes, answers, problems = _targets(source, block)
+    untidy = next((found.problems[name] for name in source.targets if name in found.problems), "")
+    # Of a target that is not what its kind says, the task would be a guess, and what is wrong with that misleads.
+    task, classes, answers, problems = ("", {}, [], []) if untidy else _targets(source, block)
+    refused = found.problems.get("") or untidy or "".join(problems)
     columns: list[ColumnLook] = []
     suspicions: list[Suspicion] = []
     for name, kind in source.kinds.items():
@@ -95,6 +99,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
         duplicates=_duplicates(source),
         suspicions=tuple(suspicions),
         problems=(*found.problems.values(), *problems),
+        refused=refused,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +28,13 @@ class Created:
     initialised: list[str] = field(default_factory=list)
 
 
-def create(folder: Path, data: Path, target: Sequence[str], task: str = "auto") -> Created:
+def create(
+    folder: Path, data: Path, target: Sequence[str], task: str = "auto", changes: Mapping[str, object] | None = None
+) -> Created:
     """Make `folder` a project that predicts the column `target` of the file `data`, which is copied into it unless it lies there.
 
-    Raises ProjectError, or DataError for data that cannot be used; then nothing was written.
+    `changes`: dotted path below data -> value, what the spec is to say beside that. Raises ProjectError, SpecError for such a
+    value, or DataError for data that cannot be used; then nothing was written.
     """
     from pipelines.new import params, texts
     from pipelines.new.repositories import check_git, init
@@ -39,7 +42,7 @@ def create(folder: Path, data: Path, target: Sequence[str], task: str = "auto") 
 
     folder = _resolved(folder)
     source = _place_of(data, folder)
-    found = view(data, target, task)
+    found = view(data, target, task, changes or {})
     spec = params.written(found, source, folder.name)
     plots = texts.PLOTS_OF_CLASSES if found.meant != "regression" else ""
     files = {

@@ -13,7 +13,7 @@ import backends
 from pipelines.new.params_text import DATA, HEAD, REST, SPELLINGS
 from pipelines.new.view import Field, View
 from pipelines.spec import load
-from pipelines.spec.yaml_file import YamlError, parse
+from pipelines.spec.yaml_file import YamlError, edit, parse
 
 AT = 30  # column of a comment
 
@@ -61,6 +61,7 @@ def written(view: View, source: str, name: str) -> str:
     rest = REST.replace("<backend>\n", line(1, "backend", text(backend()), known))
     rest = rest.replace("<experiment>\n", line(1, "experiment", text(name)))
     spec = f"{HEAD}data:\n{''.join(_data(view, source))}\n{rest}"
+    spec = edit(spec, view.changes) if view.changes else spec
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "params.yaml").write_text(spec, encoding="utf-8")
         load(Path(scratch) / "params.yaml")

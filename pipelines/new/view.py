@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pipelines.data.look import ColumnLook, Look, look
+from pipelines.data.table import DataError
 from pipelines.new.errors import ProjectError
-from pipelines.spec import DataSpec
+from pipelines.options import as_option
+from pipelines.spec import DataSpec, Experiment, models_schema
+from pipelines.spec.file import known_path
 
 FIELDS = 80  # of a file with more columns, only those that are remarkable stand in params.yaml
 NAMED = 5  # categories and classes that a comment names
@@ -39,21 +43,26 @@ class View:
     markers: tuple[str, ...]
     about_markers: str
     problems: tuple[str, ...]
+    changes: Mapping[tuple[str | int, ...], Any] = field(default_factory=dict)  # path -> value, as asked for
 
 
-def view(data: Path, target: Sequence[str], task: str) -> View:
-    """Look at a file. Raises ProjectError or DataError for one that no spec could use."""
-    block = _block(data, target, task)
-    found = look(block)
-    if not found.task:  # a target that is not there, has no values or does not suit --task
-        raise ProjectError(found.problems[0] if found.problems else f"{data}: there must be rows, found none")
+def view(data: Path, target: Sequence[str], task: str, changes: Mapping[str, object]) -> View:
+    """Look at a file. Raises ProjectError, SpecError or DataError for one that no spec could use, or not with these changes."""
+    block = _block(data, target, task, changes)
+    try:
+        found = look(block)
+    except DataError as error:
+        raise DataError(as_option(str(error))) from None
     where = _numbers_with_gaps(found)
     if where:
-        markers = ("", *sorted({word for words in where.values() for word in words}))
+        markers = (*block.missing.markers, *sorted({word for words in where.values() for word in words}))
         found = look(block.model_copy(update={"missing": block.missing.model_copy(update={"markers": markers})}))
         about_markers = f"texts of a cell that mean no value; found among the numbers of {', '.join(where)}"
     else:
-        markers, about_markers = ("",), "texts of a cell that mean no value, such as NA or ?"
+        markers, about_markers = block.missing.markers, "texts of a cell that mean no value, such as NA or ?"
+    if found.refused or not found.task:  # a target that is not there, has no values or does not suit --task
+        problem = as_option(found.refused) or f"{data}: there must be rows, found none"
+        raise ProjectError(problem.replace("--set data.task=", "--task "))
     repeated = f"; {found.duplicates} rows repeat an earlier one" if found.duplicates else ""
     return View(
         target=tuple(target),
@@ -65,17 +74,36 @@ def view(data: Path, target: Sequence[str], task: str) -> View:
         markers=markers,
         about_markers=about_markers,
         problems=found.problems,
+        changes=dict(_leaves(changes)),
     )
 
 
-def _block(data: Path, target: Sequence[str], task: str) -> DataSpec:
-    from pydantic import ValidationError
+def _block(data: Path, target: Sequence[str], task: str, changes: Mapping[str, object]) -> DataSpec:
+    for path in changes:
+        if not path.startswith("data."):
+            raise ProjectError(f"--set {path}: must be a path below data, such as data.format.encoding; params.yaml has the rest")
+        option = path.split(".")[1]
+        if option in ("source", "target", "task"):
+            raise ProjectError(f"--set {path}: must be given as --{option.replace('source', 'data')}")
+    named = target[0] if len(target) == 1 else list(target)
+    stated = {"data.source": str(data), "data.target": named, "data.task": task}
+    return Experiment().override({**stated, **changes}).data
 
-    named = target[0] if len(target) == 1 else tuple(target)
-    try:
-        return DataSpec.model_validate({"source": str(data), "target": named, "task": task})
-    except ValidationError as error:
-        raise ProjectError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+def _leaves(changes: Mapping[str, object]) -> Iterator[tuple[tuple[str | int, ...], object]]:
+    """The changes one value at a time, so that what stands beside one in params.yaml stays; markers are in the view."""
+    for name, value in changes.items():
+        for path, leaf in _of_mapping(known_path(name, models_schema()), value):
+            if path != ("data", "missing", "markers"):
+                yield path, leaf
+
+
+def _of_mapping(path: tuple[str | int, ...], value: object) -> Iterator[tuple[tuple[str | int, ...], object]]:
+    if not isinstance(value, dict):
+        yield path, value
+        return
+    for key, inner in value.items():
+        yield from _of_mapping((*path, key), inner)
 
 
 def _numbers_with_gaps(found: Look) -> dict[str, list[str]]:

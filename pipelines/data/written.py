@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
+from backends.weights import stream_atomically
 from pipelines.data.table import DataError, NDArray
 
 Block = Mapping[str, NDArray]  # column -> (n,)
@@ -24,22 +24,14 @@ def writer(path: Path | None) -> Iterator[Callable[[Block], None]]:
         return
     if path.suffix.lower() not in ENDINGS:
         raise DataError(f"--out must end in {' or '.join(ENDINGS)}, got {str(path)!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            sink = _Csv(file) if path.suffix.lower() == ".csv" else _Parquet(file)
-            yield sink.write
-            sink.close()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with stream_atomically(path) as file:
+        sink = _Csv(file) if path.suffix.lower() == ".csv" else _Parquet(file)
+        yield sink.write
+        sink.close()
 
 
 class _Csv:
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.file, self.begun = file, False
 
     def write(self, block: Block) -> None:
@@ -58,7 +50,7 @@ class _Csv:
 
 
 class _Parquet:
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.sink: Any = None
 

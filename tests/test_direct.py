@@ -66,7 +66,7 @@ def keep_a_run(client, folder):
     client.log_batch(key, metrics=[Metric("loss", 9.0, 12, 1), Metric("x y/z", math.nan, 12, 0), Metric("up", math.inf, 12, 0)])
     client.log_batch(key, metrics=[Metric("loss", 2.5, 13, 2), Metric("down", -math.inf, 12, 0), Metric("x y/z", 1.0, 12, 0)])
     client.log_batch(key, params=[Param("p", "1"), Param("q", "")], tags=[RunTag("a", "2"), RunTag("b", "é")])
-    client.log_batch(key, params=[Param("p", "1")], metrics=[Metric("loss", 2.5, 13, 2)])
+    client.log_batch(key, params=[Param("p", "1")], metrics=[Metric("loss", 2.5, 13, 2), Metric("loss", 7.0, 14, 1)])
     client.set_tag(key, "mlflow.runName", "second")
     client.update_run(key, "FINISHED")
     folder.mkdir()

@@ -8,7 +8,6 @@ from types import TracebackType
 
 from pipelines.spec import Experiment
 
-
 PAUSE = 2.0  # seconds between two sendings: each costs some 50 ms beside its trials, and whoever looks sees no difference
 
 

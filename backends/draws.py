@@ -77,7 +77,18 @@ def _lecun(layer: Layer, a: float) -> float:
     return math.sqrt(3 / layer.fans[0])
 
 
-_BOUNDS = {"glorot_uniform": _glorot, "he_uniform": _he, "he_uniform_leaky": _he_leaky, "lecun_uniform": _lecun}
+def _torch(layer: Layer, a: float) -> float:
+    """He's for leaky_relu with a = √5, which is what torch.nn.Linear.reset_parameters asks for."""
+    return math.sqrt(1 / layer.fans[0])
+
+
+_BOUNDS = {
+    "glorot_uniform": _glorot,
+    "he_uniform": _he,
+    "he_uniform_leaky": _he_leaky,
+    "lecun_uniform": _lecun,
+    "torch_uniform": _torch,
+}
 
 
 def row_order(seed: int, epoch: int, rows: int) -> NDArray:

@@ -19,7 +19,7 @@ Task = Literal["regression", "binary", "multiclass"]
 Storage = Literal["float32", "float64"]
 Precision = Literal["float32", "float64", "bf16-mixed", "16-mixed"]
 ActivationName = Literal["sigmoid", "tanh", "relu", "leaky_relu", "identity", "elu", "selu", "gelu", "silu", "softplus"]
-InitializerName = Literal["auto", "glorot_uniform", "he_uniform", "he_uniform_leaky", "lecun_uniform"]
+InitializerName = Literal["auto", "glorot_uniform", "he_uniform", "he_uniform_leaky", "lecun_uniform", "torch_uniform"]
 
 Units = Annotated[int, Field(ge=1, le=1_000_000)]
 Count = Annotated[int, Field(ge=1)]
@@ -50,7 +50,9 @@ class Model(Spec):
     )
     input_dropout: Probability = Field(0.0, description="probability that an input is dropped")
     initializer: InitializerName = Field(
-        "auto", description="auto: He for the relu family, Glorot for the others and for the output layer"
+        "auto",
+        description="auto: He for the relu family, Glorot for the others and for the output layer; torch_uniform: ±1/√inputs, "
+        "as the weights of torch.nn.Linear start, for all layers",
     )
 
     @model_validator(mode="after")

@@ -115,6 +115,7 @@ def test_every_row_is_as_likely_to_come_first():
 @pytest.mark.parametrize("activation, initializer, squared", [
     ("relu", "auto", 6 / 200), ("tanh", "auto", 6 / 300), ("selu", "auto", 3 / 200), ("leaky_relu", "auto", 6 / (1.04 * 200)),
     ("relu", "glorot_uniform", 6 / 300), ("tanh", "he_uniform", 6 / 200), ("relu", "lecun_uniform", 3 / 200),
+    ("relu", "torch_uniform", 1 / 200),
 ])  # fmt: skip
 def test_initial_weights_are_uniform_within_the_bound_of_their_initializer(activation, initializer, squared):
     trial = make_trial("multiclass", inputs=200, hidden=(100,), activation=activation, slope=0.2, initializer=initializer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,11 +97,13 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    if store.database:
+    if store.database and store.database.exists():
         _check_unlocked(store.database)
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
+    if store.database and not store.database.exists():
+        _make(store.database)
     client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
     found = client.get_experiment_by_name(store.experiment)
     if found is None:
@@ -111,6 +114,16 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
             f"-x {found.experiment_id}`, or set tracking.experiment to another name"
         )
     return client, found.experiment_id
+
+
+def _make(database: Path) -> None:
+    """It takes its name once it is whole: one that was left half made can never be opened again."""
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as scratch:
+        made = Path(scratch) / database.name
+        MlflowClient(tracking_uri=f"sqlite:///{made}", registry_uri=f"sqlite:///{made}").search_experiments(max_results=1)
+        made.rename(database)
 
 
 def _check_unlocked(database: Path) -> None:

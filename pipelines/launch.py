@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.console import Console
     from pipelines.spec import Experiment, Tracking
     from pipelines.stages import Places
-    from pipelines.tracking import Recording
+    from pipelines.tracking import Recording, Waiting
 
 Progress = Callable[[dict[str, float]], None]  # an epoch's record
 RUNS = Path("runs")
@@ -171,7 +171,8 @@ def show_waiting(console: Console, project: Path) -> None:
 
     runs = tracking.waiting(project)
     rows = [
-        (w.run, w.state, *map(str, (w.events, w.sent, w.waiting)), _clock(w.since) if w.waiting else "", w.error) for w in runs
+        (one.run, one.state, *map(str, (one.events, one.sent, one.waiting)), _clock(one) if one.waiting else "", one.error)
+        for one in runs
     ]
     if rows:
         console.table("", ("run", "state", "events", "sent", "waiting", "since", "last error"), rows)
@@ -187,8 +188,8 @@ def show_waiting(console: Console, project: Path) -> None:
     console.result({"runs": [w.as_dict() for w in runs], "studies": studies})
 
 
-def _clock(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
+def _clock(one: Waiting) -> str:
+    return datetime.fromtimestamp(one.since / 1000).strftime("%Y-%m-%d %H:%M:%S")
 
 
 @contextmanager

@@ -66,7 +66,8 @@ def train_all(
 ) -> list[Result]:
     """Train each trial on the rows of its fold, in as few stacks as structure, sizes and `width` allow; in the order given.
 
-    `watch` hears of places in `trials`. With `checkpoint`, stacks that are done are kept beside it until all are. `halt`: see `fit`.
+    `watch` hears of places in `trials`. With `checkpoint`, stacks that are done are kept beside it until all are.
+    `halt`: see `fit`.
     """
     monitor = experiment.train.early_stopping.monitor
     results: dict[int, Result] = {}

@@ -35,8 +35,9 @@ def train(
 ) -> dict[str, Any]:
     """Write outputs/train; returns its metrics. `progress` sees the record of each epoch, `begun` that training begins.
 
-    A run that was killed goes on from its checkpoint; what `halt` raises, between two chunks, ends it with one. Raises StageError if earlier outs are missing or the run diverged,
-    SpecError for a monitor that there is not, BackendError for a backend that is not installed.
+    A run that was killed goes on from its checkpoint; what `halt` raises, between two chunks, ends it with one. Raises
+    StageError if earlier outs are missing or the run diverged, SpecError for a monitor that there is not, BackendError for a
+    backend that is not installed.
     """
     with places.locked():
         about = About.load(places.need(places.about, "split"))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from backends import children
 from pipelines.spec import Tracking
@@ -21,13 +22,13 @@ from pipelines.tracking.journal import LOG, Journal, journals
 from pipelines.tracking.record import store_of
 from pipelines.tracking.redact import redact
 from pipelines.tracking.sender import WORKING_SECONDS, Beat, Sender
-from pipelines.tracking.store import Store, TrackingError
+from pipelines.tracking.store import Store, TrackingError, locate, warm
 
 if TYPE_CHECKING:
     from pipelines.stages.places import Places
 
 MODULE = "pipelines.uploads"  # which knows the outs of stages, as this package does not
-BEAT, SAID = "beat", "uploader.log"
+BEAT = "beat"
 POLL_SECONDS, LONGEST_PAUSE = 0.5, 15.0
 _LOOK_SECONDS = 0.1
 _CLAIM_SECONDS = 5
@@ -38,57 +39,71 @@ OTHERS_SECONDS = 20.0  # for earlier runs that wait, after the end of this one
 class Uploader:
     """The sending process as the run's process sees it."""
 
-    def __init__(self, journal: Journal, tracking: Tracking) -> None:
-        self.journal = journal
+    def __init__(self, tracking: Tracking, project: Path) -> None:
+        """Starts it: it imports MLflow, which takes seconds, while the run reads its data."""
+        self.journal: Journal | None = None
         self._began = time.monotonic()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        kind = "server" if locate(tracking, project).database is None else "database"
         environment = children.environment()
         if tracking.uri and redact(tracking.uri) != tracking.uri:  # of which a journal keeps no password
             environment.setdefault("MLFLOW_TRACKING_URI", tracking.uri)
-        with (journal.folder / SAID).open("wb") as said:
-            self._process = subprocess.Popen(
-                children.command("-m", MODULE, str(journal.folder), str(os.getpid())),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                process_group=0,  # Ctrl-C is for the run: it says then how it ended
-            )
+        self._process = subprocess.Popen(
+            children.command("-m", MODULE, str(os.getpid()), kind),
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            process_group=0,  # Ctrl-C is for the run: it says then how it ended
+        )
+
+    def begin(self, journal: Journal) -> None:
+        """This is what it is to send."""
+        self.journal = journal
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{journal.folder}\n".encode())
+        self._process.stdin.flush()
 
     def close(self, patience: float) -> None:
         """Wait until all is sent, or it is past its time, or `patience` in s is over; then end it."""
         ends = time.monotonic() + patience
         try:
-            while self._process.poll() is None and time.monotonic() < min(ends, self._until()):
+            while self.journal and self._process.poll() is None and time.monotonic() < min(ends, self._until(self.journal)):
                 time.sleep(0.02)
         finally:
             self._process.kill()  # at any point: what it sent and did not note is sent again, and kept once
-            self._process.wait()
+            with suppress(BrokenPipeError):
+                self._process.communicate()
+            self._said.seek(0)
+            self._lines = self._said.read().decode(errors="replace").strip().splitlines()
+            self._said.close()
 
-    def _until(self) -> float:
+    def _until(self, journal: Journal) -> float:
         try:
-            return float((self.journal.folder / BEAT).read_text())
+            return float((journal.folder / BEAT).read_text())
         except (OSError, ValueError):
             return self._began + WORKING_SECONDS
 
     @property
     def complaint(self) -> str:
-        """The last line that it said, if it ended by a mistake of its own."""
-        try:
-            lines = (self.journal.folder / SAID).read_text(errors="replace").strip().splitlines()
-        except OSError:
-            return ""
-        return redact(lines[-1]) if lines else ""
+        """The last line that it said, if it ended by a mistake of its own; call it after `close`."""
+        return redact(self._lines[-1]) if self._lines else ""
 
 
-def follow(journal: Journal, run: int, places_of: Callable[[Path], Places]) -> None:
-    """Send a journal as it grows, until its run is over; then those that wait for the same store, for a while.
+def follow(run: int, kind: str, given: IO[str], places_of: Callable[[Path], Places]) -> None:
+    """Send the journal whose folder is `given`, as it grows, until its run is over; then those that wait for the same store.
 
-    `run` is the id of the run's process: with it, this one ends. `places_of` gives the outs below a folder.
+    `run` is the id of the run's process: with it, this one ends. `kind` of the store: database or server. `places_of` gives
+    the outs below a folder.
     """
     threading.Thread(target=_end_with, args=(run,), daemon=True).start()
     os.nice(NICE)
+    warm(kind == "database")
+    folder = given.readline().strip()
+    if not folder:
+        return  # the run did not come to its training
+    journal = Journal(Path(folder))
     beat = _beating(journal.folder / BEAT)
-    beat(WORKING_SECONDS)
     project = journal.folder.parents[len(LOG.parts)]
     with journal.claim(_CLAIM_SECONDS) as ours:
         if ours:

@@ -40,7 +40,8 @@ class Outcome:
 
 
 class Recording:
-    """One run's record; with tracking off it does nothing. `begun`, `epoch` and `stage` tell it what happens.
+    """One run's record; with tracking off it does nothing. `begun`, `epoch` and `stage` tell it what happens, then one of
+    `finish`, `fail` and `kill`, then `close`.
 
     `new_run` is for launches beside the pipeline. A run of the pipeline that was killed goes on where its journal ends.
     """
@@ -60,6 +61,9 @@ class Recording:
         self._epochs: set[int] = set()  # that are told
         self._folds: dict[int, list[dict[str, float]]] = {}
         self._networks = 1
+        if self.on:
+            with self._surviving():
+                self._uploader = Uploader(self.experiment.tracking, self.project)
 
     def begun(self, fingerprint: str, networks: int) -> None:
         """Training begins: of so many networks, one a fold."""
@@ -71,12 +75,12 @@ class Recording:
             first, *rest = opening(self.places, self.experiment, fingerprint)
             create = creation(first, self.root, self.project, self.experiment, new_run=self.new_run, name=self.name)
             begin = Event("begin", "create", {"process": asdict(Process.this()), "command": _command()})
-            self.journal = self._gone_on(create, [begin, *rest]) or Journal.create(
-                self.project, [create, begin, *rest], self.root
-            )
+            known = [begin, *rest]
+            self.journal = self._gone_on(create, known) or Journal.create(self.project, [create, *known], self.root)
             self._epochs = {event.step for event in self.journal.read() if event.kind == "metrics" and event.step}
             self._syncer = Syncer(self.journal.sync)
-            self._uploader = Uploader(self.journal, self.experiment.tracking)
+            if self._uploader:
+                self._uploader.begin(self.journal)
 
     def _gone_on(self, create: Event, begin: Sequence[Event]) -> Journal | None:
         """The journal of this run of the pipeline, if it was killed while it trained."""
@@ -142,11 +146,9 @@ class Recording:
         """Wait for the uploader as long as the store answers, but no longer than `patience` in s, and end it."""
         if self._syncer:
             self._syncer.close()
-        if self.journal is None:
-            return Outcome(warning=self.failure)
         if self._uploader:
             self._uploader.close(min(patience, self.patience))
-        return self._outcome(self.journal)
+        return self._outcome(self.journal) if self.journal else Outcome(warning=self.failure)
 
     def _outcome(self, journal: Journal) -> Outcome:
         with self._surviving(), journal.claim(_CLAIM_SECONDS) as ours:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.tracking import uploader
 from pipelines.tracking.events import Event
 from pipelines.tracking.journal import OUTS, Journal, Sent
-from pipelines.tracking.store import Store, TrackingError, answering, connect
+from pipelines.tracking.store import Store, TrackingError, answering, check, connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +29,7 @@ ORIGIN, LOG = "deltarule.origin", "deltarule.log"
 EVENTS_A_PASS = 1000  # between two passes others can have the store
 # For how long a sender may not be heard of: while the store is asked, and while it works here (imports, draws, makes a database).
 ASKING_SECONDS, WORKING_SECONDS = 4.0, 120.0
+BUSY_SECONDS = 15.0  # this machine, with a database's share of the work
 BYTES_A_SECOND = 5e6  # at least, of a large artifact
 Beat = Callable[[float], None]
 
@@ -58,7 +59,7 @@ class Sender:
                 if not self._send(passing):
                     return
         except TrackingError as error:
-            self._note(error=str(error), since=self.sent.since or int(time.time() * 1000))
+            self._note(error=error.reason, since=self.sent.since or int(time.time() * 1000))
             raise
 
     def _note(self, **changes: Any) -> None:
@@ -86,7 +87,7 @@ class Sender:
             self._status = self._status or self._run.info.status
             mark = self._mark(events)
             if mark is None or not mark.items() <= self._run.data.tags.items():
-                self.beat(ASKING_SECONDS + self._bytes(events) / BYTES_A_SECOND)
+                self.beat(self._seconds + self._bytes(events) / BYTES_A_SECOND)
                 uploader.send_stage(client, self._run, events, self.journal.files, self._held)
             else:
                 mark = None
@@ -110,9 +111,15 @@ class Sender:
         making = self.store.database is not None and not self.store.database.exists()
         self.beat(WORKING_SECONDS if making else ASKING_SECONDS)
         with answering(self.store, self._doing), self.store.lock():
+            check(self.store)
+            self.beat(self._seconds)
             client, self._experiment_id = connect(self.store)
-            self.beat(ASKING_SECONDS)
             yield client
+
+    @property
+    def _seconds(self) -> float:
+        """How long the store may take: a database that is not locked is only as slow as this machine."""
+        return ASKING_SECONDS if self.store.database is None else WORKING_SECONDS if self._run is None else BUSY_SECONDS
 
     def _mark(self, events: Sequence[Event]) -> dict[str, str] | None:
         """The tag that says that a stage is wholly on record, where the events come to that."""

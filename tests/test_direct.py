@@ -68,7 +68,8 @@ def keep_a_run(client, folder):
     client.log_batch(key, params=[Param("p", "1"), Param("q", "")], tags=[RunTag("a", "2"), RunTag("b", "é")])
     client.log_batch(key, params=[Param("p", "1")], metrics=[Metric("loss", 2.5, 13, 2), Metric("loss", 7.0, 14, 1)])
     client.set_tag(key, "mlflow.runName", "second")
-    client.update_run(key, "FINISHED")
+    client.update_run(key, "KILLED")
+    client.set_terminated(key, "FINISHED", 77)
     folder.mkdir()
     (folder / "one.txt").write_text("one")
     (folder / "deep").mkdir()
@@ -86,8 +87,12 @@ def told(client, key):
     history = {name: points(client, key, name) for name in sorted(run.data.metrics)}
     by_tag = client.search_runs([experiment.experiment_id], "tags.`a` = '2' and tags.`b` = 'é'")
     none = client.search_runs([experiment.experiment_id], "tags.`a` = '1'", max_results=1)
+    ended, going = (
+        client.search_runs([experiment.experiment_id], f"tags.`a` = '2' and attributes.status = '{status}'")
+        for status in ("FINISHED", "RUNNING")
+    )
     by_metric = client.search_runs([experiment.experiment_id], "metrics.loss > 2")
-    found = [[one.info.run_id == key for one in some] for some in (by_tag, none, by_metric)]
+    found = [[one.info.run_id == key for one in some] for some in (by_tag, none, ended, going, by_metric)]
     info = run.info.run_name, run.info.status, run.info.start_time, run.info.end_time, run.info.lifecycle_stage
     return info, dict(run.data.params), dict(run.data.tags), str(sorted(run.data.metrics.items())), str(history), found
 

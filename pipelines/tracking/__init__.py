@@ -1,13 +1,20 @@
-"""Runs on record. Stages write outs and never come here; `sync` reads the outs and puts the run into MLflow.
+"""Runs on record. A run's journal is written first, while it goes on or from its outs, and sent to MLflow from there.
 
+Stages write outs and never come here: who calls them tells a `Recording` what happens.
 The only package that imports mlflow, and only inside functions: it takes two seconds.
 """
 
+from pipelines.tracking.backlog import Waiting, waiting
 from pipelines.tracking.events import Event, events
 from pipelines.tracking.export import export
+from pipelines.tracking.journal import bury
+from pipelines.tracking.record import send_waiting, sync
+from pipelines.tracking.recording import Outcome, Recording
 from pipelines.tracking.redact import redact
 from pipelines.tracking.store import Store, TrackingError, locate
 from pipelines.tracking.ui import ui
-from pipelines.tracking.uploader import sync
 
-__all__ = ["Event", "Store", "TrackingError", "events", "export", "locate", "redact", "sync", "ui"]
+__all__ = [
+    "Event", "Outcome", "Recording", "Store", "TrackingError", "Waiting", "bury", "events", "export", "locate", "redact",
+    "send_waiting", "sync", "ui", "waiting",
+]  # fmt: skip

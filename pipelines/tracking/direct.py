@@ -37,9 +37,11 @@ TABLES = {
 }
 LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps this instead
 NAME, USER = "mlflow.runName", "mlflow.user"
-SECONDS = 20  # to wait for a database that another process writes to, as MLflow does
+SECONDS, BRIEFLY = 20, 5  # to wait for a database that another process writes to, as MLflow does; to look at one
 _NAMED = re.compile(r"[/\w.\- :]{1,250}")  # what MLflow takes as a name
 _TAG = re.compile(r"tags\.`([^`']+)` = '([^']*)'")
+_STATUS = re.compile(r"attributes\.status = '([A-Z]+)'")
+_TAGGED = " AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)"
 _ORDER = {"attributes.start_time ASC": "start_time, run_uuid", "attributes.start_time DESC": "start_time DESC, run_uuid"}
 
 
@@ -122,7 +124,7 @@ def known(database: Path) -> bool:
     try:
         if not metadata.version("mlflow").startswith(VERSIONS) or not database.is_file():
             return False
-        with _opened(database) as connection:
+        with _opened(database, seconds=BRIEFLY) as connection:
             columns = {table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in TABLES}
     except (metadata.PackageNotFoundError, sqlite3.Error):
         return False
@@ -173,15 +175,18 @@ class Client:
         order_by: Sequence[str] = ("attributes.start_time DESC",),
         **named: Any,
     ) -> Any:
-        """Active runs that have the tags of a filter "tags.`a` = 'b' and tags.`c` = 'd'"; any other filter is MLflow's."""
-        tags = _tags_of(filter_string)
-        if tags is None or arguments or named or len(order_by) != 1 or order_by[0] not in _ORDER:
+        """Active runs with the tags and the status of a filter "tags.`a` = 'b' and tags.`c` = 'd' and attributes.status = 'E'".
+
+        Any other filter is MLflow's.
+        """
+        wanted = _wanted(filter_string)
+        if wanted is None or arguments or named or len(order_by) != 1 or order_by[0] not in _ORDER:
             named |= {"max_results": max_results, "order_by": list(order_by)}
             return self.theirs.search_runs(list(experiment_ids), filter_string, *arguments, **named)
         marks = ", ".join("?" * len(experiment_ids))
         query = f"SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ({marks})"
-        query += " AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)" * len(tags)
-        values = [*map(int, experiment_ids), *(text for pair in tags for text in pair), max_results]
+        query += "".join(" AND status = ?" if len(one) == 1 else _TAGGED for one in wanted)
+        values = [*map(int, experiment_ids), *(text for one in wanted for text in one), max_results]
         with _opened(self.database) as connection:
             found = connection.execute(f"{query} ORDER BY {_ORDER[order_by[0]]} LIMIT ?", values).fetchall()
             return _runs(connection, [run_id for (run_id,) in found])
@@ -240,6 +245,12 @@ class Client:
             with _opened(self.database, write=True) as connection:
                 connection.execute("UPDATE runs SET status = ? WHERE run_uuid = ?", (status, run_id))
 
+    def set_terminated(self, run_id: str, status: str = "FINISHED", end_time: int | None = None) -> None:
+        """How a run ended, and when, in ms."""
+        with _opened(self.database, write=True) as connection:
+            values = (status, end_time or _now(), run_id)
+            connection.execute("UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", values)
+
     def insert(self, rows: Mapping[str, Sequence[Mapping[str, Any]]], tags: Mapping[str, Mapping[str, str]]) -> None:
         """Rows of whole new runs by table, and tags of others (run id -> name -> value), in one transaction: all or nothing."""
         with _opened(self.database, write=True) as connection:
@@ -287,9 +298,9 @@ class Client:
 
 
 @contextmanager
-def _opened(database: Path, write: bool = False) -> Iterator[sqlite3.Connection]:
+def _opened(database: Path, write: bool = False, seconds: float = SECONDS) -> Iterator[sqlite3.Connection]:
     """A connection for one transaction."""
-    connection = sqlite3.connect(database, timeout=SECONDS, isolation_level=None)
+    connection = sqlite3.connect(database, timeout=seconds, isolation_level=None)
     try:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
@@ -316,11 +327,11 @@ def _runs(connection: sqlite3.Connection, run_ids: Sequence[str]) -> list[Run]:
     return found
 
 
-def _tags_of(filter_string: str) -> list[tuple[str, str]] | None:
-    """Name and value of each tag that a filter wants; None if it wants anything else."""
-    parts = filter_string.split(" and ")
-    found = [match.groups() for part in parts if (match := _TAG.fullmatch(part.strip()))]
-    return [(name, value) for name, value in found] if len(found) == len(parts) else None
+def _wanted(filter_string: str) -> list[tuple[str, ...]] | None:
+    """(name, value) of each tag that a filter wants, (status,) if it wants one; None if it wants anything else."""
+    parts = [part.strip() for part in filter_string.split(" and ")]
+    found = [match.groups() for part in parts if (match := _TAG.fullmatch(part) or _STATUS.fullmatch(part))]
+    return found if len(found) == len(parts) else None
 
 
 def new_run(location: str, experiment_id: str, name: str, tags: Mapping[str, str], start_time: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pipelines.tracking.redact import redacted
 if TYPE_CHECKING:
     from pipelines.stages.places import Places
 
-Kind = Literal["create", "params", "metrics", "tags", "artifacts", "text", "mark", "end"]
+Kind = Literal["create", "begin", "params", "metrics", "tags", "artifacts", "text", "mark", "end"]
 REPORTS = ("validate", "test")
 
 
@@ -29,15 +29,17 @@ REPORTS = ("validate", "test")
 class Event:
     """One thing that happened in a stage. What `values` holds depends on the kind:
 
-    create: fingerprint, outs (hash of what train wrote), name; params, tags: name -> text; metrics: name -> number, at
-    `step`; artifacts: path in the run -> file below the root; text: path in the run -> what the file there holds; mark:
-    outs, the hash of all that the stage wrote, which says that every event of the stage came before; end: status.
+    create: fingerprint, outs (hash of what train wrote), name; begin: process, that does or goes on with the run; params,
+    tags: name -> text; metrics: name -> number, at `step`; artifacts: path in the run -> file below the root; text: path in
+    the run -> what the file there holds; mark: outs, the hash of all that the stage wrote, which says that every event of
+    the stage came before; end: status. `time` is when it happened, in ms since 1970; 0 where nobody knows.
     """
 
     kind: Kind
     stage: str
     values: dict[str, Any] = field(default_factory=dict)
     step: int = 0
+    time: int = 0
 
 
 def events(places: Places, experiment: Experiment | None = None) -> list[Event]:
@@ -57,6 +59,20 @@ def events(places: Places, experiment: Experiment | None = None) -> list[Event]:
     ]
 
 
+def opening(places: Places, experiment: Experiment, fingerprint: str) -> list[Event]:
+    """What is known of a run when its training begins: its creation, without outs, then its data and its spec."""
+    about = _json(places.about)
+    spec = redacted(experiment.model_dump(mode="json"))
+    name = _name(about, spec, fingerprint)
+    return [Event("create", "create", redacted({"fingerprint": fingerprint, "name": name})), *_data(places, about), *_spec(spec)]
+
+
+def epoch(rows: Sequence[Mapping[str, Any]]) -> Event:
+    """The numbers of one epoch: of one network, or the means over the folds' networks."""
+    [row] = over_epochs([dict(row) for row in rows])
+    return Event("metrics", "train", _numbers(row), int(row["epoch"]))
+
+
 def whole_spec(trained: Mapping[str, Any], experiment: Experiment | None) -> dict[str, Any]:
     """The spec of a run, with the blocks that only `experiment` knows, if that is of this run and not of a later one."""
     now = experiment.model_dump(mode="json") if experiment else {}
@@ -65,10 +81,12 @@ def whole_spec(trained: Mapping[str, Any], experiment: Experiment | None) -> dic
 
 
 def _create(places: Places, run: dict[str, Any], about: dict[str, Any]) -> Event:
-    source, activation = Path(about["source"]).stem, run["spec"]["model"]["activation"]
-    name = f"{source} {activation} {run['backend']} {run['fingerprint'][:4]}"
-    outs = outs_hash(places.trained)
+    name, outs = _name(about, run["spec"], run["fingerprint"]), outs_hash(places.trained)
     return Event("create", "create", redacted({"fingerprint": run["fingerprint"], "outs": outs, "name": name}))
+
+
+def _name(about: Mapping[str, Any], spec: Mapping[str, Any], fingerprint: str) -> str:
+    return f"{Path(about['source']).stem} {spec['model']['activation']} {spec['train']['backend']} {fingerprint[:4]}"
 
 
 def _data(places: Places, about: dict[str, Any]) -> Iterator[Event]:
@@ -82,16 +100,20 @@ def _data(places: Places, about: dict[str, Any]) -> Iterator[Event]:
 
 
 def _train(places: Places, run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
-    experiment = Experiment.model_validate(spec)
-    params = {key: value for key, value in flat(experiment).items() if key.partition(".")[0] in spec}
-    yield Event("params", "train", _texts(params))
+    yield from _spec(spec)
     yield Event("tags", "train", _run_tags(run))
-    yield Event("text", "train", {"params.yaml": dump(experiment)})
     with places.history.open(newline="", encoding="utf-8") as file:
         for row in over_epochs(list(csv.DictReader(file))):
             yield Event("metrics", "train", _numbers(row), int(row.pop("epoch")))
     yield Event("metrics", "train", _numbers(_json(places.trained / "metrics.json")))
     yield from _whole(places, "train", places.trained)
+
+
+def _spec(spec: Mapping[str, Any]) -> Iterator[Event]:
+    experiment = Experiment.model_validate(spec)
+    params = {key: value for key, value in flat(experiment).items() if key.partition(".")[0] in spec}
+    yield Event("params", "train", _texts(params))
+    yield Event("text", "train", {"params.yaml": dump(experiment)})
 
 
 def over_epochs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

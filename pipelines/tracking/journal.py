@@ -147,8 +147,15 @@ class Journal:
         return (event for event, _ in self.after(0))
 
     def after(self, offset: int) -> Iterator[tuple[Event, int]]:
-        """(event, where its line ends) from a place in the file on. What is no event, after a power failure, is left out."""
-        with self.path.open("rb") as file:
+        """(event, where its line ends) from a place in the file on. What is no event, after a power failure, is left out.
+
+        Nothing, if another process has sent it all and removed it.
+        """
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
             file.seek(offset)
             for line in file:
                 offset += len(line)
@@ -161,10 +168,7 @@ class Journal:
 
     def head(self) -> dict[str, Any] | None:
         """The values of the creation; None if even that is not there whole."""
-        try:
-            first = next(self.read(), None)
-        except FileNotFoundError:
-            return None
+        first = next(self.read(), None)
         return first.values if first is not None and first.kind == "create" else None
 
     def state(self) -> State:

@@ -15,7 +15,7 @@ from pipelines.tracking.events import Event, events
 from pipelines.tracking.journal import OUTS, Journal, bury, journals
 from pipelines.tracking.redact import HIDDEN, redact, redacted
 from pipelines.tracking.sender import ORIGIN, Sender
-from pipelines.tracking.store import Store, TrackingError, locate
+from pipelines.tracking.store import Store, TrackingError, answering, locate
 from pipelines.tracking.uploader import circumstances
 
 if TYPE_CHECKING:
@@ -80,15 +80,18 @@ def creation(
 def _claimed(project: Path, create: Event, record: Sequence[Event], root: Path) -> Iterator[Journal]:
     """The journal that waits for this run, completed, or a new one; nobody else sends it meanwhile."""
     with ExitStack() as claims:
-        for waiting in journals(project):
-            if _is_of(waiting, create) and claims.enter_context(waiting.claim()):
-                waiting.mend()
-                waiting.add(record[1:], root)
-                yield waiting
+        while True:
+            for waiting in journals(project):
+                if _is_of(waiting, create) and claims.enter_context(waiting.claim()):
+                    waiting.mend()
+                    waiting.add(record[1:], root)
+                    yield waiting
+                    return
+            journal = Journal.create(project, [create, *record[1:]], root)
+            if claims.enter_context(journal.claim(_CLAIM_SECONDS)):
+                yield journal
                 return
-        journal = Journal.create(project, [create, *record[1:]], root)
-        claims.enter_context(journal.claim(_CLAIM_SECONDS))
-        yield journal
+            # Another process has taken it for its own, and sent it: then what is on record is found there.
 
 
 def _is_of(journal: Journal, create: Event) -> bool:
@@ -104,7 +107,8 @@ def _is_of(journal: Journal, create: Event) -> bool:
 def deliver(journal: Journal, store: Store, places: Places) -> str | None:
     """Send a journal that this process has claimed, and remove it if its run is over. Raises TrackingError; it then waits."""
     sender = Sender(journal, store, places)
-    sender.send()
+    with answering(store, sender.doing), store.turn():
+        sender.send()
     if journal.done():
         journal.remove()
     return sender.run_id

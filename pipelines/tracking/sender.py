@@ -93,7 +93,7 @@ class Sender:
                 mark = None
         if mark is not None and self.places.run.is_file():  # without the lock: it takes seconds
             self.beat(WORKING_SECONDS)
-            with answering(self.store, self._doing):
+            with answering(self.store, self.doing):
                 uploader.send_figures(client, self._run, events[-1].stage, self.places)
         with self._asking() as client:
             uploader.send_tags(client, self._run, mark or {})
@@ -102,7 +102,8 @@ class Sender:
         return True
 
     @property
-    def _doing(self) -> str:
+    def doing(self) -> str:
+        """What failed, if it fails."""
         return f"the run {self.head['name']!r} is not wholly on record"
 
     @contextmanager
@@ -110,7 +111,7 @@ class Sender:
         """A client, with the store to itself; every way in which it fails is a TrackingError."""
         making = self.store.database is not None and not self.store.database.exists()
         self.beat(WORKING_SECONDS if making else ASKING_SECONDS)
-        with answering(self.store, self._doing), self.store.lock():
+        with answering(self.store, self.doing), self.store.lock():
             check(self.store)
             self.beat(self._seconds)
             client, self._experiment_id = connect(self.store)

@@ -30,6 +30,7 @@ _SETTINGS = {
 }
 _SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's pages open as for language models
 _LOCK_SECONDS = 60  # others hold the lock for a second or two each; a first one that makes the database, for five
+_TURN_SECONDS = 180  # a run is a few seconds, most of them for its figures
 _BUSY_SECONDS = 5
 
 
@@ -67,12 +68,16 @@ class Store:
 
     def lock(self) -> FileLock:
         """Held while a store is made or a run is sent, so that two at once make one database and one run."""
-        path = self.database.with_name(self.database.name + ".lock") if self.database else self._project_lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path, timeout=_LOCK_SECONDS)
+        return self._lock("lock", _LOCK_SECONDS)
 
-    def _project_lock(self) -> Path:
-        return self.project / ".deltarule" / "sync.lock"
+    def turn(self) -> FileLock:
+        """Held while a run that is over is sent, the lock taken and given back meanwhile: two processes can have the same one."""
+        return self._lock("turn", _TURN_SECONDS)
+
+    def _lock(self, kind: str, seconds: float) -> FileLock:
+        path = self.database or self.project / ".deltarule" / "sync"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path.with_name(f"{path.name}.{kind}"), timeout=seconds)
 
 
 def locate(tracking: Tracking, project: Path) -> Store:

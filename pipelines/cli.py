@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from pipelines import cli_data, cli_project, cli_search
+from pipelines import cli_data, cli_project, cli_register, cli_search
 from pipelines.options import (
     BAD_INPUT,
     FAILED,
@@ -101,6 +101,7 @@ def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
 cli_search.add_to(app)
 cli_data.add_to(app)
 cli_project.add_to(app)
+cli_register.add_to(app)
 
 
 @app.command()
@@ -110,6 +111,7 @@ def sync(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
     In MLflow, from the outputs; what is there already is not sent again. Launches that the store did not take are sent too.
     """
     from pipelines import stages, tracking
+    from pipelines.export import carry
     from pipelines.launch import send_waiting
     from pipelines.project import project_of
 
@@ -120,6 +122,7 @@ def sync(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
             console.say(f"{folder}: on record in MLflow as run {launched}")
         if sent and not stages.Places(Path()).run.exists():
             return console.result({"run_id": None, "launches": sent})
+        carry(stages.Places(Path()), experiment)
         run_id = tracking.sync(stages.Places(Path()), experiment)
     console.say(f"on record in MLflow as run {run_id}" if run_id else "tracking is off (tracking.enabled: false)")
     console.result({"run_id": run_id, "launches": sent})
@@ -284,7 +287,9 @@ def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) ->
 def _record_held(console: Console, experiment: Experiment) -> None:
     """The pipeline ends here and will not come to its own `record`: a run that diverged or was held is on record too."""
     from pipelines import stages, tracking
+    from pipelines.export import carry
 
+    carry(stages.Places(Path()), experiment)
     try:
         tracking.sync(stages.Places(Path()), experiment)
     except tracking.TrackingError as error:

@@ -50,7 +50,7 @@ def launch(
     SpecError, DataError, BackendError and StageError as the stages do (what diverged, or missed a threshold, is put on
     record before), FileExistsError if `folder` exists and is not empty.
     """
-    from pipelines import stages
+    from pipelines import stages, tracking
     from pipelines.project import project_of
     from pipelines.spec import dump
 
@@ -58,6 +58,8 @@ def launch(
     done = Launch(new_folder(project / RUNS, name or slug(experiment)) if folder is None else empty_folder(folder))
     begun(done)
     (done.folder / "params.yaml").write_text(dump(experiment), encoding="utf-8")
+    if track:
+        tracking.keep(done.folder, "deltarule run")
     places = stages.Places(done.folder, base=project, project=project)
     try:
         _carry_out(done, experiment, places, test, progress)
@@ -83,8 +85,10 @@ def _carry_out(done: Launch, experiment: Experiment, places: Places, test: bool,
 
 def _record(done: Launch, experiment: Experiment, places: Places, name: str | None) -> None:
     from pipelines import tracking
+    from pipelines.export import carry
 
     with _timed(done, "record"):
+        carry(places, experiment)
         try:
             done.run_id = tracking.sync(places, experiment, new_run=True, name=name, project=places.project)
         except tracking.TrackingError as error:
@@ -99,13 +103,16 @@ def send_waiting(project: Path) -> Iterator[tuple[str, str | None]]:
     Each with the spec that it was launched with. Raises TrackingError if the store fails again.
     """
     from pipelines import stages, tracking
+    from pipelines.export import carry
     from pipelines.spec import load
 
     for waiting in sorted(project.glob(f"{RUNS}/*/{WAITING}")):
         folder = waiting.parents[1]
         places = stages.Places(folder, base=project, project=project)
         name = waiting.read_text(encoding="utf-8") or None
-        run_id = tracking.sync(places, load(folder / "params.yaml"), new_run=True, name=name, project=project)
+        experiment = load(folder / "params.yaml")
+        carry(places, experiment)
+        run_id = tracking.sync(places, experiment, new_run=True, name=name, project=project)
         waiting.unlink()
         yield shown(folder), run_id
     if (project / "studies").is_dir():  # else Optuna's packages need not be looked at

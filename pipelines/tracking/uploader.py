@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import math
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.project import project_of
-from pipelines.tracking.events import Event, events
+from pipelines.tracking import circumstances as begun
+from pipelines.tracking import datasets, models
+from pipelines.tracking.events import Event, events, outs_hash
 from pipelines.tracking.redact import redact, redacted
 from pipelines.tracking.store import TrackingError, answering, connect, locate
 
@@ -56,19 +56,27 @@ def sync(
     if not experiment.tracking.enabled:
         log.info("tracking is off (tracking.enabled: false): nothing was put on record")
         return None
-    record = _events(places, experiment)
     root = places.root.resolve()
+    _begin(places, new_run)
+    record = _events(places, experiment)
     store = locate(experiment.tracking, project or places.project or project_of(root))
     identity = _identity(record[0], root, store.project, new_run)
     with answering(store, f"the run {record[0].values['name']!r} is not wholly on record"), store.lock():
         client, experiment_id = connect(store)
         run = _find(client, experiment_id, identity, new_run)
         if run is None:
-            source = "deltarule run" if new_run else "dvc.yaml"
-            first = {**identity, **circumstances(root, source), **redacted(dict(tags or {}))}
+            first = {**identity, **begun.kept(root)[0], **redacted(dict(tags or {}))}
             run = client.create_run(experiment_id, tags=first, run_name=redact(name or record[0].values["name"]))
         replay(client, run, record[1:], places.root, lambda stage: _send_figures(client, run, stage, places))
     return str(run.info.run_id)
+
+
+def _begin(places: Places, new_run: bool) -> None:
+    """Keep how the run was begun, unless it did so itself: of the pipeline's, when what train wrote is sent first."""
+    if places.run.exists():
+        begun.keep(
+            places.root.resolve(), "deltarule run" if new_run else "dvc.yaml", "" if new_run else outs_hash(places.trained)
+        )
 
 
 def _events(places: Places, experiment: Experiment) -> list[Event]:
@@ -113,39 +121,7 @@ def given(client: MlflowClient, run_id: str, identity: dict[str, str], keys: Seq
 
 def circumstances(root: Path, source: str) -> dict[str, str]:
     """Who put it on record, from where: what MlflowClient, unlike mlflow.start_run, does not set."""
-    tags = {
-        "mlflow.source.name": source,
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
-        **_git(root),
-    }
-    tags.update({f"deltarule.{v.lower()}": os.environ[v] for v in ("DVC_EXP_NAME", "DVC_STAGE") if os.environ.get(v)})
-    return {key: redact(value)[:TAG_CHARACTERS] for key, value in tags.items()}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user often has no name
-        return "unknown"
-
-
-def _git(root: Path) -> dict[str, str]:
-    """Commit and whether tracked files differ from it, but for what a pipeline itself rewrites."""
-    commit = _git_output(root, "rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    changed = _git_output(root, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)*dvc.lock")
-    dirty = {} if changed is None else {"mlflow.source.git.dirty": str(bool(changed)).lower()}
-    return {"mlflow.source.git.commit": commit, **dirty}
-
-
-def _git_output(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return begun.take(root, source)
 
 
 def replay(
@@ -180,6 +156,8 @@ def _send_stage(client: MlflowClient, run: Run, body: Sequence[Event], root: Pat
     _send_artifacts(client, run, merged(body, "artifacts"), root)
     for place, text in merged(body, "text").items():
         client.log_text(run.info.run_id, text, place)
+    datasets.send(client, run, merged(body, "inputs"))
+    models.send(client, run, merged(body, "model"), root)
 
 
 def merged(body: Sequence[Event], kind: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -228,6 +229,10 @@ class Backend(ABC):
     @abstractmethod
     def devices(self) -> list[str]:
         """What it could compute on here, best first: "cuda:0", "cpu"."""
+
+    def save(self, trial: Trial, flat: NDArray, stem: Path) -> Path | None:
+        """Write a trained network, (P,), as the framework's own file, `stem` with its ending; None where there is none."""
+        return None
 
 
 OPTIMIZER_SLOTS = {"sgd": ("momentum",), "adam": ("m", "v"), "adamw": ("m", "v"), "rmsprop": ("s",)}

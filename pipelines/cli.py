@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from pipelines import cli_data, cli_project, cli_search
+from pipelines import cli_data, cli_project, cli_register, cli_search
 from pipelines.options import (
     BAD_INPUT,
     FAILED,
@@ -101,6 +101,7 @@ def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
 cli_search.add_to(app)
 cli_data.add_to(app)
 cli_project.add_to(app)
+cli_register.add_to(app)
 
 
 @app.command()
@@ -117,6 +118,7 @@ def sync(
     """
     from pipelines import stages, tracking
     from pipelines.console import Console
+    from pipelines.export import carry
     from pipelines.launch import send_waiting, show_waiting
     from pipelines.project import project_of
 
@@ -127,6 +129,8 @@ def sync(
     with console.reserved():
         tracking.bury(project)
         trained = places.run.exists()
+        if trained:
+            carry(places, experiment)
         run_id = tracking.sync(places, experiment) if trained else None
         sent = dict(send_waiting(project, experiment.tracking))
         if not trained and not sent:
@@ -295,11 +299,13 @@ def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) ->
 
 def _other_stage(name: str, console: Console, experiment: Experiment) -> dict[str, Any]:
     from pipelines import stages, tracking
+    from pipelines.export import carry
 
     places = stages.Places(Path())
     try:
         return dict(getattr(stages, name)(experiment, places))
     except stages.HeldError:  # the pipeline ends here, and will not come to its own `record`
+        carry(places, experiment)
         try:
             tracking.sync(places, experiment)
         except tracking.TrackingError as error:

@@ -96,13 +96,20 @@ def predict(
 def export(
     model: Model,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; must not be there yet.")],
+    form: Annotated[
+        Literal["mlflow", "onnx", "torch", "keras"], typer.Option("--format", help="torch: a .pt2; keras: a .keras.")
+    ] = "mlflow",
 ) -> None:
-    """Write a run as an MLflow model.
+    """Write a run as an MLflow model, or its network for another program.
 
-    It takes raw rows, and any server of MLflow models serves it: mlflow models serve --env-manager local -m DIR
+    An MLflow model takes raw rows, and is served with: mlflow models serve --env-manager local -m DIR. The others are the
+    network alone: they take preprocessed rows, and give what comes before sigmoid or softmax.
     """
     from pipelines.console import Console
     from pipelines.export import export as carry_out
 
-    carry_out(model, folder)
-    Console().say(f"{folder}: serve it with: mlflow models serve --env-manager local -m {folder}")
+    carry_out(model, folder, form)
+    if form == "mlflow":
+        Console().say(f"{folder}: serve it with: mlflow models serve --env-manager local -m {folder}")
+    else:
+        Console().say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")

@@ -1,30 +1,146 @@
-"""A run as an MLflow model, with rows that it can be tried with: what `deltarule export` does."""
+"""A run's network in the form that other programs take: an MLflow model, ONNX, or the file of a framework.
+
+`export` writes one of them where a person wants it, `carry` writes those of tracking.files where the record finds them.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import backends
+from backends import BackendError
 from pipelines import tracking
 from pipelines.data.encoders import Categorical, Encoder, Flag
 from pipelines.results import load_model
-from pipelines.stages import StageError
+from pipelines.spec import Experiment
+from pipelines.stages import Places, StageError
+from pipelines.stages.files import read_json, write_json
+from pipelines.stages.reports import Network
 from pipelines.stages.stored import files_of, names_of
 
+ROWS = 64  # on which ONNX is compared with the reference
 
-def export(model: Path, folder: Path) -> None:
-    """Write the run in the folder `model` into `folder`, which must not be there yet. Raises StageError."""
-    network = load_model(model).networks[0]
+
+def export(model: Path, folder: Path, form: str = "mlflow") -> None:
+    """Write the run in the folder `model` into `folder`, which must not be there yet, as one of FORMS.
+
+    Raises StageError for what is no run or is in the way, BackendError where a library is missing.
+    """
+    networks = load_model(model).networks
     if os.path.lexists(folder):
         raise StageError(f"{folder} must not be there yet, and nothing is overwritten; choose another folder", exit_code=2)
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    example = {encoder.name: example_of(encoder) for encoder in network.about.preprocessing.encoders}
-    answers = {name: "string" if name == "predicted" else "double" for name in names_of(network.about)}
-    # As text, a category 007 stays what it is on the way through a server; whole numbers and gaps are no matter to a double.
-    columns = {name: "double" if kind == "numeric" else "string" for name, kind in network.about.preprocessing.columns.items()}
-    tracking.export(folder.absolute(), files_of(model), columns, answers, example)
+    with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f".{folder.name}.") as scratch:
+        made = Path(scratch) / "made"
+        FORMS[form](model, networks, made)
+        made.rename(folder)
+
+
+def carry(places: Places, experiment: Experiment) -> None:
+    """Write what tracking.files names, for the run whose outs stand in `places`, into places.carried; once.
+
+    What cannot be made costs no record: the reason stands on the run, as the tag deltarule.files.
+    """
+    digest = read_json(places.run)["model_hash"] if places.run.exists() else None
+    if digest is None or not experiment.tracking.enabled:
+        return
+    folder, forms = places.carried(digest), list(experiment.tracking.files)
+    mark = f"{digest} {' '.join(forms)}"
+    if (folder / "files.json").exists() and read_json(folder / "files.json")["mark"] == mark:
+        return
+    shutil.rmtree(folder.parent, ignore_errors=True)  # of another network, or half made
+    try:
+        networks = load_model(places.root).networks
+    except StageError:  # what lies there does not belong together; the record says what it can
+        return
+    told = [_try(form, places.root, networks, folder) for form in forms]
+    write_json(folder / "files.json", {"mark": mark, "told": "; ".join(told) or "none"})
+
+
+def _try(form: str, model: Path, networks: tuple[Network, ...], folder: Path) -> str:
+    """A file that cannot be made is told of, whatever the reason is: libraries that others keep do the work."""
+    name, make = RECORDED[form]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        make(model, networks, folder / name)
+    except Exception as error:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        return f"no {form}: {' '.join(str(error).split())[:300]}"
+    return form
+
+
+# -- the forms ---------------------------------------------------------------------------------------------------------------
+
+
+def _mlflow(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
+    about = networks[0].about
+    example = {encoder.name: example_of(encoder) for encoder in about.preprocessing.encoders}
+    answers = {name: "string" if name == "predicted" else "double" for name in names_of(about)}
+    tracking.export(folder, files_of(model), about.preprocessing.columns, answers, example)
+
+
+def _onnx(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
+    from pipelines.to_onnx import save_onnx
+
+    for network in networks:
+        X = rows_to_try(network)
+        save_onnx(folder / f"{stem(network)}.onnx", network.trial, network.flat, X, network.outputs(X), describe(network))
+
+
+def _torch(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
+    _native("lightning", networks, folder)
+
+
+def _keras(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
+    from backends.keras import present
+
+    _native(present(), networks, folder)
+
+
+def _of_the_backend(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
+    """Of the framework that trained the network; the reference has none."""
+    _native(networks[0].run["backend"], networks, folder)
+
+
+def _native(backend: str, networks: tuple[Network, ...], folder: Path) -> None:
+    for network in networks:
+        if backends.get(backend).save(network.trial, network.flat, folder / stem(network)) is None:
+            raise BackendError(f"the backend {backend} has no file format of its own; the weights are in model.safetensors")
+
+
+Make = Callable[[Path, tuple[Network, ...], Path], None]
+FORMS: dict[str, Make] = {"mlflow": _mlflow, "onnx": _onnx, "torch": _torch, "keras": _keras}
+RECORDED: dict[str, tuple[str, Make]] = {
+    "mlflow": ("model", _mlflow),
+    "onnx": ("onnx", _onnx),
+    "native": ("native", _of_the_backend),
+}
+
+
+def stem(network: Network) -> str:
+    """The name of a network's file."""
+    return "network" if network.about.number is None else f"fold_{network.about.number}"
+
+
+def describe(network: Network) -> dict[str, Any]:
+    """What one must know of a network whose preprocessing is elsewhere: what goes in, and what comes out."""
+    about = network.about
+    found = {"task": about.task, "inputs": about.inputs, "classes": about.classes, "targets": about.targets}
+    scale = about.target_scale
+    return found if about.classes else {**found, "target_scale": scale.as_json() if hasattr(scale, "as_json") else vars(scale)}
+
+
+def rows_to_try(network: Network) -> np.ndarray[Any, Any]:
+    """Inputs (ROWS, I) float32 over the range that preprocessed ones have; no row of the data."""
+    return np.linspace(-3, 3, ROWS * network.trial.inputs, dtype=np.float32).reshape(network.trial.inputs, ROWS).T.copy()
 
 
 def example_of(encoder: Encoder) -> list[Any]:

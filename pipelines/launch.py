@@ -60,10 +60,12 @@ def launch(
     done = Launch(new_folder(project / RUNS, name or slug(experiment)) if folder is None else empty_folder(folder))
     begun(done)
     (done.folder / "params.yaml").write_text(dump(experiment), encoding="utf-8")
+    if track:
+        tracking.keep(done.folder, "deltarule run")
     places = stages.Places(done.folder, base=project, project=project)
     recording = tracking.Recording(experiment, places, new_run=True, name=name, on=track)
     try:
-        with recorded(recording):
+        with recorded(recording), _with_files(done, recording):
             _carry_out(done, experiment, places, test, progress, recording)
     finally:
         with _timed(done, "record"):
@@ -71,6 +73,23 @@ def launch(
         done.run_id = outcome.run_id
         done.warnings += filter(None, [outcome.warning])
     return done
+
+
+@contextmanager
+def _with_files(done: Launch, recording: Recording) -> Iterator[None]:
+    """The files of the network that tracking.files names, also of a run that missed a threshold."""
+    from pipelines.export import carry
+    from pipelines.stages import HeldError
+
+    try:
+        yield
+    except HeldError:
+        if recording.on:
+            carry(recording.places, recording.experiment)
+        raise
+    if recording.on:
+        with _timed(done, "files"):
+            carry(recording.places, recording.experiment)
 
 
 def _carry_out(
@@ -110,11 +129,15 @@ def train_in_place(experiment: Experiment, places: Places, progress: Progress, w
     """
     from pipelines import tracking
 
+    if experiment.tracking.enabled:
+        tracking.keep_anew(places.root)
     recording = tracking.Recording(experiment, places)
     went_well = False
     try:
         with recorded(recording):
             report = _train(experiment, places, progress, recording)
+            if recording.on:
+                tracking.settle(places)
         went_well = True
     finally:
         if went_well and "DVC_STAGE" in os.environ:

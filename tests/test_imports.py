@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HEAVY = {
     "torch", "lightning", "pytorch_lightning", "keras", "tensorflow", "jax", "mlflow", "optuna", "sklearn", "pandas",
-    "matplotlib", "ray",
+    "matplotlib", "ray", "onnx", "onnxruntime",
 }  # fmt: skip
 # What may import what, by height: a module imports from its own height or from below.
 HEIGHTS = [
@@ -23,7 +23,19 @@ HEIGHTS = [
     {"pipelines.stages", "pipelines.search"},
     {
         f"pipelines.{name}"
-        for name in ("cli", "cli_data", "cli_search", "console", "launch", "options", "parity", "probe", "results", "summary")
+        for name in (
+            "cli",
+            "cli_data",
+            "cli_register",
+            "cli_search",
+            "console",
+            "launch",
+            "options",
+            "parity",
+            "probe",
+            "results",
+            "summary",
+        )
     }
     | {
         "_deltarule",
@@ -34,6 +46,7 @@ HEIGHTS = [
         "pipelines.export",
         "pipelines.new",
         "pipelines.predict",
+        "pipelines.to_onnx",
     },
 ]
 # What each package of backends/ may use besides the standard library and COMMON: its one framework.
@@ -47,6 +60,7 @@ FRAMEWORKS = {
 # Which module, or package, alone may import a library.
 HOMES = {
     "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "ray": "pipelines.engine",
+    "onnx": "pipelines.to_onnx", "onnxruntime": "pipelines.to_onnx",
 }  # fmt: skip
 
 

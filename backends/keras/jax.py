@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -314,6 +315,12 @@ class KerasJax(Backend):
         """GPUs, if JAX sees any, then the processor. To look starts JAX, on one thread."""
         _start(1)
         return [f"cuda:{device.id}" for device in jax.local_devices() if device.platform == "gpu"] + ["cpu"]
+
+    def save(self, trial: Trial, flat: NDArray, stem: Path) -> Path:
+        """As STEM.keras."""
+        from backends.keras.plain import save
+
+        return save(trial, flat, stem)
 
 
 _threads: list[int] = []  # that JAX was started with here

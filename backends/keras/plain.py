@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -40,6 +41,14 @@ def to_keras(trial: Trial, flat: NDArray) -> keras.Sequential:
     model.set_weights([parameters[f"layers.{n}.{name}"] for n, layer in enumerate(trial.layers) for name in layer.parameters()])
     _check(model, trial, flat)
     return model
+
+
+def save(trial: Trial, flat: NDArray, stem: Path) -> Path:
+    """Write `to_keras`' model as STEM.keras; keras.saving.load_model reads it, on any engine, in its safe mode."""
+    path = stem.with_name(f"{stem.name}.keras")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_keras(trial, flat).save(path)
+    return path
 
 
 def _noise(trial: Trial, place: int, dtype: str) -> list[Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -202,6 +203,12 @@ class KerasTensorFlow(Backend):
     def devices(self) -> list[str]:
         """GPUs, if TensorFlow sees any, then the processor."""
         return [f"cuda:{i}" for i, _ in enumerate(tf.config.list_physical_devices("GPU"))] + ["cpu"]
+
+    def save(self, trial: Trial, flat: NDArray, stem: Path) -> Path:
+        """As STEM.keras."""
+        from backends.keras.plain import save
+
+        return save(trial, flat, stem)
 
 
 def _prepare(threads: int) -> None:

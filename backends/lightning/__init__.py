@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 # Before torch's first product. MKL's products then do not depend on how matrices lie in memory, so a trial has the same
 # bits in a stack as alone; it cost nothing that could be measured (16 x 32x64x128: 90 µs with and without).
@@ -14,7 +15,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 import torch
 
 from backends import BackendError
-from backends.base import Backend, Data, Machine
+from backends.base import Backend, Data, Machine, NDArray
 from backends.lightning.stack import LightningStack
 from backends.spec import Trial
 
@@ -59,3 +60,9 @@ class Lightning(Backend):
     def devices(self) -> list[str]:
         """Every GPU, then the processor."""
         return [*(f"cuda:{number}" for number in range(torch.cuda.device_count())), "cpu"]
+
+    def save(self, trial: Trial, flat: NDArray, stem: Path) -> Path:
+        """As STEM.pt2."""
+        from backends.lightning.plain import save
+
+        return save(trial, flat, stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,16 @@ def to_torch(trial: Trial, flat: NDArray) -> nn.Sequential:
         if number < len(trial.model.hidden):
             modules += [MODULES[trial.model.activation](trial.model), *_noise(trial.dropout[number + 1])]
     return nn.Sequential(*modules).eval()
+
+
+def save(trial: Trial, flat: NDArray, stem: Path) -> Path:
+    """Write `to_torch`'s module as STEM.pt2, for any number of rows; torch.export.load reads it, in Python or C++."""
+    module, path = to_torch(trial, flat), stem.with_name(f"{stem.name}.pt2")
+    rows = torch.zeros(2, trial.inputs, dtype=torch.from_numpy(flat[:0]).dtype)  # of 1, export would make a constant
+    program = torch.export.export(module, (rows,), dynamic_shapes=({0: torch.export.Dim("rows", min=1)},))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.export.save(program, path)
+    return path
 
 
 def _noise(p: float) -> list[nn.Module]:

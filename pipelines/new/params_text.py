@@ -76,6 +76,7 @@ tracking:                     # every run is put on record in MLflow
   enabled: true
   uri: null                   # of a server; null: a database inside this project
 <experiment>
+  files: [mlflow, onnx]       # of the network, put on each run; native: also the file of its framework, which takes 1 to 5 s
 """
 
 SPELLINGS = """\

@@ -432,3 +432,14 @@ class Tracking(Spec):
     enabled: bool = Field(True, description="false: no run is recorded")
     uri: Text | None = Field(None, description="tracking server; null: a sqlite database inside the project")
     experiment: Text = Field("deltarule", description="the MLflow experiment that the runs stand under")
+    files: Annotated[tuple[Literal["mlflow", "onnx", "native"], ...], Strict(False)] = Field(
+        ("mlflow", "onnx"),
+        description="of the network, put on each run: mlflow, a model of raw rows; onnx; native, a file of the framework it was "
+        "trained with, which takes 1 to 5 s",
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Tracking:
+        if len(set(self.files)) < len(self.files):
+            raise ValueError(f"files must name each kind once, got {', '.join(self.files)}")
+        return self

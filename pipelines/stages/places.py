@@ -74,6 +74,10 @@ class Places:
         """Where a run that is not over keeps its state."""
         return self.root / f".deltarule/checkpoint-{fingerprint}.safetensors"
 
+    def carried(self, model_hash: str) -> Path:
+        """Where the files that a run carries of a network wait until they are on record."""
+        return self.root / ".deltarule/carried" / model_hash[:16]
+
     @property
     def ledger(self) -> Path:
         """Which experiments opened which test rows: one for the whole project."""

@@ -5,16 +5,19 @@ The only package that imports mlflow, and only inside functions: it takes two se
 """
 
 from pipelines.tracking.backlog import Waiting, waiting
+from pipelines.tracking.circumstances import keep, keep_anew, settle
 from pipelines.tracking.events import Event, events
 from pipelines.tracking.export import export
 from pipelines.tracking.journal import bury
+from pipelines.tracking.lookup import LookupFailed, find
 from pipelines.tracking.record import send_waiting, sync
 from pipelines.tracking.recording import Outcome, Recording
 from pipelines.tracking.redact import redact
+from pipelines.tracking.registry import Registered, register
 from pipelines.tracking.store import Store, TrackingError, locate
 from pipelines.tracking.ui import ui
 
 __all__ = [
-    "Event", "Outcome", "Recording", "Store", "TrackingError", "Waiting", "bury", "events", "export", "locate", "redact",
-    "send_waiting", "sync", "ui", "waiting",
+    "Event", "LookupFailed", "Outcome", "Recording", "Registered", "Store", "TrackingError", "Waiting", "bury", "events",
+    "export", "find", "keep", "keep_anew", "locate", "redact", "register", "send_waiting", "settle", "sync", "ui", "waiting",
 ]  # fmt: skip

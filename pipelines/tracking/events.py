@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,15 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.spec import Experiment, dump, flat
-from pipelines.tracking.redact import redacted
+from pipelines.tracking import circumstances, datasets, note
+from pipelines.tracking.redact import PLAIN, redact, redacted
 
 if TYPE_CHECKING:
     from pipelines.stages.places import Places
 
-Kind = Literal["create", "begin", "params", "metrics", "tags", "artifacts", "text", "mark", "end"]
+Kind = Literal["create", "begin", "params", "metrics", "tags", "artifacts", "text", "inputs", "model", "mark", "end"]
 REPORTS = ("validate", "test")
+KEY_CHARACTERS, VALUE_CHARACTERS = 250, 6000  # of a param in MLflow
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class Event:
 
     create: fingerprint, outs (hash of what train wrote), name; begin: process, that does or goes on with the run; params,
     tags: name -> text; metrics: name -> number, at `step`; artifacts: path in the run -> file below the root; text: path in
-    the run -> what the file there holds; mark: outs, the hash of all that the stage wrote, which says that every event of
-    the stage came before; end: status. `time` is when it happened, in ms since 1970; 0 where nobody knows.
+    the run -> what the file there holds; inputs: training, validation or testing -> the rows (see datasets.py); model: its name
+    -> folder of an MLflow model below the root; mark: outs, the hash of all that the stage wrote, which says that every event
+    of the stage came before; end: status. `time` is when it happened, in ms since 1970; 0 where nobody knows.
     """
 
     kind: Kind
@@ -50,11 +54,14 @@ def events(places: Places, experiment: Experiment | None = None) -> list[Event]:
     """
     run, about = _json(places.run), _json(places.about)
     reports = [stage for stage in REPORTS if _reports_on(places.report(stage), run)]
+    spec = whole_spec(run["spec"], experiment)
     return [
         _create(places, run, about),
-        *_data(places, about),
-        *_train(places, run, whole_spec(run["spec"], experiment)),
-        *(event for stage in reports for event in _report(places, stage)),
+        *_source(places),
+        *_data(places, about, run["spec"]),
+        *_train(places, about, run, spec),
+        *_carried(places, run),
+        *(event for stage in reports for event in _report(places, about, run, stage)),
         Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"}),
     ]
 
@@ -64,7 +71,11 @@ def opening(places: Places, experiment: Experiment, fingerprint: str) -> list[Ev
     about = _json(places.about)
     spec = redacted(experiment.model_dump(mode="json"))
     name = _name(about, spec, fingerprint)
-    return [Event("create", "create", redacted({"fingerprint": fingerprint, "name": name})), *_data(places, about), *_spec(spec)]
+    return [
+        Event("create", "create", redacted({"fingerprint": fingerprint, "name": name})),
+        *_data(places, about, spec),
+        *_spec(spec),
+    ]
 
 
 def epoch(rows: Sequence[Mapping[str, Any]]) -> Event:
@@ -80,6 +91,16 @@ def whole_spec(trained: Mapping[str, Any], experiment: Experiment | None) -> dic
     return redacted({**now, **trained} if agrees else dict(trained))
 
 
+def _source(places: Places) -> Iterator[Event]:
+    """How the run was begun, where that was kept."""
+    tags, diff = circumstances.kept(places.root)
+    if tags:
+        yield Event("tags", "source", tags)
+        yield Event("artifacts", "source", {circumstances.DIFF: _below(places, diff)} if diff else {})
+        # Of one value: what DVC restores from its cache later was begun then, and not under the circumstances of now.
+        yield Event("mark", "source", {"outs": "begun"})
+
+
 def _create(places: Places, run: dict[str, Any], about: dict[str, Any]) -> Event:
     name, outs = _name(about, run["spec"], run["fingerprint"]), outs_hash(places.trained)
     return Event("create", "create", redacted({"fingerprint": run["fingerprint"], "outs": outs, "name": name}))
@@ -89,19 +110,21 @@ def _name(about: Mapping[str, Any], spec: Mapping[str, Any], fingerprint: str) -
     return f"{Path(about['source']).stem} {spec['model']['activation']} {spec['train']['backend']} {fingerprint[:4]}"
 
 
-def _data(places: Places, about: dict[str, Any]) -> Iterator[Event]:
+def _data(places: Places, about: dict[str, Any], spec: Mapping[str, Any]) -> Iterator[Event]:
     """The parts themselves are no artifacts: they can be large, and their hashes say which they are."""
     hashes = {f"deltarule.data.{part}": digest for part, digest in about["sha256"].items()}
     rows = {f"rows_{part}": float(count) for part, count in about["rows"].items()}
     yield Event("tags", "data", redacted({"deltarule.data": about["source"], "deltarule.task": about["task"], **hashes}))
     yield Event("metrics", "data", rows)
+    yield Event("inputs", "data", datasets.inputs(about, spec["data"], ("train", "valid")))
     yield Event("artifacts", "data", {"data/about.json": _below(places, places.about)})
     yield Event("mark", "data", {"outs": _sha256(places.about)})
 
 
-def _train(places: Places, run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
+def _train(places: Places, about: dict[str, Any], run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
     yield from _spec(spec)
-    yield Event("tags", "train", _run_tags(run))
+    yield Event("tags", "train", {**_run_tags(run), **circumstances.dvc_lock(places.root), **_note(places, about, run)})
+    yield Event("artifacts", "train", {"dvc.lock": "dvc.lock"} if (places.root / "dvc.lock").is_file() else {})
     with places.history.open(newline="", encoding="utf-8") as file:
         for row in over_epochs(list(csv.DictReader(file))):
             yield Event("metrics", "train", _numbers(row), int(row.pop("epoch")))
@@ -111,9 +134,51 @@ def _train(places: Places, run: dict[str, Any], spec: dict[str, Any]) -> Iterato
 
 def _spec(spec: Mapping[str, Any]) -> Iterator[Event]:
     experiment = Experiment.model_validate(spec)
-    params = {key: value for key, value in flat(experiment).items() if key.partition(".")[0] in spec}
-    yield Event("params", "train", _texts(params))
-    yield Event("text", "train", {"params.yaml": dump(experiment)})
+    yield Event("params", "train", params({key: v for key, v in flat(experiment).items() if key.partition(".")[0] in spec}))
+    yield Event("text", "train", {"params.yaml": redact(dump(experiment))})
+
+
+def params(values: Mapping[str, object]) -> dict[str, str]:
+    """Dotted keys and their values as MLflow takes them: without secrets, of characters and lengths that it allows."""
+    hidden = {key: redacted(v, "" if isinstance(v, str) and v in PLAIN else key) for key, v in values.items()}
+    found: dict[str, str] = {}
+    for key, text in _texts(hidden).items():
+        name = plain = _param_name(key)
+        number = 1
+        while name in found:  # two columns may differ in what MLflow does not allow
+            number += 1
+            name = f"{plain[: KEY_CHARACTERS - 5]}~{number}".replace("~", "_")
+        cut = " ... (cut, the whole is in params.yaml)"
+        found[name] = text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - len(cut)] + cut
+    return found
+
+
+def _param_name(key: str) -> str:
+    name = "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in key)
+    unique = posixpath.normpath(name) == name and not name.startswith("/")
+    return (name if unique else name.replace("/", "_"))[:KEY_CHARACTERS]
+
+
+def _note(places: Places, about: dict[str, Any], run: dict[str, Any], stages: Sequence[str] = ()) -> dict[str, str]:
+    """The tag that MLflow shows as the description of a run."""
+    reports = {stage: _json(places.report(stage) / "metrics.json") for stage in stages}
+    trained = _json(places.trained / "metrics.json")
+    tags, _ = circumstances.kept(places.root)
+    return {"mlflow.note.content": redact(note.write(about, run, trained, reports, tags))}
+
+
+def _carried(places: Places, run: dict[str, Any]) -> Iterator[Event]:
+    """The model for MLflow, and files of the network for other programs, where they were made of this very network."""
+    folder = places.carried(run["model_hash"]) if run["model_hash"] else None
+    if folder is None or not (folder / "files.json").is_file():
+        return
+    kept = _json(folder / "files.json")
+    yield Event("tags", "model", redacted({"deltarule.files": kept["told"]}))
+    if (folder / "model").is_dir():
+        yield Event("model", "model", {"model": _below(places, folder / "model")})
+    files = [path for kind in ("onnx", "native") for path in sorted((folder / kind).glob("*"))]
+    yield Event("artifacts", "model", {path.relative_to(folder).as_posix(): _below(places, path) for path in files})
+    yield Event("mark", "model", {"outs": kept["mark"]})
 
 
 def over_epochs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -134,8 +199,11 @@ def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
     return [float(row[name]) for row in rows if row[name] != ""]
 
 
-def _report(places: Places, stage: str) -> Iterator[Event]:
+def _report(places: Places, about: dict[str, Any], run: dict[str, Any], stage: str) -> Iterator[Event]:
     folder = places.report(stage)
+    if stage == "test":  # not before: these rows are no input of a run that has not opened them
+        yield Event("inputs", stage, datasets.inputs(about, run["spec"]["data"], ("test",)))
+    yield Event("tags", stage, _note(places, about, run, REPORTS[: REPORTS.index(stage) + 1]))
     if _json(folder / "about.json").get("held"):
         yield Event("tags", stage, {"deltarule.held": "a threshold was missed on the validation rows"})
     yield Event("metrics", stage, _numbers(flatten(_json(folder / "metrics.json"), stage, "_")))

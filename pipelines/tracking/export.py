@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -12,19 +13,32 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipelines.tracking.redact import redacted
+from pipelines.tracking.store import TrackingError
+
 CODE = '''\
 """A network that deltarule trained, as MLflow loads and serves it: raw rows in, predictions and probabilities out."""
 
 import _deltarule
+import numpy
 import pandas
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
+from mlflow.types.schema import DataType, Schema
 
 _deltarule.ours_first()  # a server may have been started where there is another folder pipelines/
 
 from pipelines.data import DataError  # noqa: E402
 from pipelines.results import load_model  # noqa: E402
+
+
+def pandas_types(schema):
+    """MLflow 3.17 refuses CSV where a column is of any type; here such cells stay the text that they are."""
+    return [one.type.to_pandas() if isinstance(one.type, DataType) else numpy.dtype(object) for one in schema.inputs]
+
+
+Schema.pandas_types = pandas_types
 
 
 class Model(PythonModel):
@@ -40,6 +54,8 @@ class Model(PythonModel):
 
 set_model(Model())
 '''
+# What prediction computes with, beside deltarule itself: a model is to answer the same wherever it is installed.
+REQUIRED = ("deltarule", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "scikit-learn")
 
 
 def export(
@@ -51,17 +67,39 @@ def export(
 ) -> None:
     """Write the model into `folder`, which must not be there yet; all of it or nothing.
 
-    `files` are what `load_model` needs, `columns` the raw columns, `answers` what comes out, each name -> MLflow's type, and
-    `example` rows that it can be tried with.
+    `files` are what `load_model` needs, `columns` the raw columns and what they hold, `answers` what comes out, name -> MLflow's
+    type, and `example` rows that it can be tried with. Secrets in the files are left out; raises TrackingError if that would
+    change what the model answers.
     """
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         run, code, made = Path(scratch) / "run", Path(scratch) / "model.py", Path(scratch) / "model"
         run.mkdir()
         for file in files:
-            shutil.copyfile(file, run / file.name)
+            _copy(file, run / file.name)
         code.write_text(CODE, encoding="utf-8")
         _save(made, code, run, columns, answers, example)
         made.rename(folder)
+
+
+def _copy(file: Path, to: Path) -> None:
+    if file.suffix != ".json":
+        shutil.copyfile(file, to)
+        return
+    content = json.loads(file.read_text(encoding="utf-8"))
+    clean = redacted(content)
+    if _meaning(clean) != _meaning(content):
+        raise TrackingError(
+            "a column is called as secrets are, and the spec says of it what would be left out of the model; rename the column"
+        )
+    to.write_text(
+        file.read_text(encoding="utf-8") if clean == content else json.dumps(clean, indent=2, ensure_ascii=False), "utf-8"
+    )
+
+
+def _meaning(content: dict[str, Any]) -> Any:
+    """What the answers depend on: of a run the block of the data, but for where they lay; of the data everything else."""
+    block = content.get("spec", {}).get("data", content)
+    return {key: value for key, value in block.items() if key != "source"}
 
 
 def _save(
@@ -76,12 +114,14 @@ def _save(
         os.environ.setdefault(name, value)
     from mlflow.models import Model, ModelSignature
     from mlflow.pyfunc import save_model
-    from mlflow.types.schema import ColSpec, Schema
+    from mlflow.types.schema import AnyType, ColSpec, Schema
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
     import pandas
 
-    inputs, outputs = (Schema([ColSpec(kind, name) for name, kind in named.items()]) for named in (columns, answers))
+    # Any type: MLflow takes no whole number for a double and no date for a text; what a cell must be, the model itself says.
+    inputs = Schema([ColSpec(AnyType(), name) for name in columns])
+    outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about type hints
         save_model(
@@ -90,7 +130,8 @@ def _save(
             artifacts={"run": str(run)},
             signature=ModelSignature(inputs, outputs),
             input_example=pandas.DataFrame(dict(example)),
-            pip_requirements=[f"deltarule=={version('deltarule')}", f"mlflow=={version('mlflow')}"],
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIRED],
+            metadata={"columns": dict(columns)},
         )
     model = Model.load(made)
     flavor = model.flavors["python_function"]  # MLflow writes down where these came from, on this machine

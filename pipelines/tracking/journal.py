@@ -106,7 +106,7 @@ class Journal:
         told = self._told()
         # The same path can hold another file than the one kept: the mark of the stage, the hash of all its files, tells.
         whole = {event.stage for event in events if event.kind == "mark" and told.get(("mark", event.stage)) == event.values}
-        fresh = [event for event in events if event.kind != "artifacts" or event.stage not in whole]
+        fresh = [event for event in events if event.kind not in ("artifacts", "model") or event.stage not in whole]
         news = [one for event in fresh if (one := _unknown(event, told))]
         if news:
             self._keep(news, root)
@@ -115,9 +115,10 @@ class Journal:
 
     def _keep(self, events: Sequence[Event], root: Path) -> None:
         for event in events:
-            if event.kind == "artifacts":
-                for below in event.values.values():
-                    _keep(root / below, self.files / below)
+            for below in event.values.values() if event.kind in ("artifacts", "model") else ():
+                for path in sorted((root / below).rglob("*")) if event.kind == "model" else [root / below]:
+                    if path.is_file():
+                        _keep(path, self.files / path.relative_to(root))
 
     def _told(self) -> dict[tuple[Any, ...], Any]:
         """What the events so far say of each name; the later stands above the earlier."""

@@ -18,7 +18,6 @@ from typing import IO, TYPE_CHECKING
 
 from backends import children
 from pipelines.spec import Tracking
-from pipelines.tracking import direct
 from pipelines.tracking.journal import LOG, Journal, journals
 from pipelines.tracking.record import store_of
 from pipelines.tracking.redact import redact
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from pipelines.stages.places import Places
 
 MODULE = "pipelines.uploads"  # which knows the outs of stages, as this package does not
-BEAT, SERVER = "beat", "server"
+BEAT = "beat"
 POLL_SECONDS, LONGEST_PAUSE = 0.5, 15.0
 _LOOK_SECONDS = 0.1
 _CLAIM_SECONDS = 5
@@ -45,12 +44,12 @@ class Uploader:
         self.journal: Journal | None = None
         self._began = time.monotonic()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-        database = locate(tracking, project).database
+        kind = "server" if locate(tracking, project).database is None else "database"
         environment = children.environment()
         if tracking.uri and redact(tracking.uri) != tracking.uri:  # of which a journal keeps no password
             environment.setdefault("MLFLOW_TRACKING_URI", tracking.uri)
         self._process = subprocess.Popen(
-            children.command("-m", MODULE, str(os.getpid()), str(database or SERVER)),
+            children.command("-m", MODULE, str(os.getpid()), kind),
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -91,16 +90,15 @@ class Uploader:
         return redact(self._lines[-1]) if self._lines else ""
 
 
-def follow(run: int, store_is: str, given: IO[str], places_of: Callable[[Path], Places]) -> None:
+def follow(run: int, kind: str, given: IO[str], places_of: Callable[[Path], Places]) -> None:
     """Send the journal whose folder is `given`, as it grows, until its run is over; then those that wait for the same store.
 
-    `run` is the id of the run's process: with it, this one ends. `store_is` the file of a database, or "server". `places_of`
-    gives the outs below a folder.
+    `run` is the id of the run's process: with it, this one ends. `kind` of the store: database or server. `places_of` gives
+    the outs below a folder.
     """
     threading.Thread(target=_end_with, args=(run,), daemon=True).start()
     os.nice(NICE)
-    if store_is == SERVER or not direct.known(Path(store_is)):
-        warm(store_is != SERVER)
+    warm(kind == "database")
     folder = given.readline().strip()
     if not folder:
         return  # the run did not come to its training

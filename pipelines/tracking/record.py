@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.project import project_of
+from pipelines.tracking import circumstances
 from pipelines.tracking.events import Event, events
 from pipelines.tracking.journal import OUTS, Journal, bury, journals
 from pipelines.tracking.redact import HIDDEN, redact, redacted
 from pipelines.tracking.sender import ORIGIN, Sender
 from pipelines.tracking.store import Store, TrackingError, answering, locate
-from pipelines.tracking.uploader import circumstances
 
 if TYPE_CHECKING:
     from pipelines.spec import Experiment, Tracking
@@ -46,8 +46,10 @@ def sync(
     if not experiment.tracking.enabled:
         log.info("tracking is off (tracking.enabled: false): nothing was put on record")
         return None
-    record = _events(places, experiment)
     root = places.root.resolve()
+    if places.run.exists():
+        circumstances.keep(root, _source(new_run), "" if new_run else circumstances.outs_of(places))
+    record = _events(places, experiment)
     project = project or places.project or project_of(root)
     store = locate(experiment.tracking, project)  # before anything is written: it may be refused
     create = creation(record[0], root, project, experiment, new_run=new_run, tags=tags, name=name)
@@ -69,11 +71,20 @@ def creation(
     values = {
         "name": redact(name or first.values["name"]),
         "identity": _identity(first, root, project, new_run),
-        "tags": {**circumstances(root, "deltarule run" if new_run else "dvc.yaml"), **redacted(dict(tags or {}))},
+        "tags": {**_begun(root, new_run), **redacted(dict(tags or {}))},
         "tracking": {"uri": redact(experiment.tracking.uri or "") or None, "experiment": experiment.tracking.experiment},
         "given": os.environ.get("MLFLOW_RUN_ID"),
     }
     return replace(first, values=values)
+
+
+def _source(new_run: bool) -> str:
+    return "deltarule run" if new_run else "dvc.yaml"
+
+
+def _begun(root: Path, new_run: bool) -> dict[str, str]:
+    """How the run was begun; taken now, where that was not kept."""
+    return circumstances.kept(root)[0] or circumstances.take(root, _source(new_run))
 
 
 @contextmanager

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import math
-import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.tracking import datasets, models
 from pipelines.tracking.direct import LARGEST, entities
 from pipelines.tracking.events import Event
 from pipelines.tracking.redact import redact, redacted
@@ -42,43 +40,6 @@ def given(client: MlflowClient, run_id: str, identity: dict[str, str], keys: Seq
             raise TrackingError(f"MLFLOW_RUN_ID names run {run_id}, which holds another experiment ({key}); unset it")
     send_tags(client, run, identity)
     return run
-
-
-def circumstances(root: Path, source: str) -> dict[str, str]:
-    """Who put it on record, from where: what MlflowClient, unlike mlflow.start_run, does not set."""
-    tags = {
-        "mlflow.source.name": source,
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
-        **_git(root),
-    }
-    tags.update({f"deltarule.{v.lower()}": os.environ[v] for v in ("DVC_EXP_NAME", "DVC_STAGE") if os.environ.get(v)})
-    return {key: redact(value)[:TAG_CHARACTERS] for key, value in tags.items()}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user often has no name
-        return "unknown"
-
-
-def _git(root: Path) -> dict[str, str]:
-    """Commit and whether tracked files differ from it, but for what a pipeline itself rewrites."""
-    commit = _git_output(root, "rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    changed = _git_output(root, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)*dvc.lock")
-    dirty = {} if changed is None else {"mlflow.source.git.dirty": str(bool(changed)).lower()}
-    return {"mlflow.source.git.commit": commit, **dirty}
-
-
-def _git_output(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def replay(client: MlflowClient, run: Run, record: Sequence[Event], root: Path = Path()) -> None:
@@ -125,6 +86,8 @@ def send_stage(client: MlflowClient, run: Run, body: Sequence[Event], root: Path
     _send_artifacts(client, run, merged(body, "artifacts"), root)
     for place, text in merged(body, "text").items():
         client.log_text(run.info.run_id, text, place)
+    datasets.send(client, run, merged(body, "inputs"))
+    models.send(client, run, merged(body, "model"), root)
 
 
 def merged(body: Sequence[Event], kind: str) -> dict[str, Any]:

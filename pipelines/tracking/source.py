@@ -1,0 +1,177 @@
+"""The source that a run was made from: its commit, and what differs from it, as a patch that `git apply` takes.
+
+The patch holds tracked files that were changed and new ones that git does not ignore, binary ones too. It is made through an
+index of its own: nothing in the repository is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.project import project_of
+from pipelines.tracking.redact import is_secret_file, redact_diff
+
+FILE_BYTES, PATCH_BYTES = 1_000_000, 4_000_000  # a larger file is left out, and what comes once so much is in
+SECONDS = 10
+OURS = ("outputs", "runs", "studies", "mlruns", ".mlflow", ".deltarule", ".dvc")  # new files there are no source
+WHOLE, CUT, REDACTED = "whole", "cut", "redacted"
+
+
+@dataclass(frozen=True)
+class Uncommitted:
+    """What differs from the commit. `state` is "" for nothing, WHOLE, CUT where files were left out, or REDACTED.
+
+    A patch that is REDACTED may not apply, or gives another source than the run's; the first lines of each say what is missing.
+    """
+
+    patch: bytes = b""
+    state: str = ""
+
+
+@dataclass
+class Chosen:
+    """Files that differ: those that go into the patch, and the others with the reason."""
+
+    taken: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)  # of those taken, which git does not know
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def commit(root: Path) -> dict[str, str]:
+    """Tags: commit, branch and remote, and whether tracked files differ, but for what a pipeline itself rewrites."""
+    head = _text(root, "rev-parse", "HEAD")
+    if head is None:
+        return {}
+    found = {
+        "commit": head,
+        "branch": _text(root, "symbolic-ref", "--quiet", "--short", "HEAD"),
+        "repoURL": _text(root, "config", "--get", "remote.origin.url"),
+    }
+    changed = _text(root, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)*dvc.lock")
+    found["dirty"] = None if changed is None else str(bool(changed)).lower()
+    return {f"mlflow.source.git.{name}": value for name, value in found.items() if value}
+
+
+def uncommitted(root: Path) -> Uncommitted:
+    """The patch from the commit to the files as they are, without secrets; nothing where `root` is in no repository of git."""
+    top = _text(root, "rev-parse", "--show-toplevel")
+    if not top or _text(root, "rev-parse", "--verify", "HEAD") is None:
+        return Uncommitted()
+    try:
+        chosen = _choose(Path(top), project_of(root))
+        patch, secret = _clean(_patch(Path(top), chosen))
+    except (OSError, subprocess.SubprocessError) as error:
+        told = f"git took longer than {SECONDS} s" if isinstance(error, subprocess.TimeoutExpired) else type(error).__name__
+        return Uncommitted(f"# what differs from the commit could not be taken: {told}\n".encode(), CUT)
+    if not chosen.taken and not chosen.left:
+        return Uncommitted()
+    told = [f"# left out: {name} ({reason})" for name, reason in chosen.left.items()]
+    told += [f"# secrets were replaced in: {name}" for name in secret]
+    hidden = secret or any(reason == "a file for secrets" for reason in chosen.left.values())
+    header = "".join(f"{line}\n" for line in told).encode(errors="surrogateescape")
+    return Uncommitted(header + patch, REDACTED if hidden else CUT if chosen.left else WHOLE)
+
+
+def _choose(top: Path, project: Path) -> Chosen:
+    changed = _names(top, "diff", "--name-only", "--no-renames", "--ignore-submodules=dirty", "-z", "HEAD")
+    others = _names(top, "ls-files", "--others", "--exclude-standard", "-z")
+    unknown = {name: None for name in others if _is_source(top / name, project)}
+    before = _sizes(top, changed)
+    chosen, total = Chosen(), 0
+    for name in [*changed, *unknown]:
+        if name.rpartition("/")[2] == "dvc.lock":  # the pipeline rewrites it; it is kept by itself
+            continue
+        size = max(before.get(name, 0), _size(top / name))
+        reason = _reason(name, size, total)
+        if reason:
+            chosen.left[name] = reason
+        else:
+            chosen.taken.append(name)
+            chosen.new += [name] if name in unknown else []
+            total += size
+    return chosen
+
+
+def _reason(name: str, size: int, total: int) -> str:
+    """Why a file is left out; empty if it is not."""
+    if is_secret_file(name):
+        return "a file for secrets"
+    if size > FILE_BYTES:
+        return f"{size / 1e6:.1f} MB, more than {FILE_BYTES / 1e6:g} MB"
+    return f"the patch had {PATCH_BYTES / 1e6:g} MB" if total + size > PATCH_BYTES else ""
+
+
+def _is_source(path: Path, project: Path) -> bool:
+    return not path.is_relative_to(project) or path.relative_to(project).parts[0] not in OURS
+
+
+def _size(path: Path) -> int:
+    return path.lstat().st_size if path.is_symlink() or path.is_file() else 0
+
+
+def _sizes(top: Path, names: Sequence[str]) -> dict[str, int]:
+    """Bytes of each file in the commit: a large one that was deleted makes a large patch."""
+    plain = [name for name in names if "\n" not in name]
+    asked = "".join(f"HEAD:{name}\n" for name in plain).encode(errors="surrogateescape")
+    told = (
+        _git(top, "cat-file", "--batch-check=%(objectsize)", given=asked).decode(errors="replace").splitlines() if plain else []
+    )
+    return {name: int(line) for name, line in zip(plain, told, strict=False) if line.isdigit()}
+
+
+def _patch(top: Path, chosen: Chosen) -> bytes:
+    """New files are announced in a copy of the index. The one object that this makes, the empty file, goes elsewhere too."""
+    listed = "\0".join(chosen.new).encode(errors="surrogateescape")
+    with tempfile.TemporaryDirectory() as scratch:
+        index, objects = (top / _git(top, "rev-parse", "--git-path", name).decode().strip() for name in ("index", "objects"))
+        if index.exists():
+            shutil.copyfile(index, Path(scratch) / "index")
+        alone = {
+            "GIT_INDEX_FILE": f"{scratch}/index",
+            "GIT_OBJECT_DIRECTORY": scratch,
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
+        }
+        if chosen.new:
+            announce = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
+            _git(top, "--literal-pathspecs", *announce, given=listed, more=alone)
+        plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=dirty", "--full-index")
+        prefixes = ("--src-prefix=a/", "--dst-prefix=b/")
+        return b"".join(
+            _git(top, "--literal-pathspecs", "diff", "--binary", *plain, *prefixes, "HEAD", "--", *some, more=alone)
+            for some in _portions(chosen.taken)
+        )
+
+
+def _portions(names: Sequence[str], size: int = 200) -> Iterable[Sequence[str]]:
+    """A command line has a limit."""
+    return (names[start : start + size] for start in range(0, len(names), size))
+
+
+def _clean(patch: bytes) -> tuple[bytes, list[str]]:
+    text, secret = redact_diff(patch.decode("utf-8", "surrogateescape"))
+    return text.encode("utf-8", "surrogateescape"), secret
+
+
+def _names(top: Path, *arguments: str) -> list[str]:
+    return [name for name in _git(top, *arguments).decode("utf-8", "surrogateescape").split("\0") if name]
+
+
+def _text(root: Path, *arguments: str) -> str | None:
+    """What git says, None if it fails or is not there."""
+    try:
+        return _git(root, *arguments).decode(errors="replace").strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str, given: bytes = b"", more: Mapping[str, str] | None = None) -> bytes:
+    # Optional locks: to look must not get into the way of a git command that runs meanwhile.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(more or {})}
+    command = ["git", "-C", str(root), "-c", "core.quotePath=true", *arguments]
+    return subprocess.run(command, input=given, capture_output=True, check=True, timeout=SECONDS, env=environment).stdout

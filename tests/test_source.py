@@ -1,0 +1,199 @@
+"""What differs from the commit is kept as a patch that makes the same source again, and that holds no secret."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.tracking import circumstances, source
+from pipelines.tracking.redact import redact, redact_command, secrets_of_the_environment
+
+SECRET = "hunter2-9c1f"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A repository with one commit, whose owner has settings that change what git diff writes."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    git(folder, "init", "-q")
+    for key, value in (("diff.noprefix", "true"), ("color.ui", "always"), ("diff.external", "false"), ("core.autocrlf", "false")):
+        git(folder, "config", key, value)
+    (folder / "code").mkdir()
+    for name in ("code/a.py", "code/b.py", "gone.txt", "moved.txt", "dvc.lock", "params.yaml", "dvc.yaml"):
+        (folder / name).write_text(f"{name}\n" * 20)
+    (folder / "picture.bin").write_bytes(bytes(range(256)) * 4)
+    (folder / ".gitignore").write_text("ignored/\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "first")
+    return folder
+
+
+def change(project: Path) -> None:
+    (project / "code/a.py").write_text("changed ü\r\n" + "code/a.py\n" * 19 + "no newline at the end")
+    (project / "picture.bin").write_bytes(bytes(range(256))[::-1] * 4)
+    (project / "gone.txt").unlink()
+    (project / "moved.txt").rename(project / "moved to.txt")
+    (project / "new Ω.py").write_text("x = 1\n")
+    (project / "empty").write_text("")
+    (project / "code/new.bin").write_bytes(os.urandom(3000))
+    (project / "link").symlink_to("code/a.py")
+    (project / "code/b.py").chmod(0o755)
+    for name in ("ignored/x", "outputs/y", ".mlflow/z", "runs/1/params.yaml"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("no source")
+    (project / "dvc.lock").write_text("rewritten by the pipeline")
+
+
+def files(folder: Path) -> dict[str, tuple[bytes, bool]]:
+    """name -> (content, may be executed), of all that is source."""
+    skipped = (".git", "ignored", "outputs", ".mlflow", "runs", "dvc.lock")
+    found = [path for path in folder.rglob("*") if path.relative_to(folder).parts[0] not in skipped and not path.is_dir()]
+    return {
+        str(path.relative_to(folder)): (
+            os.readlink(path).encode() if path.is_symlink() else path.read_bytes(),
+            os.access(path, os.X_OK),
+        )
+        for path in found
+    }
+
+
+def test_the_patch_makes_the_same_source_from_the_commit_and_touches_nothing(project, tmp_path):
+    change(project)
+    git(project, "add", "code/a.py")  # whether it is staged is no matter
+    before = git(project, "status", "--porcelain"), sorted(p for p in (project / ".git").rglob("*"))
+    found = source.uncommitted(project / "runs/1")
+    assert (git(project, "status", "--porcelain"), sorted(p for p in (project / ".git").rglob("*"))) == before
+    assert found.state == "whole"
+    again = tmp_path / "again"
+    git(tmp_path, "clone", "-q", str(project), str(again))
+    (tmp_path / "patch").write_bytes(found.patch)
+    git(again, "apply", "--binary", str(tmp_path / "patch"))
+    assert files(again) == files(project)
+
+
+def test_a_clean_tree_has_no_patch_and_a_folder_in_no_repository_no_commit(project, tmp_path):
+    (project / "dvc.lock").write_text("rewritten by the pipeline")
+    assert source.uncommitted(project) == source.Uncommitted()
+    assert source.commit(project)["mlflow.source.git.dirty"] == "false"
+    assert (source.uncommitted(tmp_path), source.commit(tmp_path)) == (source.Uncommitted(), {})
+
+
+def test_a_repository_without_a_commit_is_no_matter(tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "a").write_text("1")
+    assert (source.uncommitted(tmp_path), source.commit(tmp_path)) == (source.Uncommitted(), {})
+
+
+def test_a_large_file_is_left_out_and_told(project, monkeypatch):
+    monkeypatch.setattr(source, "FILE_BYTES", 1000)
+    (project / "data.csv").write_text("1\n" * 1000)
+    (project / "picture.bin").unlink()  # of 1024 bytes: a patch that deletes it holds them
+    (project / "code/a.py").write_text("small")
+    found = source.uncommitted(project)
+    assert found.state == "cut"
+    header, _, patch = found.patch.partition(b"diff --git")
+    assert b"# left out: data.csv (0.0 MB" in header and b"# left out: picture.bin" in header
+    assert b"code/a.py" in patch and b"data.csv" not in patch
+
+
+def test_what_comes_once_the_patch_is_full_is_left_out(project, monkeypatch):
+    monkeypatch.setattr(source, "PATCH_BYTES", 3000)
+    for number in range(4):
+        (project / f"new{number}").write_text("x" * 1000)
+    found = source.uncommitted(project)
+    assert found.state == "cut" and b"# left out: new3 (the patch had" in found.patch and b"b/new1" in found.patch
+
+
+PLANTED = {
+    "code/a.py": f"password = '{SECRET}'\nurl = 'https://me:{SECRET}@host/x'\ntokens = read(file)\n",
+    "config.yaml": f"db_password: {SECRET}\nname: Ω\n",
+    "id_rsa": f"-----BEGIN\n{SECRET}\n",
+    ".env": f"ANYTHING={SECRET}\n",
+    "notes.txt": f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}\n-----END OPENSSH PRIVATE KEY-----\nafter\n",
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_no_secret_is_in_the_patch_and_it_says_that_some_were(project, name):
+    (project / name).write_text(PLANTED[name])
+    found = source.uncommitted(project)
+    assert SECRET.encode() not in found.patch and found.state == "redacted"
+    assert name in found.patch.partition(b"diff --git")[0].decode()
+
+
+def test_in_source_code_what_is_not_quoted_is_no_secret(project):
+    (project / "code/a.py").write_text("tokens = read(file)\nmax_tokens=12\ndef f(password: str, token=None): ...\n")
+    assert source.uncommitted(project).state == "whole"
+
+
+def test_a_removed_secret_is_hidden_too(project):
+    (project / "code/a.py").write_text(f"api_key = '{SECRET}'\n")
+    git(project, "commit", "-q", "-a", "-m", "oh")
+    (project / "code/a.py").write_text("api_key = read()\n")
+    found = source.uncommitted(project)
+    assert SECRET.encode() not in found.patch and found.state == "redacted"
+
+
+def test_git_that_does_not_answer_is_said(project, monkeypatch):
+    (project / "code/a.py").write_text("x")
+
+    def slow(*arguments, **more):
+        raise subprocess.TimeoutExpired("git", 10)
+
+    monkeypatch.setattr(source, "_choose", slow)
+    found = source.uncommitted(project)
+    assert found.state == "cut" and b"git took longer than 10 s" in found.patch
+
+
+def test_a_run_says_how_it_was_begun_and_the_first_time_counts(project, monkeypatch):
+    git(project, "remote", "add", "origin", f"https://{SECRET}@example.org/a/b.git")
+    monkeypatch.setattr(
+        "sys.argv", ["/home/me/bin/deltarule", "run", "--set", f"tracking.uri=http://me:{SECRET}@host", "--name", "a b"]
+    )
+    run = project / "runs/1"
+    circumstances.keep(run)
+    tags, diff = circumstances.kept(run)
+    assert tags["deltarule.command"] == "deltarule run --set 'tracking.uri=http://***@host' --name 'a b'"
+    assert tags["mlflow.source.name"] == "deltarule run"
+    assert tags["mlflow.source.git.repoURL"] == "https://***@example.org/a/b.git"
+    assert (tags["mlflow.source.git.commit"], tags["mlflow.source.git.branch"]) == (
+        git(project, "rev-parse", "HEAD"), git(project, "branch", "--show-current"),
+    )  # fmt: skip
+    assert diff is None
+    (project / "code/a.py").write_text("later")
+    circumstances.keep(run)
+    assert circumstances.kept(run) == (tags, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["run", "--set", f"a.token={SECRET} more"], "run --set 'a.token=***'"),
+        (["run", "--password", SECRET, "--name", "x"], "run --password '***' --name x"),
+        (["run", "--set", f"data.spellings={{api_key: {{a: {SECRET}}}}}"], "***"),
+        (["run", "--set", "data.columns.tokens=numeric"], "run --set data.columns.tokens=numeric"),
+        (["run", "--name", "glpat-abcdefghij0123456789"], "run --name '***'"),
+    ],
+)
+def test_a_command_is_shown_without_secrets(arguments, shown):
+    assert shown in redact_command(arguments)
+
+
+def test_what_the_environment_calls_a_secret_is_hidden_wherever_it_stands(monkeypatch):
+    for name, value in {"MY_TOKEN": SECRET, "PATH_KEY": "/home/me/key", "X_AUTH": "short"}.items():
+        monkeypatch.setenv(name, value)
+    secrets_of_the_environment.cache_clear()
+    try:
+        assert redact(f"run {SECRET} of /home/me/key, short") == "run *** of /home/me/key, short"
+    finally:
+        secrets_of_the_environment.cache_clear()

@@ -190,7 +190,7 @@ def test_a_server_that_is_absent_all_the_time_gets_all_from_the_next_sync(projec
     server.kill()
     run = Run(project, server.uri)
     run.epochs(1, 8)
-    assert "Connection refused); `deltarule sync` sends them" in run.end().warning.replace("))", ")")
+    assert "Connection refused)); `deltarule sync` sends them" in run.end().warning
     server.start()
     assert run.sync() == {"runs/1": asked(server.database, "SELECT run_uuid FROM runs WHERE name = ?", project.name)[0][0]}
     assert run.is_on_record_once(server.database)
@@ -288,8 +288,8 @@ def test_runs_that_wait_are_sent_by_the_next_run(project):
         other.execute("BEGIN EXCLUSIVE")
         run = Run(project)
         run.epochs(1, 8)
-        run.recording._uploader.close(0)
-        run.end()
+        run.recording.finish()
+        run.recording.close(0)
         other.execute("ROLLBACK")
     later = Recording(run.experiment, Places(run.places.root, project=project), new_run=True, name="later")
     later.begun(FINGERPRINT, 1)

@@ -33,7 +33,7 @@ def register(
     with console.reserved():
         made = tracking.register(experiment.tracking, project_of(Path()), run, name)
     console.say(f"{made.name} version {made.version} is the model of run {made.run_id}")
-    console.say(f"serve it with: MLFLOW_TRACKING_URI=... mlflow models serve --env-manager local -m {made.uri}")
+    console.say(f"serve it with: MLFLOW_TRACKING_URI={made.store} mlflow models serve --env-manager local -m {made.uri}")
     console.result(
         {"name": made.name, "version": made.version, "run_id": made.run_id, "model_id": made.model_id, "uri": made.uri}
     )

@@ -57,7 +57,8 @@ def launch(
     from pipelines.spec import dump
 
     project = project_of(Path())
-    done = Launch(new_folder(project / RUNS, name or slug(experiment)) if folder is None else empty_folder(folder))
+    called = tracking.redact(name or slug(experiment))  # the folder's name is on record too
+    done = Launch(new_folder(project / RUNS, called) if folder is None else empty_folder(folder))
     begun(done)
     (done.folder / "params.yaml").write_text(dump(experiment), encoding="utf-8")
     if track:

@@ -164,7 +164,8 @@ def _note(places: Places, about: dict[str, Any], run: dict[str, Any], stages: Se
     reports = {stage: _json(places.report(stage) / "metrics.json") for stage in stages}
     trained = _json(places.trained / "metrics.json")
     tags, _ = circumstances.kept(places.root)
-    return {"mlflow.note.content": redact(note.write(about, run, trained, reports, tags))}
+    has_model = run["model_hash"] is not None and (places.carried(run["model_hash"]) / "model").is_dir()
+    return {"mlflow.note.content": redact(note.write(about, run, trained, reports, tags, has_model))}
 
 
 def _carried(places: Places, run: dict[str, Any]) -> Iterator[Event]:

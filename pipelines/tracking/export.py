@@ -112,18 +112,18 @@ def _save(
 ) -> None:
     for name, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")):
         os.environ.setdefault(name, value)
-    from mlflow.models import Model, ModelSignature
-    from mlflow.pyfunc import save_model
-    from mlflow.types.schema import AnyType, ColSpec, Schema
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
     import pandas
 
-    # Any type: MLflow takes no whole number for a double and no date for a text; what a cell must be, the model itself says.
-    inputs = Schema([ColSpec(AnyType(), name) for name in columns])
-    outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about type hints
+        warnings.simplefilter("ignore")  # about type hints, in MLflow's own modules too
+        from mlflow.models import Model, ModelSignature
+        from mlflow.pyfunc import save_model
+        from mlflow.types.schema import AnyType, ColSpec, Schema
+
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
+        # Any type: MLflow takes no whole number for a double and no date for a text; what a cell must be, the model itself says.
+        inputs = Schema([ColSpec(AnyType(), name) for name in columns])
+        outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
         save_model(
             made,
             python_model=str(code),

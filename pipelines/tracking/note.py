@@ -17,6 +17,7 @@ def write(
     trained: Mapping[str, Any],
     reports: Mapping[str, Mapping[str, float]],
     tags: Mapping[str, str],
+    has_model: bool,
 ) -> str:
     """`about`, `run` and `trained` are what the stages wrote, `reports` stage -> metrics, `tags` those of its beginning."""
     return "\n".join(
@@ -26,7 +27,7 @@ def write(
             ("Ended:", _end(run, trained)),
             ("Result:", "; ".join(_results(reports)) or "not validated yet"),
             ("Begun:", _beginning(tags)),
-            ("Kept:", _kept(run)),
+            ("Kept:", _kept(run, has_model)),
         )
     )
 
@@ -55,7 +56,7 @@ def _end(run: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
         if best
         else f"after {trained.get('epochs', 0):g} epochs, none of them sound"
     )
-    return f"{epoch}; {run['ended']}: {run['message']}"
+    return f"{epoch}; {run['message']}"
 
 
 def _results(reports: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
@@ -84,6 +85,7 @@ def _beginning(tags: Mapping[str, str]) -> str:
     )
 
 
-def _kept(run: Mapping[str, Any]) -> str:
-    report = "the report is report.html, the spec params.yaml"
-    return f"{report}, the model `runs:/<this run's id>/model`" if run["model_hash"] else f"{report}; there is no model"
+def _kept(run: Mapping[str, Any], has_model: bool) -> str:
+    weights = "train/model.safetensors" if run["model_hash"] else "none, for it diverged"
+    model = ", an MLflow model of raw rows `runs:/<id of this run>/model`" if has_model else ""
+    return f"report.html, the spec params.yaml; weights: {weights}{model}"

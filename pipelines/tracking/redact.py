@@ -24,10 +24,10 @@ SHORTEST = 8  # characters of a variable's value that is looked for everywhere: 
 
 # Greedy up to the last @ of the word: a password may itself hold one. Rather too much is hidden than too little.
 _USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s'\"<>]*@", re.IGNORECASE)
-_NAME = rf"[\w.-]*{SECRET_NAME}[\w.-]*"
-_ASSIGNED = re.compile(rf"({_NAME}\\?[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s&;,\"'<>]+)", re.IGNORECASE)
-_QUOTED = re.compile(rf"({_NAME}\\?[\"']?\]?\s*[=:]\s*[rbf]{{0,2}})(\\?\"[^\"]+\"|'[^']+')", re.IGNORECASE)
-_OPTION = re.compile(rf"(--[\w-]*{SECRET_NAME}[\w-]*\s+)(\"[^\"]*\"|'[^']*'|\S+)", re.IGNORECASE)
+_NAME, _NEW = rf"[\w.-]*{SECRET_NAME}[\w.-]*", r"(?![\"']?\*{3})"  # what is hidden already stays as it is
+_ASSIGNED = re.compile(rf"({_NAME}\\?[\"']?\s*[=:]\s*){_NEW}(\"[^\"]*\"|'[^']*'|[^\s&;,\"'<>]+)", re.IGNORECASE)
+_QUOTED = re.compile(rf"({_NAME}\\?[\"']?\]?\s*[=:]\s*[rbf]{{0,2}}){_NEW}(\\?\"[^\"]+\"|'[^']+')", re.IGNORECASE)
+_OPTION = re.compile(rf"(--[\w-]*{SECRET_NAME}[\w-]*\s+){_NEW}(\"[^\"]*\"|'[^']*'|\S+)", re.IGNORECASE)
 _HEADER = re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?(?:bearer|basic|token)\s+)[^\s\"']+", re.IGNORECASE)
 _LOOKS = re.compile(
     r"\b(?:gh[oprsu]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}|"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +30,7 @@ class Registered:
     version: int
     run_id: str
     model_id: str
+    store: str  # without secrets
 
     @property
     def uri(self) -> str:
@@ -65,8 +69,26 @@ def _register(client: MlflowClient, experiment_id: str, text: str, name: str, pr
             "its tracking.files leave out mlflow; run it again with tracking.files: [mlflow]"
         )
     _make(client, name)
-    made = client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id)
-    return Registered(name, int(made.version), run.info.run_id, model.model_id)
+    with _default_store(client.tracking_uri):
+        made = client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id)
+    return Registered(name, int(made.version), run.info.run_id, model.model_id, redact(client.tracking_uri))
+
+
+@contextmanager
+def _default_store(uri: str) -> Iterator[None]:
+    """A database's registry looks for the model in MLflow's default store, whatever client it was asked by."""
+    import mlflow
+
+    name = "MLFLOW_TRACKING_URI"
+    before, set_before = mlflow.get_tracking_uri(), os.environ.get(name)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+        os.environ.pop(name, None)  # set_tracking_uri sets it too
+        if set_before is not None:
+            os.environ[name] = set_before
 
 
 def _make(client: MlflowClient, name: str) -> None:

@@ -161,7 +161,7 @@ def test_a_run_says_how_it_was_begun_and_the_first_time_counts(project, monkeypa
         "sys.argv", ["/home/me/bin/deltarule", "run", "--set", f"tracking.uri=http://me:{SECRET}@host", "--name", "a b"]
     )
     run = project / "runs/1"
-    circumstances.keep(run)
+    circumstances.keep(run, "deltarule run")
     tags, diff = circumstances.kept(run)
     assert tags["deltarule.command"] == "deltarule run --set 'tracking.uri=http://***@host' --name 'a b'"
     assert tags["mlflow.source.name"] == "deltarule run"
@@ -171,7 +171,7 @@ def test_a_run_says_how_it_was_begun_and_the_first_time_counts(project, monkeypa
     )  # fmt: skip
     assert diff is None
     (project / "code/a.py").write_text("later")
-    circumstances.keep(run)
+    circumstances.keep(run, "deltarule run")
     assert circumstances.kept(run) == (tags, None)
 
 

@@ -242,7 +242,8 @@ def _write(handle: int, content: bytes) -> None:
 def _unknown(event: Event, told: dict[tuple[Any, ...], Any]) -> Event | None:
     """What of an event `told` does not hold; it holds it then."""
     if event.kind in NAMED:
-        place = (event.kind, event.step)
+        # Tags by stage: each stage writes the note anew, and what an earlier one wrote is no news when it is told again.
+        place = (event.kind, event.stage if event.kind == "tags" else "", event.step)
         values = {key: value for key, value in event.values.items() if not _same(told.get((*place, key)), value)}
         told.update({(*place, key): value for key, value in values.items()})
         return replace(event, values=values) if values else None

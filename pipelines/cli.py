@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from pipelines import cli_data, cli_project, cli_search
+from pipelines import cli_data, cli_project, cli_report, cli_search
 from pipelines.options import (
     BAD_INPUT,
     FAILED,
@@ -101,6 +101,7 @@ def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
 cli_search.add_to(app)
 cli_data.add_to(app)
 cli_project.add_to(app)
+cli_report.add_to(app)
 
 
 @app.command()

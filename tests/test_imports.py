@@ -23,7 +23,19 @@ HEIGHTS = [
     {"pipelines.stages", "pipelines.search"},
     {
         f"pipelines.{name}"
-        for name in ("cli", "cli_data", "cli_search", "console", "launch", "options", "parity", "probe", "results", "summary")
+        for name in (
+            "cli",
+            "cli_data",
+            "cli_report",
+            "cli_search",
+            "console",
+            "launch",
+            "options",
+            "parity",
+            "probe",
+            "results",
+            "summary",
+        )
     }
     | {"_deltarule", "deltarule", "pipelines.cli_project", "pipelines.export", "pipelines.new", "pipelines.predict"},
 ]

@@ -127,9 +127,10 @@ def calibration(table: Texts, title: str) -> Figure:
     low, high, least, greatest = (floats(table[n]) for n in ("observed_low", "observed_high", "least", "greatest"))
     drawing, (panel,) = style.figure(title, 1, width=5.6, height=5.0)
     panel.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, label="as often as predicted")
+    across, up = np.abs([predicted - least, greatest - predicted]), np.abs([observed - low, high - observed])
     panel.errorbar(
-        predicted, observed, yerr=np.abs([observed - low, high - observed]), xerr=np.abs([predicted - least, greatest - predicted]),
-        fmt="o", color=style.BLUE, ecolor=style.SKY, elinewidth=1.2, capsize=2, markersize=5, label="observed, 95 % interval",
+        predicted, observed, up, across, fmt="o", color=style.BLUE, ecolor=style.SKY, elinewidth=1.2, capsize=2, markersize=5,
+        label="observed, 95 % interval",
     )  # fmt: skip
     start = max(0.0, min(least.min(), low.min()))
     edge = 0.02 * (1 - start)

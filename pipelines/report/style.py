@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,7 +70,8 @@ def png(drawing: Figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    canvas, layout = FigureCanvasAgg(drawing), drawing.get_layout_engine()
+    canvas: Any = FigureCanvasAgg(drawing)
+    layout = drawing.get_layout_engine()
     if layout is not None:
         layout.execute(drawing)
         drawing.set_layout_engine("none")

@@ -108,7 +108,7 @@ def _epochs(history: Table, best_epoch: int | None) -> list[tuple[str, int]]:
     epochs = history["epoch"].astype(int).tolist()
     roles: dict[int, list[str]] = {}
     for role, epoch in (("first", epochs[0]), ("best", best_epoch), ("last", epochs[-1])):
-        if epoch in epochs:
+        if epoch is not None and epoch in epochs:
             roles.setdefault(epoch, []).append(role)
     return [(f"epoch {epoch} ({', '.join(role)})", epochs.index(epoch)) for epoch, role in roles.items()]
 

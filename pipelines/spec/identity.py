@@ -27,12 +27,12 @@ SOURCES = {
         "pipelines/stages/train.py",
     ),
     "validate": (
-        "backends/reference", "pipelines/curves.py", "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/folds.py",
-        "pipelines/stages/reports.py", "pipelines/stages/validate.py",
+        "backends/reference", "pipelines/curves.py", "pipelines/metrics.py", "pipelines/stages/files.py",
+        "pipelines/stages/folds.py", "pipelines/stages/reports.py", "pipelines/stages/validate.py",
     ),
     "test": (
-        "backends/reference", "pipelines/curves.py", "pipelines/metrics.py", "pipelines/stages/files.py", "pipelines/stages/folds.py",
-        "pipelines/stages/reports.py", "pipelines/stages/test.py",
+        "backends/reference", "pipelines/curves.py", "pipelines/metrics.py", "pipelines/stages/files.py",
+        "pipelines/stages/folds.py", "pipelines/stages/reports.py", "pipelines/stages/test.py",
     ),
     "search": ("{backend}", *CONTRACTS, "pipelines/data", "pipelines/metrics.py", "pipelines/search"),
 }  # fmt: skip

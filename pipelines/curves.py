@@ -40,6 +40,9 @@ def pr_curves(truth: Truth, P: NDArray) -> Iterator[tuple[int, NDArray, NDArray]
         steps = np.diff(hits) != 0
         corners = np.append(True, steps) | np.append(steps, True)
         x, y = recall[corners], precision[corners]
+        level = y[1:] == y[:-1]
+        inner = np.append(False, level) & np.append(level, False)  # as precise as both neighbours: on a line with them
+        x, y = x[~inner], y[~inner]
         # Along recall alone: precision goes up and down like a saw, and its teeth would take all points.
         kept = thinned(x, _most(truth))
         yield c, x[kept], y[kept]
@@ -73,15 +76,16 @@ class Bin(NamedTuple):
     greatest: float
     predicted: float  # their mean
     observed: float  # share of the rows for which it came true
-    observed_low: float
-    observed_high: float
+    observed_low: float | None
+    observed_high: float | None
 
 
-def calibration(truth: Truth, P: NDArray, outputs: NDArray) -> Iterator[Bin]:
+def calibration(truth: Truth, P: NDArray, outputs: NDArray, intervals: bool = True) -> Iterator[Bin]:
     """Probability against observed share, in at most 10 bins of equally many rows; equal probabilities stay together.
 
     Of two classes, P of the second, and how often it was the second. Of several, P of the predicted class, and how often it
-    was right (Guo et al. 2017). P (n, classes), outputs (n, O).
+    was right (Guo et al. 2017). P (n, classes), outputs (n, O). Without `intervals`, for rows that are not independent of one
+    another, there are none.
     """
     if truth.task == "binary":
         p, true = P[:, 1], truth.y == 1
@@ -96,10 +100,9 @@ def calibration(truth: Truth, P: NDArray, outputs: NDArray) -> Iterator[Bin]:
     for start, stop in zip(starts, [*starts[1:], len(p)], strict=True):
         came = int(true[start:stop].sum())
         inside = p[start:stop]
-        yield Bin(
-            int(stop - start), float(inside[0]), float(inside[-1]), float(inside.mean()), came / int(stop - start),
-            *wilson(came, int(stop - start)),
-        )  # fmt: skip
+        rows = int(stop - start)
+        ends = wilson(came, rows) if intervals else (None, None)
+        yield Bin(rows, float(inside[0]), float(inside[-1]), float(inside.mean()), came / rows, *ends)
 
 
 class OfClass(NamedTuple):

@@ -37,14 +37,15 @@ def figures(places: Places, stages: Sequence[str] = STAGES) -> dict[str, bytes]:
 
 
 def _of(places: Places, stage: str) -> Iterator[tuple[str, Figure]]:
-    title = outs.title(places)
     if stage == "train":
-        yield from _training(places, title)
+        yield from _training(places)
     else:
+        title = outs.title(places, "{} folds together")
         yield from _predictions(places.report(stage), stage, f"{title}, {ROWS[stage]}")
 
 
-def _training(places: Places, title: str) -> Iterator[tuple[str, Figure]]:
+def _training(places: Places) -> Iterator[tuple[str, Figure]]:
+    title = outs.title(places, "mean of {} folds")
     history = outs.over_folds(outs.read(places.history)) if places.history.is_file() else {}
     run = outs.read_json(places.run)
     if len(history.get("epoch", ())):  # else it diverged within the first
@@ -52,7 +53,7 @@ def _training(places: Places, title: str) -> Iterator[tuple[str, Figure]]:
         yield "gradient_flow", training.gradient_flow(history, title)
         yield "gradient_profile", training.gradient_profile(history, title, run["best_epoch"], run["spec"]["model"]["activation"])
     if places.weights.is_file():
-        yield "weights", training.weights(outs.read(places.weights), title)
+        yield "weights", training.weights(outs.read(places.weights), outs.title(places, "{} folds together"))
 
 
 def _predictions(folder: Path, stage: str, title: str) -> Iterator[tuple[str, Figure]]:

@@ -78,8 +78,8 @@ def reports(places: Places) -> list[str]:
     return [s for s, file in files.items() if model and file.is_file() and read_json(file)["model_hash"] == model]
 
 
-def title(places: Places) -> str:
-    """What a figure or a page is of, at a glance."""
+def title(places: Places, folds: str = "{} folds") -> str:
+    """What a figure or a page is of, at a glance; `folds` says what of several folds it shows."""
     run, source = read_json(places.run), Path(read_json(places.about)["source"]).stem
-    folds = f", mean of {len(run['folds'])} folds" if "folds" in run else ""
-    return f"{source}, {run['spec']['model']['activation']}, {run['backend']}, run {run['fingerprint'][:4]}{folds}"
+    of = f", {folds.format(len(run['folds']))}" if "folds" in run else ""
+    return f"{source}, {run['spec']['model']['activation']}, {run['backend']}, run {run['fingerprint'][:4]}{of}"

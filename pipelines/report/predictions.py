@@ -122,7 +122,10 @@ def _square(title: str, height: float = 5.0) -> tuple[Figure, Axes]:
 
 
 def calibration(table: Texts, title: str) -> Figure:
-    """Predicted probability against the share that came true, with 95 % intervals; a bar across is the probabilities of a bin."""
+    """Predicted probability against the share that came true, with 95 % intervals where there are any.
+
+    A bar across is the range of probabilities of a bin.
+    """
     of, predicted, observed = table["probability_of"][0], floats(table["predicted"]), floats(table["observed"])
     low, high, least, greatest = (floats(table[n]) for n in ("observed_low", "observed_high", "least", "greatest"))
     drawing, (panel,) = style.figure(title, 1, width=5.6, height=5.0)
@@ -130,9 +133,9 @@ def calibration(table: Texts, title: str) -> Figure:
     across, up = np.abs([predicted - least, greatest - predicted]), np.abs([observed - low, high - observed])
     panel.errorbar(
         predicted, observed, up, across, fmt="o", color=style.BLUE, ecolor=style.SKY, elinewidth=1.2, capsize=2, markersize=5,
-        label="observed, 95 % interval",
+        label="observed, 95 % interval" if np.isfinite(low).all() else "observed",
     )  # fmt: skip
-    start = max(0.0, min(least.min(), low.min()))
+    start = max(0.0, float(np.nanmin([*least, *low, *observed])))
     edge = 0.02 * (1 - start)
     panel.set_xlim(start - edge, 1 + edge)
     panel.set_ylim(start - edge, 1 + edge)

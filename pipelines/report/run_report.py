@@ -55,7 +55,7 @@ def run_page(places: Places, experiment: Experiment | None = None, drawn: Mappin
     body = (
         f"{_headline(run, about, found, held)}{run_tables.metrics(found)}"
         f"{''.join(_closer(places.report(stage), stage) for stage in stages)}"
-        f"{''.join(_figures(pictures))}{_spec(spec)}{run_tables.data(about)}{_circumstances(run)}{_again(run)}"
+        f"{''.join(_figures(pictures, 'folds' in run))}{_spec(spec)}{run_tables.data(about)}{_circumstances(run)}{_again(run)}"
     )
     return page(redact(outs.title(places)), body, STYLE)
 
@@ -128,9 +128,14 @@ def _closer(folder: Path, stage: str) -> str:
     return run_tables.folds(folder, word) + run_tables.classes(folder, word)
 
 
-def _figures(drawn: Mapping[str, bytes]) -> Iterator[str]:
+def _figures(drawn: Mapping[str, bytes], folds: bool) -> Iterator[str]:
     if drawn:
         yield "<h2>Figures</h2>\n"
+    if drawn and folds:
+        yield (
+            '<p class="faint">Over epochs: the mean of the folds. Weights and predictions: all folds together, so that a test '
+            "row counts once for each network.</p>\n"
+        )
     for name, caption in captions.OF_TRAINING.items():
         if name in drawn:
             yield _figure(caption, {"": drawn[name]}, caption.numbers)

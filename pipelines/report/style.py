@@ -22,7 +22,7 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK = (
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":")  # so that lines differ in grey too
 DPI = 110
-PALETTE = 128  # colours, chosen so that none is far off: a rare one, such as that of a thin line, must stay what it is
+PALETTE = 256  # colours, chosen so that none is far off: a rare one, such as that of a thin line, must stay what it is
 
 
 def figure(title: str, columns: int, width: float = 5.0, height: float = 3.9, rows: int = 1) -> tuple[Figure, list[Axes]]:

@@ -150,15 +150,19 @@ def _write_classes(folder: Path, each: Sequence[Judged], classes: Sequence[str])
     rows = zip(heads, pairs, P.tolist(), strict=True)
     write_csv(folder / "predictions.csv", header, ([*head, *pair, *p] for head, pair, p in rows))
     write_csv(folder / "confusion.csv", ("actual", "predicted"), pairs)
-    _write_curves(folder, truth, P, outputs, classes)
+    judged = np.concatenate([one.rows for one in each])
+    _write_curves(folder, truth, P, outputs, classes, once=len(np.unique(judged)) == len(judged))
 
 
-def _write_curves(folder: Path, truth: Truth, P: NDArray, outputs: NDArray, classes: Sequence[str]) -> None:
-    """Of two classes the second's curves; of several, each one's against the rest. Calibration as `curves` has it."""
+def _write_curves(folder: Path, truth: Truth, P: NDArray, outputs: NDArray, classes: Sequence[str], once: bool) -> None:
+    """Of two classes the second's curves; of several, each one's against the rest. Calibration as `curves` has it.
+
+    `once`: no row stands for several networks, which would make intervals too narrow.
+    """
     write_csv(folder / "roc.csv", ("class", "fpr", "tpr"), _points(curves.roc_curves(truth, P), classes))
     write_csv(folder / "pr.csv", ("class", "recall", "precision"), _points(curves.pr_curves(truth, P), classes))
     of = classes[1] if truth.task == "binary" else PREDICTED
-    bins = ((of, *one) for one in curves.calibration(truth, P, outputs))
+    bins = ((of, *one) for one in curves.calibration(truth, P, outputs, once))
     write_csv(folder / "calibration.csv", ("probability_of", *curves.Bin._fields), bins)
     each = zip(classes, curves.by_class(truth, P, outputs), strict=True)
     write_csv(folder / "classes.csv", ("class", *curves.OfClass._fields), ((name, *one) for name, one in each))

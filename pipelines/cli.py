@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from pipelines import cli_data, cli_project, cli_register, cli_search
+from pipelines import cli_data, cli_project, cli_register, cli_report, cli_search
 from pipelines.options import (
     BAD_INPUT,
     FAILED,
@@ -102,6 +102,7 @@ cli_search.add_to(app)
 cli_data.add_to(app)
 cli_project.add_to(app)
 cli_register.add_to(app)
+cli_report.add_to(app)
 
 
 @app.command()

@@ -112,21 +112,11 @@ def _defined(found: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
-def _judged(truth: Truth) -> list[int]:
+def judged(truth: Truth) -> list[int]:
     """The classes that a ranking is judged for: the second of two; of several, each that some rows are of and some not."""
     counts = np.bincount(truth.y, minlength=max(2, truth.outputs))
     candidates = [1] if truth.task == "binary" else range(len(counts))
     return [c for c in candidates if 0 < counts[c] < len(truth.y)]
-
-
-def roc_curves(truth: Truth, P: NDArray) -> Iterator[tuple[int, NDArray, NDArray]]:
-    """(class, false positive rate, true positive rate) of each class that a ranking is judged for. P (n, classes)."""
-    for c in _judged(truth):
-        positives, negatives = ranking(truth.y == c, P[:, c])(np.ones((1, len(P))))
-        hits, misses = positives[0].cumsum(), negatives[0].cumsum()
-        # A point on the line between its neighbours says nothing.
-        bends = np.concatenate([[True], (np.diff(hits, 2) != 0) | (np.diff(misses, 2) != 0), [True]])[-len(hits) :]
-        yield c, np.append(0.0, misses[bends] / misses[-1]), np.append(0.0, hits[bends] / hits[-1])
 
 
 def calibration_error(y: NDArray, P: NDArray, predicted: NDArray) -> float:
@@ -172,7 +162,7 @@ def check_metric(truth: Truth, monitor: str, key: str = "train.early_stopping.mo
     kind = monitor.partition(".")[0]
     if monitor not in names(truth):
         raise ValueError(f"{key} must be one of {', '.join(names(truth))}, got {monitor!r}")
-    if kind in ("roc_auc", "pr_auc") and not _judged(truth):
+    if kind in ("roc_auc", "pr_auc") and not judged(truth):
         raise ValueError(f"{key}: {monitor} needs validation rows of two classes, found one; use loss or accuracy")
     if kind == "r2" and not _varying(truth.own).all():
         raise ValueError(f"{key}: {monitor} needs targets that vary over the validation rows, found a constant; use rmse")
@@ -262,7 +252,7 @@ def _class_kernel(truth: Truth, outputs: NDArray) -> Kernel:
     logs = -np.log(np.clip(P[np.arange(len(y)), y], tiny, 1 - tiny))
     squares = ((P - one_hot[y]) ** 2).sum(1) / (2 if P.shape[1] == 2 else 1)  # as scikit-learn scales it
     gaps = _calibration_gaps(y, P, predicted)
-    rankings = [ranking(y == c, P[:, c]) for c in _judged(truth)]
+    rankings = [ranking(y == c, P[:, c]) for c in judged(truth)]
 
     def measure(W: NDArray) -> dict[str, NDArray]:
         actual, claimed, right = W @ one_hot[y], W @ one_hot[predicted], W @ (one_hot[y] * hit[:, None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def make(
     experiment = spec or Experiment.model_validate({"data": {"source": SOURCES[task]}, "tracking": {"experiment": "tests"}})
     if "data" in stages:
         hashes = {"train": "aa11", "valid": "bb22", "test": "cc33"}
-        about = {"source": experiment.data.source, "task": task, "rows": {"train": 60, "valid": 20}, "sha256": hashes}
+        about = {"source": experiment.data.source, "task": task, "rows": {"train": 60, "valid": 20, "test": 20}, "sha256": hashes}
         write_json(root / "outputs/data/about.json", about)
     model = None if ended == "diverged" else f"model of {fingerprint} after {epochs}"
     if "train" in stages:
@@ -62,6 +63,13 @@ def write_train(root, task, experiment, epochs, fingerprint, ended, diverged_at,
     write_json(root / "outputs/train/metrics.json", {"epochs": epochs, "steps": 2 * epochs, "best_epoch": best, **chosen})
     if model:
         (root / "outputs/train/model.safetensors").write_text(model)
+        edges = np.linspace(-0.4, 0.4, 12)
+        bins = [
+            {"layer": layer, "low": low, "high": high, "middle": (low + high) / 2, "initial": 10, "final": 10 * layer}
+            for layer in (1, 2, 3)
+            for low, high in itertools.pairwise(edges)
+        ]
+        write_csv(root / "outputs/train/weights.csv", bins)
 
 
 def record(task, epoch, diverged_at=None):
@@ -97,6 +105,15 @@ def write_report(root, task, stage, seed, model):
     steps = np.linspace(0, 1, 30)
     curves = [{"class": c, "fpr": x, "tpr": x ** (0.05 + 0.02 * i)} for i, c in enumerate(shown) for x in steps]
     write_csv(folder / "roc.csv", curves)
+    write_csv(
+        folder / "pr.csv", [{"class": c, "recall": x, "precision": 1 - x / (4 + i)} for i, c in enumerate(shown) for x in steps]
+    )
+    of = "the predicted class" if task == "multiclass" else "malignant"
+    bins = [(p - 0.05, p + 0.05, p, p - 0.02, p - 0.1, p + 0.04) for p in np.linspace(0.1, 0.9, 5)]
+    names = ("least", "greatest", "predicted", "observed", "observed_low", "observed_high")
+    write_csv(folder / "calibration.csv", [{"probability_of": of, "rows": 40, **dict(zip(names, b, strict=True))} for b in bins])
+    each = {"rows": 20, "predicted": 21, "precision": 0.9, "recall": 0.95, "f1": 0.92, "roc_auc": 0.99, "pr_auc": 0.98}
+    write_csv(folder / "classes.csv", [{"class": c, **each} for c in classes])
 
 
 def write_json(path, content):

@@ -19,7 +19,7 @@ HEAVY = {
 HEIGHTS = [
     {"backends"},
     {"pipelines.project", "pipelines.spec"},
-    {f"pipelines.{name}" for name in ("data", "metrics", "tracking", "report", "engine")},
+    {f"pipelines.{name}" for name in ("curves", "data", "metrics", "tracking", "report", "engine")},
     {"pipelines.stages", "pipelines.search"},
     {
         f"pipelines.{name}"
@@ -27,6 +27,7 @@ HEIGHTS = [
             "cli",
             "cli_data",
             "cli_register",
+            "cli_report",
             "cli_search",
             "console",
             "launch",

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from pipelines.curves import roc_curves
 from pipelines.data.scaling import TargetScale
 from pipelines.metrics import (
     HIGHER_IS_BETTER,
@@ -22,7 +23,6 @@ from pipelines.metrics import (
     kernel,
     names,
     resamples,
-    roc_curves,
     wilson,
 )
 
@@ -225,7 +225,8 @@ def test_an_epochs_metrics_are_those_of_the_report(name):
 def test_metrics_need_no_scikit_learn():
     code = """
 import sys, numpy as np
-from pipelines.metrics import Truth, epoch_metrics, evaluate, intervals, roc_curves
+from pipelines.curves import roc_curves
+from pipelines.metrics import Truth, epoch_metrics, evaluate, intervals
 truth, outputs = Truth("binary", np.array([0, 1, 1]), 1), np.array([[1.0], [2.0], [0.5]])
 epoch_metrics(truth, "roc_auc")(outputs)
 evaluate(truth, outputs), intervals(truth, outputs), list(roc_curves(truth, truth.probabilities(outputs)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import struct
 import subprocess
@@ -12,16 +14,19 @@ import numpy as np
 import pytest
 from synthetic_run import make, write_csv
 
-from pipelines.report import figures, style
-from pipelines.report.figures import confusion, gradient_flow, learning_curves, read, residuals, roc
+from pipelines.report import figures, run_page, style
+from pipelines.report.outs import read
+from pipelines.report.predictions import calibration, confusion, precision_recall, residuals, roc
+from pipelines.report.training import gradient_flow, gradient_profile, learning_curves, weights
 
 ROOT = Path(__file__).parents[1]
-TRAINING = {"learning_curves", "gradient_flow"}
-CLASSES = {"validate_confusion", "validate_roc", "test_confusion", "test_roc"}
+TRAINING = {"learning_curves", "gradient_flow", "gradient_profile"}
+TRAINED = TRAINING | {"weights"}
+CLASSES = {f"{stage}_{name}" for stage in ("validate", "test") for name in ("confusion", "roc", "pr", "calibration")}
 EXPECTED = {
-    "multiclass": TRAINING | CLASSES,
-    "binary": TRAINING | CLASSES,
-    "regression": TRAINING | {"validate_residuals", "test_residuals"},
+    "multiclass": TRAINED | CLASSES,
+    "binary": TRAINED | CLASSES,
+    "regression": TRAINED | {"validate_residuals", "test_residuals"},
 }
 
 
@@ -38,44 +43,56 @@ def history(tmp_path):
     return read(make(tmp_path, epochs=6).history)
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """task -> its places and its figures, which take a second or two."""
+    places = {task: make(tmp_path_factory.mktemp(task), task) for task in EXPECTED}
+    return {task: (where, figures(where)) for task, where in places.items()}
+
+
 @pytest.mark.parametrize("task", EXPECTED)
-def test_each_task_has_its_figures_as_png_of_a_readable_size(tmp_path, task):
-    drawn = figures(make(tmp_path, task))
+def test_each_task_has_its_figures_as_png_of_a_readable_size(runs, task):
+    _, drawn = runs[task]
     assert drawn.keys() == EXPECTED[task]
     for png in drawn.values():
         assert png.startswith(b"\x89PNG")
         width, height = struct.unpack(">II", png[16:24])
-        assert 400 <= width <= 2400 and 400 <= height <= 1600
+        assert 400 <= width <= 2400 and 300 <= height <= 1600
 
 
-def test_the_same_outs_give_the_same_bytes_in_another_process(tmp_path):
-    places = make(tmp_path)
+def test_the_same_outs_give_the_same_bytes_in_another_process_figures_and_page(runs):
+    places, drawn = runs["binary"]
     code = """
 import hashlib, sys
 from pathlib import Path
-from pipelines.report import figures
+from pipelines.report import figures, run_page
 from pipelines.stages.places import Places
-for name, png in figures(Places(Path(sys.argv[1]))).items():
+places = Places(Path(sys.argv[1]))
+drawn = figures(places)
+for name, png in drawn.items():
     print(name, hashlib.sha256(png).hexdigest())
+print("page", hashlib.sha256(run_page(places, drawn=drawn).encode()).hexdigest())
 print("pyplot", "matplotlib.pyplot" in sys.modules)
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    said = [
-        subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, check=True, capture_output=True, text=True).stdout
-        for _ in range(2)
-    ]
-    assert said[0] == said[1]
-    assert said[0].splitlines()[-1] == "pyplot False"  # whose global state a notebook would share
-    assert len(said[0].splitlines()) == 1 + len(figures(places))
+    done = subprocess.run([sys.executable, "-c", code, places.root], env=environment, check=True, capture_output=True, text=True)
+    *files, page, pyplot = done.stdout.splitlines()
+    assert files == [f"{name} {hashlib.sha256(png).hexdigest()}" for name, png in drawn.items()]
+    assert page == f"page {hashlib.sha256(run_page(places, drawn=drawn).encode()).hexdigest()}"
+    assert pyplot == "pyplot False"  # whose global state a notebook would share
 
 
 def test_only_the_stages_asked_for_are_drawn(tmp_path):
-    assert figures(make(tmp_path), stages=("train",)).keys() == TRAINING
-    assert figures(make(tmp_path), stages=("test",)).keys() == {"test_confusion", "test_roc"}
+    assert figures(make(tmp_path), stages=("test",)).keys() == {name for name in CLASSES if name.startswith("test")}
 
 
 def test_what_was_not_carried_out_is_not_drawn(tmp_path):
-    assert figures(make(tmp_path, stages=("data", "train"))).keys() == TRAINING
+    assert figures(make(tmp_path, stages=("data", "train"))).keys() == TRAINED
+
+
+def test_a_report_that_is_left_over_from_another_model_is_not_drawn(tmp_path):
+    make(tmp_path, fingerprint="aaaa" + "0" * 28)
+    assert figures(make(tmp_path, stages=("data", "train"))).keys() == TRAINED
 
 
 def test_a_run_that_diverged_at_some_epoch_is_drawn_up_to_there(tmp_path):
@@ -138,6 +155,47 @@ def test_a_signal_that_is_nowhere_positive_is_drawn_too():
     assert gradient_flow(table, "a run").axes[0].get_yscale() == "linear"
 
 
+def test_the_profile_shows_the_signal_of_the_first_the_best_and_the_last_epoch_layer_by_layer(history):
+    panel = gradient_profile(history, "a run", 4, "relu").axes[0]
+    shown = lines(panel)
+    assert list(shown) == ["epoch 1 (first)", "epoch 4 (best)", "epoch 6 (last)"] and panel.get_yscale() == "log"
+    assert shown["epoch 4 (best)"].get_xdata().tolist() == [1, 2, 3]
+    assert shown["epoch 4 (best)"].get_ydata().tolist() == [history[f"delta_rms_{layer}"][3] for layer in (1, 2, 3)]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "2", "output"]
+
+
+def test_an_epoch_that_is_first_best_and_last_stands_once():
+    table = columns(epoch=[1], delta_rms_1=[0.1], delta_rms_2=[0.2])
+    assert list(lines(gradient_profile(table, "a run", 1, "relu").axes[0])) == ["epoch 1 (first, best, last)"]
+
+
+def test_the_profile_of_a_sigmoid_net_has_the_line_that_falls_to_a_quarter_a_layer():
+    table = columns(epoch=[1], **{f"delta_rms_{layer}": [1.0] for layer in range(1, 13)})
+    [bound] = [line for label, line in lines(gradient_profile(table, "a run", 1, "sigmoid").axes[0]).items() if "1/4" in label]
+    assert bound.get_ydata().tolist() == [0.25 ** (12 - layer) for layer in range(1, 13)]
+    assert not [label for label in lines(gradient_profile(table, "a run", 1, "tanh").axes[0]) if "1/4" in label]
+
+
+def bins(layers):
+    rows = [(layer, low, low + 1, low + 0.5, 3, layer) for layer in range(1, layers + 1) for low in (-1, 0)]
+    return dict(zip(("layer", "low", "high", "middle", "initial", "final"), np.array(rows, float).T, strict=True))
+
+
+def test_weights_are_shown_as_shares_before_and_after_in_a_panel_a_layer():
+    drawing = weights(bins(3), "a run")
+    assert [panel.get_title() for panel in drawing.axes] == ["hidden layer 1", "hidden layer 2", "output layer"]
+    after, before = drawing.axes[1].patches
+    assert after.get_data().values.tolist() == before.get_data().values.tolist() == [0.5, 0.5]
+    assert after.get_data().edges.tolist() == [-1, 0, 1]
+
+
+def test_of_a_very_deep_net_some_layers_are_shown_from_the_first_to_the_last_and_it_is_said():
+    drawing = weights(bins(30), "a run")
+    titles = [panel.get_title() for panel in drawing.axes]
+    assert len(titles) == 12 and titles[0] == "hidden layer 1" and titles[-1] == "output layer"
+    assert "12 of 30 layers" in drawing.get_suptitle()
+
+
 def test_a_confusion_matrix_counts_actual_classes_in_rows_and_says_how_many_are_right():
     table = {"actual": ["2", "2", "10", "2"], "predicted": ["2", "10", "10", "2"]}
     drawing = confusion(table, "a run")
@@ -166,6 +224,45 @@ def test_roc_shows_the_area_of_each_class_and_of_many_classes_the_worst():
     assert "7 worst of 9" in panel.get_title()
 
 
+def test_the_area_below_a_curve_is_that_of_all_rows_where_it_is_known():
+    table = {"class": ["b", "b"], "fpr": ["0", "1"], "tpr": ["0", "1"], "recall": ["0.5", "1"], "precision": ["1", "0.5"]}
+    known = {"class": ["a", "b"], "rows": ["30", "10"], "roc_auc": ["0.9", "0.875"], "pr_auc": ["0.9", "0.625"]}
+    assert "b: area 0.875" in lines(roc(table, "a run", known).axes[0])
+    assert "b: area 0.500" in lines(roc(table, "a run").axes[0])
+    assert "b: area 0.625" in lines(precision_recall(table, "a run", known).axes[0])
+    assert "b: area 0.750" in lines(precision_recall(table, "a run").axes[0])
+
+
+def test_precision_and_recall_of_two_classes_stand_beside_what_chance_would_give():
+    table = {"class": ["b"], "recall": ["1"], "precision": ["0.25"]}
+    known = {"class": ["a", "b"], "rows": ["30", "10"], "roc_auc": ["", "0.5"], "pr_auc": ["", "0.25"]}
+    [chance] = [line for label, line in lines(precision_recall(table, "a run", known).axes[0]).items() if "chance" in label]
+    assert set(chance.get_ydata()) == {0.25}
+
+
+def calibrated(observed, low, high):
+    names = ("least", "greatest", "predicted", "observed", "observed_low", "observed_high", "rows")
+    return {
+        "probability_of": ["yes"],
+        **dict(zip(names, [["0.6"], ["0.8"], ["0.7"], [observed], [low], [high], ["12"]], strict=True)),
+    }
+
+
+def test_calibration_shows_the_share_that_came_true_and_its_interval():
+    panel = calibration(calibrated("0.5", "0.25", "0.75"), "a run").axes[0]
+    [points] = panel.containers
+    assert points.lines[0].get_xydata().tolist() == [[0.7, 0.5]]
+    across, up = (bar.get_segments()[0].tolist() for bar in points.lines[2])
+    assert np.allclose(across, [[0.6, 0.5], [0.8, 0.5]]) and np.allclose(up, [[0.7, 0.25], [0.7, 0.75]])
+    assert "yes" in panel.get_ylabel() and "12 rows a bin" in panel.get_title()
+
+
+@pytest.mark.parametrize("interval", [("0.01", "0.4"), ("", "")])
+def test_no_point_of_a_calibration_lies_outside_of_its_panel(interval):
+    panel = calibration(calibrated("0.1", *interval), "a run").axes[0]
+    assert panel.get_ylim()[0] < 0.1 and panel.get_xlim()[0] < 0.6 and panel.get_ylim()[1] > 1
+
+
 def test_residuals_are_true_minus_predicted_for_each_target():
     table = {"target": ["a", "b"], "actual": ["3", "10"], "predicted": ["1", "20"], "residual": ["2", "-10"]}
     against_a, left_a, _, left_b = residuals(table, "a run").axes
@@ -181,8 +278,29 @@ def test_of_many_targets_the_first_are_shown_and_it_is_said():
     assert len(drawing.axes) == 16 and "first 8 of 30 targets" in drawing.get_suptitle()
 
 
+def test_of_many_rows_some_are_drawn_and_it_is_said():
+    table = {"target": ["a"] * 9000, "actual": ["1"] * 9000, "predicted": ["2"] * 9000}
+    drawing = residuals(table, "a run")
+    assert len(drawing.axes[0].collections[0].get_offsets()) <= 4500 and "of 9,000 rows" in drawing.get_suptitle()
+
+
+def test_a_rare_colour_stays_what_it_is_in_the_palette():
+    from PIL import Image
+
+    drawing, (panel,) = style.figure("a run", 1)
+    for place, colour in enumerate(style.series_colours(7)):
+        panel.axhline(place, color=colour)
+    panel.imshow(np.linspace(0, 1, 400).reshape(20, 20), cmap="viridis", extent=(0, 9, 7, 9))
+    panel.set_ylim(-1, 10)
+    image = np.asarray(Image.open(io.BytesIO(style.png(drawing))).convert("RGB")).reshape(-1, 3).astype(int)
+    for colour in style.COLOURS:
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert np.abs(image - wanted).max(axis=1).min() <= 8, colour
+
+
 def test_every_panel_says_what_it_shows(tmp_path, history):
     drawings = [learning_curves(history, "digits, relu", 5), gradient_flow(history, "digits, relu")]
+    drawings += [gradient_profile(history, "digits, relu", 5, "relu"), weights(bins(2), "digits, relu")]
     drawings.append(residuals({"target": ["a"], "actual": ["1"], "predicted": ["2"]}, "digits, relu"))
     for drawing in drawings:
         assert drawing.get_suptitle() == "digits, relu"

@@ -44,7 +44,7 @@ def create(
     source = _place_of(data, folder)
     found = view(data, target, task, changes or {})
     spec = params.written(found, source, folder.name)
-    plots = texts.PLOTS_OF_CLASSES if found.meant != "regression" else ""
+    plots = texts.PLOTS_OF_CLASSES if found.meant != "regression" else texts.PLOTS_OF_NUMBERS
     files = {
         "params.yaml": spec,
         "dvc.yaml": texts.DVC_YAML + plots,

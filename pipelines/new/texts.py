@@ -48,6 +48,7 @@ stages:
       - outputs/train/model.safetensors
       - outputs/train/run.json
       - outputs/train/history.csv
+      - outputs/train/weights.csv
       - outputs/train/metrics.json
 
   validate:
@@ -94,6 +95,13 @@ plots:
       y:
         outputs/train/history.csv: [train_objective, train_loss, val_loss]
       y_label: loss
+  - weights, all layers together:
+      template: scatter
+      x: middle
+      y:
+        outputs/train/weights.csv: [initial, final]
+      x_label: weight
+      y_label: how many
 """
 
 PLOTS_OF_CLASSES = """\
@@ -112,6 +120,31 @@ PLOTS_OF_CLASSES = """\
       x: fpr
       y:
         outputs/test/roc.csv: tpr
+  - precision and recall on the test rows:
+      template: scatter
+      x: recall
+      y:
+        outputs/test/pr.csv: precision
+  - calibration on the test rows:
+      template: scatter
+      x: predicted
+      y:
+        outputs/test/calibration.csv: observed
+      x_label: predicted probability
+      y_label: observed share
+"""
+
+PLOTS_OF_NUMBERS = """\
+  - predicted against true on the validation rows:
+      template: scatter
+      x: actual
+      y:
+        outputs/validate/residuals.csv: predicted
+  - predicted against true on the test rows:
+      template: scatter
+      x: actual
+      y:
+        outputs/test/residuals.csv: predicted
 """
 
 SEARCH_YAML = """\

@@ -9,15 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from pipelines.report.parity_page import STYLE as HOUSE
+from pipelines.report.page import page
 
 WIDTH, HEIGHT = 260, 74  # of a histogram, in pixels
 LONGEST = 28  # letters of a category on a page
 Column = Mapping[str, Any]
 Shown = Callable[[Any, float], str]  # (kind, value) -> as people write it
-STYLE = (
-    HOUSE
-    + """
+CARDS = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(280px, 1fr)); gap: .9rem; margin: 1rem 0; }
 .card { border: 1px solid var(--line); border-radius: 6px; padding: .7rem .8rem; min-width: 0; }
 .card.target { border-color: var(--accent); border-width: 2px; }
@@ -30,19 +28,17 @@ STYLE = (
 .card svg { width: 100%; height: auto; }
 .notes li { margin: .25rem 0; max-width: 100ch; overflow-wrap: anywhere; } .bad { color: var(--bad); }
 """
-)
 
 
 def data_page(look: Mapping[str, Any], shown: Shown) -> str:
     """`look` as the command's JSON holds it; `shown(kind, value)` spells a number or a date. A whole HTML document."""
     title = f"Data: {look['source']}"
     cards = "".join(_card(column, look, shown) for column in _ordered(look))
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{_facts(look)}{_problems(look)}{_suspicions(look)}"
-        f'{_classes(look)}<h2>Columns</h2>\n{_legend()}<div class="cards">\n{cards}</div>\n</body>\n</html>\n'
+    body = (
+        f"{_facts(look)}{_problems(look)}{_suspicions(look)}{_classes(look)}"
+        f'<h2>Columns</h2>\n{_legend()}<div class="cards">\n{cards}</div>\n'
     )
+    return page(title, body, CARDS)
 
 
 def _ordered(look: Mapping[str, Any]) -> list[Column]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
 from typing import Any
+
+from pipelines.report.page import facts, folded, indented, page, text
 
 Row = Mapping[str, Any]  # one quantity of one backend
 LOW, HIGH = -20, 2  # decades on the scale
@@ -23,37 +25,13 @@ WORDS = {
     "absent": "was not compared",
     "refused": "was not compared",
 }
-STYLE = """
-:root { color-scheme: light dark; --text: #1b1f24; --faint: #6a737d; --line: #d9dee4; --back: #fff; --raised: #f6f8fa;
-  --good: #0a7d55; --bad: #c2410c; --goodback: #e4f5ed; --badback: #fdeadf; --accent: #0072b2; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e9ee; --faint: #97a1ad; --line: #343b45; --back: #14181d;
-  --raised: #1c2229; --good: #4cc795; --bad: #ff9062; --goodback: #14352a; --badback: #402113; --accent: #56b4e9; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 1180px; margin: 2rem auto;
-  padding: 0 1.5rem; }
-h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-p { max-width: 70ch; margin: .4rem 0; } .faint { color: var(--faint); }
-.verdicts { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; }
-.verdict { border-left: 5px solid; border-radius: 4px; padding: .6rem 1rem; flex: 1 1 320px; }
-.verdict b { font-size: 1.1rem; } .verdict p { margin: .15rem 0 0; overflow-wrap: anywhere; }
-.agrees { border-color: var(--good); background: var(--goodback); }
-.differs, .failed { border-color: var(--bad); background: var(--badback); }
-.absent, .refused { border-color: var(--line); background: var(--raised); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th { text-align: left; font-weight: 600; color: var(--faint); font-size: .85rem; border-bottom: 1px solid var(--line); }
-th, td { padding: .22rem .7rem .22rem 0; white-space: nowrap; vertical-align: middle; }
-td.number, th.number { text-align: right; }
+SCALES = """
 tr.section td { padding-top: 1rem; font-weight: 600; border-bottom: 1px solid var(--line); }
 td.name { padding-left: .8rem; } td .value { color: var(--faint); font-size: .85rem; }
 .true { color: var(--good); } .false { color: var(--bad); font-weight: 700; } .null { color: var(--faint); }
-svg { display: block; } svg text { fill: var(--faint); font: 10px system-ui, sans-serif; }
-.scale { stroke: var(--line); } .limit { stroke: var(--text); stroke-width: 1.5; } .room { fill: var(--goodback); }
+.limit { stroke: var(--text); stroke-width: 1.5; } .room { fill: var(--goodback); }
 .drift { fill: none; stroke: var(--faint); stroke-width: 1.3; } .dot.true { fill: var(--good); } .dot.false { fill: var(--bad); }
 .dot.null { fill: var(--faint); }
-pre { background: var(--raised); padding: .8rem 1rem; border-radius: 4px; overflow-x: auto; font-size: .85rem; line-height: 1.4; }
-details { margin: .8rem 0; } summary { cursor: pointer; color: var(--accent); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .6rem 0; } dt { color: var(--faint); }
-dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
@@ -61,12 +39,7 @@ def parity_page(report: Mapping[str, Any], sections: Mapping[str, str]) -> str:
     """`report` as the command's JSON holds it; `sections`: key -> heading. A whole HTML document."""
     title = f"Parity: {report['source']}"
     tables = "".join(_table(report, precision, sections) for precision in report["precisions"])
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
-        f"{_what(report)}{_verdicts(report)}{_legend()}{tables}{_about(report)}</body>\n</html>\n"
-    )
+    return page(title, f"{_what(report)}{_verdicts(report)}{_legend()}{tables}{_about(report)}", SCALES)
 
 
 def _what(report: Mapping[str, Any]) -> str:
@@ -220,7 +193,7 @@ def _dot(row: Row, y: float) -> str:
 
 
 def _about(report: Mapping[str, Any]) -> str:
-    facts = {
+    known = {
         "fingerprint of the experiment": report["fingerprint"],
         **{f"SHA-256 of the {part} rows": digest for part, digest in report["data_hashes"].items()},
     }
@@ -232,14 +205,6 @@ def _about(report: Mapping[str, Any]) -> str:
         "some settings are chaotic, and then no code could agree better. Other numbers are held to the same form, 1e-12 of the "
         "largest or ten drifts. float32: outputs before softmax or sigmoid, E and λΩ within 1e-5 or ten drifts.</p>\n"
         "<p>Read from the top: a first row that fails names the cause, the rows after it follow from it.</p>\n"
-        f"<h2>What was compared</h2>\n{_list(facts.items())}"
-        f"<details><summary>The spec, as a backend sees it</summary><pre>{escape(_indented(report['trial']))}</pre></details>\n"
+        f"<h2>What was compared</h2>\n{facts(known.items())}"
+        f"{folded('The spec, as a backend sees it', text(indented(report['trial'])))}"
     )
-
-
-def _list(facts: Iterable[tuple[str, str]]) -> str:
-    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in facts)}</dl>\n"
-
-
-def _indented(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +22,7 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK = (
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":")  # so that lines differ in grey too
 DPI = 110
+PALETTE = 256  # colours, chosen so that none is far off: a rare one, such as that of a thin line, must stay what it is
 
 
 def figure(title: str, columns: int, width: float = 5.0, height: float = 3.9, rows: int = 1) -> tuple[Figure, list[Axes]]:
@@ -51,16 +54,29 @@ def epochs(panel: Axes) -> None:
 
 
 def series_colours(count: int) -> Sequence[str | tuple[float, ...]]:
-    """`count` colours: Okabe-Ito while they last, then cividis, which the colour-blind see too."""
+    """`count` colours: Okabe-Ito while they last, then cividis, which the colour-blind see too, without its pale end."""
     if count <= len(COLOURS):
         return COLOURS[:count]
     from matplotlib import colormaps
 
-    return [colormaps["cividis"](i / (count - 1)) for i in range(count)]
+    return [colormaps["cividis"](0.85 * i / (count - 1)) for i in range(count)]
 
 
 def png(drawing: Figure) -> bytes:
-    """The drawing as bytes, without time or version in them: same numbers, same bytes."""
+    """The drawing as bytes, without time or version in them: same numbers, same bytes.
+
+    In a palette, which takes a third of the bytes. Laid out once, and not again with each drawing: that takes half of the time.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas: Any = FigureCanvasAgg(drawing)
+    layout = drawing.get_layout_engine()
+    if layout is not None:
+        layout.execute(drawing)
+        drawing.set_layout_engine("none")
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png", metadata={"Software": None})
+    image.quantize(PALETTE, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(buffer, "png")
     return buffer.getvalue()

@@ -66,6 +66,11 @@ class Places:
         """One row an epoch."""
         return self.trained / "history.csv"
 
+    @property
+    def weights(self) -> Path:
+        """How the weights of each layer lie, before and after."""
+        return self.trained / "weights.csv"
+
     def report(self, stage: str) -> Path:
         """The outs of validate, or of test."""
         return self.root / "outputs" / stage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import backends
 from backends import weights
 from backends.spec import Trial
-from pipelines import metrics
+from pipelines import curves, metrics
 from pipelines.data import About
 from pipelines.metrics import Truth
 from pipelines.spec import Experiment
@@ -21,7 +21,9 @@ from pipelines.stages.folds import about_of
 from pipelines.stages.places import Places, StageError
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
-OUTS = ("about.json", "metrics.json", "folds.csv", "predictions.csv", "confusion.csv", "roc.csv", "residuals.csv")
+CURVES = ("roc.csv", "pr.csv", "calibration.csv", "classes.csv")
+OUTS = ("about.json", "metrics.json", "folds.csv", "predictions.csv", "confusion.csv", "residuals.csv", *CURVES)
+PREDICTED = "the predicted class"  # whose probability calibration.csv is about, where there are several
 ROWS_AT_ONCE = 65536  # bounds the memory of a forward pass
 
 
@@ -110,7 +112,7 @@ def write_report(folder: Path, networks: Sequence[Network], each: Sequence[Judge
     """All outs of validate or test; about.json, which says whose report it is, comes last.
 
     Of folds, `each` are what their networks say of the part: the rows of one after the other, with the number of the fold, and
-    folds.csv has the metrics of each. Confusion and ROC are of all these rows together.
+    folds.csv has the metrics of each. Confusion, curves and classes are of all these rows together.
     """
     remove(folder, OUTS)
     write_json(folder / "metrics.json", found)
@@ -148,13 +150,27 @@ def _write_classes(folder: Path, each: Sequence[Judged], classes: Sequence[str])
     rows = zip(heads, pairs, P.tolist(), strict=True)
     write_csv(folder / "predictions.csv", header, ([*head, *pair, *p] for head, pair, p in rows))
     write_csv(folder / "confusion.csv", ("actual", "predicted"), pairs)
-    write_csv(folder / "roc.csv", ("class", "fpr", "tpr"), _roc(truth, P, classes))
+    judged = np.concatenate([one.rows for one in each])
+    _write_curves(folder, truth, P, outputs, classes, once=len(np.unique(judged)) == len(judged))
 
 
-def _roc(truth: Truth, P: NDArray, classes: Sequence[str]) -> Iterator[tuple[str, float, float]]:
-    """Of two classes the second's curve; of several, each one's against the rest."""
-    for number, fpr, tpr in metrics.roc_curves(truth, P):
-        yield from ((classes[number], x, y) for x, y in zip(fpr.tolist(), tpr.tolist(), strict=True))
+def _write_curves(folder: Path, truth: Truth, P: NDArray, outputs: NDArray, classes: Sequence[str], once: bool) -> None:
+    """Of two classes the second's curves; of several, each one's against the rest. Calibration as `curves` has it.
+
+    `once`: no row stands for several networks, which would make intervals too narrow.
+    """
+    write_csv(folder / "roc.csv", ("class", "fpr", "tpr"), _points(curves.roc_curves(truth, P), classes))
+    write_csv(folder / "pr.csv", ("class", "recall", "precision"), _points(curves.pr_curves(truth, P), classes))
+    of = classes[1] if truth.task == "binary" else PREDICTED
+    bins = ((of, *one) for one in curves.calibration(truth, P, outputs, once))
+    write_csv(folder / "calibration.csv", ("probability_of", *curves.Bin._fields), bins)
+    each = zip(classes, curves.by_class(truth, P, outputs), strict=True)
+    write_csv(folder / "classes.csv", ("class", *curves.OfClass._fields), ((name, *one) for name, one in each))
+
+
+def _points(found: Iterable[tuple[int, NDArray, NDArray]], classes: Sequence[str]) -> Iterator[tuple[str, float, float]]:
+    for number, xs, ys in found:
+        yield from ((classes[number], x, y) for x, y in zip(xs.tolist(), ys.tolist(), strict=True))
 
 
 def _write_regression(folder: Path, each: Sequence[Judged]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import backends
@@ -15,10 +14,11 @@ from pipelines.data import About
 from pipelines.spec import Experiment, fingerprint, source_hash, trial
 from pipelines.stages.files import remove, sha256, write_csv, write_json
 from pipelines.stages.folds import check_monitor, over_folds, train_all
+from pipelines.stages.histograms import HEADER, histograms
 from pipelines.stages.places import HeldError, Places
 from pipelines.stages.surroundings import environment, versions
 
-OUTS = ("model.safetensors", "metrics.json", "history.csv", "run.json")
+OUTS = ("model.safetensors", "metrics.json", "history.csv", "weights.csv", "run.json")
 BLOCKS = ("seed", "data", "model", "regularization", "train")  # what a run depends on
 Progress = Callable[[Record], None]
 Begun = Callable[[str, int], None]  # the run's fingerprint, and how many networks it trains
@@ -75,7 +75,7 @@ def _write(experiment: Experiment, about: About, places: Places, mark: str, trai
     remove(places.trained, OUTS)
     failed = next((one for one in trained if one[1].weights is None or one[1].reason == "diverged"), None)
     if failed is None:
-        _save(places.model, [(network, result.weights) for network, result in trained if result.weights is not None])
+        _save(places, [(network, result.weights) for network, result in trained if result.weights is not None])
     _write_history(places, trained)
     metrics = summary([result for _, result in trained])
     write_json(places.trained / "metrics.json", metrics)
@@ -90,11 +90,12 @@ def _write(experiment: Experiment, about: About, places: Places, mark: str, trai
     return metrics
 
 
-def _save(path: Path, networks: Sequence[tuple[Trial, NDArray]]) -> None:
+def _save(places: Places, networks: Sequence[tuple[Trial, NDArray]]) -> None:
     if networks[0][0].fold is None:
-        weights.save(path, *networks[0])
+        weights.save(places.model, *networks[0])
     else:
-        weights.save_folds(path, networks)
+        weights.save_folds(places.model, networks)
+    write_csv(places.weights, HEADER, histograms(networks))
 
 
 def _write_history(places: Places, trained: Sequence[Trained]) -> None:

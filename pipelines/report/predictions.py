@@ -1,0 +1,198 @@
+"""Drawings of how right a network is: confusion, ROC, precision and recall, calibration; residuals of a regression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.report import style
+from pipelines.report.outs import NDArray, Texts, floats, groups
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TICKS = 40  # names along a side of a confusion matrix
+NUMBERED = 20  # classes up to which a confusion matrix can carry its counts
+CURVES = 7  # in one panel that can still be told apart
+TARGETS = 8  # rows of panels in a figure
+DOTS = 4000  # of a cloud: more only hide one another
+LONGEST = 18  # letters of a class name
+
+
+def confusion(table: Texts, title: str) -> Figure:
+    """Counts of actual class (rows) by predicted class; shade: share of the actual class."""
+    actual, predicted = table["actual"], table["predicted"]
+    names = _sorted({*actual, *predicted})
+    place = {name: i for i, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names)), dtype=int)
+    np.add.at(counts, ([place[a] for a in actual], [place[p] for p in predicted]), 1)
+    size = min(12.0 if len(names) <= NUMBERED else 9.5, max(4.6, 0.5 * len(names) + 2.2))
+    drawing, (panel,) = style.figure(f"{title}\n{np.trace(counts)} of {counts.sum()} right", 1, width=size + 0.8, height=size)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    drawing.colorbar(image, ax=panel, label="share of the actual class", shrink=0.8)
+    _matrix_labels(panel, names, counts, shares)
+    return drawing
+
+
+def _matrix_labels(panel: Axes, names: Sequence[str], counts: NDArray, shares: NDArray) -> None:
+    panel.grid(False)
+    ticks = range(0, len(names), -(-len(names) // TICKS))
+    small: dict[str, Any] = {"fontsize": 7} if len(names) > NUMBERED else {}
+    shown = [_short(names[i]) for i in ticks]
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, shown)) > 3 else {}
+    panel.set_xticks(list(ticks), shown, **turned, **small)
+    panel.set_yticks(list(ticks), shown, **small)
+    style.label(panel, "", "predicted class", "actual class")
+    for row, column in np.argwhere(counts) if len(names) <= NUMBERED else ():
+        colour = "white" if shares[row, column] > 0.55 else "black"
+        panel.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=9)
+
+
+def roc(table: Texts, title: str, classes: Texts | None = None) -> Figure:
+    """True against false positive rate, one curve a class; of many classes, those that are told apart worst.
+
+    `classes` has the area below each whole curve; without it, it is taken from the points.
+    """
+    curves = {name: (floats(rows["fpr"]), floats(rows["tpr"])) for name, rows in groups(table, "class")}
+    areas = _areas(classes, "roc_auc") or {name: float(np.trapezoid(tpr, fpr)) for name, (fpr, tpr) in curves.items()}
+    drawing, panel = _square(title)
+    for name, colour, dash in _worst(curves, areas):
+        panel.plot(*curves[name], color=colour, linestyle=dash, label=f"{_short(name, 26)}: area {areas[name]:.3f}")
+    panel.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, label="by chance: area 0.5")
+    style.label(panel, _kept("ROC", curves), "false positive rate", "true positive rate")
+    panel.legend(fontsize=8, loc="lower right")
+    return drawing
+
+
+def precision_recall(table: Texts, title: str, classes: Texts | None = None) -> Figure:
+    """Precision against recall, one curve a class; of many classes, the worst. Steps: between two points nothing is known.
+
+    The area is average precision: Σ (recall gained · precision).
+    """
+    curves = {name: _steps(rows) for name, rows in groups(table, "class")}
+    areas = _areas(classes, "pr_auc") or {n: float((np.diff(recall) * p[1:]).sum()) for n, (recall, p) in curves.items()}
+    drawing, panel = _square(title, height=5.2 + 0.1 * min(len(curves), CURVES))  # with room for the legend
+    for name, colour, dash in _worst(curves, areas):
+        shown = f"{_short(name, 26)}: area {areas[name]:.3f}"
+        panel.plot(*curves[name], color=colour, linestyle=dash, label=shown, drawstyle="steps-pre")
+    if len(curves) == 1 and classes:
+        share = _share(classes, next(iter(curves)))
+        panel.axhline(share, color="#888888", linewidth=0.8, label=f"by chance: area {share:.3f}, the share of the class")
+    style.label(panel, _kept("Precision and recall", curves), "recall: share of the class that is found", "precision")
+    panel.set_ylim(-0.02, 1.03)
+    drawing.legend(loc="outside lower center", ncols=2, fontsize=8)  # such curves may go anywhere
+    return drawing
+
+
+def _steps(rows: Texts) -> tuple[NDArray, NDArray]:
+    recall, precision = floats(rows["recall"]), floats(rows["precision"])
+    return np.append(0.0, recall), np.append(precision[:1], precision)
+
+
+def _areas(classes: Texts | None, name: str) -> dict[str, float]:
+    """Class -> the area below its curve, as the stage computed it from all rows."""
+    return dict(zip(classes["class"], floats(classes[name]).tolist(), strict=True)) if classes else {}
+
+
+def _share(classes: Texts, name: str) -> float:
+    rows = floats(classes["rows"])
+    return float(rows[classes["class"].index(name)] / rows.sum())
+
+
+def _worst(curves: Mapping[str, object], areas: Mapping[str, float]) -> list[tuple[str, Any, str]]:
+    """(class, colour, dash) of the curves that are shown, the smallest area first."""
+    shown = sorted(curves, key=lambda name: areas[name])[:CURVES]
+    return [(n, c, style.DASHES[i % 4]) for i, (n, c) in enumerate(zip(shown, style.series_colours(len(shown)), strict=True))]
+
+
+def _kept(what: str, curves: Mapping[str, object]) -> str:
+    if len(curves) == 1:
+        return f"{what}, {_short(next(iter(curves)), 40)}"
+    return f"{what}, {f'the {CURVES} worst of {len(curves)} classes' if len(curves) > CURVES else 'one class against the rest'}"
+
+
+def _square(title: str, height: float = 5.0) -> tuple[Figure, Axes]:
+    drawing, (panel,) = style.figure(title, 1, width=5.6, height=height)
+    panel.set_aspect("equal")
+    return drawing, panel
+
+
+def calibration(table: Texts, title: str) -> Figure:
+    """Predicted probability against the share that came true, with 95 % intervals where there are any.
+
+    A bar across is the range of probabilities of a bin.
+    """
+    of, predicted, observed = table["probability_of"][0], floats(table["predicted"]), floats(table["observed"])
+    low, high, least, greatest = (floats(table[n]) for n in ("observed_low", "observed_high", "least", "greatest"))
+    drawing, (panel,) = style.figure(title, 1, width=5.6, height=5.0)
+    panel.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, label="as often as predicted")
+    across, up = np.abs([predicted - least, greatest - predicted]), np.abs([observed - low, high - observed])
+    panel.errorbar(
+        predicted, observed, up, across, fmt="o", color=style.BLUE, ecolor=style.SKY, elinewidth=1.2, capsize=2, markersize=5,
+        label="observed, 95 % interval" if np.isfinite(low).all() else "observed",
+    )  # fmt: skip
+    start = max(0.0, float(np.nanmin([*least, *low, *observed])))
+    edge = 0.02 * (1 - start)
+    panel.set_xlim(start - edge, 1 + edge)
+    panel.set_ylim(start - edge, 1 + edge)
+    rows = sorted({int(n) for n in floats(table["rows"])})
+    each = f"{rows[0]}" if len(rows) == 1 else f"{rows[0]} to {rows[-1]}"
+    several = of == "the predicted class"
+    share = "share of rows that are right" if several else f"share of rows that are {_short(of)}"
+    style.label(panel, f"Calibration, {each} rows a bin", f"predicted probability of {_short(of, 30)}", share)
+    panel.legend(fontsize=8, loc="upper left")
+    return drawing
+
+
+def residuals(table: Texts, title: str) -> Figure:
+    """Predicted against true, and what is left over, for each target; of many targets, the first."""
+    everything = list(groups(table, "target"))
+    shown = everything[:TARGETS]
+    if len(everything) > TARGETS:
+        title = f"{title}, the first {TARGETS} of {len(everything)} targets"
+    if len(shown[0][1]["actual"]) > DOTS:
+        title = f"{title}\nabout {DOTS:,} of {len(shown[0][1]['actual']):,} rows, evenly taken"
+    drawing, panels = style.figure(title, 2, height=4.2, rows=len(shown))
+    for (name, rows), (against, left) in zip(shown, zip(panels[::2], panels[1::2], strict=True), strict=True):
+        actual, predicted = (_some(floats(rows[column])) for column in ("actual", "predicted"))
+        label = f" ({_short(name, 30)})" if name else ""
+        _against(against, actual, predicted)
+        style.label(against, f"Predicted against true{label}", "true", "predicted")
+        left.scatter(predicted, actual - predicted, s=_size(actual), alpha=0.6, color=style.VERMILION, linewidths=0)
+        left.axhline(0, color="black", linewidth=0.8)
+        style.label(left, f"Residuals{label}", "predicted", "true − predicted")
+    return drawing
+
+
+def _some(values: NDArray) -> NDArray:
+    """At most about DOTS of them, evenly taken."""
+    return values[:: max(1, len(values) // DOTS)]
+
+
+def _size(values: NDArray) -> float:
+    """Of a dot: few are large, many small."""
+    return float(np.clip(3000 / max(1, len(values)), 8, 40))
+
+
+def _against(panel: Axes, actual: NDArray, predicted: NDArray) -> None:
+    panel.scatter(actual, predicted, s=_size(actual), alpha=0.6, color=style.BLUE, linewidths=0)
+    both = np.concatenate([actual, predicted])
+    ends = (np.nanmin(both), np.nanmax(both)) if np.isfinite(both).any() else (0.0, 1.0)
+    panel.plot(ends, ends, color="black", linewidth=0.8, label="predicted = true")
+    panel.legend(fontsize=8)
+
+
+def _short(name: str, most: int = LONGEST) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _sorted(names: set[str]) -> list[str]:
+    """Class names in order; numbers by their value."""
+    try:
+        return sorted(names, key=float)
+    except ValueError:
+        return sorted(names)

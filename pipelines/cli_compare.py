@@ -11,7 +11,7 @@ import typer
 from pipelines.options import PARAMS, Changes, Json, Params
 
 if TYPE_CHECKING:
-    from pipelines.console import Console
+    from pipelines.compare.comparison import Grouping, Result
 
 Study = Annotated[str | None, typer.Option("--study", metavar="STUDY", help="The trials of this study.")]
 Where = Annotated[
@@ -22,7 +22,8 @@ USUAL_LIMIT = 20
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands among the others."""
-    app.command()(runs)
+    for command in (runs, compare):
+        app.command()(command)
 
 
 def runs(
@@ -70,6 +71,80 @@ def runs(
             console.say(f"{len(table.runs)} of {table.total} runs; --all shows all of them, --where and --limit fewer")
     if as_json:
         Console(True).result(table.as_dict())
+
+
+def compare(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Ids, the start of ids, names, runs/ folders.")] = None,
+    study: Study = None,
+    where: Where = None,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="KEY", help="Set groups against one another: one for each value of this key.")
+    ] = None,
+    one: Annotated[str | None, typer.Option("--a", metavar="EXPR", help="Or this group, as for --where ...")] = None,
+    other: Annotated[str | None, typer.Option("--b", metavar="EXPR", help="... against this one.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metric", metavar="A,B", help="By what; what the runs monitor, on the validation rows.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option("--margin", min=0, help="The largest difference that would not matter; name it before you look.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", metavar="KEY", help="May differ within a pair, too; may be given several times.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the curves, too.")] = None,
+    params: Params = PARAMS,
+    changes: Changes = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs, or groups of runs.
+
+    The params that differ, metrics, curves. With --by, or --a and --b: groups paired by seed and split, and whether their
+    difference is real.
+    """
+    from pipelines.compare.comparison import compare as set_side_by_side
+    from pipelines.compare.show import show
+    from pipelines.console import Console
+    from pipelines.options import experiment_of
+
+    grouping = _grouping(by, one, other, metrics, margin, ignore)
+    if html is not None and html.is_dir():
+        raise typer.BadParameter(f"--html must name a file, got the folder {html}")
+    console, experiment = Console(as_json), experiment_of(params, changes)
+    with console.reserved():
+        found = set_side_by_side(experiment, names or (), study=study, where=where, grouping=grouping)
+    show(console, found)
+    if html is not None:
+        _write_page(found, html)
+        console.say(f"written to {html}")
+    console.result(found.as_dict())
+
+
+def _grouping(
+    by: str | None, one: str | None, other: str | None, metrics: str | None, margin: float | None, ignore: list[str] | None
+) -> Grouping | None:
+    from pipelines.compare.comparison import Grouping
+
+    _not_both(by is not None and (one is not None or other is not None), "--by and --a, --b")
+    if (one is None) is not (other is None):
+        raise typer.BadParameter("--a and --b go together: give both groups, or --by")
+    if by is None and one is None:
+        given = [name for name, value in (("--metric", metrics), ("--margin", margin), ("--ignore", ignore)) if value is not None]
+        if given:
+            raise typer.BadParameter(f"{', '.join(given)} must go with groups: --by KEY, or --a and --b")
+        return None
+    if margin is not None and not 0 < margin < float("inf"):
+        raise typer.BadParameter(f"--margin must be a number above 0, got {margin:g}")
+    wanted = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
+    return Grouping(by, one, other, wanted, margin, tuple(ignore or ()))
+
+
+def _write_page(found: Result, path: Path) -> None:
+    """One HTML file."""
+    from backends.weights import write_atomically
+    from pipelines.report.compare_page import compare_page
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, compare_page(found.as_dict()).encode())
 
 
 def _not_both(both: bool, names: str) -> None:

@@ -57,8 +57,8 @@ class Keys:
     def find(self, text: str) -> Key:
         """The key that `text` means; raises QueryError with the nearest names if it means none, or several.
 
-        In this order: a whole name, of the run itself, its params, metrics, tags; a tag without its `deltarule.`; the last
-        part of a param's dotted path, if there is one such path. `params.`, `metrics.`, `tags.` before it say which kind.
+        In this order: a whole name, of the run itself, its params, metrics, tags; the last part of a param's dotted path, if
+        there is one such path; a tag without its `deltarule.`. `params.`, `metrics.`, `tags.` before it say which kind.
         """
         for kind in ("params", "metrics", "tags"):
             if text.startswith(f"{kind}.") and text.partition(".")[2] in self.known[kind]:
@@ -66,11 +66,11 @@ class Keys:
         for kind, names in self.known.items():
             if text in names:
                 return Key(kind, text, text)
-        if OURS + text in self.known["tags"]:
-            return Key("tags", OURS + text, text)
         paths = [name for name in self.known["params"] if name.endswith(f".{text}") and not name.startswith("search.")]
         if len(paths) == 1:
             return Key("params", paths[0], text)
+        if OURS + text in self.known["tags"]:
+            return Key("tags", OURS + text, text)
         raise QueryError(self._unknown(text, paths))
 
     def _unknown(self, text: str, paths: Sequence[str]) -> str:

@@ -142,6 +142,12 @@ def finite(value: Any) -> Any:
 def as_dict(run: Recorded, keys: Sequence[Key] = ()) -> dict[str, Any]:
     """A run for JSON."""
     times = {name: plain(Key("run", name), getattr(run, name)) for name in TIMES}
-    values = {"values": {key.text: plain(key, key.of(run)) for key in keys}} if keys else {}
+    values = {"values": {key.text: _typed(key, key.of(run)) for key in keys}} if keys else {}
     whole = {"id": run.id, "name": run.name, "status": run.status, **times, **values}
     return dict(finite({**whole, "params": dict(run.params), "metrics": dict(run.metrics), "tags": dict(run.tags)}))
+
+
+def _typed(key: Key, value: Value) -> Value:
+    """Params are text in the store; where they say a number they are one."""
+    as_number = number(value) if key.kind == "params" else None
+    return plain(key, value if as_number is None else as_number)

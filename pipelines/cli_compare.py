@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Study = Annotated[str | None, typer.Option("--study", metavar="STUDY", help="The trials of this study.")]
 Where = Annotated[
-    str | None, typer.Option("--where", metavar="EXPR", help="Runs of which this is true: 'activation = relu and best_val_loss < 0.1'.")
+    str | None,
+    typer.Option("--where", metavar="EXPR", help="Runs of which this is true: 'activation = relu and best_val_loss < 0.1'."),
 ]
 USUAL_LIMIT = 20
 
@@ -31,9 +32,12 @@ def runs(
     study: Study = None,
     children: Annotated[bool, typer.Option("--children", help="With the trials of all studies.")] = False,
     columns: Annotated[
-        str | None, typer.Option("--columns", metavar="A,B", help="Which: params, metrics, tags, and id, name, status, started ...")
+        str | None,
+        typer.Option("--columns", metavar="A,B", help="Which: params, metrics, tags, and id, name, status, started ..."),
     ] = None,
-    sort: Annotated[str | None, typer.Option("--sort", metavar="KEY", help="From the least on; newest first unless given.")] = None,
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="KEY", help="From the least on; newest first unless given.")
+    ] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help=f"How many at most; {USUAL_LIMIT} in a table.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them in the table.")] = False,
@@ -74,7 +78,9 @@ def runs(
 
 
 def compare(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Ids, the start of ids, names, runs/ folders.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Ids, the start of ids, names, runs/ folders.")
+    ] = None,
     study: Study = None,
     where: Where = None,
     by: Annotated[
@@ -86,10 +92,14 @@ def compare(
         str | None, typer.Option("--metric", metavar="A,B", help="By what; what the runs monitor, on the validation rows.")
     ] = None,
     margin: Annotated[
-        float | None, typer.Option("--margin", min=0, help="The largest difference that would not matter; name it before you look.")
+        str | None,
+        typer.Option(
+            "--margin", metavar="X", help="Largest difference that would not matter, named before you look; or METRIC=X,..."
+        ),
     ] = None,
     ignore: Annotated[
-        list[str] | None, typer.Option("--ignore", metavar="KEY", help="May differ within a pair, too; may be given several times.")
+        list[str] | None,
+        typer.Option("--ignore", metavar="KEY", help="May differ within a pair, too; may be given several times."),
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the curves, too.")] = None,
     params: Params = PARAMS,
@@ -120,7 +130,7 @@ def compare(
 
 
 def _grouping(
-    by: str | None, one: str | None, other: str | None, metrics: str | None, margin: float | None, ignore: list[str] | None
+    by: str | None, one: str | None, other: str | None, metrics: str | None, margin: str | None, ignore: list[str] | None
 ) -> Grouping | None:
     from pipelines.compare.comparison import Grouping
 
@@ -132,8 +142,6 @@ def _grouping(
         if given:
             raise typer.BadParameter(f"{', '.join(given)} must go with groups: --by KEY, or --a and --b")
         return None
-    if margin is not None and not 0 < margin < float("inf"):
-        raise typer.BadParameter(f"--margin must be a number above 0, got {margin:g}")
     wanted = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
     return Grouping(by, one, other, wanted, margin, tuple(ignore or ()))
 

@@ -73,7 +73,7 @@ def _one(runs: Sequence[Recorded], text: str, project: Path) -> Recorded:
 
 
 def _begins(run: Recorded, text: str) -> bool:
-    return bool(re.fullmatch(r"[0-9a-f]{%d,32}" % LEAST, text)) and run.id.startswith(text)
+    return bool(re.fullmatch(rf"[0-9a-f]{{{LEAST},32}}", text)) and run.id.startswith(text)
 
 
 def _folders(text: str, project: Path) -> set[str]:

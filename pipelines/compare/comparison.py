@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.compare import differences
 from pipelines.compare.choose import choose, pick
 from pipelines.compare.differences import COMMIT, Metrics, Texts
-from pipelines.compare.keys import Key, Keys, QueryError
+from pipelines.compare.keys import Key, Keys, QueryError, number
 from pipelines.compare.listing import MONITOR, as_dict, finite
 from pipelines.compare.pairs import SOURCE, Group, Pairing, groups_by, pairing
 from pipelines.compare.verdict import Comparison, judge, measure
@@ -36,7 +36,7 @@ class Grouping:
     one: str | None = None
     other: str | None = None
     metrics: tuple[str, ...] = ()
-    margin: float | None = None
+    margin: str | None = None  # a number, or METRIC=number for each of several
     ignore: tuple[str, ...] = ()
 
 
@@ -58,8 +58,10 @@ class Result:
             "runs": [as_dict(run) for run in self.runs],
             "params": self.params,
             "metrics": {name: [one and asdict(one) for one in each] for name, each in self.metrics.items()},
-            "curves": {name: [{str(step): value for step, value in one.items()} for one in each] for name, each in self.curves.items()},
-            "groups": {group.label: [run.id for run in group.runs] for group in self.groups},
+            "curves": {
+                name: [{str(step): value for step, value in one.items()} for one in each] for name, each in self.curves.items()
+            },
+            "groups": {str(group): [run.id for run in group.runs] for group in self.groups},
             "comparisons": [one.as_dict() for one in self.comparisons],
             "notes": self.notes,
         }
@@ -90,10 +92,7 @@ def _runs(tracking: Tracking, project: Path, names: Sequence[str], study: str | 
     if names and (study or where):
         raise QueryError("give either runs by name, or --study and --where")
     found = choose(tracking, project, study=study, where=where, children=bool(names))
-    if names:
-        found = pick(found, names, project)
-    else:
-        found = [run for run in found if run.tags.get(KIND) != "study"]
+    found = pick(found, names, project) if names else [run for run in found if run.tags.get(KIND) != "study"]
     if len(found) < 2:
         raise QueryError(f"there must be two runs at least to compare, got {len(found)}; `deltarule runs` lists those on record")
     return found
@@ -117,7 +116,8 @@ def _grouped(found: Result, asked: Grouping, project: Path) -> Result:
     ignored = [keys.find(text) for text in asked.ignore]
     pairings = {m: [pairing(a, b, compared, ignored, m) for a, b in combinations(groups, 2)] for m in dict.fromkeys(metrics)}
     _check_one_source(pairings)
-    measured = [measure(one, metric, asked.margin) for metric, each in pairings.items() for one in each]
+    margins = margins_of(found.runs, asked.margin, list(pairings))
+    measured = [measure(one, metric, margins.get(metric)) for metric, each in pairings.items() for one in each]
     return Result(
         found.runs, found.params, found.metrics, found.curves, tuple(groups), tuple(judge(measured)),
         tuple(_notes(measured, pairings, project)),
@@ -130,7 +130,7 @@ def _groups(runs: Sequence[Recorded], asked: Grouping, keys: Keys) -> tuple[list
         key = keys.find(asked.by)
         return groups_by(runs, key), [key]
     sides = [parse(text or "", keys, option) for text, option in ((asked.one, "--a"), (asked.other, "--b"))]
-    groups = [Group(side.text, tuple(side.chosen(runs))) for side in sides]
+    groups = [Group(label, tuple(side.chosen(runs)), side.text) for label, side in zip("ab", sides, strict=True)]
     _check_groups(groups)
     return groups, _telling_apart(sides, groups)
 
@@ -138,7 +138,7 @@ def _groups(runs: Sequence[Recorded], asked: Grouping, keys: Keys) -> tuple[list
 def _check_groups(groups: Sequence[Group]) -> None:
     for option, group in zip(("--a", "--b"), groups, strict=True):
         if not group.runs:
-            raise QueryError(f"{option}: {group.label} must be true of some run, and is true of none")
+            raise QueryError(f"{option}: {group.meaning} must be true of some run, and is true of none")
     both = {run.id for run in groups[0].runs} & {run.id for run in groups[1].runs}
     if both:
         raise QueryError(f"--a and --b must have no run in common, and have {len(both)}, such as {min(both)[:8]}")
@@ -158,6 +158,27 @@ def metric_of(runs: Sequence[Recorded], text: str) -> str:
             return name
     bare = [name for name in known if name.startswith(("validate_", "test_", "best_val_"))]
     raise QueryError(f"--metric must be one that the runs have, got {text}; {nearest(text, bare or list(known))}")
+
+
+def margins_of(runs: Sequence[Recorded], text: str | None, metrics: Sequence[str]) -> dict[str, float]:
+    """Metric -> margin. Raises QueryError: a margin has the unit of its metric, so of several metrics each needs its own."""
+    if text is None:
+        return {}
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    if len(metrics) > 1 and not all(equals for _, equals, _ in pairs):
+        each = ",".join(f"{metric}=X" for metric in metrics)
+        raise QueryError(f"--margin must name one for each metric, since they differ in unit: --margin {each}; got {text}")
+    found = {metric_of(runs, name.strip()) if equals else metrics[0]: _margin(value) for name, equals, value in pairs}
+    if set(found) != set(metrics):
+        raise QueryError(f"--margin must be of what is compared ({', '.join(metrics)}), got {', '.join(found)}")
+    return found
+
+
+def _margin(text: str) -> float:
+    value = number(text.strip())
+    if value is None or not 0 < value < float("inf"):
+        raise QueryError(f"--margin must be a number above 0, got {text.strip() or 'nothing'}")
+    return value
 
 
 def usual_metric(runs: Sequence[Recorded]) -> str:
@@ -192,6 +213,7 @@ def _notes(measured: Sequence[Comparison], pairings: Mapping[str, Sequence[Pairi
 
 
 def _of_the_test_rows(runs: Sequence[Recorded], project: Path) -> str:
-    opened = max((len(openers(Places(project, project=project).ledger, run.tags.get(TEST, ""))) for run in runs), default=0)
+    ledger, rows = Places(project, project=project).ledger, {run.tags.get(TEST, "") for run in runs}
+    opened = max((len(openers(ledger, each)) for each in rows), default=0)
     told = f" {opened} experiments have opened them." if opened > 1 else ""
     return f"The test rows are for one look after all choices: what is chosen by them looks better than it is.{told}"

@@ -16,6 +16,7 @@ from pipelines.tracking.query import Recorded
 # Of the params, what makes no other network.
 BESIDE = ("search.", "tracking.", "thresholds", "train.devices", "train.threads")
 MOST = 12  # groups: 66 comparisons
+SOME = 50  # runs without a partner of which it is looked up why
 ROWS = ("deltarule.data.train", "deltarule.data.valid")
 SOURCE = "deltarule.data"
 Id = tuple[tuple[str, str], ...]
@@ -23,10 +24,14 @@ Id = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are alike in what is compared. `label` is how people call them."""
+    """Runs that are alike in what is compared. `label` is how sentences call them, `meaning` the expression that chose them."""
 
     label: str
     runs: tuple[Recorded, ...]
+    meaning: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.meaning}" if self.meaning else self.label
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ def pairing(one: Group, other: Group, compared: Sequence[Key], ignored: Sequence
     alone = [[key for key in each if key not in shared] for each in (first, second)]
     if any(alone):
         left["without a partner"] = sum(map(len, alone))
-    return Pairing(one, other, tuple(sorted(pairs, key=_place)), dict(left), _why(*alone, {**first, **second}))
+    why = _why(alone[0], list(second)) + _why(alone[1], list(first))
+    return Pairing(one, other, tuple(sorted(pairs, key=_place)), dict(left), tuple(name for name, _ in why.most_common(3)))
 
 
 def _usable(group: Group, metric: str, left: Counter[str]) -> list[Recorded]:
@@ -139,13 +145,13 @@ def _place(pair: Pair) -> tuple[str, float]:
     return str(pair.split), number(pair.seed) or 0.0
 
 
-def _why(alone: Sequence[Id], others: Sequence[Id], runs: Mapping[Id, Recorded]) -> tuple[str, ...]:
-    """In what each run without a partner differs from the nearest of the other side that is without one too."""
+def _why(alone: Sequence[Id], others: Sequence[Id]) -> Counter[str]:
+    """In what each run without a partner differs from the nearest of the other side."""
     found: Counter[str] = Counter()
-    for key in alone:
-        differences = [_names(key, other) for other in others]
-        found.update(min(differences, key=len, default=()))
-    return tuple(name for name, _ in found.most_common(3))
+    for key in alone[:SOME]:
+        differences: list[tuple[str, ...]] = [_names(key, other) for other in others[:SOME]]
+        found.update(sorted(differences, key=len)[0] if differences else ())
+    return found
 
 
 def _names(one: Id, other: Id) -> tuple[str, ...]:

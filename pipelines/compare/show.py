@@ -11,6 +11,7 @@ from pipelines.compare.comparison import Result
 from pipelines.compare.differences import Measured
 from pipelines.compare.listing import SHORT
 from pipelines.compare.pairs import Group
+from pipelines.compare.verdict import left_out
 
 if TYPE_CHECKING:
     from pipelines.console import Console
@@ -27,13 +28,13 @@ def show(console: Console, found: Result) -> None:
     if not found.groups:
         _side_by_side(console, found) if len(found.runs) <= WIDE else _below_one_another(console, found)
         return
-    rows = [(group.label, str(len(group.runs)), *_spreads(group, found)) for group in found.groups]
+    rows = [(str(group), str(len(group.runs)), *_spreads(group, found)) for group in found.groups]
     metrics = list(dict.fromkeys(one.metric for one in found.comparisons))
     console.table("groups, mean ± sd", ("group", "runs", *metrics), rows)
     for one in found.comparisons:
         console.say(one.sentence)
-        for left in _left(one.left, one.pairs):
-            console.say(f"  {left}")
+        if one.left and one.pairs:
+            console.say(f"  runs that are in no pair: {left_out(one)}")
     for note in found.notes:
         console.say(f"note: {note}")
 
@@ -44,14 +45,11 @@ def _spreads(group: Group, found: Result) -> list[str]:
     return [f"{fmean(v):.4g}{f' ± {stdev(v):.2g}' if len(v) > 1 else ''}" if v else "" for v in each]
 
 
-def _left(left: Mapping[str, int], pairs: int) -> list[str]:
-    told = ", ".join(f"{count} {reason}" for reason, count in left.items())
-    return [f"runs that are in no pair: {told}"] if told and pairs else []
-
-
 def _side_by_side(console: Console, found: Result) -> None:
     heads = [run.id[:SHORT] for run in found.runs]
-    console.table("runs", ("", *heads), [("name", *(run.name for run in found.runs)), ("status", *(run.status for run in found.runs))])
+    console.table(
+        "runs", ("", *heads), [("name", *(run.name for run in found.runs)), ("status", *(run.status for run in found.runs))]
+    )
     console.say("")
     if found.params:
         console.table("params that differ", ("", *heads), [(name, *values) for name, values in found.params.items()])
@@ -81,7 +79,10 @@ def sparklines(curves: Sequence[Mapping[int, float]]) -> list[tuple[str, ...]]:
     low, high = min(every, default=0.0), max(every, default=0.0)
     longest = max(map(len, finite), default=0)
     return [
-        ("".join(_bar(value, low, high) for value in _thinned(curve, longest)), *(f"{v:.4g}" for v in (curve[0], min(curve), curve[-1])))
+        (
+            "".join(_bar(value, low, high) for value in _thinned(curve, longest)),
+            *(f"{v:.4g}" for v in (curve[0], min(curve), curve[-1])),
+        )
         if curve
         else ("", "", "", "")
         for curve in finite

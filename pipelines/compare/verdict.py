@@ -99,13 +99,16 @@ def judge(measured: Sequence[Comparison]) -> list[Comparison]:
     differs = inference.holm([one.p for one in told if one.p is not None])
     alike = inference.holm([one.p_negligible for one in told if one.p_negligible is not None])  # of all, or of none
     corrected = {id(one): (p, alike[place] if alike else None) for place, (one, p) in enumerate(zip(told, differs, strict=True))}
-    return [_judged(one, *corrected.get(id(one), (None, None)), len(told)) for one in measured]
+    return [_judged(one, corrected.get(id(one), (None, None)), len(told)) for one in measured]
 
 
-def _judged(one: Comparison, p: float | None, p_negligible: float | None, count: int) -> Comparison:
+def _judged(one: Comparison, corrected: tuple[float | None, float | None], count: int) -> Comparison:
+    p, p_negligible = corrected
     real = p is not None and p < LEVEL
     negligible = p_negligible is not None and p_negligible < LEVEL
-    word: Word = "real but negligible" if real and negligible else "real" if real else "negligible" if negligible else "cannot tell"
+    word: Word = (
+        "real but negligible" if real and negligible else "real" if real else "negligible" if negligible else "cannot tell"
+    )
     better = None
     if real and one.mean and rises(one.metric) is not None:
         better = one.other if (one.mean > 0) is rises(one.metric) else one.one
@@ -128,7 +131,7 @@ def sentence(found: Comparison) -> str:
     """One or two sentences that claim no more than the pairs show."""
     head = f"{found.other} - {found.one}, {found.metric}: "
     if not found.pairs:
-        return f"{head}no pairs: {_why_none(found)}. The runs cannot tell."
+        return f"{head}no pairs: {left_out(found) or 'one of the groups has no runs'}. The runs cannot tell."
     amount = f"{found.mean:+.3g}"
     if found.estimate is None:
         return f"{head}{amount}, {_counted(found)}. The runs cannot tell: with fewer than {FEWEST} {found.unit}s nothing can."
@@ -147,7 +150,11 @@ def _counted(found: Comparison) -> str:
 def _method(found: Comparison) -> str:
     if found.sd == 0:
         return "nothing but the value itself, which is the same in all"
-    return f"Student's t, with the rows that splits share counted in (factor {found.overlap:.2g})" if found.overlap else "Student's t"
+    return (
+        f"Student's t, with the rows that splits share counted in (factor {found.overlap:.2g})"
+        if found.overlap
+        else "Student's t"
+    )
 
 
 def _corrected(found: Comparison, p: float | None) -> str:
@@ -209,8 +216,8 @@ def _how_to_ask(found: Comparison) -> str:
     return " That is no sign of their being the same: for that name the largest difference that would not matter, with --margin."
 
 
-def _why_none(found: Comparison) -> str:
+def left_out(found: Comparison) -> str:
+    """How many runs are in no pair, and why."""
     reasons = [f"{count} {reason}" for reason, count in found.left.items()]
-    if found.differ:
-        reasons.append(f"besides what is compared they differ in {', '.join(found.differ)}")
-    return "; ".join(reasons) or "one of the groups has no runs"
+    told = ", ".join(reasons)
+    return f"{told} (from the nearest of the other group by {', '.join(found.differ)})" if found.differ else told

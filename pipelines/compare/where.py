@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from pipelines.compare.keys import Key, Keys, QueryError, Value, alike, number
+from pipelines.compare.keys import Key, Keys, QueryError, alike, number
 from pipelines.tracking.query import Recorded
 
 Test = Callable[[Recorded], bool]
@@ -120,7 +120,7 @@ class _Parser:
 
     def _comparison(self) -> Test:
         token = self._take()
-        if token.kind not in ("word", "quoted") or token.text.lower() in WORDS and token.kind == "word":
+        if token.kind not in ("word", "quoted") or (token.kind == "word" and token.text.lower() in WORDS):
             self._fail("there must be a key, such as model.activation", token.place)
         try:
             key = self.keys.find(token.text)

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +203,8 @@ def _bulk(client: MlflowClient, ids: Sequence[str], name: str) -> list[tuple[str
     from mlflow.utils.rest_utils import http_request
 
     credentials = client._tracking_client.store.get_host_creds()
-    answer = http_request(credentials, BULK, "GET", params={"run_id": list(ids), "metric_key": name})
+    ask: Callable[..., Any] = http_request
+    answer = ask(credentials, BULK, "GET", params={"run_id": list(ids), "metric_key": name})
     found = answer.json()["metrics"] if answer.status_code == 200 else None
     if found is None or len(found) >= BULK_POINTS:
         return None

@@ -48,7 +48,7 @@ def pick(runs: Sequence[Recorded], texts: Sequence[str], project: Path) -> list[
 
     Raises QueryError where a text names no run, or several.
     """
-    return list(dict.fromkeys(_one(runs, text.strip(), project) for text in texts))
+    return list({run.id: run for run in (_one(runs, text.strip(), project) for text in texts)}.values())
 
 
 def _one(runs: Sequence[Recorded], text: str, project: Path) -> Recorded:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -13,19 +15,20 @@ from pipelines.compare.choose import choose, pick
 from pipelines.compare.differences import COMMIT, Metrics, Texts
 from pipelines.compare.keys import Key, Keys, QueryError, number
 from pipelines.compare.listing import MONITOR, as_dict, finite
-from pipelines.compare.pairs import SOURCE, Group, Pairing, groups_by, pairing
+from pipelines.compare.pairs import FOLDS, SOURCE, Group, Pairing, groups_by, pairing
 from pipelines.compare.verdict import Comparison, judge, measure
 from pipelines.compare.where import Where, parse
 from pipelines.project import project_of
 from pipelines.spec.describe import nearest
 from pipelines.stages.openings import openers
 from pipelines.stages.places import Places
-from pipelines.tracking.query import KIND, Curves, Recorded, histories
+from pipelines.tracking.query import KIND, Curves, Recorded, histories, texts
 
 if TYPE_CHECKING:
     from pipelines.spec import Experiment, Tracking
 
 TEST = "deltarule.data.test"
+VALIDATE = "validate_"
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def compare(
     project = project or project_of(Path())
     runs = _runs(experiment.tracking, project, names, study, where)
     found = side_by_side(runs, experiment.tracking, project)
-    return found if grouping is None else _grouped(found, grouping, project)
+    return found if grouping is None else _grouped(found, grouping, experiment.tracking, project)
 
 
 def _runs(tracking: Tracking, project: Path, names: Sequence[str], study: str | None, where: str | None) -> list[Recorded]:
@@ -109,7 +112,7 @@ def side_by_side(runs: Sequence[Recorded], tracking: Tracking, project: Path) ->
 # -- groups ---------------------------------------------------------------------------------------------------------------
 
 
-def _grouped(found: Result, asked: Grouping, project: Path) -> Result:
+def _grouped(found: Result, asked: Grouping, tracking: Tracking, project: Path) -> Result:
     keys = Keys(found.runs)
     groups, compared = _groups(found.runs, asked, keys)
     metrics = [metric_of(found.runs, text) for text in asked.metrics] or [usual_metric(found.runs)]
@@ -117,7 +120,9 @@ def _grouped(found: Result, asked: Grouping, project: Path) -> Result:
     pairings = {m: [pairing(a, b, compared, ignored, m) for a, b in combinations(groups, 2)] for m in dict.fromkeys(metrics)}
     _check_one_source(pairings)
     margins = margins_of(found.runs, asked.margin, list(pairings))
-    measured = [measure(one, metric, margins.get(metric)) for metric, each in pairings.items() for one in each]
+    _check_folds(pairings)
+    folds = {metric: fold_values(pairings[metric], metric, tracking, project) for metric in pairings}
+    measured = [measure(one, metric, margins.get(metric), folds[metric]) for metric, each in pairings.items() for one in each]
     return Result(
         found.runs, found.params, found.metrics, found.curves, tuple(groups), tuple(judge(measured)),
         tuple(_notes(measured, pairings, project)),
@@ -187,6 +192,31 @@ def usual_metric(runs: Sequence[Recorded]) -> str:
     return metric_of(runs, max(dict.fromkeys(watched), key=watched.count))
 
 
+def fold_values(pairings: Sequence[Pairing], metric: str, tracking: Tracking, project: Path) -> dict[str, dict[int, float]]:
+    """Run id -> fold -> the metric on the rows that the fold validates, of the runs in pairs that were split into folds."""
+    runs = {run.id: run for found in pairings for pair in found.pairs for run in (pair.one, pair.other)}
+    ids = [run.id for run in runs.values() if number(run.params.get(FOLDS)) is not None]
+    if not ids or not metric.startswith(VALIDATE):
+        return {}
+    found: dict[str, dict[int, float]] = {}
+    for run_id, text in texts(tracking, project, ids, "validate/folds.csv").items():
+        rows = list(csv.DictReader(io.StringIO(text)))
+        values = {int(row["fold"]): number(row.get(metric.removeprefix(VALIDATE))) for row in rows}
+        found[run_id] = {fold: value for fold, value in values.items() if value is not None}
+    return found
+
+
+def _check_folds(pairings: Mapping[str, Sequence[Pairing]]) -> None:
+    """Means over all folds of a split vary little from split to split, and no correction for that is known: refused."""
+    for metric, each in pairings.items():
+        pairs = [pair for found in each for pair in found.pairs if number(pair.one.params.get(FOLDS)) is not None]
+        if not metric.startswith(VALIDATE) and len({pair.split for pair in pairs}) > 1:
+            raise QueryError(
+                f"--metric must be validate_... to compare runs of folds over several splits, got {metric}: only of these is each "
+                "fold on record; or choose one split with --where 'data.split.seed = ...'"
+            )
+
+
 def _check_one_source(pairings: Mapping[str, Sequence[Pairing]]) -> None:
     sources = {pair.one.tags.get(SOURCE, "") for each in pairings.values() for found in each for pair in found.pairs}
     if len(sources) > 1:
@@ -201,7 +231,7 @@ def _notes(measured: Sequence[Comparison], pairings: Mapping[str, Sequence[Pairi
     pairs = [pair for each in pairings.values() for found in each for pair in found.pairs]
     runs = [run for pair in pairs for run in (pair.one, pair.other)]
     notes = []
-    if any(one.pairs and one.splits == 1 for one in measured):
+    if any(one.pairs and one.splits == 1 and one.unit == "seed" for one in measured):
         notes.append("All pairs are of one split of the rows: the interval is about the luck of the seed, not about other rows.")
     if len({run.tags[COMMIT] for run in runs if COMMIT in run.tags}) > 1:
         notes.append("The runs were made at several commits: what changed in the code between them is in the difference.")

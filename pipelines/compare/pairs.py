@@ -19,6 +19,7 @@ MOST = 12  # groups: 66 comparisons
 SOME = 50  # runs without a partner of which it is looked up why
 ROWS = ("deltarule.data.train", "deltarule.data.valid")
 SOURCE = "deltarule.data"
+FOLDS = "data.split.folds"
 Id = tuple[tuple[str, str], ...]
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any, Literal
 
 from pipelines.compare import inference
 from pipelines.compare.inference import FEWEST, LEVEL, Paired
-from pipelines.compare.pairs import Pair, Pairing
+from pipelines.compare.keys import number
+from pipelines.compare.pairs import FOLDS, Pair, Pairing
 from pipelines.metrics import higher_is_better
 
 Word = Literal["real", "negligible", "real but negligible", "cannot tell"]
+Unit = Literal["seed", "split", "fold"]
+Folds = Mapping[str, Mapping[int, float]]  # run id -> fold -> value
+SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}  # of data.split, where a run does not say
 PARTS = ("validate_", "test_", "best_val_", "best_train_", "val_", "train_")
 SOME = 1000  # more pairs than this are "more than 1000"
 
@@ -26,7 +30,7 @@ class Comparison:
     other: str
     pairs: int
     units: int  # differences that the interval comes from
-    unit: str  # what each of them is of: seed, split
+    unit: Unit  # what each of them is of
     seeds: int
     splits: int
     overlap: float  # n_test / n_train between splits, 0 on one split
@@ -54,20 +58,23 @@ class Comparison:
         return {key: value for key, value in asdict(self).items() if key != "estimate"}
 
 
-def measure(found: Pairing, metric: str, margin: float | None) -> Comparison:
+def measure(found: Pairing, metric: str, margin: float | None, folds: Folds | None = None) -> Comparison:
     """Differences, their interval and p values; no verdict yet: that takes all comparisons.
 
-    Of several splits, each counts once, with the mean over its seeds: seeds of one split tell nothing of other splits.
+    Of several splits, or folds, each counts once, with the mean over its seeds: seeds of one split tell nothing of other
+    splits. `folds` are the values of each fold of runs that have them: run id -> fold -> value.
     """
-    splits: dict[Any, list[float]] = {}
+    parts: dict[Any, list[float]] = {}
     for pair in found.pairs:
-        splits.setdefault(pair.split, []).append(pair.other.metrics[metric] - pair.one.metrics[metric])
-    by_split = len(splits) > 1
-    differences = [fmean(each) for each in splits.values()] if by_split else [d for each in splits.values() for d in each]
-    overlap = fmean(shared_rows(pair, metric) for pair in found.pairs) if by_split else 0.0
+        for part, one, other in _values(pair, metric, folds or {}):
+            parts.setdefault(part, []).append(other - one)
+    unit: Unit = "seed" if len(parts) < 2 else "split" if all(fold is None for _, fold in parts) else "fold"
+    differences = [d for each in parts.values() for d in each] if unit == "seed" else [fmean(each) for each in parts.values()]
+    overlap = 0.0 if unit == "seed" else fmean(shared_rows(pair, metric) for pair in found.pairs)
     bare = Comparison(
-        metric, found.one.label, found.other.label, len(found.pairs), len(differences), "split" if by_split else "seed",
-        len({pair.seed for pair in found.pairs}), len(splits), overlap, dict(found.left), found.differ, tuple(differences),
+        metric, found.one.label, found.other.label, len(found.pairs), len(differences), unit,
+        len({pair.seed for pair in found.pairs}), len({split for split, _ in parts}), overlap, dict(found.left), found.differ,
+        tuple(differences),
     )  # fmt: skip
     if not differences:
         return bare
@@ -83,14 +90,26 @@ def measure(found: Pairing, metric: str, margin: float | None) -> Comparison:
     )  # fmt: skip
 
 
+def _values(pair: Pair, metric: str, folds: Folds) -> Iterator[tuple[tuple[Any, int | None], float, float]]:
+    """((split, fold), value of one, value of the other): of each fold where both runs tell them, else of the whole run."""
+    one, other = (folds.get(run.id, {}) for run in (pair.one, pair.other))
+    if one and one.keys() == other.keys():
+        yield from (((pair.split, fold), one[fold], other[fold]) for fold in sorted(one))
+    else:
+        yield (pair.split, None), pair.one.metrics[metric], pair.other.metrics[metric]
+
+
 def shared_rows(pair: Pair, metric: str) -> float:
-    """n_test / n_train of a split: rows that judge, and rows that train."""
-    judged = "rows_test" if metric.startswith("test_") else "rows_valid"
-    held = pair.one.metrics
-    if judged in held and held.get("rows_train"):
-        return held[judged] / held["rows_train"]
-    valid, train = (float(pair.one.params.get(f"data.split.{part}", usual)) for part, usual in (("valid", 0.2), ("train", 0.6)))
-    return valid / train
+    """n_test / n_train: the rows that judge a network, and those that train it. Of k folds a network trains on k - 1."""
+    rows, params = pair.one.metrics, pair.one.params
+    share = {part: float(params.get(f"data.split.{part}", usual)) for part, usual in SHARES.items()}
+    counts = {part: rows.get(f"rows_{part}", 0.0) for part in SHARES}
+    counts = counts if all(counts.values()) else share  # trials of a study do not tell their rows
+    folds = number(params.get(FOLDS))
+    judged, trained = counts["test" if metric.startswith("test_") else "valid"], counts["train"]
+    if folds is None:
+        return judged / trained
+    return judged / (trained * (folds - 1) / folds) if metric.startswith("test_") else 1 / (folds - 1)
 
 
 def judge(measured: Sequence[Comparison]) -> list[Comparison]:
@@ -143,15 +162,16 @@ def sentence(found: Comparison) -> str:
 
 def _counted(found: Comparison) -> str:
     pairs = f"{found.pairs} pair{'s' if found.pairs != 1 else ''}"
-    where = f"of {found.splits} splits, the mean of each" if found.splits > 1 else "by seed"
-    return f"{pairs} {where}"
+    splits = f" of {found.splits} splits" if found.splits > 1 else ""
+    folds = f", {found.units} folds" if found.unit == "fold" else ""
+    return f"{pairs} by seed{splits}{folds}{f', the mean of each {found.unit}' if found.pairs > found.splits > 0 and found.unit != 'seed' else ''}"
 
 
 def _method(found: Comparison) -> str:
     if found.sd == 0:
         return "nothing but the value itself, which is the same in all"
     return (
-        f"Student's t, with the rows that splits share counted in (factor {found.overlap:.2g})"
+        f"Student's t, made wider for the rows that {found.unit}s share"
         if found.overlap
         else "Student's t"
     )
@@ -204,7 +224,7 @@ def _more(found: Comparison) -> str:
         counts["negligible"] = inference.needed(found.estimate, found.margin - mean, level)
     known = {word: count - found.units for word, count in counts.items() if count is not None}
     if not known:
-        return "; no number of splits of these rows would: they share too many" if found.overlap and found.sd else ""
+        return f"; no number of {found.unit}s of these rows would: they share too many" if found.overlap and found.sd else ""
     word, more = min(known.items(), key=lambda pair: pair[1])
     told = f"more than {SOME}" if more > SOME else f"about {max(1, more)}"
     return f"; if it is as large as it seems, {told} more {found.unit}s would show it to be {word}"

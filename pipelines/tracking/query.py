@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -81,6 +82,19 @@ def histories(tracking: Tracking, project: Path, ids: Sequence[str], names: Sequ
         for run_id, name, step, value in _points_of_client(store, ids, names) if points is None else points:
             curves[run_id].setdefault(name, {})[step] = value
     return curves
+
+
+def texts(tracking: Tracking, project: Path, ids: Sequence[str], place: str) -> dict[str, str]:
+    """Run id -> what its artifact at `place` holds, of the runs that have it. Raises TrackingError if the store fails."""
+    store, found = locate(tracking, project), {}
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with answering(store, *LOST), tempfile.TemporaryDirectory() as scratch:
+        client = client_of(store)
+        for run_id in ids:
+            if place in {held.path for held in client.list_artifacts(run_id, place.rpartition("/")[0])}:
+                (folder := Path(scratch) / run_id).mkdir()
+                found[run_id] = Path(client.download_artifacts(run_id, place, str(folder))).read_text(encoding="utf-8")
+    return found
 
 
 def _is_wanted(run: Recorded, parent: str | None, children: bool) -> bool:

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from pipelines.report import style
-from pipelines.report.parity_page import STYLE as HOUSE
+from pipelines.report.page import page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,13 +22,10 @@ NAMED = 7  # lines that can still be told apart
 TELLING = 3  # params that differ, up to which their values say which run it is
 CLASSES = {"real": "differs", "real but negligible": "agrees", "negligible": "agrees", "cannot tell": "absent"}
 SPELLED = {"train_loss": "E on training rows", "val_loss": "E on validation rows"}
-STYLE = (
-    HOUSE
-    + """
+STYLE = """
 img { max-width: 100%; height: auto; border-radius: 4px; } .verdict p { max-width: 100ch; } .beside th { white-space: normal; }
 .notes li { margin: .25rem 0; max-width: 100ch; }
 """
-)
 
 
 def compare_page(found: Mapping[str, Any]) -> str:
@@ -38,12 +35,8 @@ def compare_page(found: Mapping[str, Any]) -> str:
         " against ".join(labels) if 0 < len(labels) <= 4 else f"{len(labels)} groups" if labels else f"{len(found['runs'])} runs"
     )
     tables = _beside(found) if len(found["runs"]) <= BESIDE else _below(found)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Comparison: {escape(title)}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>Comparison: {escape(title)}</h1>\n"
-        f"{_verdicts(found)}{_notes(found)}{_intervals(found)}{_curves(found)}{tables}</body>\n</html>\n"
-    )
+    body = f"{_verdicts(found)}{_notes(found)}{_intervals(found)}{_curves(found)}{tables}"
+    return page(f"Comparison: {title}", body, STYLE)
 
 
 def _verdicts(found: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Curves = dict[str, dict[int, float]]  # metric -> step -> value
 PARENT, STUDY, KIND = "mlflow.parentRunId", "deltarule.study", "deltarule.kind"
 LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps this instead
-A_PAGE, A_QUERY = 1000, 500
+A_PAGE, A_QUERY, BUSY_SECONDS = 1000, 500, 5.0
 BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"  # MLflow's own pages ask it: one metric of many runs
 BULK_RUNS, BULK_POINTS = 100, 25_000  # the most that it takes, and gives
 LOST = "the runs cannot be read", "nothing was changed"
@@ -113,7 +113,7 @@ def _by_sqlite(store: Store, read: Any) -> Any:
     """What `read` makes of the database; None if the store is no such database, or its tables are others than known here."""
     if not store.database:
         return None
-    with closing(sqlite3.connect(f"{store.database.as_uri()}?mode=ro", uri=True, timeout=5)) as database:
+    with closing(sqlite3.connect(f"{store.database.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as database:
         try:
             database.execute("BEGIN")  # one state of the store, whoever writes meanwhile
             return read(database)

@@ -44,9 +44,13 @@ def project(tmp_path_factory):
     client.log_metric(runs[1], "val_loss", 1.5, step=1)
     client.log_text(runs[0], "fold,loss\n1,0.5\n", "validate/folds.csv")
     client.update_run(runs[0], "FINISHED")
-    study = client.create_run(here, start_time=4000, run_name="S", tags={"deltarule.kind": "study", "deltarule.study": "S"}).info.run_id
+    study = client.create_run(
+        here, start_time=4000, run_name="S", tags={"deltarule.kind": "study", "deltarule.study": "S"}
+    ).info.run_id
     for n in (5, 6):
-        client.create_run(here, start_time=1000 * n, run_name=f"S {n}", tags={"mlflow.parentRunId": study, "deltarule.study": "S"})
+        client.create_run(
+            here, start_time=1000 * n, run_name=f"S {n}", tags={"mlflow.parentRunId": study, "deltarule.study": "S"}
+        )
     client.delete_run(client.create_run(here, run_name="gone").info.run_id)
     client.create_run(elsewhere, run_name="foreign")
     return root
@@ -73,7 +77,12 @@ def comparable(found):
 
 
 def spelled(found):
-    return {(run, name, step, repr(value)) for run, each in found.items() for name, curve in each.items() for step, value in curve.items()}
+    return {
+        (run, name, step, repr(value))
+        for run, each in found.items()
+        for name, curve in each.items()
+        for step, value in curve.items()
+    }
 
 
 def test_runs_come_newest_first_without_the_trials_of_studies_the_deleted_and_those_of_other_experiments(project):

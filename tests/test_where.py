@@ -88,7 +88,11 @@ def test_a_part_of_a_path_that_means_several_is_refused_with_all_of_them():
 
 
 def test_a_whole_name_stands_above_the_end_of_a_path_and_that_above_a_tag_of_ours():
-    params, metrics, tags = {"train.epochs": "30", "train.backend": "keras"}, {"epochs": 7.0}, {"deltarule.backend": "k", "deltarule.x": "y"}
+    params, metrics, tags = (
+        {"train.epochs": "30", "train.backend": "keras"},
+        {"epochs": 7.0},
+        {"deltarule.backend": "k", "deltarule.x": "y"},
+    )
     keys = Keys([Recorded("a" * 32, "", "FINISHED", None, None, params, metrics, tags)])
     assert [(key.kind, key.name) for key in map(keys.find, ("epochs", "backend", "x"))] == [
         ("metrics", "epochs"),

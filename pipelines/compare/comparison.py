@@ -212,8 +212,8 @@ def _check_folds(pairings: Mapping[str, Sequence[Pairing]]) -> None:
         pairs = [pair for found in each for pair in found.pairs if number(pair.one.params.get(FOLDS)) is not None]
         if not metric.startswith(VALIDATE) and len({pair.split for pair in pairs}) > 1:
             raise QueryError(
-                f"--metric must be validate_... to compare runs of folds over several splits, got {metric}: only of these is each "
-                "fold on record; or choose one split with --where 'data.split.seed = ...'"
+                f"--metric must be validate_... to compare runs of folds over several splits, got {metric}: only of these is "
+                "each fold on record; or choose one split with --where 'data.split.seed = ...'"
             )
 
 

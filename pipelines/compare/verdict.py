@@ -164,17 +164,14 @@ def _counted(found: Comparison) -> str:
     pairs = f"{found.pairs} pair{'s' if found.pairs != 1 else ''}"
     splits = f" of {found.splits} splits" if found.splits > 1 else ""
     folds = f", {found.units} folds" if found.unit == "fold" else ""
-    return f"{pairs} by seed{splits}{folds}{f', the mean of each {found.unit}' if found.pairs > found.splits > 0 and found.unit != 'seed' else ''}"
+    several = found.unit != "seed" and found.pairs > found.splits
+    return f"{pairs} by seed{splits}{folds}{f', the mean of each {found.unit}' if several else ''}"
 
 
 def _method(found: Comparison) -> str:
     if found.sd == 0:
         return "nothing but the value itself, which is the same in all"
-    return (
-        f"Student's t, made wider for the rows that {found.unit}s share"
-        if found.overlap
-        else "Student's t"
-    )
+    return f"Student's t, made wider for the rows that {found.unit}s share" if found.overlap else "Student's t"
 
 
 def _corrected(found: Comparison, p: float | None) -> str:

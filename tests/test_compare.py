@@ -152,7 +152,7 @@ def test_runs_without_a_partner_are_counted_and_it_is_said_in_what_they_differ(o
     on_record([*groups(APART), *lone, *broken])
     one = only(compared(by="activation", metrics=("loss",)))
     assert one.pairs == 10
-    assert one.left == {"not finished": 1, "without validate_loss": 1, "without a partner": 2}
+    assert one.left == {"of relu not finished": 1, "of relu without validate_loss": 1, "without a partner": 2}
     assert set(one.differ) == {"model.dropout", "seed"}
 
 
@@ -160,6 +160,16 @@ def test_of_runs_that_are_the_same_in_all_the_newest_counts(on_record):
     on_record([*groups(APART), run(99, 0.9, seed=0)])
     one = only(compared(by="activation", metrics=("loss",)))
     assert one.left == {"repeated, the newest counts": 1} and one.pairs == 10 and min(one.differences) < -0.5
+
+
+def test_pairs_of_several_settings_are_not_said_to_be_of_the_seed_alone(on_record):
+    """As of a grid of activation and dropout, all of one seed."""
+    on_record([one for n, d in enumerate(NOISE) for one in groups([d], first=10 * n, model__dropout=n / 20)])
+    found = compared(by="activation")
+    assert "10 pairs by seed and setting (10 settings of the other params)" in only(found).sentence
+    assert "more pairs would show" in only(found).sentence
+    assert any("settings such as these" in note for note in found.notes)
+    assert not any("luck of the seed" in note for note in found.notes)
 
 
 def test_another_split_is_no_partner(on_record):

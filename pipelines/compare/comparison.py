@@ -233,6 +233,8 @@ def _notes(measured: Sequence[Comparison], pairings: Mapping[str, Sequence[Pairi
     notes = []
     if any(one.pairs and one.splits == 1 and one.unit == "seed" for one in measured):
         notes.append("All pairs are of one split of the rows: the interval is about the luck of the seed, not about other rows.")
+    if any(one.settings > 1 for one in measured):
+        notes.append("The pairs are of several settings of the other params: the interval is about settings such as these.")
     if len({run.tags[COMMIT] for run in runs if COMMIT in run.tags}) > 1:
         notes.append("The runs were made at several commits: what changed in the code between them is in the difference.")
     if any(metric.startswith("test_") for metric in pairings):

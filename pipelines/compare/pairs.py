@@ -37,12 +37,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs, and what they share: the split and the seed."""
+    """Two runs, and what they share: the split, the seed, and all other params."""
 
     one: Recorded
     other: Recorded
     split: Id
     seed: str
+    setting: Id
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def pairing(one: Group, other: Group, compared: Sequence[Key], ignored: Sequence
     identity = _identity_of(free | beside, rows=not any(name.startswith("data.") for name in free))
     first, second = (_by_identity(runs, identity, left) for runs in usable)
     shared = [key for key in first if key in second]
-    pairs = tuple(Pair(first[key], second[key], _split(key), dict(key).get("seed", "")) for key in shared)
+    pairs = tuple(Pair(first[key], second[key], *_parts(key)) for key in shared)
     alone = [[key for key in each if key not in shared] for each in (first, second)]
     if any(alone):
         left["without a partner"] = sum(map(len, alone))
@@ -95,9 +96,9 @@ def _usable(group: Group, metric: str, left: Counter[str]) -> list[Recorded]:
     found = []
     for run in group.runs:
         if run.status != "FINISHED":
-            left["not finished"] += 1
+            left[f"of {group.label} not finished"] += 1
         elif not _is_finite(run.metrics.get(metric)):
-            left[f"without {metric}"] += 1
+            left[f"of {group.label} without {metric}"] += 1
         else:
             found.append(run)
     return found
@@ -138,8 +139,11 @@ def _by_identity(runs: Iterable[Recorded], identity: Callable[[Recorded], Id], l
     return found
 
 
-def _split(key: Id) -> Id:
-    return tuple((name, value) for name, value in key if name.startswith(("data.", SOURCE)))
+def _parts(key: Id) -> tuple[Id, str, Id]:
+    """Split, seed, setting."""
+    split = tuple((name, value) for name, value in key if name.startswith(("data.", SOURCE)))
+    seed = dict(key).get("seed", "")
+    return split, seed, tuple(item for item in key if item not in split and item[0] != "seed")
 
 
 def _place(pair: Pair) -> tuple[str, float]:

@@ -14,7 +14,7 @@ from pipelines.compare.pairs import FOLDS, Pair, Pairing
 from pipelines.metrics import higher_is_better
 
 Word = Literal["real", "negligible", "real but negligible", "cannot tell"]
-Unit = Literal["seed", "split", "fold"]
+Unit = Literal["seed", "pair", "split", "fold"]
 Folds = Mapping[str, Mapping[int, float]]  # run id -> fold -> value
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}  # of data.split, where a run does not say
 PARTS = ("validate_", "test_", "best_val_", "best_train_", "val_", "train_")
@@ -33,6 +33,7 @@ class Comparison:
     unit: Unit  # what each of them is of
     seeds: int
     splits: int
+    settings: int  # of the params that are not compared
     overlap: float  # n_test / n_train between splits, 0 on one split
     left: dict[str, int]
     differ: tuple[str, ...]
@@ -68,13 +69,15 @@ def measure(found: Pairing, metric: str, margin: float | None, folds: Folds | No
     for pair in found.pairs:
         for part, one, other in _values(pair, metric, folds or {}):
             parts.setdefault(part, []).append(other - one)
-    unit: Unit = "seed" if len(parts) < 2 else "split" if all(fold is None for _, fold in parts) else "fold"
-    differences = [d for each in parts.values() for d in each] if unit == "seed" else [fmean(each) for each in parts.values()]
-    overlap = 0.0 if unit == "seed" else fmean(shared_rows(pair, metric) for pair in found.pairs)
+    settings = len({pair.setting for pair in found.pairs})
+    alone: Unit = "seed" if settings < 2 else "pair"
+    unit: Unit = alone if len(parts) < 2 else "split" if all(fold is None for _, fold in parts) else "fold"
+    differences = [d for each in parts.values() for d in each] if unit == alone else [fmean(each) for each in parts.values()]
+    overlap = 0.0 if unit == alone else fmean(shared_rows(pair, metric) for pair in found.pairs)
     bare = Comparison(
         metric, found.one.label, found.other.label, len(found.pairs), len(differences), unit,
-        len({pair.seed for pair in found.pairs}), len({split for split, _ in parts}), overlap, dict(found.left), found.differ,
-        tuple(differences),
+        len({pair.seed for pair in found.pairs}), len({split for split, _ in parts}), settings, overlap, dict(found.left),
+        found.differ, tuple(differences),
     )  # fmt: skip
     if not differences:
         return bare
@@ -164,8 +167,9 @@ def _counted(found: Comparison) -> str:
     pairs = f"{found.pairs} pair{'s' if found.pairs != 1 else ''}"
     splits = f" of {found.splits} splits" if found.splits > 1 else ""
     folds = f", {found.units} folds" if found.unit == "fold" else ""
-    several = found.unit != "seed" and found.pairs > found.splits
-    return f"{pairs} by seed{splits}{folds}{f', the mean of each {found.unit}' if several else ''}"
+    several = found.unit in ("split", "fold") and found.pairs > found.splits
+    by = "seed" if found.settings < 2 else f"seed and setting ({found.settings} settings of the other params)"
+    return f"{pairs} by {by}{splits}{folds}{f', the mean of each {found.unit}' if several else ''}"
 
 
 def _method(found: Comparison) -> str:

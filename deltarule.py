@@ -25,13 +25,15 @@ from pipelines.stages import StageError
 if TYPE_CHECKING:
     import optuna
 
+    from pipelines.compare.comparison import Result
     from pipelines.search import StudyError as StudyError
     from pipelines.search.evaluate import Report
     from pipelines.search.records import StudyRecord
+    from pipelines.tracking.query import Recorded
 
 __all__ = [
-    "BackendError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "evaluate", "load", "load_model",
-    "objective", "open_study", "run", "search",
+    "BackendError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "compare", "evaluate", "load",
+    "load_model", "objective", "open_study", "run", "runs", "search",
 ]  # fmt: skip
 
 
@@ -101,6 +103,46 @@ def open_study(name: str, experiment: Experiment) -> optuna.Study:
     from pipelines.search.objective import open_study as opened
 
     return opened(name, experiment)
+
+
+def runs(
+    where: str | None = None, *, study: str | None = None, children: bool = False, experiment: Experiment | None = None
+) -> list[Recorded]:
+    """The runs on record, newest first, as `deltarule runs` finds them: with params, metrics and tags as plain mappings.
+
+    In the store of `experiment`; of params.yaml unless given. Raises ValueError for an expression that cannot be meant,
+    TrackingError if the store fails.
+    """
+    from pipelines.compare.choose import choose
+    from pipelines.project import project_of
+
+    tracking = (experiment or load()).tracking
+    return choose(tracking, project_of(Path()), study=study, where=where, children=children)
+
+
+def compare(
+    *names: str,
+    study: str | None = None,
+    where: str | None = None,
+    by: str | None = None,
+    a: str | None = None,
+    b: str | None = None,
+    metrics: Sequence[str] = (),
+    margin: float | str | None = None,
+    ignore: Sequence[str] = (),
+    experiment: Experiment | None = None,
+) -> Result:
+    """Runs side by side, and with `by`, or `a` and `b`, groups of them paired by seed and split, as `deltarule compare` does.
+
+    `Result.comparisons` hold difference, interval, verdict and sentence of each two groups. Raises ValueError for what cannot
+    be meant or compared, TrackingError if the store fails.
+    """
+    from pipelines.compare.comparison import Grouping
+    from pipelines.compare.comparison import compare as set_side_by_side
+
+    asked = Grouping(by, a, b, tuple(metrics), None if margin is None else str(margin), tuple(ignore))
+    grouping = asked if by is not None or a is not None or b is not None else None
+    return set_side_by_side(experiment or load(), names, study=study, where=where, grouping=grouping)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ For each data set and each backend a project of its own in a temporary folder, w
 the source, the backend and EPOCHS: `search` on the validation rows, `adopt`, then split, train, validate, and `evaluate --test`
 under several seeds. Lightning's winner is evaluated on Keras too: there both train one spec from the same initial weights, in
 the same order, with the same dropout, so that is where they must be equal. Test for equivalence: two one-sided t tests,
-paired by seed (Schuirmann 1987); the margin stands here, fixed before any result.
+paired by seed (Schuirmann 1987; `deltarule compare` has the same); the margin stands here, fixed before any result.
 
     python benchmarks/quality.py --write                                      about an hour on two cores
     python benchmarks/quality.py --data diabetes --trials 4 --seeds 3         a quick try
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -26,13 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.compare.inference import LEVEL, p_equivalent, paired
+
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS = 100  # at most: early stopping, as params.yaml has it, ends a run. Small sets have few batches an epoch
 BACKENDS = ("lightning", "keras")
 MARGINS = {"accuracy": 0.01, "r2": 0.05}  # fixed beforehand: one point of accuracy, 0.05 of R²
 NAMES = {"accuracy": "accuracy", "r2": "R²"}
 DATA = {"breast_cancer": "accuracy", "digits": "accuracy", "diabetes": "r2"}
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -43,35 +43,6 @@ class Outcome:
     valid: list[float | None]
     test: list[float | None]
     trials: str  # how the study's trials ended
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Two one-sided tests on differences d: equivalent if the 90 % interval of the mean lies within the margin."""
-
-    mean: float
-    low: float
-    high: float
-    p: float
-    count: int
-
-    @property
-    def equivalent(self) -> bool:
-        """At LEVEL."""
-        return self.p < LEVEL
-
-
-def tost(differences: Sequence[float], margin: float) -> Verdict:
-    """The greater p of H0: mean ≤ -margin and H0: mean ≥ margin, by Student's t with n - 1 degrees of freedom."""
-    from scipy.stats import t
-
-    n, mean = len(differences), statistics.fmean(differences)
-    error = statistics.stdev(differences) / math.sqrt(n)
-    if error == 0:  # the same difference under every seed: nothing is left to chance
-        return Verdict(mean, mean, mean, 0.0 if abs(mean) < margin else 1.0, n)
-    p = max(t.sf((mean + margin) / error, n - 1), t.cdf((mean - margin) / error, n - 1))
-    half = t.ppf(1 - LEVEL, n - 1) * error
-    return Verdict(mean, mean - half, mean + half, float(p), n)
 
 
 # -- a project ------------------------------------------------------------------------------------------------------------
@@ -199,11 +170,12 @@ def sentence(source: str, one: Outcome, two: Outcome, what: str) -> str:
     pairs = [b - a for a, b in zip(one.test, two.test, strict=True) if a is not None and b is not None]
     if len(pairs) < 2:
         return f"{source}, {what}: {len(pairs)} pairs of seeds; no test."
-    found = tost(pairs, margin)
-    verdict = "equivalent" if found.equivalent else "not shown to be equivalent"
+    found = paired(pairs)
+    p, (low, high) = p_equivalent(found, margin), found.interval(1 - 2 * LEVEL)
+    verdict = "equivalent" if p < LEVEL else "not shown to be equivalent"
     return (
         f"{source}, {what}: Keras - Lightning = {found.mean:+.1e} of {name} on the test rows, 90 % interval "
-        f"[{found.low:+.1e}, {found.high:+.1e}], {found.count} pairs: **{verdict}** within ±{margin:g} (p = {found.p:.2g})."
+        f"[{low:+.1e}, {high:+.1e}], {found.count} pairs: **{verdict}** within ±{margin:g} (p = {p:.2g})."
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from pipelines import cli_data, cli_project, cli_register, cli_report, cli_search
+from pipelines import cli_compare, cli_data, cli_project, cli_register, cli_report, cli_search
 from pipelines.options import (
     BAD_INPUT,
     FAILED,
@@ -48,6 +48,7 @@ OUR_ERRORS = (
     ("pipelines.new", "ProjectError", BAD_INPUT),
     ("pipelines.search.book", "StudyError", BAD_INPUT),
     ("pipelines.tracking", "TrackingError", FAILED),
+    ("pipelines.compare.keys", "QueryError", BAD_INPUT),
     ("pipelines.engine", "EngineError", FAILED),
     ("pipelines.search.storage", "StorageError", BAD_INPUT),
 )
@@ -103,6 +104,7 @@ cli_data.add_to(app)
 cli_project.add_to(app)
 cli_register.add_to(app)
 cli_report.add_to(app)
+cli_compare.add_to(app)
 
 
 @app.command()

@@ -20,7 +20,7 @@ HEIGHTS = [
     {"backends"},
     {"pipelines.project", "pipelines.spec"},
     {f"pipelines.{name}" for name in ("curves", "data", "metrics", "tracking", "report", "engine")},
-    {"pipelines.stages", "pipelines.search"},
+    {"pipelines.stages", "pipelines.search", "pipelines.compare"},
     {
         f"pipelines.{name}"
         for name in (
@@ -41,6 +41,7 @@ HEIGHTS = [
     | {
         "_deltarule",
         "deltarule",
+        "pipelines.cli_compare",
         "pipelines.halting",
         "pipelines.uploads",
         "pipelines.cli_project",

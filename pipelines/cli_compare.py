@@ -1,0 +1,160 @@
+"""The commands `runs` and `compare`: what is on record, and what it says. A command parses, calls and prints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.options import PARAMS, Changes, Json, Params
+
+if TYPE_CHECKING:
+    from pipelines.compare.comparison import Grouping, Result
+
+Study = Annotated[str | None, typer.Option("--study", metavar="STUDY", help="The trials of this study.")]
+Where = Annotated[
+    str | None,
+    typer.Option("--where", metavar="EXPR", help="Runs of which this is true: 'activation = relu and best_val_loss < 0.1'."),
+]
+USUAL_LIMIT = 20
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands among the others."""
+    for command in (runs, compare):
+        app.command()(command)
+
+
+def runs(
+    where: Where = None,
+    study: Study = None,
+    children: Annotated[bool, typer.Option("--children", help="With the trials of all studies.")] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", metavar="A,B", help="Which: params, metrics, tags, and id, name, status, started ..."),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="KEY", help="From the least on; newest first unless given.")
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help=f"How many at most; {USUAL_LIMIT} in a table.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them in the table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output: whole values of these columns.")] = False,
+    params: Params = PARAMS,
+    changes: Changes = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs on record.
+
+    Newest first. A study counts as one run; --study STUDY lists its trials.
+    """
+    from pipelines.compare.choose import choose
+    from pipelines.compare.listing import listing
+    from pipelines.console import Console
+    from pipelines.options import experiment_of
+    from pipelines.project import project_of
+
+    _not_both(as_csv and as_json, "--csv and --json")
+    _not_both(everything and limit is not None, "--all and --limit")
+    console, tracking = Console(as_json or as_csv), experiment_of(params, changes).tracking
+    with console.reserved():
+        found = choose(tracking, project_of(Path()), study=study, where=where, children=children)
+    names = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    if not found:
+        console.say("no run matches" if where else "no runs are on record; `deltarule run` and `dvc repro` make some")
+        names = None
+    most = limit if everything or as_csv or as_json else limit or USUAL_LIMIT
+    table = listing(found, names, sort if found else None, reverse, most)
+    if as_csv:
+        sys.stdout.write(table.csv())
+    elif not as_json and found:
+        console.table("", table.columns, table.shown())
+        if len(table.runs) < table.total:
+            console.say(f"{len(table.runs)} of {table.total} runs; --all shows all of them, --where and --limit fewer")
+    if as_json:
+        Console(True).result(table.as_dict())
+
+
+def compare(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Ids, the start of ids, names, runs/ folders.")
+    ] = None,
+    study: Study = None,
+    where: Where = None,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="KEY", help="Set groups against one another: one for each value of this key.")
+    ] = None,
+    one: Annotated[str | None, typer.Option("--a", metavar="EXPR", help="Or this group, as for --where ...")] = None,
+    other: Annotated[str | None, typer.Option("--b", metavar="EXPR", help="... against this one.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metric", metavar="A,B", help="By what; what the runs monitor, on the validation rows.")
+    ] = None,
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            "--margin", metavar="X", help="Largest difference that would not matter, named before you look; or METRIC=X,..."
+        ),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option("--ignore", metavar="KEY", help="May differ within a pair, too; may be given several times."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the curves, too.")] = None,
+    params: Params = PARAMS,
+    changes: Changes = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs, or groups of runs.
+
+    The params that differ, metrics, curves. With --by, or --a and --b: groups paired by seed and split, and whether their
+    difference is real.
+    """
+    from pipelines.compare.comparison import compare as set_side_by_side
+    from pipelines.compare.show import show
+    from pipelines.console import Console
+    from pipelines.options import experiment_of
+
+    grouping = _grouping(by, one, other, metrics, margin, ignore)
+    if html is not None and html.is_dir():
+        raise typer.BadParameter(f"--html must name a file, got the folder {html}")
+    console, experiment = Console(as_json), experiment_of(params, changes)
+    with console.reserved():
+        found = set_side_by_side(experiment, names or (), study=study, where=where, grouping=grouping)
+    show(console, found)
+    if html is not None:
+        _write_page(found, html)
+        console.say(f"written to {html}")
+    console.result(found.as_dict())
+
+
+def _grouping(
+    by: str | None, one: str | None, other: str | None, metrics: str | None, margin: str | None, ignore: list[str] | None
+) -> Grouping | None:
+    from pipelines.compare.comparison import Grouping
+
+    _not_both(by is not None and (one is not None or other is not None), "--by and --a, --b")
+    if (one is None) is not (other is None):
+        raise typer.BadParameter("--a and --b go together: give both groups, or --by")
+    if by is None and one is None:
+        given = [name for name, value in (("--metric", metrics), ("--margin", margin), ("--ignore", ignore)) if value is not None]
+        if given:
+            raise typer.BadParameter(f"{', '.join(given)} must go with groups: --by KEY, or --a and --b")
+        return None
+    wanted = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
+    return Grouping(by, one, other, wanted, margin, tuple(ignore or ()))
+
+
+def _write_page(found: Result, path: Path) -> None:
+    """One HTML file."""
+    from backends.weights import write_atomically
+    from pipelines.report.compare_page import compare_page
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, compare_page(found.as_dict()).encode())
+
+
+def _not_both(both: bool, names: str) -> None:
+    if both:
+        raise typer.BadParameter(f"{names} do not go together; give one of them")

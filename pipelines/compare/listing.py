@@ -1,0 +1,153 @@
+"""Runs as a table: columns by any key of a run, in any order. For the terminal, CSV and JSON alike."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pipelines.compare.keys import Key, Keys, QueryError, Value, number
+from pipelines.tracking.query import Recorded
+
+# What most people ask for; those that no run has are left out. METRIC is what the runs monitor, or the first they have.
+USUAL = (
+    "id", "name", "status", "backend", "activation", "seed", "best_val_loss", "best_val_METRIC", "epochs", "started", "duration",
+    "study",
+)  # fmt: skip
+SHORT = 8  # characters of an id that people see, and can give
+MONITOR = "train.early_stopping.monitor"
+TIMES = ("started", "ended")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Some of the runs that were found, in the order asked for, and how many there were."""
+
+    keys: tuple[Key, ...]
+    runs: tuple[Recorded, ...]
+    total: int
+
+    @property
+    def columns(self) -> list[str]:
+        """The heads, as they were asked for."""
+        return [key.text for key in self.keys]
+
+    def shown(self) -> list[list[str]]:
+        """As people read it: short ids and numbers, local times."""
+        return [[shown(key, key.of(run)) for key in self.keys] for run in self.runs]
+
+    def csv(self) -> str:
+        """Whole values: floats to the last bit, ISO times, empty where there is none."""
+        written = io.StringIO(newline="")
+        writer = csv.writer(written, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([plain(key, key.of(run)) for key in self.keys] for run in self.runs)
+        return written.getvalue()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: each run whole, and the values of the columns beside it."""
+        return {"columns": self.columns, "total": self.total, "runs": [as_dict(run, self.keys) for run in self.runs]}
+
+
+def listing(
+    runs: Sequence[Recorded],
+    columns: Sequence[str] | None = None,
+    sort: str | None = None,
+    reverse: bool = False,
+    limit: int | None = None,
+) -> Listing:
+    """A table of runs: the usual columns unless some are named, newest first unless sorted (runs without the key last).
+
+    Raises QueryError for a key that no run has.
+    """
+    keys = Keys(runs)
+    heads = tuple(keys.find(text) for text in columns) if columns is not None else usual(runs, keys)
+    ordered = list(runs) if sort is None else in_order(runs, keys.find(sort))
+    if reverse:
+        without = [run for run in ordered if sort is not None and keys.find(sort).of(run) is None]
+        ordered = [run for run in ordered[::-1] if run not in without] + without
+    return Listing(heads, tuple(ordered[:limit]), len(runs))
+
+
+def usual(runs: Sequence[Recorded], keys: Keys) -> tuple[Key, ...]:
+    """The usual columns that some run has a value for."""
+    found = []
+    for text in USUAL:
+        try:
+            key = keys.find(text.replace("METRIC", chief_metric(runs) or "METRIC"))
+        except QueryError:
+            continue
+        if any(key.of(run) is not None for run in runs):
+            found.append(key)
+    return tuple(found)
+
+
+def chief_metric(runs: Sequence[Recorded]) -> str | None:
+    """The metric besides the loss that most runs monitor, or else the first that they have of every epoch."""
+    watched = [run.params.get(MONITOR, "loss") for run in runs]
+    others = [name for name in watched if name != "loss"]
+    if others:
+        return max(dict.fromkeys(others), key=others.count)
+    names = (name.removeprefix("best_val_") for run in runs for name in run.metrics if name.startswith("best_val_"))
+    return next((name for name in names if name != "loss"), None)
+
+
+def in_order(runs: Sequence[Recorded], key: Key) -> list[Recorded]:
+    """By value: numbers first, then text, then runs that have none; equal ones as they came."""
+
+    def place(run: Recorded) -> tuple[int, float, str]:
+        value, as_number = key.of(run), number(key.of(run))
+        if as_number is not None and not math.isnan(as_number):
+            return 0, as_number, ""
+        return (2, 0.0, "") if value is None else (1, 0.0, str(value))
+
+    return sorted(runs, key=place)
+
+
+def shown(key: Key, value: Value) -> str:
+    """A value as people read it."""
+    if value is None:
+        return ""
+    if key.kind == "run" and key.name == "id":
+        return str(value)[:SHORT]
+    if key.kind == "run" and key.name in TIMES and isinstance(value, float):
+        return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M:%S")
+    if key.kind == "run" and key.name == "duration" and isinstance(value, float):
+        return f"{value:.1f} s" if value < 60 else f"{value / 60:.1f} min"
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def plain(key: Key, value: Value) -> Value:
+    """A value as programs read it: times with their zone, whole numbers without a point, nothing as nothing."""
+    if key.kind == "run" and key.name in TIMES and isinstance(value, float):
+        return datetime.fromtimestamp(value).astimezone().isoformat()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+def finite(value: Any) -> Any:
+    """For strict JSON, which has no NaN and no infinity: these become the texts "nan", "inf" and "-inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def as_dict(run: Recorded, keys: Sequence[Key] = ()) -> dict[str, Any]:
+    """A run for JSON."""
+    times = {name: plain(Key("run", name), getattr(run, name)) for name in TIMES}
+    values = {"values": {key.text: _typed(key, key.of(run)) for key in keys}} if keys else {}
+    whole = {"id": run.id, "name": run.name, "status": run.status, **times, **values}
+    return dict(finite({**whole, "params": dict(run.params), "metrics": dict(run.metrics), "tags": dict(run.tags)}))
+
+
+def _typed(key: Key, value: Value) -> Value:
+    """Params are text in the store; where they say a number they are one."""
+    as_number = number(value) if key.kind == "params" else None
+    return plain(key, value if as_number is None else as_number)

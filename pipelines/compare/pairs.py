@@ -1,0 +1,164 @@
+"""Two groups of runs, paired: a run of one with the run of the other that differs in nothing but what is compared.
+
+That is: same seed, same rows (the hashes of training and validation part), same params. Then what the seed and the split
+bring is the same on both sides, and falls out of the difference.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.compare.keys import Key, QueryError, alike, number
+from pipelines.tracking.query import Recorded
+
+# Of the params, what makes no other network.
+BESIDE = ("search.", "tracking.", "thresholds", "train.devices", "train.threads")
+MOST = 12  # groups: 66 comparisons
+SOME = 50  # runs without a partner of which it is looked up why
+ROWS = ("deltarule.data.train", "deltarule.data.valid")
+SOURCE = "deltarule.data"
+FOLDS = "data.split.folds"
+Id = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that are alike in what is compared. `label` is how sentences call them, `meaning` the expression that chose them."""
+
+    label: str
+    runs: tuple[Recorded, ...]
+    meaning: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.meaning}" if self.meaning else self.label
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs, and what they share: the split, the seed, and all other params."""
+
+    one: Recorded
+    other: Recorded
+    split: Id
+    seed: str
+    setting: Id
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The pairs of two groups, and how many runs are in none, for what reason."""
+
+    one: Group
+    other: Group
+    pairs: tuple[Pair, ...]
+    left: Mapping[str, int]  # reason -> runs
+    differ: tuple[str, ...]  # params that keep the runs without a partner from one, the most frequent first
+
+
+def groups_by(runs: Sequence[Recorded], key: Key) -> list[Group]:
+    """A group for each value of a key, in the order of the values. Raises QueryError unless there are 2 to 12."""
+    values: dict[str, list[Recorded]] = {}
+    for run in runs:
+        value = key.of(run)
+        if value is not None:
+            label = next((known for known in values if alike(known, value)), str(value))
+            values.setdefault(label, []).append(run)
+    if not 2 <= len(values) <= MOST:
+        got = ", ".join(list(values)[:5]) + (", ..." if len(values) > 5 else "")
+        raise QueryError(
+            f"--by {key.text} must split the {len(runs)} runs into 2 to {MOST} groups, got {len(values)}"
+            f"{f' ({got})' if values else ''}; choose others, such as --where '{key.text} in (A, B)'"
+        )
+    labels = sorted(values, key=lambda label: (0, number(label) or 0.0, "") if number(label) is not None else (1, 0.0, label))
+    return [Group(label, tuple(values[label])) for label in labels]
+
+
+def pairing(one: Group, other: Group, compared: Sequence[Key], ignored: Sequence[Key], metric: str) -> Pairing:
+    """Pair two groups by all but the compared and the ignored keys. Of runs that are the same in all, the newest counts."""
+    free = {key.name for key in (*compared, *ignored) if key.kind == "params"}
+    left: Counter[str] = Counter()
+    usable = [_usable(group, metric, left) for group in (one, other)]
+    beside = _missing_beside(usable, compared)
+    identity = _identity_of(free | beside, rows=not any(name.startswith("data.") for name in free))
+    first, second = (_by_identity(runs, identity, left) for runs in usable)
+    shared = [key for key in first if key in second]
+    pairs = tuple(Pair(first[key], second[key], *_parts(key)) for key in shared)
+    alone = [[key for key in each if key not in shared] for each in (first, second)]
+    if any(alone):
+        left["without a partner"] = sum(map(len, alone))
+    why = _why(alone[0], list(second)) + _why(alone[1], list(first))
+    return Pairing(one, other, tuple(sorted(pairs, key=_place)), dict(left), tuple(name for name, _ in why.most_common(3)))
+
+
+def _usable(group: Group, metric: str, left: Counter[str]) -> list[Recorded]:
+    found = []
+    for run in group.runs:
+        if run.status != "FINISHED":
+            left[f"of {group.label} not finished"] += 1
+        elif not _is_finite(run.metrics.get(metric)):
+            left[f"of {group.label} without {metric}"] += 1
+        else:
+            found.append(run)
+    return found
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and abs(value) < float("inf")
+
+
+def _missing_beside(groups: Sequence[Sequence[Recorded]], compared: Sequence[Key]) -> set[str]:
+    """Params that one group alone has, beside a kind that is compared: sgd has a momentum, adam has beta1."""
+    blocks = {key.name.removesuffix("name") for key in compared if key.name.endswith(".name")}
+    one, other = ({name for run in runs for name in run.params} for runs in groups)
+    return {name for name in one ^ other if any(name.startswith(block) for block in blocks)}
+
+
+def _identity_of(free: set[str], rows: bool) -> Callable[[Recorded], Id]:
+    """What must be equal in a pair. The hashes of the rows stand for all of the data's params, unless these are compared."""
+
+    def identity(run: Recorded) -> Id:
+        hashed = {name: run.tags[name] for name in ROWS if name in run.tags} if rows else {}
+        params = {
+            name: value
+            for name, value in run.params.items()
+            if name not in free and not name.startswith(BESIDE) and not (hashed and name.startswith("data."))
+        }
+        return tuple(sorted({**params, **hashed}.items()))
+
+    return identity
+
+
+def _by_identity(runs: Iterable[Recorded], identity: Callable[[Recorded], Id], left: Counter[str]) -> dict[Id, Recorded]:
+    """Newest first, as the runs come."""
+    found: dict[Id, Recorded] = {}
+    for run in runs:
+        if found.setdefault(identity(run), run) is not run:
+            left["repeated, the newest counts"] += 1
+    return found
+
+
+def _parts(key: Id) -> tuple[Id, str, Id]:
+    """Split, seed, setting."""
+    split = tuple((name, value) for name, value in key if name.startswith(("data.", SOURCE)))
+    seed = dict(key).get("seed", "")
+    return split, seed, tuple(item for item in key if item not in split and item[0] != "seed")
+
+
+def _place(pair: Pair) -> tuple[str, float]:
+    return str(pair.split), number(pair.seed) or 0.0
+
+
+def _why(alone: Sequence[Id], others: Sequence[Id]) -> Counter[str]:
+    """In what each run without a partner differs from the nearest of the other side."""
+    found: Counter[str] = Counter()
+    for key in alone[:SOME]:
+        differences: list[tuple[str, ...]] = [_names(key, other) for other in others[:SOME]]
+        found.update(sorted(differences, key=len)[0] if differences else ())
+    return found
+
+
+def _names(one: Id, other: Id) -> tuple[str, ...]:
+    first, second = dict(one), dict(other)
+    return tuple(name for name in {**first, **second} if first.get(name) != second.get(name))

@@ -1,0 +1,244 @@
+"""What the pairs of two groups say: the difference is real, or shown to be negligible, or they cannot tell. In a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean
+from typing import Any, Literal
+
+from pipelines.compare import inference
+from pipelines.compare.inference import FEWEST, LEVEL, Paired
+from pipelines.compare.keys import number
+from pipelines.compare.pairs import FOLDS, Pair, Pairing
+from pipelines.metrics import higher_is_better
+
+Word = Literal["real", "negligible", "real but negligible", "cannot tell"]
+Unit = Literal["seed", "pair", "split", "fold"]
+Folds = Mapping[str, Mapping[int, float]]  # run id -> fold -> value
+SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}  # of data.split, where a run does not say
+PARTS = ("validate_", "test_", "best_val_", "best_train_", "val_", "train_")
+SOME = 1000  # more pairs than this are "more than 1000"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two groups by one metric. `mean` is that of `other` minus that of `one`, of the pairs alone."""
+
+    metric: str
+    one: str
+    other: str
+    pairs: int
+    units: int  # differences that the interval comes from
+    unit: Unit  # what each of them is of
+    seeds: int
+    splits: int
+    settings: int  # of the params that are not compared
+    overlap: float  # n_test / n_train between splits, 0 on one split
+    left: dict[str, int]
+    differ: tuple[str, ...]
+    differences: tuple[float, ...]
+    means: tuple[float, float] | None = None
+    mean: float | None = None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_corrected: float | None = None
+    margin: float | None = None
+    p_negligible: float | None = None
+    p_negligible_corrected: float | None = None
+    comparisons: int = 1
+    verdict: Word = "cannot tell"
+    better: str | None = None
+    sentence: str = ""
+    estimate: Paired | None = field(default=None, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {key: value for key, value in asdict(self).items() if key != "estimate"}
+
+
+def measure(found: Pairing, metric: str, margin: float | None, folds: Folds | None = None) -> Comparison:
+    """Differences, their interval and p values; no verdict yet: that takes all comparisons.
+
+    Of several splits, or folds, each counts once, with the mean over its seeds: seeds of one split tell nothing of other
+    splits. `folds` are the values of each fold of runs that have them: run id -> fold -> value.
+    """
+    parts: dict[Any, list[float]] = {}
+    for pair in found.pairs:
+        for part, one, other in _values(pair, metric, folds or {}):
+            parts.setdefault(part, []).append(other - one)
+    settings = len({pair.setting for pair in found.pairs})
+    alone: Unit = "seed" if settings < 2 else "pair"
+    unit: Unit = alone if len(parts) < 2 else "split" if all(fold is None for _, fold in parts) else "fold"
+    differences = [d for each in parts.values() for d in each] if unit == alone else [fmean(each) for each in parts.values()]
+    overlap = 0.0 if unit == alone else fmean(shared_rows(pair, metric) for pair in found.pairs)
+    bare = Comparison(
+        metric, found.one.label, found.other.label, len(found.pairs), len(differences), unit,
+        len({pair.seed for pair in found.pairs}), len({split for split, _ in parts}), settings, overlap, dict(found.left),
+        found.differ, tuple(differences),
+    )  # fmt: skip
+    if not differences:
+        return bare
+    means = tuple(fmean(getattr(pair, side).metrics[metric] for pair in found.pairs) for side in ("one", "other"))
+    bare = replace(bare, means=(means[0], means[1]), mean=fmean(differences))
+    if len(differences) < FEWEST:
+        return bare
+    estimate = inference.paired(differences, overlap)
+    low, high = estimate.interval()
+    return replace(
+        bare, estimate=estimate, mean=estimate.mean, sd=estimate.sd, low=low, high=high, p=inference.p_differs(estimate),
+        margin=margin, p_negligible=None if margin is None else inference.p_equivalent(estimate, margin),
+    )  # fmt: skip
+
+
+def _values(pair: Pair, metric: str, folds: Folds) -> Iterator[tuple[tuple[Any, int | None], float, float]]:
+    """((split, fold), value of one, value of the other): of each fold where both runs tell them, else of the whole run."""
+    one, other = (folds.get(run.id, {}) for run in (pair.one, pair.other))
+    if one and one.keys() == other.keys():
+        yield from (((pair.split, fold), one[fold], other[fold]) for fold in sorted(one))
+    else:
+        yield (pair.split, None), pair.one.metrics[metric], pair.other.metrics[metric]
+
+
+def shared_rows(pair: Pair, metric: str) -> float:
+    """n_test / n_train: the rows that judge a network, and those that train it. Of k folds a network trains on k - 1."""
+    rows, params = pair.one.metrics, pair.one.params
+    share = {part: float(params.get(f"data.split.{part}", usual)) for part, usual in SHARES.items()}
+    counts = {part: rows.get(f"rows_{part}", 0.0) for part in SHARES}
+    counts = counts if all(counts.values()) else share  # trials of a study do not tell their rows
+    folds = number(params.get(FOLDS))
+    judged, trained = counts["test" if metric.startswith("test_") else "valid"], counts["train"]
+    if folds is None:
+        return judged / trained
+    return judged / (trained * (folds - 1) / folds) if metric.startswith("test_") else 1 / (folds - 1)
+
+
+def judge(measured: Sequence[Comparison]) -> list[Comparison]:
+    """Verdicts on all that were compared, each kind of claim corrected for how many there are (Holm 1979)."""
+    told = [one for one in measured if one.p is not None]
+    differs = inference.holm([one.p for one in told if one.p is not None])
+    alike = inference.holm([one.p_negligible for one in told if one.p_negligible is not None])  # of all, or of none
+    corrected = {id(one): (p, alike[place] if alike else None) for place, (one, p) in enumerate(zip(told, differs, strict=True))}
+    return [_judged(one, corrected.get(id(one), (None, None)), len(told)) for one in measured]
+
+
+def _judged(one: Comparison, corrected: tuple[float | None, float | None], count: int) -> Comparison:
+    p, p_negligible = corrected
+    real = p is not None and p < LEVEL
+    negligible = p_negligible is not None and p_negligible < LEVEL
+    word: Word = (
+        "real but negligible" if real and negligible else "real" if real else "negligible" if negligible else "cannot tell"
+    )
+    better = None
+    if real and one.mean and rises(one.metric) is not None:
+        better = one.other if (one.mean > 0) is rises(one.metric) else one.one
+    judged = replace(
+        one, p_corrected=p, p_negligible_corrected=p_negligible, comparisons=max(1, count), verdict=word, better=better
+    )
+    return replace(judged, sentence=sentence(judged))
+
+
+def rises(metric: str) -> bool | None:
+    """Is more of it better? None where that is not known."""
+    bare = next((metric.removeprefix(part) for part in PARTS if metric.startswith(part)), None)
+    return None if bare is None else higher_is_better(bare)
+
+
+# -- in words -------------------------------------------------------------------------------------------------------------
+
+
+def sentence(found: Comparison) -> str:
+    """One or two sentences that claim no more than the pairs show."""
+    head = f"{found.other} - {found.one}, {found.metric}: "
+    if not found.pairs:
+        return f"{head}no pairs: {left_out(found) or 'one of the groups has no runs'}. The runs cannot tell."
+    amount = f"{found.mean:+.3g}"
+    if found.estimate is None:
+        return f"{head}{amount}, {_counted(found)}. The runs cannot tell: with fewer than {FEWEST} {found.unit}s nothing can."
+    interval = f"{head}{amount}, 95 % interval [{found.low:+.3g}, {found.high:+.3g}] by {_method(found)}, {_counted(found)}. "
+    return interval + {
+        "real": _real, "real but negligible": _real_but_negligible, "negligible": _negligible, "cannot tell": _cannot_tell,
+    }[found.verdict](found)  # fmt: skip
+
+
+def _counted(found: Comparison) -> str:
+    pairs = f"{found.pairs} pair{'s' if found.pairs != 1 else ''}"
+    splits = f" of {found.splits} splits" if found.splits > 1 else ""
+    folds = f", {found.units} folds" if found.unit == "fold" else ""
+    several = found.unit in ("split", "fold") and found.pairs > found.splits
+    by = "seed" if found.settings < 2 else f"seed and setting ({found.settings} settings of the other params)"
+    return f"{pairs} by {by}{splits}{folds}{f', the mean of each {found.unit}' if several else ''}"
+
+
+def _method(found: Comparison) -> str:
+    if found.sd == 0:
+        return "nothing but the value itself, which is the same in all"
+    return f"Student's t, made wider for the rows that {found.unit}s share" if found.overlap else "Student's t"
+
+
+def _corrected(found: Comparison, p: float | None) -> str:
+    if p is None:
+        return ""
+    number = "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+    return f"({number}{f', corrected for {found.comparisons} comparisons' if found.comparisons > 1 else ''})"
+
+
+def _direction(found: Comparison) -> str:
+    return f": {found.better} is better" if found.better else ""
+
+
+def _real(found: Comparison) -> str:
+    rest = "" if found.margin is None else f" It is not shown to lie within ±{found.margin:g}."
+    return f"The difference is real {_corrected(found, found.p_corrected)}{_direction(found)}.{rest}"
+
+
+def _real_but_negligible(found: Comparison) -> str:
+    return (
+        f"The difference is real {_corrected(found, found.p_corrected)}{_direction(found)}, and shown to be negligible: it lies "
+        f"within ±{found.margin:g} {_corrected(found, found.p_negligible_corrected)}."
+    )
+
+
+def _negligible(found: Comparison) -> str:
+    return (
+        f"The difference is shown to be negligible: it lies within ±{found.margin:g} "
+        f"{_corrected(found, found.p_negligible_corrected)}."
+    )
+
+
+def _cannot_tell(found: Comparison) -> str:
+    if found.sd == 0 and found.mean == 0:
+        return f"There is no difference in any pair.{_how_to_ask(found)}"
+    alone = found.p is not None and found.p < LEVEL
+    why = f"alone it would be taken for real, one of {found.comparisons} comparisons is not " if alone else ""
+    return f"The runs cannot tell {why}{_corrected(found, found.p_corrected)}{_more(found)}.{_how_to_ask(found)}"
+
+
+def _more(found: Comparison) -> str:
+    """How many more would tell, if the difference is as large as it seems."""
+    assert found.estimate is not None
+    mean, level = abs(found.estimate.mean), LEVEL / found.comparisons
+    counts = {"real": inference.needed(found.estimate, mean, level / 2)}
+    if found.margin is not None:
+        counts["negligible"] = inference.needed(found.estimate, found.margin - mean, level)
+    known = {word: count - found.units for word, count in counts.items() if count is not None}
+    if not known:
+        return f"; no number of {found.unit}s of these rows would: they share too many" if found.overlap and found.sd else ""
+    word, more = min(known.items(), key=lambda pair: pair[1])
+    told = f"more than {SOME}" if more > SOME else f"about {max(1, more)}"
+    return f"; if it is as large as it seems, {told} more {found.unit}s would show it to be {word}"
+
+
+def _how_to_ask(found: Comparison) -> str:
+    if found.margin is not None:
+        return ""
+    return " That is no sign of their being the same: for that name the largest difference that would not matter, with --margin."
+
+
+def left_out(found: Comparison) -> str:
+    """How many runs are in no pair, and why."""
+    reasons = [f"{count} {reason}" for reason, count in found.left.items()]
+    told = ", ".join(reasons)
+    return f"{told} (from the nearest of the other group by {', '.join(found.differ)})" if found.differ else told

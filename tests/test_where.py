@@ -1,0 +1,101 @@
+"""The language of --where: what it is true of, and where it says that it cannot go on."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.compare.keys import Keys, QueryError
+from pipelines.compare.where import parse
+from pipelines.tracking.query import Recorded
+
+
+def run(number, **values):
+    params = {"seed": str(number), "model.activation": values.get("activation", "relu"), "train.optimizer.learning_rate": "1e-3"}
+    params |= {"search.space.model.activation.when": "null", "regularization.l2": "0.0001", "search.seed": "0"}
+    metrics = {"best_val_loss": 0.05 * number} if "loss" not in values else {}
+    tags = {"deltarule.backend": "lightning", "deltarule.ended": "early_stopping", "who": "me (not you)"}
+    return Recorded(f"{number:032x}", f"run {number}", "FINISHED", 1e9 + number, None, params, metrics, tags)
+
+
+RUNS = [run(1), run(2, activation="sigmoid"), run(3), run(9, loss=None), run(10, activation="sigmoid")]
+
+
+def numbers(text):
+    return [int(one.params["seed"]) for one in parse(text, Keys(RUNS)).chosen(RUNS)]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("seed = 1", [1]),
+        ("params.seed == 1.0", [1]),
+        ("activation = relu and best_val_loss < 0.12", [1]),
+        ("params.model.activation = relu and metrics.best_val_loss<0.12", [1]),
+        ("seed > 9", [10]),  # by text, 9 would be the greater
+        ("learning_rate = 0.001", [1, 2, 3, 9, 10]),
+        ("seed in (1, 3,9)", [1, 3, 9]),
+        ("seed not in (1, 3)", [2, 9, 10]),
+        ("not seed in (1, 3)", [2, 9, 10]),
+        ("not (seed = 1 or activation = sigmoid)", [3, 9]),
+        ("seed = 1 or seed = 2 and activation = relu", [1]),  # and binds first
+        ("(seed = 1 or seed = 2) and activation = sigmoid", [2]),
+        ("best_val_loss < 100", [1, 2, 3, 10]),  # one has none
+        ("not best_val_loss < 100", [9]),
+        ("best_val_loss != 0.05", [2, 3, 9, 10]),
+        ("name ~ 'RUN 1'", [1, 10]),
+        ("status = FINISHED AND deltarule.ended = early_stopping", [1, 2, 3, 9, 10]),
+        ("who = 'me (not you)'", [1, 2, 3, 9, 10]),
+        ("who = me", []),
+        ("`model.activation`='sigmoid'", [2, 10]),
+        ("tags.deltarule.ended=early_stopping and id~0000a", [10]),
+    ],
+)
+def test_an_expression_is_true_of(text, found):
+    assert numbers(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "place"),
+    [
+        ("", "there must be a key", 1),
+        ("activation relu", "there must be one of = == !=", 12),
+        ("activation = relu best_val_loss < 1", "there must be `and`, `or` or the end", 19),
+        ("activation = ", "there must be a value", 14),
+        ("best_val_loss < small", "there must be a number after <", 17),
+        ("(seed = 1", "there must be '\\)'", 10),
+        ("seed in 1, 2", "there must be '\\('", 9),
+        ("seed not 1", "there must be 'in'", 10),
+        ("seed = 1)", "there must be `and`", 9),
+        ("seed = 1 and and", "there must be a key", 14),
+        ("seed = 'a", "must be a key, a comparison or a value", 8),
+        ("seed ! 1", "must be a key, a comparison or a value", 6),
+        ("seed = 1 and model.activaton = relu", r"unknown key model\.activaton.*did you mean model\.activation", 14),
+        ("(" * 60 + "seed = 1", "at most 50 brackets", 51),
+    ],
+)
+def test_what_cannot_be_meant_is_said_with_its_place(text, what, place):
+    with pytest.raises(QueryError, match=what) as caught:
+        numbers(text)
+    first, shown, mark = str(caught.value).splitlines()
+    assert first.startswith("--where: ") and f"at character {place}:" in first
+    assert shown == f"  {text}" and mark.index("^") == place + 1
+
+
+def test_a_part_of_a_path_that_means_several_is_refused_with_all_of_them():
+    runs = [Recorded("a" * 32, "", "FINISHED", None, None, {"a.size": "1", "b.size": "2", "search.size": "3"}, {}, {})]
+    with pytest.raises(QueryError, match=r"size must mean one value, and may mean a\.size, b\.size"):
+        Keys(runs).find("size")
+
+
+def test_a_whole_name_stands_above_the_end_of_a_path_and_that_above_a_tag_of_ours():
+    params, metrics, tags = (
+        {"train.epochs": "30", "train.backend": "keras"},
+        {"epochs": 7.0},
+        {"deltarule.backend": "k", "deltarule.x": "y"},
+    )
+    keys = Keys([Recorded("a" * 32, "", "FINISHED", None, None, params, metrics, tags)])
+    assert [(key.kind, key.name) for key in map(keys.find, ("epochs", "backend", "x"))] == [
+        ("metrics", "epochs"),
+        ("params", "train.backend"),
+        ("tags", "deltarule.x"),
+    ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from pipelines import cli_data, cli_project, cli_search
+from pipelines import cli_data, cli_project, cli_reproduce, cli_search
 from pipelines.options import (
     BAD_INPUT,
     FAILED,
@@ -50,6 +50,7 @@ OUR_ERRORS = (
     ("pipelines.tracking", "TrackingError", FAILED),
     ("pipelines.engine", "EngineError", FAILED),
     ("pipelines.search.storage", "StorageError", BAD_INPUT),
+    ("pipelines.reproduce", "ReproduceError", BAD_INPUT),
 )
 
 
@@ -101,6 +102,7 @@ def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
 cli_search.add_to(app)
 cli_data.add_to(app)
 cli_project.add_to(app)
+cli_reproduce.add_to(app)
 
 
 @app.command()

@@ -57,8 +57,8 @@ def check_out(project: Path, commit: str, patch: bytes, folder: Path) -> Checkou
             f"commit {commit} of the run must be in the repository {top}, which does not have it; fetch it (git fetch --all), "
             "or run this in the clone that the run was made in"
         )
-    # Hooks that the user's git is set to run everywhere are for the user's own trees.
-    clone = ("clone", "--quiet", "--no-checkout", "--local", "--config", "core.hooksPath=/dev/null", str(top), str(folder))
+    # Hooks that the user's git is set to run everywhere are for the user's own trees. Not --local: git then insists on links.
+    clone = ("clone", "--quiet", "--no-checkout", "--config", "core.hooksPath=/dev/null", str(top), str(folder))
     _checked(_git(top, *clone), f"git clone of {top}")
     _checked(_git(folder, "checkout", "--quiet", "--detach", commit), f"git checkout of {commit}")
     if patch.strip():

@@ -102,7 +102,8 @@ def judge(run: Asked, places: Places, notes: Sequence[str] = (), failed: str = "
 
 
 def _bytes(run: Asked, places: Places) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    same, other = [], []
+    same: list[str] = []
+    other: list[str] = []
     for name in FILES:
         then, now = run.recorded.folder / name, places.root / "outputs" / name
         if then.is_file() and (now.is_file() or name.partition("/")[0] != "test"):
@@ -236,11 +237,10 @@ def _of_metrics(stage: str, was: Mapping[str, Any], now: Mapping[str, Any], prec
         a, b = was.get(name), now.get(name)
         if a == b:
             continue
-        both = isinstance(a, int | float) and isinstance(b, int | float)
-        gap = _gap(float(a), float(b)) if both else math.inf
+        numbers = [float(value) for value in (a, b) if isinstance(value, int | float)]
+        gap = _gap(*numbers) if len(numbers) == 2 else math.inf
         objective = name == "loss" or name.removeprefix("best_") in OBJECTIVE
-        size = abs(float(a)) if isinstance(a, int | float) else 0.0
-        yield Quantity(f"{stage}, {name}", gap, _allowed(precision, size, objective))
+        yield Quantity(f"{stage}, {name}", gap, _allowed(precision, max(map(abs, numbers), default=0.0), objective))
 
 
 # -- environment ----------------------------------------------------------------------------------------------------------

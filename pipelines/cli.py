@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from pipelines import cli_compare, cli_data, cli_project, cli_register, cli_report, cli_search
+from pipelines import cli_compare, cli_data, cli_project, cli_register, cli_report, cli_reproduce, cli_search
 from pipelines.options import (
     BAD_INPUT,
     FAILED,
@@ -51,6 +51,7 @@ OUR_ERRORS = (
     ("pipelines.compare.keys", "QueryError", BAD_INPUT),
     ("pipelines.engine", "EngineError", FAILED),
     ("pipelines.search.storage", "StorageError", BAD_INPUT),
+    ("pipelines.reproduce", "ReproduceError", BAD_INPUT),
 )
 
 
@@ -105,6 +106,7 @@ cli_project.add_to(app)
 cli_register.add_to(app)
 cli_report.add_to(app)
 cli_compare.add_to(app)
+cli_reproduce.add_to(app)
 
 
 @app.command()

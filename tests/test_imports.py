@@ -49,6 +49,8 @@ HEIGHTS = [
         "pipelines.new",
         "pipelines.predict",
         "pipelines.to_onnx",
+        "pipelines.cli_reproduce",
+        "pipelines.reproduce",
     },
 ]
 # What each package of backends/ may use besides the standard library and COMMON: its one framework.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -19,10 +20,18 @@ from pipelines.tracking.redact import redact
 from pipelines.tracking.store import Store, TrackingError, answering, connect, locate
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from pipelines.spec import Experiment
 
 HOST = "127.0.0.1"
 RUNS_PAGE = "#/experiments/{}/runs?workflowType=machine_learning"  # MLflow's first page is one for language models
+# Its table shows no params and metrics unless they are chosen: its pages read a shared view from a tag of the experiment.
+VIEW, VIEW_TAG = "deltarule", "mlflow.sharedViewState.deltarule"
+COLUMNS = (
+    "metrics.`best_val_loss`", "metrics.`validate_accuracy`", "metrics.`validate_rmse`", "params.`model.activation`",
+    "params.`regularization.l1`", "params.`regularization.l2`", "params.`model.dropout`", "params.`train.backend`",
+)  # fmt: skip
 _START_SECONDS, _STOP_SECONDS = 120, 10
 
 
@@ -37,11 +46,24 @@ def ui(experiment: Experiment, project: Path, port: int = 5000, say: Callable[[s
         return
     _check_port(port)
     with answering(store, "the store cannot be opened"), store.lock():
-        _, experiment_id = connect(store)
+        client, experiment_id = connect(store)
+        share_view(client, experiment_id)
     with suppress(KeyboardInterrupt), _ended_by_sigterm_too(), _server(store, port) as server:
         _await(server, port)
-        say(f"MLflow shows the runs on http://{HOST}:{port}/{RUNS_PAGE.format(experiment_id)} (Ctrl-C ends it)")
+        say(f"MLflow shows the runs on http://{HOST}:{port}/{runs_page(experiment_id)} (Ctrl-C ends it)")
         raise server.ended(server.process.wait())
+
+
+def runs_page(experiment_id: str) -> str:
+    """The table of runs, with our columns."""
+    return f"{RUNS_PAGE.format(experiment_id)}&viewStateShareKey={VIEW}"
+
+
+def share_view(client: MlflowClient, experiment_id: str) -> None:
+    """Keep our columns where MLflow's pages find them. Columns that no run has are not shown."""
+    state = json.dumps({"selectedColumns": COLUMNS})
+    if client.get_experiment(experiment_id).tags.get(VIEW_TAG) != state:
+        client.set_experiment_tag(experiment_id, VIEW_TAG, state)
 
 
 def _check_port(port: int) -> None:

@@ -78,15 +78,18 @@ def search(
     return carry_out(experiment, name=name, trials=trials, warn=warn)
 
 
-def evaluate(experiment: Experiment, folder: str | PathLike[str] = ".", *, seeds: int = 15, test: bool = False) -> Report:
+def evaluate(
+    experiment: Experiment, folder: str | PathLike[str] = ".", *, seeds: int = 15, test: bool = False, train: bool = False
+) -> Report:
     """Train under `seeds` seeds as one stack, on the rows that split put below `folder`; means, sd and 95 % intervals.
 
-    `test` opens the test rows as the test stage would. Raises StageError.
+    `test` opens the test rows as the test stage would; `train` measures on the training rows too, dropout off. Raises
+    StageError.
     """
     from pipelines.search.evaluate import evaluate as train_all
     from pipelines.stages import Places
 
-    return train_all(experiment, Places(Path(folder)), seeds=seeds, test=test)
+    return train_all(experiment, Places(Path(folder)), seeds=seeds, test=test, train=train)
 
 
 def objective(experiment: Experiment) -> Callable[[Any], float | tuple[float, ...]]:

@@ -25,13 +25,14 @@ from pipelines.stages import StageError
 if TYPE_CHECKING:
     import optuna
 
+    from pipelines.many import Trained as Trained
     from pipelines.search import StudyError as StudyError
     from pipelines.search.evaluate import Report
     from pipelines.search.records import StudyRecord
 
 __all__ = [
-    "BackendError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "evaluate", "load", "load_model",
-    "objective", "open_study", "run", "search",
+    "BackendError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "Trained", "evaluate", "load",
+    "load_model", "objective", "open_study", "run", "search", "train_many",
 ]  # fmt: skip
 
 
@@ -59,6 +60,20 @@ def run(
     place = None if folder is None else Path(folder)
     done = launch(experiment, place, name=name, test=test, track=track, progress=progress)
     return Run(done.folder, done.run_id, done.seconds, tuple(done.warnings))
+
+
+def train_many(
+    experiments: Sequence[Experiment], *, width: int = 16, progress: Callable[[int, int], None] | None = None
+) -> list[Trained]:
+    """Train many experiments side by side, those of one structure as stacks of at most `width` networks; in the order given.
+
+    Each has its `history`, the error signal and the weights at the `start`, and the weights of the best and the last epoch.
+    Nothing is written, and test rows are out of reach. `progress` hears how many are done, of how many. Raises SpecError,
+    DataError and BackendError; a network that diverges says so in its `ended`.
+    """
+    from pipelines.many import train_many as train_all
+
+    return train_all(experiments, width=width, progress=progress)
 
 
 def search(
@@ -107,9 +122,13 @@ def open_study(name: str, experiment: Experiment) -> optuna.Study:
 
 
 def __getattr__(name: str) -> Any:
-    """StudyError, whose home brings Optuna's storages with it."""
+    """What few need, and whose home brings much with it: StudyError Optuna's storages."""
     if name == "StudyError":
         from pipelines.search import StudyError
 
         return StudyError
+    if name == "Trained":
+        from pipelines.many import Trained
+
+        return Trained
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

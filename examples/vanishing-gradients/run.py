@@ -20,7 +20,7 @@ STEEPEST = {"sigmoid": 0.25, "tanh": 1.0, "relu": 1.0, "leaky_relu": 1.0}  # the
 LOOKS = {
     "sigmoid": (style.VERMILION, "-"), "tanh": (style.BLUE, "-"), "relu": (style.GREEN, "-"), "leaky_relu": (style.BLACK, ":"),
 }  # fmt: skip
-KEY = ["depth", "activation", "seed"]  # of a network
+NETWORK = ["depth", "activation", "seed"]  # what makes one, on any backend
 
 
 def experiments(backend: str, quick: bool) -> list[deltarule.Experiment]:
@@ -37,110 +37,101 @@ def experiments(backend: str, quick: bool) -> list[deltarule.Experiment]:
     ]
 
 
-def layers(network: deltarule.Trained) -> list[dict[str, object]]:
-    """One row a layer: root mean square of δ before and after training, and what bounds it from the layer that follows.
+def row_of(network: deltarule.Trained) -> dict[str, object]:
+    """Which network this is, and how it does on the validation rows after the last epoch."""
+    spec, history = network.experiment, network.history
+    return {
+        "backend": spec.train.backend, "depth": len(spec.model.hidden), "activation": spec.model.activation, "seed": spec.seed,
+        "accuracy": history["val_accuracy"][-1], "loss": history["val_loss"][-1],
+    }  # fmt: skip
 
-    ‖δ_l‖ ≤ max φ' · ‖W_{l+1}‖ · ‖δ_{l+1}‖, by the hidden neuron's δ of the delta rule; ‖W‖ is the largest singular value.
+
+def rows_of_layers(network: deltarule.Trained) -> list[dict[str, object]]:
+    """One row a layer: root mean square of δ before and after training, and what it cannot exceed before training."""
+    count = len(network.experiment.model.hidden) + 1
+    delta, bound = [network.start[f"delta_rms_{layer}"] for layer in range(1, count + 1)], bounds(network)
+    after = [network.history[f"delta_rms_{layer}"][-1] for layer in range(1, count + 1)]
+    which = {name: value for name, value in row_of(network).items() if name not in ("accuracy", "loss")}
+    return [{**which, "layer": i + 1, "delta": delta[i], "bound": bound[i], "delta_after": after[i]} for i in range(count)]
+
+
+def bounds(network: deltarule.Trained) -> list[float]:
+    """Back from δ of the output layer: ‖δ_l‖ ≤ max φ' · ‖W‖ · ‖δ_(l+1)‖, where W leads from layer l to the next.
+
+    It follows from the hidden neuron's δ in the delta rule. ‖W‖ is the largest singular value; the root goes from norms to means.
     """
     model = network.experiment.model
-    depth, count = len(model.hidden), len(model.hidden) + 1
-    units = [*model.hidden, 10]
-    delta = [network.start[f"delta_rms_{layer}"] for layer in range(1, count + 1)]
-    rows = []
-    for layer in range(count):
-        bound = np.nan  # of the output layer, where the error begins
-        if layer < depth:
-            gain = STEEPEST[model.activation] * np.linalg.norm(network.initial[f"layers.{layer + 1}.weight"], ord=2)
-            bound = gain * delta[layer + 1] * np.sqrt(units[layer + 1] / units[layer])  # from norms to means over units
-        after = network.history[f"delta_rms_{layer + 1}"][-1]
-        rows.append({"layer": layer + 1, "delta": delta[layer], "bound": bound, "delta_after": after})
-    return [{**named(network), **row} for row in rows]
-
-
-def named(network: deltarule.Trained) -> dict[str, object]:
-    """Which network this is."""
-    spec = network.experiment
-    depth = len(spec.model.hidden)
-    return {"backend": spec.train.backend, "depth": depth, "activation": spec.model.activation, "seed": spec.seed}
-
-
-def accuracy(network: deltarule.Trained) -> dict[str, object]:
-    """One row a network: how it does on the validation rows, after the last epoch."""
-    return {**named(network), "accuracy": network.history["val_accuracy"][-1], "loss": network.history["val_loss"][-1]}
+    found = [network.start[f"delta_rms_{len(model.hidden) + 1}"]]
+    for layer in range(len(model.hidden), 0, -1):
+        W = network.initial[f"layers.{layer}.weight"]  # (units, units of the next layer); layers.0 is the first
+        units, following = W.shape
+        found.insert(0, STEEPEST[model.activation] * np.linalg.norm(W, ord=2) * np.sqrt(following / units) * found[0])
+    return found
 
 
 def apart(table: pd.DataFrame, column: str, keys: list[str]) -> float:
-    """The largest relative difference between two backends; 0 if there is one."""
+    """The largest relative difference between backends."""
     wide = table.pivot(index=keys, columns="backend", values=column)
     return float(((wide.max(axis=1) - wide.min(axis=1)) / wide.max(axis=1)).max())
 
 
-def draw(by_layer: pd.DataFrame, by_network: pd.DataFrame) -> bytes:
-    """Lines are the first backend, rings the second: one picture."""
-    deepest = by_layer[by_layer.depth == by_layer.depth.max()]
-    first = by_layer[by_layer.layer == 1]
-    differ = apart(by_layer, "delta", [*KEY, "layer"]), apart(by_network, "loss", KEY)
-    backends = list(by_layer.backend.unique())
-    told = f"{backends[0]}: lines" + (
-        f"; {backends[1]}: rings; largest relative difference {differ[0]:.0e} of δ, {differ[1]:.0e} of validation E after training"
-        if len(backends) > 1
-        else ""
-    )
+def caption(layers: pd.DataFrame, networks: pd.DataFrame) -> str:
+    """Which backend is drawn how, and how far they are apart."""
+    first, *others = networks.backend.unique()
+    if not others:
+        return f"trained with {first}"
+    delta, loss = apart(layers, "delta", [*NETWORK, "layer"]), apart(networks, "loss", NETWORK)
+    return f"lines: {first}, rings: {others[0]}; largest relative difference: {delta:.0e} of δ, {loss:.0e} of E after training"
+
+
+def draw(layers: pd.DataFrame, networks: pd.DataFrame) -> bytes:
+    """Inside the deepest networks, then over depth: δ of the first layer, and what is learnt."""
+    deepest = layers[layers.depth == layers.depth.max()]
+    later = deepest.groupby(["backend", *NETWORK]).delta.shift(-1)
+    passed = deepest.assign(passed=deepest.delta / later)[deepest.layer < deepest.depth]  # between layers of equal size
     drawing, (inside, factor, reach, learnt) = style.figure(
-        f"The error signal δ in deep networks on digits, 32 units a layer\n{told}", 2, width=5.6, rows=2
+        f"The error signal δ in deep networks on digits, 32 units a layer\n{caption(layers, networks)}", 2, 4.2, 2.9, rows=2
     )
     curves(inside, deepest, "layer", "delta")
-    bounds(inside, deepest)
-    curves(factor, passed_on(deepest), "layer", "passed")
-    factor.axhline(0.25, color="black", linewidth=1.2, linestyle="--")
-    factor.text(1, 0.27, "σ' ≤ 1/4", fontsize=10)
-    factor.set_ylim(0, 1.3)
-    curves(reach, first, "depth", "delta")
-    curves(learnt, by_network, "depth", "accuracy")
-    learnt.axhline(0.1, color="#777777", linewidth=1, linestyle="--")
-    learnt.text(reach.get_xlim()[1] * 0.55, 0.12, "guessing: 1 of 10", fontsize=9, color="#555555")
+    bound = deepest[deepest.activation == "sigmoid"].groupby("layer").bound.mean()
+    inside.plot(bound.index, bound, color=style.VERMILION, linestyle="--", linewidth=1.2, label="sigmoid's bound: ¼‖W‖ a layer")
+    curves(factor, passed, "layer", "passed")
+    factor.axhline(0.25, color="black", linewidth=1, linestyle="--")
+    factor.text(1, 0.28, "1/4, the largest σ'", fontsize=9)
+    factor.set_ylim(0, 1.35)
+    curves(reach, layers[layers.layer == 1], "depth", "delta")
+    curves(learnt, networks, "depth", "accuracy")
+    learnt.axhline(0.1, color="black", linewidth=1, linestyle="--")
+    learnt.text(layers.depth.max(), 0.13, "guessing: 1 of 10", fontsize=9, ha="right")
     learnt.set_ylim(0, 1.03)
-    for panel in (inside, reach):
-        panel.set_yscale("log")
-    last = deepest.depth.max()
-    style.label(inside, f"Inside {last} hidden layers, before training", "layer (the error starts at the right)", "rms of δ")
-    style.label(factor, "What one layer passes on to the one before it", "layer", "rms of δ / rms of δ one layer later")
-    style.label(reach, "What reaches the first layer, before training", "hidden layers", "rms of δ of layer 1")
-    style.label(learnt, "What is learnt from it", "hidden layers", "accuracy on validation rows")
+    inside.set_yscale("log")
+    reach.set_yscale("log")
+    style.label(
+        inside,
+        f"Inside {layers.depth.max()} hidden layers, before training",
+        "layer (← the error comes from the right)",
+        "rms of δ",
+    )
+    style.label(factor, "What a layer passes on to the one before it", "layer", "rms of δ / that of the next layer")
+    style.label(reach, "What reaches the first layer, before training", "hidden layers", "rms of δ in layer 1")
+    style.label(learnt, "What is learnt from it", "hidden layers", "accuracy, validation rows")
     for panel in (inside, factor, reach, learnt):
-        style.epochs(panel)
-    reach.legend(fontsize=9)
-    inside.legend(fontsize=9)
+        style.epochs(panel)  # whole numbers on the axis
+    for panel in (inside, reach):
+        panel.minorticks_off()
+    inside.legend(fontsize=7)
     return style.png(drawing)
 
 
 def curves(panel, table: pd.DataFrame, x: str, y: str) -> None:
-    """A line for each activation, the mean over seeds (of δ, on a log scale, the geometric one); rings for the other backend."""
+    """The mean over seeds, of δ the geometric one: a line for each activation, and rings for the second backend."""
     for number, backend in enumerate(table.backend.unique()):
         for activation, (colour, dash) in LOOKS.items():
-            of_one = table[(table.backend == backend) & (table.activation == activation)].groupby(x)[y]
-            means = of_one.mean() if y == "accuracy" else np.exp(of_one.agg(lambda values: np.log(values).mean()))
-            if number == 0:
-                panel.plot(means.index, means, color=colour, linestyle=dash, linewidth=1.8, label=activation)
-            else:
-                panel.plot(means.index, means, color=colour, linestyle="", marker="o", markersize=7, markerfacecolor="none")
-
-
-def bounds(panel, deepest: pd.DataFrame) -> None:
-    """What sigmoid's δ cannot exceed, layer by layer back from the output, whatever the rows."""
-    of_sigmoid = deepest[(deepest.activation == "sigmoid") & (deepest.backend == deepest.backend.iloc[0])]
-    ceilings = []
-    for _, one in of_sigmoid.groupby("seed"):
-        steps = (one.bound[:-1].to_numpy() / one.delta[1:].to_numpy())[::-1]
-        ceilings.append(one.delta.iloc[-1] * np.cumprod([1.0, *steps])[::-1])
-    x = of_sigmoid.layer.unique()
-    panel.plot(x, np.mean(ceilings, axis=0), color=style.VERMILION, linestyle="--", linewidth=1.2, label="sigmoid's bound, ¼·‖W‖ a layer")
-
-
-def passed_on(table: pd.DataFrame) -> pd.DataFrame:
-    """δ of each hidden layer over δ of the next hidden one, which has as many units."""
-    later = table.groupby(["backend", *KEY]).delta.shift(-1)
-    return table.assign(passed=table.delta / later)[table.layer < table.depth]
+            one = table[(table.backend == backend) & (table.activation == activation)]
+            means = one.groupby(x)[y].mean() if y == "accuracy" else np.exp(np.log(one[y]).groupby(one[x]).mean())
+            ring = {"linestyle": "", "marker": "o", "markersize": 6, "markerfacecolor": "none"}
+            look = ring if number else {"linestyle": dash, "linewidth": 1.8, "label": activation}
+            panel.plot(means.index, means, color=colour, **look)
 
 
 def main() -> None:
@@ -149,18 +140,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few and short: to see that it works")
     parser.add_argument("--out", type=Path, default=HERE / "output", help="folder of the numbers and the figure")
     asked = parser.parse_args()
-    networks = []
+    trained = []
     for backend in asked.backends:
-        networks += deltarule.train_many(
-            experiments(backend, asked.quick), progress=lambda done, of, name=backend: print(f"{name}: {done} of {of} networks")
-        )
-    by_layer = pd.DataFrame([row for network in networks for row in layers(network)])
-    by_network = pd.DataFrame([accuracy(network) for network in networks])
+        print(f"{backend}:")
+        trained += deltarule.train_many(experiments(backend, asked.quick), progress=lambda done, of: print(f"  {done} of {of}"))
+    networks = pd.DataFrame([row_of(network) for network in trained])
+    layers = pd.DataFrame([row for network in trained for row in rows_of_layers(network)])
     asked.out.mkdir(parents=True, exist_ok=True)
-    by_layer.to_csv(asked.out / "layers.csv", index=False)
-    by_network.to_csv(asked.out / "networks.csv", index=False)
-    (asked.out / "figure.png").write_bytes(draw(by_layer, by_network))
-    print(f"wrote layers.csv, networks.csv and figure.png into {asked.out}")
+    networks.to_csv(asked.out / "networks.csv", index=False)
+    layers.to_csv(asked.out / "layers.csv", index=False)
+    (asked.out / "figure.png").write_bytes(draw(layers, networks))
+    print(f"wrote networks.csv, layers.csv and figure.png into {asked.out}")
 
 
 if __name__ == "__main__":

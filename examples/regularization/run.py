@@ -82,7 +82,7 @@ def draw(table: pd.DataFrame, weights: pd.DataFrame) -> bytes:
         style.label(single, f"{NAMES[penalty]}: twelve of the weights", axis, "weight")
         means = path_of(table, penalty).groupby("x").mean()
         shrunk.plot(means.index, means.zero, color=style.VERMILION, marker="o", markersize=4, label="weights at zero")
-        shrunk.plot(means.index, means.norm / means.norm.iloc[0], color=style.BLUE, linestyle="--", label="‖W‖, of that at λ = 0")
+        shrunk.plot(means.index, means.norm / means.norm.iloc[0], color=style.BLUE, linestyle="--", label="‖W‖ (1 at λ = 0)")
         style.label(shrunk, f"{NAMES[penalty]}: zeros, and the norm", axis, "share")
         shrunk.set_ylim(-0.03, 1.06)
         draw_losses(losses, means)
@@ -105,11 +105,9 @@ def draw_paths(panel, path: pd.DataFrame) -> None:
     for number, weight in enumerate(free.index):
         one = path[path.weight == weight]
         panel.plot(one.x, one.value, color=style.series_colours(len(free))[number], linewidth=1.3)
-        larger = one.value.abs()[::-1].cummax()[::-1]  # at this λ or a greater one
-        gone = one[larger < ZERO]
-        panel.plot(
-            gone.x[:1], gone.value[:1], color=style.VERMILION, marker="o", markersize=5, markerfacecolor="none", linestyle=""
-        )
+        zeros = one.x[one.value.abs()[::-1].cummax()[::-1] < ZERO]  # at this λ and every larger one
+        if len(zeros) > 1:
+            panel.plot(zeros.iloc[0], 0.0, color=style.VERMILION, marker="o", markersize=5, markerfacecolor="none")
     panel.axhline(0, color="black", linewidth=0.8)
 
 

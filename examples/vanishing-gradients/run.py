@@ -112,7 +112,7 @@ def draw(layers: pd.DataFrame, networks: pd.DataFrame) -> bytes:
         "layer (← the error comes from the right)",
         "rms of δ",
     )
-    style.label(factor, "What a layer passes on to the one before it", "layer", "rms of δ / that of the next layer")
+    style.label(factor, "What a layer passes on to the one before it", "layer", "rms of δ / next layer's")
     style.label(reach, "What reaches the first layer, before training", "hidden layers", "rms of δ in layer 1")
     style.label(learnt, "What is learnt from it", "hidden layers", "accuracy, validation rows")
     for panel in (inside, factor, reach, learnt):

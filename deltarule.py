@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     import optuna
 
     from pipelines.compare.comparison import Result
+    from pipelines.many import Trained as Trained
     from pipelines.search import StudyError as StudyError
     from pipelines.search.evaluate import Report
     from pipelines.search.records import StudyRecord
     from pipelines.tracking.query import Recorded
 
 __all__ = [
-    "BackendError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "compare", "evaluate", "load",
-    "load_model", "objective", "open_study", "run", "runs", "search",
+    "BackendError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "Trained", "compare", "evaluate",
+    "load", "load_model", "objective", "open_study", "run", "runs", "search", "train_many",
 ]  # fmt: skip
 
 
@@ -63,6 +64,20 @@ def run(
     return Run(done.folder, done.run_id, done.seconds, tuple(done.warnings))
 
 
+def train_many(
+    experiments: Sequence[Experiment], *, width: int = 16, progress: Callable[[int, int], None] | None = None
+) -> list[Trained]:
+    """Train many experiments side by side, those of one structure as stacks of at most `width` networks; in the order given.
+
+    Each has its `history`, the error signal and the weights at the `start`, and the weights of the best and the last epoch.
+    Nothing is written, and test rows are out of reach. `progress` hears how many are done, of how many. Raises SpecError,
+    DataError and BackendError; a network that diverges says so in its `ended`.
+    """
+    from pipelines.many import train_many as train_all
+
+    return train_all(experiments, width=width, progress=progress)
+
+
 def search(
     experiment: Experiment,
     *,
@@ -80,15 +95,18 @@ def search(
     return carry_out(experiment, name=name, trials=trials, warn=warn)
 
 
-def evaluate(experiment: Experiment, folder: str | PathLike[str] = ".", *, seeds: int = 15, test: bool = False) -> Report:
+def evaluate(
+    experiment: Experiment, folder: str | PathLike[str] = ".", *, seeds: int = 15, test: bool = False, train: bool = False
+) -> Report:
     """Train under `seeds` seeds as one stack, on the rows that split put below `folder`; means, sd and 95 % intervals.
 
-    `test` opens the test rows as the test stage would. Raises StageError.
+    `test` opens the test rows as the test stage would; `train` measures on the training rows too, dropout off. Raises
+    StageError.
     """
     from pipelines.search.evaluate import evaluate as train_all
     from pipelines.stages import Places
 
-    return train_all(experiment, Places(Path(folder)), seeds=seeds, test=test)
+    return train_all(experiment, Places(Path(folder)), seeds=seeds, test=test, train=train)
 
 
 def objective(experiment: Experiment) -> Callable[[Any], float | tuple[float, ...]]:
@@ -146,9 +164,13 @@ def compare(
 
 
 def __getattr__(name: str) -> Any:
-    """StudyError, whose home brings Optuna's storages with it."""
+    """What few need, and whose home brings much with it: StudyError Optuna's storages."""
     if name == "StudyError":
         from pipelines.search import StudyError
 
         return StudyError
+    if name == "Trained":
+        from pipelines.many import Trained
+
+        return Trained
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

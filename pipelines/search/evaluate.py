@@ -53,10 +53,10 @@ class Report:
         return {"seeds": list(self.seeds), **found, "failed": {str(seed): why for seed, why in self.failed.items()}}
 
 
-def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: bool = False) -> Report:
+def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: bool = False, train: bool = False) -> Report:
     """Train under seeds seed, seed + 1, ...; write outputs/evaluate; validation metrics, and with `test` those of the test rows.
 
-    Raises StageError if split has not been carried out, if no seed gives a network, and, before anything is trained, for test
+    With `train` also those of the training rows, dropout off: how well the networks fit what they learnt from. Raises StageError if split has not been carried out, if no seed gives a network, and, before anything is trained, for test
     rows that may not be opened.
     """
     with places.locked():
@@ -71,7 +71,7 @@ def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: b
             raise StageError(f"no seed gave a network: {next(iter(failed.values()))}")
         if test:
             _enter(experiment, places, about, seeds)
-        parts = {"validate": "valid", **({"test": "test"} if test else {})}
+        parts = {**({"train": "train"} if train else {}), "validate": "valid", **({"test": "test"} if test else {})}
         each = {stage: _measure(places, about, part, networks, numbers, flat) for stage, part in parts.items()}
         report = Report(tuple(numbers), {stage: _summaries(rows) for stage, rows in each.items()}, each, failed)
         _write(places, report)

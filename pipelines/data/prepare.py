@@ -120,7 +120,8 @@ class Maker:
             with np.errstate(over="ignore", invalid="ignore"):
                 y = scale.apply(y)
             _check_size(self.source, target, y)
-        preprocessing = Preprocessing(tuple(self.encoders))
+        orders = {one.name: self.source.orders[one.name] for one in self.encoders if one.name in self.source.orders}
+        preprocessing = Preprocessing(tuple(self.encoders), orders)
         _check_names(self.source.name, preprocessing)
         about = replace(
             about,

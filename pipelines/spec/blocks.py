@@ -50,6 +50,9 @@ class Format(Spec):
     encoding: Text = Field("auto", description="of the text, such as utf-8, utf-16 or latin-1; auto: UTF-8 or UTF-16")
     header: bool | Literal["auto"] = Field("auto", description="does the first line name the columns? else: column_1, ...")
     decimal: Literal["point", "comma"] = Field("point", description="what stands before the decimals of a number")
+    dates: Literal["auto", "day_first", "month_first"] = Field(
+        "auto", description="how 03/04/2024 is meant; auto: by the cells of the column that leave no doubt"
+    )
 
 
 class Missing(Spec):

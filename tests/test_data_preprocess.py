@@ -297,6 +297,7 @@ def test_what_is_known_of_folds_comes_back_from_disk(folder):
 
 # Raw rows in Python ----------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
     return prepare(untidy(), spec(), tmp_path_factory.mktemp("known"))

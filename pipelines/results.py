@@ -63,9 +63,9 @@ class Model:
     def inputs(self, X: Any) -> NDArray:
         """Raw rows -> what the network itself is given, (n, I) float32: preprocessed as the training rows were.
 
-        X is a DataFrame, a mapping of columns, or, where all columns are numbers, a matrix. Cells are read as a file's are, markers
-        and spellings of the spec included; None and NaN are missing values too. Columns that are not needed are passed over.
-        Raises DataError, a ValueError, for what does not fit.
+        X is a DataFrame, a mapping of columns, or, where all columns are numbers, a matrix. Cells are read as a file's are,
+        markers and spellings of the spec included; None and NaN are missing values too. Columns that are not needed are passed
+        over. Raises DataError, a ValueError, for what does not fit.
         """
         return self.network.about.preprocessing.apply(rows_of(self.network, X))
 

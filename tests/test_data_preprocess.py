@@ -355,7 +355,7 @@ def test_raw_rows_may_hold_other_columns(known):
 
 def test_a_raw_column_that_is_missing_is_named(known):
     short = {name if name != "colour" else "color": values for name, values in one().items()}
-    with pytest.raises(DataError, match="must have the columns of the training rows, found no 'colour'; did you mean color?"):
+    with pytest.raises(DataError, match=r"must have the columns of the training rows, found no 'colour'; did you mean color\?"):
         read(known, short)
     columns = {"age": ["p"], "colour": ["red"], "smoker": [1.0], "day": [1.0]}
     other = source(columns, (), {"smoker": "boolean", "day": "datetime"})

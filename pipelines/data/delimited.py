@@ -1,8 +1,8 @@
 """Delimited text, streamed once into columns on disk: numbers as float64, other columns as the different texts of each block.
 
-A column is taken for numbers until a block holds something else, such as a whole number of which float64 would lose digits; then it
-is text from the first row on, so that `007` in row 900 000 leaves the `7` of row 1 a text too. pyarrow cuts rows into cells and refuses what is ragged. Only then is the file gone
-through line by line, to name the line.
+A column is taken for numbers until a block holds something else, such as a whole number of which float64 would lose digits;
+then it is text from the first row on, so that `007` in row 900 000 leaves the `7` of row 1 a text too. pyarrow cuts rows into
+cells and refuses what is ragged. Only then is the file gone through line by line, to name the line.
 """
 
 from __future__ import annotations

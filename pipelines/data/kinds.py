@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from pipelines.data.table import DataError, NDArray
 from pipelines.data.dates import days
+from pipelines.data.table import DataError, NDArray
 from pipelines.data.words import LARGEST, Sorts, Words, Writing, booleans, numbers, sort, wide
 from pipelines.spec.blocks import Kind
 from pipelines.spec.describe import nearest
@@ -133,7 +133,8 @@ def _stated(name: str, found: Words, stated: Kind, written: Writing) -> Judged:
     wrong = ~np.isfinite(each_value(stated, found, written, stated=True))
     if not wrong.any():
         return _unclear(name, found) if order == "unclear" else Judged(stated, order=order)
-    told = f"column {name!r} must hold {rule}, found {{cell}}{_more(found, wrong)}; {_other_kind(name, found, stated, written, wrong)}"
+    way_out = _other_kind(name, found, stated, written, wrong)
+    told = f"column {name!r} must hold {rule}, found {{cell}}{_more(found, wrong)}; {way_out}"
     return Judged(stated, problem=told, breaks=_first(found, wrong), odd=_frequent(found, wrong))
 
 
@@ -179,7 +180,7 @@ def _id_like(found: Words, most: int) -> bool:
 
 
 def _wide(name: str, found: Words, most: int | None) -> Judged | None:
-    """Whole numbers of which float64 would lose digits: an id if nearly all differ, else a question. `most`: None for a target."""
+    """Whole numbers of which float64 would lose digits: an id if nearly all differ, else a question. A target has no `most`."""
     chosen = wide(found.texts)
     if not chosen.any():
         return None
@@ -198,8 +199,8 @@ def _unclear(name: str, found: Words) -> Judged:
     """Dates that may be read in two ways."""
     chosen = np.isnan(days(found.texts))
     told = (
-        f"column {name!r} must hold dates of which one can tell the day from the month, found {{cell}}{_more(found, chosen)}, and "
-        "in no cell a number above 12; set data.format.dates: day_first or month_first"
+        f"column {name!r} must hold dates of which one can tell the day from the month, found {{cell}}{_more(found, chosen)}, "
+        "and in no cell a number above 12; set data.format.dates: day_first or month_first"
     )
     return Judged("datetime", problem=told, breaks=_first(found, chosen), odd=_frequent(found, chosen))
 

@@ -78,8 +78,9 @@ def _many(name: str, rows: NDArray, most: int) -> Iterator[Suspicion]:
     if others > RARE * rows.sum():
         yield Suspicion(
             name, "many",
-            f"{np.count_nonzero(rows):,} categories, of which the {most} most frequent have an input each; {others / rows.sum():.1%} "
-            "of the rows have another, and share one: an id? data.columns can ignore it, data.categories.most give it more inputs",
+            f"{np.count_nonzero(rows):,} categories, of which the {most} most frequent have an input each; "
+            f"{others / rows.sum():.1%} of the rows have another, and share one: an id? data.columns can ignore it, "
+            "data.categories.most give it more inputs",
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[dict[str, float]], None]  # an epoch's record
 RUNS = Path("runs")
+UNBEGUN = {"params.yaml", ".deltarule", ".deltarule/stage.lock", "outputs", "outputs/data"}
 WAITING = Path(".deltarule/waits-for-the-store")  # in the folder of a launch that is not on record
 
 
@@ -64,7 +66,17 @@ def launch(
     finally:
         if track and places.run.exists():
             _record(done, experiment, places, name)
+        if folder is None:
+            _leave_nothing(done.folder)
     return done
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Take a launch's folder away if its data could not be used: then it holds its spec alone, and a stage's lock."""
+    if {path.relative_to(folder).as_posix() for path in folder.rglob("*")} <= UNBEGUN:
+        rmtree(folder)
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
 
 
 def _carry_out(done: Launch, experiment: Experiment, places: Places, test: bool, progress: Progress | None) -> None:

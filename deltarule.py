@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends import BackendError
+from pipelines.data import DataError
 from pipelines.results import Model, Run, load_model
 from pipelines.spec import Experiment, SpecError
 from pipelines.spec import load as _load
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pipelines.search.records import StudyRecord
 
 __all__ = [
-    "BackendError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "evaluate", "load", "load_model",
+    "BackendError", "DataError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "evaluate", "load", "load_model",
     "objective", "open_study", "run", "search",
 ]  # fmt: skip
 

@@ -92,7 +92,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
             problems.append(str(error))
             continue
         columns.append(_column(found, name, column, steering(block.split).get(name, "")))
-        if name in inputs:
+        if name in inputs and name not in found.problems:  # what is untidy is looked at as text, and tells nothing yet
             suspicions += suspect(name, kind, column, answers, block.categories.most)
             problems += _unfit(found, block, columns[-1], column)
     duplicates, unsplit = _dealt(found, block, target)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pipelines.search.records import StudyRecord
 
 __all__ = [
-    "BackendError", "DataError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "evaluate", "load", "load_model",
-    "objective", "open_study", "run", "search",
+    "BackendError", "DataError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "evaluate", "load",
+    "load_model", "objective", "open_study", "run", "search",
 ]  # fmt: skip
 
 

@@ -50,9 +50,12 @@ def new(
         console.say(f"{name} was there, and is as it was")
     for problem in made.view.problems:
         console.say(f"to be settled in {spec} before it can run: {problem}")
+    for suspicion in made.view.suspicions:
+        console.say(f"to be looked at: {suspicion}")
     console.say(f"look at {spec}, then: {'' if inside else f'cd {where} && '}dvc repro")
-    told = {"initialised": made.initialised, "added": made.added, "kept": made.kept, "problems": made.view.problems}
-    console.result({"folder": str(made.folder), "source": made.source, **told})
+    told = {"initialised": made.initialised, "added": made.added, "kept": made.kept}
+    found = {"problems": made.view.problems, "suspicions": made.view.suspicions}
+    console.result({"folder": str(made.folder), "source": made.source, **told, **found})
 
 
 def code(

@@ -14,6 +14,8 @@ from pipelines.data.preprocess import Preprocessing
 from pipelines.data.scaling import Scale, fit_scale, fit_target_scale
 from pipelines.data.values import given
 from pipelines.spec import DataSpec
+from pipelines.stages.split import report_of
+from pipelines.summary import _data
 
 SCALINGS = ("none", "standardize", "minmax", "quantile")
 ROWS = 60
@@ -258,10 +260,24 @@ def test_unseen_values_are_counted_by_part_and_column(folder):
     assert (parts["test"].X[:, 0] == 0).all()
 
 
+def test_rare_categories_are_counted_by_column(folder):
+    words = [f"c{n // 2:05}" for n in range(400)]
+    about, _ = made(source({"a": words, "b": np.arange(400.0), "y": np.arange(400) % 2 * 1.0}), folder, categories={"most": 3})
+    categories, rows = about.rare["a"]
+    assert about.rows["train"] > rows > categories > 100
+    assert About.load(folder / "about.json") == about
+    line = next(line for line in _data(report_of(about, {})) if "rare" in line)
+    assert line == f"rare categories, which share an input (data.categories): a {categories} in {rows} training rows"
+    assert made(untidy(), folder / "other")[0].rare == {}
+
+
 def test_columns_that_say_who_is_in_which_part_are_no_inputs(folder):
     who = [f"p{i % 6}" for i in range(60)]
     about, _ = made(source({"a": np.arange(60.0), "who": who, "y": np.arange(60.0)}), folder, split={"group": "who"})
     assert about.inputs == ("a",) and about.left_out == ("who", "y")
+    days = source({"a": np.arange(60.0), "day": Column(np.arange(60.0)), "y": np.arange(60.0)}, kinds={"day": "datetime"})
+    about, parts = made(days, folder, split={"time": "day"})
+    assert about.inputs == ("a",) and about.left_out == ("day", "y") and parts["train"].rows.max() < parts["test"].rows.min()
     with pytest.raises(DataError, match="there must be a column to predict from"):
         made(source({"who": who, "y": np.arange(60.0)}), folder, split={"group": "who"})
 

@@ -95,10 +95,12 @@ def test_what_fails_gives_back_a_file_that_lines_were_added_to(data, tmp_path, m
 
 
 def test_a_class_too_small_to_be_shared_out_is_told_of_and_the_project_is_made(tmp_path):
-    (tmp_path / "rows.csv").write_text("a,y\n" + "".join(f"{n},{'Yes' if n % 2 else 'No'}\n" for n in range(40)) + "7,yes\n")
+    (tmp_path / "rows.csv").write_text("a,y\n" + "".join(f"{n},{'Yes' if n % 2 else 'No'}\n" for n in range(40)) + "77,yes\n")
     made = create(tmp_path / "mine", tmp_path / "rows.csv", ["y"])
     [problem] = made.view.problems
     assert "class 'yes' has 1; if 'yes' is 'Yes', set data.spellings: {y: {yes: Yes}}" in problem
+    suspected = ["order: a: whole", "spelling: y: 'yes' and 'Yes' may be one"]
+    assert [one[: len(known)] for one, known in zip(sorted(made.view.suspicions), suspected, strict=True)] == suspected
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_many_seeds_need_rows_that_were_split_from_the_same_data(project):
     with pytest.raises(stages.StageError, match=r"these predict species from iris, not .* from wine; run"):
         evaluate(experiment.override("data.source", "wine"), places, seeds=2)
     report = evaluate(experiment, places, seeds=2)
-    assert all(0 <= one.low and one.high <= 1 for name, one in report.parts["validate"].items() if name == "accuracy")
+    assert all(one.low >= 0 and one.high <= 1 for name, one in report.parts["validate"].items() if name == "accuracy")
 
 
 def test_many_seeds_open_the_test_rows_by_the_test_stages_rules_alone(project):

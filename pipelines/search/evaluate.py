@@ -63,8 +63,8 @@ class Report:
 def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: bool = False) -> Report:
     """Train under seeds seed, seed + 1, ...; write outputs/evaluate; validation metrics, and with `test` those of the test rows.
 
-    The rows are those that the pipeline's split wrote. Raises StageError if it has not been carried out, or with other data, if no
-    seed gives a network, and, before anything is trained, for test rows that may not be opened.
+    The rows are those that the pipeline's split wrote. Raises StageError if it has not been carried out, or with other data, if
+    no seed gives a network, and, before anything is trained, for test rows that may not be opened.
     """
     with places.locked():
         about = _split_rows(experiment, places)
@@ -90,8 +90,8 @@ def _split_rows(experiment: Experiment, places: Places) -> About:
     """What is known about the rows that lie there; StageError unless they are of the spec's source and target."""
     if not places.about.exists():
         raise StageError(
-            f"evaluate trains on the rows that split wrote, but {places.shown(places.about)} is missing; run `deltarule split` or "
-            "`dvc repro` first, with the same data",
+            f"evaluate trains on the rows that split wrote, but {places.shown(places.about)} is missing; run `deltarule split` "
+            "or `dvc repro` first, with the same data",
             exit_code=2,
         )
     about, data = About.load(places.about), experiment.data
@@ -99,8 +99,8 @@ def _split_rows(experiment: Experiment, places: Places) -> About:
     openml = isinstance(data.source, str) and data.source.startswith("openml:")  # which is known by its file
     if (about.source != data.shown_source and not openml) or about.targets != tuple(targets):
         raise StageError(
-            f"evaluate trains on the rows that split wrote, and these predict {', '.join(about.targets)} from {about.source}, not "
-            f"{', '.join(targets)} from {data.shown_source}; run `deltarule split` or `dvc repro` first, with the same data",
+            f"evaluate trains on the rows that split wrote, and these predict {', '.join(about.targets)} from {about.source}, "
+            f"not {', '.join(targets)} from {data.shown_source}; run `deltarule split` or `dvc repro` first, with the same data",
             exit_code=2,
         )
     return about

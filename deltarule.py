@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends import BackendError
+from pipelines.data import DataError
 from pipelines.results import Model, Run, load_model
 from pipelines.spec import Experiment, SpecError
 from pipelines.spec import load as _load
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from pipelines.tracking.query import Recorded
 
 __all__ = [
-    "BackendError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "Trained", "compare", "evaluate",
-    "load", "load_model", "objective", "open_study", "run", "runs", "search", "train_many",
+    "BackendError", "DataError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "Trained", "compare",
+    "evaluate", "load", "load_model", "objective", "open_study", "run", "runs", "search", "train_many",
 ]  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Two files are made in a temporary folder, of normal numbers and a target: Parquet, 5 million rows of 30 inputs, and CSV, a million
 rows of 50. Every measurement is a process of its own, in turn, `--rounds` times; medians are told. The sizes are those of the
-inputs as float32. pyarrow reads and writes the same rows in the same format.
+inputs as float32. pyarrow reads and writes the same rows in the same format. Of train two peaks are told: of the whole process,
+and what it takes beyond a process that has imported the backend's libraries and does nothing, which no data make larger.
 
     python benchmarks/data.py                  about fifteen minutes on two cores, 8 GB of disk
     python benchmarks/data.py --rows 0.02      a fiftieth of the rows
@@ -59,6 +60,12 @@ places, ends = stages.Places(Path()), []
 stages.train(load("params.yaml", sys.argv[1:]), places, progress=lambda record: ends.append(time.perf_counter()))
 rows = About.load(places.about).rows["train"]
 print(json.dumps([1e6 * (b - a) / rows for a, b in zip(ends, ends[1:])]))
+"""
+
+
+IDLE = """
+import sys, backends, pipelines.stages
+backends.get(sys.argv[1])
 """
 
 
@@ -126,13 +133,14 @@ class Case:
         return statistics.median(self.measured[name])
 
 
-def measure(case: Case, folder: Path, small: Path) -> None:
+def measure(case: Case, folder: Path, small: Path, backend: str) -> None:
     """One round."""
     arrow = run(folder, "-c", PYARROW, str(case.file))
     case.file.with_name(case.file.name + ".copy").unlink()
     split = deltarule(folder, "split")
     train = deltarule(folder, "train")
     case.note(arrow=arrow.seconds, split=split.seconds, split_peak=split.peak, train=train.seconds, train_peak=train.peak)
+    case.note(idle=run(folder, "-c", IDLE, backend).peak)
     large = json.loads(run(folder, "-c", EPOCH_TIMES, f"train.epochs={EPOCHS}").out.splitlines()[-1])
     epochs = max(6, min(100, EPOCHS * case.rows // SMALL // 4))
     few = run(small, "-c", EPOCH_TIMES, f"train.epochs={epochs}")
@@ -147,6 +155,9 @@ def show(case: Case) -> None:
     for stage in ("split", "train"):
         peak = case.median(f"{stage}_peak")
         print(f"  {stage}: {case.median(stage):.1f} s, peak {peak / 1e6:.0f} MB, {peak / data:.2f} times the data (limit 2.5)")
+    idle = case.median("idle")
+    beyond = case.median("train_peak") - idle
+    print(f"  train beyond its libraries, {idle / 1e6:.0f} MB idle: {beyond / 1e6:.0f} MB, {beyond / data:.2f} times the data")
     arrow = case.median("arrow")
     times = case.median("split") / arrow
     print(f"  pyarrow reads and writes the same in {arrow:.1f} s; split takes {times:.2f} times that (limit 2)")
@@ -182,7 +193,7 @@ def main() -> None:
             deltarule(cases[-1][2], "split")
         for _ in range(chosen.rounds):
             for case, large, small in cases:
-                measure(case, large, small)
+                measure(case, large, small, chosen.backend)
         for case, _, _ in cases:
             show(case)
 

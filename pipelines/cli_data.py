@@ -35,7 +35,8 @@ def data(
 ) -> None:
     """Look at the data.
 
-    Rows, columns and their kinds, gaps, classes, duplicates, suspected leaks. Works before the spec is right.
+    Rows, columns and their kinds, gaps, classes, duplicates, suspected leaks. Works before the spec is right. Exit code 2 if
+    something must be changed before the rows can be split.
     """
     from pipelines.console import Console
     from pipelines.data.look import look
@@ -56,6 +57,14 @@ def data(
         write_page(found, html)
         console.say(f"written to {html}")
     console.result(found.as_dict())
+    if found.problems:
+        raise DataError(
+            f"{found.source}: {_counted(len(found.problems))} must be changed before the rows can be split; see above"
+        )
+
+
+def _counted(things: int) -> str:
+    return "one thing" if things == 1 else f"{things} things"
 
 
 def block_of(params: Path, changes: list[str] | None, file: str | None, target: list[str] | None) -> DataSpec:

@@ -31,7 +31,8 @@ def new(
 ) -> None:
     """Make a project of your own from a file.
 
-    Writes params.yaml, filled from a look at the data, and a pipeline; makes git and DVC ready. Overwrites nothing.
+    Writes params.yaml, filled from a look at the data, and a pipeline; makes git and DVC ready. Overwrites nothing; to a
+    .gitignore and a .dvcignore that are there it adds the lines that they lack.
     """
     from pipelines.console import Console
     from pipelines.launch import shown
@@ -39,15 +40,22 @@ def new(
 
     console = Console(as_json)
     made = create(folder, data, target, task, values_of(changes or []))
-    where = shown(made.folder)
+    inside = made.folder == Path().resolve()
+    where, spec = (made.folder.name, "params.yaml") if inside else (shown(made.folder), f"{shown(made.folder)}/params.yaml")
     initialised = f"; initialised {' and '.join(made.initialised)}" if made.initialised else ""
     console.say(f"{where}: a project that predicts {', '.join(target)} from {made.source}{initialised}")
+    for name, lines in made.added.items():
+        console.say(f"{name} was there: {lines} lines were added at its end")
+    for name in made.kept:
+        console.say(f"{name} was there, and is as it was")
     for problem in made.view.problems:
-        console.say(f"to be settled in {where}/params.yaml before it can run: {problem}")
-    console.say(f"look at {where}/params.yaml, then: cd {where} && dvc repro")
-    console.result(
-        {"folder": str(made.folder), "source": made.source, "initialised": made.initialised, "problems": made.view.problems}
-    )
+        console.say(f"to be settled in {spec} before it can run: {problem}")
+    for suspicion in made.view.suspicions:
+        console.say(f"to be looked at: {suspicion}")
+    console.say(f"look at {spec}, then: {'' if inside else f'cd {where} && '}dvc repro")
+    told = {"initialised": made.initialised, "added": made.added, "kept": made.kept}
+    found = {"problems": made.view.problems, "suspicions": made.view.suspicions}
+    console.result({"folder": str(made.folder), "source": made.source, **told, **found})
 
 
 def code(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[dict[str, float]], None]  # an epoch's record
 RUNS = Path("runs")
+BEGUN = {f".deltarule/{name}" for name in ("begun", "begun/tags.json", "begun/uncommitted.diff", "stage.lock")}
+UNBEGUN = {"params.yaml", ".deltarule", "outputs", "outputs/data", *BEGUN}  # what there is of a launch before it has its data
 
 
 @dataclass
@@ -73,7 +76,17 @@ def launch(
             outcome = recording.close()
         done.run_id = outcome.run_id
         done.warnings += filter(None, [outcome.warning])
+        if folder is None:
+            _leave_nothing(done.folder)
     return done
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Take a launch's folder away if its data could not be used: then it holds its spec alone, and how it was begun."""
+    if {path.relative_to(folder).as_posix() for path in folder.rglob("*")} <= UNBEGUN:
+        rmtree(folder)
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
 
 
 @contextmanager

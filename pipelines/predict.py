@@ -55,7 +55,7 @@ def predict(
     block, preprocessing = DataSpec.model_validate(network.run["spec"]["data"]), network.about.preprocessing
     answered = Answered()
     with writer(out) as write:
-        for rows in blocks(data, str(data), block, preprocessing.columns, network.about.targets):
+        for rows in blocks(data, str(data), block, preprocessing, network.about.targets):
             source = rows.source()
             write(answer(model.networks, source))
             _count(answered, network, rows, source)

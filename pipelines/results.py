@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -14,7 +13,8 @@ import numpy as np
 
 import backends
 from backends.tasks import predictions
-from pipelines.data.values import source_of
+from pipelines.data import Source
+from pipelines.data.values import given
 from pipelines.metrics import decide
 from pipelines.spec import DataSpec, Experiment, load
 from pipelines.stages.files import read_json
@@ -63,11 +63,11 @@ class Model:
     def inputs(self, X: Any) -> NDArray:
         """Raw rows -> what the network itself is given, (n, I) float32: preprocessed as the training rows were.
 
-        X is a DataFrame, a mapping of columns, or, where all columns are numbers, a matrix. None and NaN are missing values;
-        targets and ignored columns may be among the others. Raises DataError, a ValueError, for what does not fit.
+        X is a DataFrame, a mapping of columns, or, where all columns are numbers, a matrix. Cells are read as a file's are,
+        markers and spellings of the spec included; None and NaN are missing values too. Columns that are not needed are passed
+        over. Raises DataError, a ValueError, for what does not fit.
         """
-        about = self.network.about
-        return about.preprocessing.apply(source_of(X, about.preprocessing.columns), about.left_out)
+        return self.network.about.preprocessing.apply(rows_of(self.network, X))
 
     def to_torch(self) -> Sequential:
         """The network as a plain torch.nn.Sequential: nn.Linear, activation and nn.Dropout, weights in place, in eval mode.
@@ -99,11 +99,11 @@ class Model:
         return (self.network,)
 
     def answers(self, X: Any) -> dict[str, NDArray]:
-        """Raw rows -> what `deltarule predict` writes, column -> (n,): predicted and p_CLASS each; or predicted_TARGET.
+        """Raw rows, as `inputs` takes them -> what `deltarule predict` writes, column -> (n,).
 
-        X is a DataFrame or a mapping of columns, whose cells are read as a file's are. Raises DataError.
+        These are predicted and p_CLASS each, or predicted_TARGET. Raises DataError.
         """
-        return answer_rows(self.networks, X)
+        return answer(self.networks, rows_of(self.network, X))
 
     def _outputs(self, X: Any) -> NDArray:
         return self.network.outputs(self.inputs(X))
@@ -136,7 +136,7 @@ class FoldModels:
 
     def answers(self, X: Any) -> dict[str, NDArray]:
         """As Model.answers, means over the folds."""
-        return answer_rows(self.networks, X)
+        return answer(self.networks, rows_of(self.networks[0], X))
 
     def predict(self, X: Any) -> NDArray:
         """Raw rows, as Model.inputs takes them -> labels (n,), or targets in their own units, (n,) for one, (n, m) for several.
@@ -154,13 +154,10 @@ class FoldModels:
         return np.asarray(np.mean([model.probabilities(X) for model in self.folds], axis=0))
 
 
-def answer_rows(networks: Sequence[Network], X: Any) -> dict[str, NDArray]:
-    """What the networks say of rows that are given in Python."""
-    from pipelines.data.blocks import given
-
-    first = networks[0]
-    block = DataSpec.model_validate(first.run["spec"]["data"])
-    return answer(networks, given(X, block, first.about.preprocessing.columns).source())
+def rows_of(network: Network, X: Any) -> Source:
+    """Rows that are given in Python, with the columns that a network needs."""
+    block = DataSpec.model_validate(network.run["spec"]["data"])
+    return given(X, block, network.about.preprocessing).source()
 
 
 def load_model(folder: str | PathLike[str] = ".") -> Model | FoldModels:

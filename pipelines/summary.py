@@ -42,6 +42,9 @@ def _data(report: Report) -> Iterator[str]:
         yield f"no inputs: {_first([f'{name} ({why})' if why else name for name, why in report['left_out'].items()])}"
     if report["missing"]:
         yield f"missing values: {_first([f'{name} {count}' for name, count in report['missing'].items()])}"
+    if report["rare"]:
+        told = [f"{name} {count} in {rows} training rows" for name, (count, rows) in report["rare"].items()]
+        yield f"rare categories, which share an input (data.categories): {_first(told)}"
     for part, columns in report["unseen"].items():
         if columns:
             yield f"{WORDS[part]} rows with a value that no training row has: " + _first([f"{n} {c}" for n, c in columns.items()])

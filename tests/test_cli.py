@@ -45,6 +45,14 @@ def test_a_wrong_value_is_told_by_line_before_anything_runs(deltarule, tmp_path,
     assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
 
 
+def test_a_launch_whose_data_cannot_be_used_leaves_no_folder(deltarule, tmp_path):
+    (tmp_path / "t.csv").write_text("a,y\n1,p\n2,q\n")
+    (tmp_path / "params.yaml").write_text(SPEC + "data: {source: t.csv, target: y}\n")
+    done = deltarule("run", check=False)
+    assert done.returncode == 2 and "each class must have at least 3 different rows" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("command", WITH_A_SPEC)
 def test_a_missing_spec_is_told(deltarule, command):
     done = deltarule(command, "--params", "elsewhere.yaml", check=False)

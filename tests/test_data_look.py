@@ -12,6 +12,8 @@ import pytest
 from pipelines.cli_data import block_of
 from pipelines.data.columns import Column
 from pipelines.data.look import look, shown
+from pipelines.data.prepare import prepare
+from pipelines.data.read import read
 from pipelines.data.suspect import Answer, rank_correlation, suspect
 from pipelines.data.table import DataError
 from pipelines.report.data_page import data_page
@@ -148,9 +150,9 @@ RARE = (np.arange(N) == 150).astype(int)
 WRONG = np.where(np.arange(N) % 33, CLASSES, (CLASSES + 1) % 3)  # in 10 of 300 rows
 
 
-def asked(values, answer, kind="numeric", categories=()):
+def asked(values, answer, kind="numeric", categories=(), most=400):
     column = Column(np.asarray(values, dtype=np.int32 if categories else np.float64), categories)
-    return [(one.kind, one.why) for one in suspect("a", kind, column, [answer])]
+    return [(one.kind, one.why) for one in suspect("a", kind, column, [answer], most)]
 
 
 REGRESSION = Answer("y", Y, classes=False)
@@ -187,6 +189,11 @@ MISSES = {
     "noise beside a rare class": asked(RNG.normal(size=N), Answer("y", RARE, classes=True)),
     "a code that is wrong in 3 % of the rows": asked(WRONG, THREE, "categorical", ("p", "q", "r")),
     "few rows": asked(Y[:9], Answer("y", Y[:9], classes=False)),
+    "few rows, all different": asked(RNG.normal(size=30), Answer("y", CLASSES[:30], classes=True)),
+    "few rows, a category each": asked(
+        np.arange(30), Answer("y", CLASSES[:30], classes=True), "categorical", tuple(map(chr, range(97, 127)))
+    ),
+    "few rows, most of them twice": asked(np.repeat(RNG.permutation(20), 2), Answer("y", CLASSES[:40], classes=True)),
     "ignored": asked(CLASSES, THREE, "ignore", ("p", "q", "r")),
 }
 
@@ -213,6 +220,64 @@ def test_an_id_that_orders_the_target_is_suspected_twice():
 def test_a_constant_column_is_suspected_of_saying_nothing():
     assert asked(np.full(N, 4.0), THREE) == [("constant", "the same value in every row")]
     assert asked(np.where(np.arange(N) % 2, 4.0, np.nan), THREE) == []
+
+
+def test_categories_too_many_for_an_input_each_are_told_of():
+    names = tuple(f"c{n:05}" for n in range(50_000))
+    [(kind, why)] = asked(np.arange(100_000) // 2, Answer("y", np.arange(100_000) % 2, classes=True), "categorical", names, 50)
+    assert kind == "many" and why.startswith(
+        "50,000 categories, of which the 50 most frequent have an input each; 99.9% of the rows have another"
+    )
+    few_rare = np.append(np.repeat(np.arange(50), 20), np.arange(50, 60))
+    assert asked(few_rare, Answer("y", RNG.integers(3, size=1010), classes=True), "categorical", names[:60], 50) == []
+
+
+def test_spellings_of_one_category_or_class_are_told_of(looks):
+    rows = {"a": ["red", "Red ", "blue"] * 20, "b": range(60), "y": ["yes", "no", "Yes", "no"] * 15}
+    found = {one.column: (one.kind, one.why) for one in looks(table(**rows), "y").suspicions if one.kind == "spelling"}
+    assert found == {
+        "a": ("spelling", "'red' and 'Red' may be one: then set data.spellings: {a: {red: Red}}"),
+        "y": ("spelling", "'yes' and 'Yes' may be one: then set data.spellings: {y: {yes: Yes}}"),
+    }
+
+
+# What split would refuse -----------------------------------------------------------------------------------------------
+
+UNSPLIT = {
+    "a class too small to be shared out": ({"y": ["p"] * 29 + ["q"]}, {}, "each class must have at least 3 different rows"),
+    "a class that may be a spelling": ({"y": ["yes"] * 29 + ["yse"]}, {}, "if 'yse' is 'yes', set data.spellings: {y: {yse"),
+    "fewer rows than folds": ({"y": np.arange(30) / 4}, {"split": {"folds": 40}}, "each of the 40 parts needs a row"),
+    "one group": ({"y": ["p", "q"] * 15, "g": ["k"] * 30}, {"split": {"group": "g"}}, "each of the 3 parts needs a row"),
+    "a gap among the times": (
+        {"y": ["p", "q"] * 15, "t": ["", *range(29)]}, {"split": {"time": "t"}}, "t.csv:2: column 't' must have a value in every",
+    ),
+    "a time and no other column": ({"y": ["p", "q"] * 15}, {"split": {"time": "a"}}, "there must be a column to predict from"),
+    "a gap where none may be": (
+        {"y": ["p", "q"] * 15, "b": ["", *range(29)]}, {"missing": {"numeric": "refuse"}}, "t.csv:2: column 'b' must have a",
+    ),
+    "a number beyond float32": ({"y": ["p", "q"] * 15, "b": [*range(29), "1e39"]}, {}, "t.csv:31: column 'b' must lie within"),
+    "a target beyond float32": ({"y": [*range(29), "1e39"]}, {}, "t.csv:31: target 'y' must lie within"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNSPLIT)
+def test_a_look_says_what_split_would_refuse(looks, tmp_path, case):
+    columns, changes, message = UNSPLIT[case]
+    text = table(a=np.arange(30), **columns)
+    (problem,) = looks(text, "y", **changes).problems
+    assert message in problem
+    block = DataSpec.model_validate({"source": "t.csv", "target": "y", **changes})
+    with pytest.raises(DataError) as refused:
+        prepare(read(block, tmp_path), block, tmp_path / "data")
+    if "beyond float32" not in case:  # which split names after scaling, if need be
+        assert str(refused.value) == problem
+
+
+def test_columns_that_say_who_is_in_which_part_are_told_of_and_not_suspected(looks):
+    text = table(a=RNG.normal(size=40), t=np.arange(40), y=["p", "q"] * 20)
+    assert [one.kind for one in looks(text, "y").suspicions] == ["order"]
+    found = looks(text, "y", split={"time": "t"})
+    assert (found.suspicions, found.columns[1].note) == ((), "no input: it orders the rows (data.split.time)")
 
 
 def test_rank_correlation_is_spearmans():
@@ -279,10 +344,14 @@ def test_the_command_shows_a_file_without_a_spec(deltarule, tmp_path):
     assert "t.csv:2: the text must be UTF-8, found 0xf6" in refused.stderr
     assert refused.stderr.rstrip().endswith("; give it as --set data.format.encoding=latin-1")
     options = ("--file", "t.csv", "--target", "y", "--set", "data.format.encoding=latin-1")
-    done = deltarule("data", *options, "--html", "pages/look.html", "--json")
+    done = deltarule("data", *options, "--html", "pages/look.html", "--json", check=False)
     assert json.loads(done.stdout)["classes"] == {"p": 3, "q": 1}
     assert "Data: t.csv" in (tmp_path / "pages" / "look.html").read_text(encoding="utf-8")
-    told = deltarule("data", *options).stdout
+    shown = deltarule("data", *options, check=False)
+    told = shown.stdout
+    assert (done.returncode, shown.returncode) == (2, 2)
+    assert "must be changed: t.csv: each class must have at least 3 different rows" in told
+    assert shown.stderr == "t.csv: one thing must be changed before the rows can be split; see above\n"
     assert "t.csv: 4 rows, 7 columns" in told
     assert re.search(r"^age +numeric +1 \(25.0%\) +2 +29, 29, 31$", told, re.MULTILINE)
     assert "duplicates, rows that repeat an earlier one: 1" in told

@@ -12,8 +12,10 @@ from pipelines.data import About, Column, DataError, Part, prepare
 from pipelines.data.encoders import Categorical, CellError, Flag, fit
 from pipelines.data.preprocess import Preprocessing
 from pipelines.data.scaling import Scale, fit_scale, fit_target_scale
-from pipelines.data.values import source_of
+from pipelines.data.values import given
 from pipelines.spec import DataSpec
+from pipelines.stages.split import report_of
+from pipelines.summary import _data
 
 SCALINGS = ("none", "standardize", "minmax", "quantile")
 ROWS = 60
@@ -223,7 +225,7 @@ def test_what_is_kept_treats_raw_rows_as_the_parts_were_treated(folder):
     about, parts = made(untidy(), folder, scaling="quantile")
     kept = Preprocessing.from_json(json.loads(json.dumps(about.preprocessing.as_json())))
     assert kept == about.preprocessing
-    X = kept.apply(untidy(), about.left_out)
+    X = kept.apply(untidy())
     for part in parts.values():
         np.testing.assert_array_equal(X[part.rows], part.X)
 
@@ -258,10 +260,24 @@ def test_unseen_values_are_counted_by_part_and_column(folder):
     assert (parts["test"].X[:, 0] == 0).all()
 
 
+def test_rare_categories_are_counted_by_column(folder):
+    words = [f"c{n // 2:05}" for n in range(400)]
+    about, _ = made(source({"a": words, "b": np.arange(400.0), "y": np.arange(400) % 2 * 1.0}), folder, categories={"most": 3})
+    categories, rows = about.rare["a"]
+    assert about.rows["train"] > rows > categories > 100
+    assert About.load(folder / "about.json") == about
+    line = next(line for line in _data(report_of(about, {})) if "rare" in line)
+    assert line == f"rare categories, which share an input (data.categories): a {categories} in {rows} training rows"
+    assert made(untidy(), folder / "other")[0].rare == {}
+
+
 def test_columns_that_say_who_is_in_which_part_are_no_inputs(folder):
     who = [f"p{i % 6}" for i in range(60)]
     about, _ = made(source({"a": np.arange(60.0), "who": who, "y": np.arange(60.0)}), folder, split={"group": "who"})
     assert about.inputs == ("a",) and about.left_out == ("who", "y")
+    days = source({"a": np.arange(60.0), "day": Column(np.arange(60.0)), "y": np.arange(60.0)}, kinds={"day": "datetime"})
+    about, parts = made(days, folder, split={"time": "day"})
+    assert about.inputs == ("a",) and about.left_out == ("day", "y") and parts["train"].rows.max() < parts["test"].rows.min()
     with pytest.raises(DataError, match="there must be a column to predict from"):
         made(source({"who": who, "y": np.arange(60.0)}), folder, split={"group": "who"})
 
@@ -278,7 +294,7 @@ def test_each_fold_is_fitted_on_its_own_training_rows(folder):
         train = fold.open(folder, "train")
         known = age[train.rows]
         assert fold.number == number and fold.preprocessing.encoders[0].fill == pytest.approx(np.nanmedian(known))
-        X = fold.preprocessing.apply(untidy(), fold.left_out)
+        X = fold.preprocessing.apply(untidy())
         for part in ("train", "valid", "test"):
             opened = fold.open(folder, part)
             np.testing.assert_array_equal(X[opened.rows], opened.X)
@@ -297,65 +313,66 @@ def test_what_is_known_of_folds_comes_back_from_disk(folder):
 
 # Raw rows in Python ----------------------------------------------------------------------------------------------------
 
-KINDS = {"age": "numeric", "colour": "categorical", "smoker": "boolean", "day": "datetime"}
-
-
-def test_a_mapping_of_columns_and_a_data_frame_are_read_alike():
-    pandas = pytest.importorskip("pandas")
-    columns = {
-        "age": [40, None], "colour": ["red", None], "smoker": [True, None], "day": ["2021-01-02", None], "note": ["x", "y"],
-    }  # fmt: skip
-    frame = pandas.DataFrame({**columns, "day": pandas.to_datetime(columns["day"])})
-    for rows in (columns, frame):
-        read = source_of(rows, KINDS)
-        assert read.kinds["note"] == "ignore" and read.rows == 2
-        assert [read.fetch(name).values[0] for name in ("age", "smoker", "day")] == [40, 1, 18629]
-        assert all(read.fetch(name).gaps.tolist() == [False, True] for name in KINDS)
-        assert read.fetch("colour").categories == ("red",)
-
-
-def test_whole_numbers_are_categories_as_a_file_spells_them():
-    assert source_of({"colour": [3.0, 10, 3]}, {"colour": "categorical"}).fetch("colour").categories == ("10", "3")
-
-
-BAD_ROWS = {
-    "a matrix where there are words": ([[1, 2, 3, 4]], "must be a DataFrame or a mapping of columns, since 'colour' holds no"),
-    "columns of unequal length": ({"age": [1], "colour": ["p", "q"]}, "must be of one length, got 1, 2"),
-    "a word for a number": ({"age": ["old"]}, "row 0: column 'age' cannot hold 'old'"),
-    "an infinite number": ({"age": [1, np.inf]}, "must be finite, got inf in row 1, column 'age'"),
-    "a truth value of 2": ({"smoker": [0, 2]}, "must be true or false, got 2 in row 1, column 'smoker'"),
-    "a date that is none": ({"day": ["yesterday"]}, "row 0: column 'day' cannot hold 'yesterday'"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_ROWS)
-def test_raw_rows_that_are_not_of_their_kind_are_refused(case):
-    rows, message = BAD_ROWS[case]
-    with pytest.raises(DataError, match=message):
-        read = source_of(rows, KINDS)
-        [read.fetch(name) for name in read.kinds]
-
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
     return prepare(untidy(), spec(), tmp_path_factory.mktemp("known"))
 
 
-def given(**more):
+def read(known, rows, **changes):
+    """Rows in Python as the spec's: its markers and spellings, and the columns that the training rows had."""
+    return given(rows, DataSpec.model_validate({"source": "t.csv", "target": "y", **changes}), known.preprocessing).source()
+
+
+def one(**more):
     return {"age": [40], "colour": ["red"], "smoker": [True], "day": ["2021-01-02"], **more}
 
 
-def test_raw_rows_may_hold_targets_and_ignored_columns(known):
-    rows = source_of(given(id=["7"], y=[1.0]), known.preprocessing.columns)
-    assert known.preprocessing.apply(rows, known.left_out).shape == (1, 9)
+def test_a_mapping_of_columns_and_a_data_frame_are_read_alike(known):
+    pandas = pytest.importorskip("pandas")
+    columns = {
+        "age": [40, None], "colour": ["red", None], "smoker": [True, None], "day": ["2021-01-02", None], "note": ["x", "y"],
+    }  # fmt: skip
+    typed = pandas.DataFrame({**columns, "day": pandas.to_datetime(columns["day"])})
+    nullable = pandas.DataFrame(columns).convert_dtypes()
+    texts = {"age": ["40", "-"], "colour": [" red", "-"], "smoker": ["yes", "-"], "day": ["2021-01-02", "-"]}
+    for rows in (columns, typed, nullable, texts):
+        found = read(known, rows, missing={"markers": ["-"]})
+        assert "note" not in found.kinds and found.rows == 2
+        assert [found.fetch(name).values[0] for name in ("age", "smoker", "day")] == [40, 1, 18629]
+        assert all(found.fetch(name).gaps.tolist() == [False, True] for name in found.kinds)
+        assert found.fetch("colour").categories == ("red",)
 
 
-def test_a_raw_column_that_is_missing_or_superfluous_is_named(known):
-    short = {name: values for name, values in given().items() if name != "colour"}
-    with pytest.raises(DataError, match="column 'colour' must be there, as in the training rows"):
-        known.preprocessing.apply(source_of(short, known.preprocessing.columns))
-    with pytest.raises(DataError, match="must be one of the training rows, found 'color'; did you mean colour"):
-        known.preprocessing.apply(source_of(given(color=["red"]), known.preprocessing.columns))
+def test_whole_numbers_are_categories_as_a_file_spells_them(known):
+    assert read(known, one(colour=[3.0])).fetch("colour").categories == ("3",)
+
+
+BAD_ROWS = {
+    "a matrix where there are words": ([[1, 2, 3, 4]], "must be a DataFrame or a mapping of columns, since 'colour' holds no"),
+    "columns of unequal length": (one(colour=["p", "q"]), "must be of one length, got 1, 2"),
+    "a word for a number": (one(age=["old"]), "row 1: column 'age' must hold finite numbers, found 'old'"),
+    "an infinite number": (one(age=[np.inf]), "row 1: column 'age' must hold finite numbers, found inf"),
+    "a truth value of 2": (one(smoker=[2]), "row 1: column 'smoker' must hold true and false, yes and no, or 1 and 0, found '2'"),
+    "a date that is none": (one(day=["yesterday"]), "row 1: column 'day' must hold dates .*, found 'yesterday'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_raw_rows_that_are_not_of_their_kind_are_refused(known, case):
+    rows, message = BAD_ROWS[case]
+    with pytest.raises(DataError, match=message):
+        known.preprocessing.apply(read(known, rows))
+
+
+def test_raw_rows_may_hold_other_columns(known):
+    assert known.preprocessing.apply(read(known, one(id=["7"], y=[1.0], color=["red"]))).shape == (1, 9)
+
+
+def test_a_raw_column_that_is_missing_is_named(known):
+    short = {name if name != "colour" else "color": values for name, values in one().items()}
+    with pytest.raises(DataError, match=r"must have the columns of the training rows, found no 'colour'; did you mean color\?"):
+        read(known, short)
     columns = {"age": ["p"], "colour": ["red"], "smoker": [1.0], "day": [1.0]}
     other = source(columns, (), {"smoker": "boolean", "day": "datetime"})
     with pytest.raises(DataError, match="column 'age' must be numeric, as in the training rows, found categorical"):

@@ -188,7 +188,10 @@ BAD_TEXT = {
     "target only": (b"y\n1\n", "t.csv: there must be a column beside the target that is not ignored, found none"),
     "a row too short": (b"a,b,y\n1,2,3\n1,2\n", "t.csv:3: every row must have 3 cells as the header has, found 2"),
     "a row too long": (b"a,y\n1,2\n\n1,2,3\n", "t.csv:4: every row must have 2 cells as the header has, found 3"),
-    "names twice": (b"a,a,y\n1,2,3\n", "t.csv: column names must differ, found 'a' more than once"),
+    "names twice": (
+        b"a,b, a,y,b,a\n1,2,3,4,5,6\n",
+        "t.csv: column names must differ, found 'a' in columns 1, 3 and 6, 'b' in columns 2 and 5; rename them in the file",
+    ),
     "no target": (b"a,b\n1,2\n", "t.csv: data.target must name columns of the file, got 'y'; the columns are: a, b"),
     "NUL": (
         b"a,y\n1\x00,2\n",
@@ -258,6 +261,13 @@ LOOKS = {
     "days": ("1970-01-02 1969-12-31 _", "datetime", [1, -1, None]),
     "times": ("1970-01-02T12:00 1970-01-01T06:00:00Z 1970-01-01T00:00:00+06:00", "datetime", [1.5, 0.25, -0.25]),
     "no such day": ("2024-02-30 p q", "categorical", ["2024-02-30", "p", "q"]),
+    "the day first, as a 13 says": ("1/2/1970 13/1/1970 _", "datetime", [31, 12, None]),
+    "the month first, as a 13 says": ("1/2/1970 1/13/1970 12-31-1969", "datetime", [1, 12, -1]),
+    "points, the day first": ("1.2.1970 02.01.1970 2.1.1970T6:00", "datetime", [31, 1, 1.25]),
+    "the year first": ("1970/1/2 1970.02.1 1970-01-01", "datetime", [1, 31, 0]),
+    "a year of two digits": ("31.12.70 p q", "categorical", ["31.12.70", "p", "q"]),
+    "the largest whole number": ("9007199254740991 -9007199254740991 1", "numeric", [2**53 - 1, 1 - 2**53, 1]),
+    "a code longer than a number": ("0090071992547409931 p q", "categorical", ["0090071992547409931", "p", "q"]),
     "numbers among words": ("S M 40", "categorical", ["S", "M", "40"]),
 }
 
@@ -344,8 +354,45 @@ REFUSED_COLUMNS = {
     "beyond float64": ("1 1e400", {}, "t.csv:3: column 'a' must hold finite numbers, found '1e400'; add it"),
     "underscores": ("1_0 2 3", {}, "t.csv:2: column 'a' must hold numbers or words, found '1_0'"),
     "stated numeric": ("007 x", {"a": "numeric"}, "t.csv:3: column 'a' must hold finite numbers, found 'x'; if that means"),
-    "stated datetime": ("2024-01-01 1.1.2024", {"a": "datetime"}, "t.csv:3: column 'a' must hold dates such as 2024-05-31 or"),
+    "stated datetime": ("2024-01-01 soon", {"a": "datetime"}, "t.csv:3: column 'a' must hold dates such as 2024-05-31 or"),
     "stated boolean": ("M F", {"a": "boolean"}, "t.csv:2: column 'a' must hold true and false, yes and no, or 1 and 0"),
+    "days stated numeric": (
+        "2024-01-01 2024-01-02",
+        {"a": "numeric"},
+        "t.csv:2: column 'a' must hold finite numbers, found '2024-01-01' (and 1 more such cells); it looks datetime: set "
+        "data.columns: {a: datetime}",
+    ),
+    "prices stated boolean": (
+        "1.5 0.5 _ 0",
+        {"a": "boolean"},
+        "t.csv:2: column 'a' must hold true and false, yes and no, or 1 and 0, found '1.5' (and 1 more such cells); it looks "
+        "numeric: set data.columns: {a: numeric}",
+    ),
+    "words stated numeric": (
+        "p q p",
+        {"a": "numeric"},
+        "t.csv:2: column 'a' must hold finite numbers, found 'p' (and 2 more such cells); set data.columns: {a: categorical}, or "
+        "ignore",
+    ),
+    "day or month": (
+        "2024-01-01 3/4/2024 5/6/2024",
+        {},
+        "t.csv:3: column 'a' must hold dates of which one can tell the day from the month, found '3/4/2024' (and 1 more such "
+        "cells), and in no cell a number above 12; set data.format.dates: day_first or month_first",
+    ),
+    "day or month, stated": ("03-04-2024", {"a": "datetime"}, "t.csv:2: column 'a' must hold dates of which one can"),
+    "both orders": (
+        "31/12/2024 30/12/2024 12/31/2024",
+        {},
+        "t.csv:4: column 'a' must hold dates or words, found '12/31/2024', as 1 of 3 cells are no dates with the day first",
+    ),
+    "whole numbers that lose digits": (
+        "1 9007199254740993 9007199254740993",
+        {},
+        "t.csv:3: column 'a' must hold whole numbers below 2^53 (9007199254740992), as larger ones lose digits, found "
+        "'9007199254740993' (and 1 more such cells); set data.columns: {a: categorical} for a code, ignore for an id, or numeric "
+        "to have them rounded",
+    ),
     "no such column": ("1 2", {"aa*": "ignore"}, "data.columns must name columns, got 'aa*', which none is called; known are: b"),
 }  # fmt: skip
 
@@ -353,7 +400,7 @@ REFUSED_COLUMNS = {
 @pytest.mark.parametrize("case", REFUSED_COLUMNS)
 def test_a_column_that_is_neither_one_thing_nor_another_is_refused_with_the_ways_out(refused, case):
     cells, columns, message = REFUSED_COLUMNS[case]
-    text = "b,a,y\n" + "".join(f"{n},{cell},{n}\n" for n, cell in enumerate(cells.split(" ")))
+    text = "b,a,y\n" + "".join(f"{n},{'' if cell == '_' else cell},{n}\n" for n, cell in enumerate(cells.split(" ")))
     told = refused(text, columns=columns)
     assert told.startswith(message)
 
@@ -362,6 +409,30 @@ def test_both_ways_out_of_mixed_cells_lead_out(reads):
     text = "a,y\n1,2\nNA,3\n4,5\n"
     assert values(reads(text, missing={"markers": ["", "NA"]})) == [1, None, 4]
     assert values(reads(text, columns={"a": "categorical"})) == ["1", "NA", "4"]
+
+
+def test_what_may_be_a_day_or_a_month_is_as_the_spec_says(reads):
+    for stated, days in (("day_first", [31, 1]), ("month_first", [1, 31])):
+        assert values(reads("a,y\n1/2/1970,1\n2/1/1970,2\n", format={"dates": stated})) == days
+
+
+def test_whole_numbers_that_would_lose_digits_are_an_id_or_what_the_spec_says(reads, parquet):
+    ids = [2**53 + 2 * n + 1 for n in range(60)]
+    text = "id,a,y\n" + "".join(f"{number},{n % 9},{n}\n" for n, number in enumerate(ids))
+    typed = {"id": ids, "a": [n % 9 for n in range(60)], "y": [*range(60)]}
+    for reader in (lambda **more: reads(text, **more), lambda **more: parquet(changes=more, **typed)):
+        found = reader()
+        assert (found.kinds["id"], values(found, "id")[0]) == ("ignore", str(ids[0]))
+        assert found.notes["id"] == "60 different whole numbers in 60 rows, some from 2^53 on: it says which row it is"
+        assert values(reader(columns={"id": "numeric"}), "id")[0] == 2**53
+        assert values(reader(columns={"id": "categorical"}), "id")[1] == str(ids[1])
+
+
+def test_a_target_of_numbers_that_would_lose_digits_is_refused(reads, refused):
+    text = "a,y\n" + "".join(f"{n},{2**53 + n}\n" for n in range(3))
+    assert "t.csv:2: column 'y' must hold whole numbers below 2^53" in refused(text)
+    assert "data.columns: {y: categorical} for a code, or numeric to have them rounded" in refused(text)
+    assert reads(text, columns={"y": "numeric"}).kinds["y"] == "numeric"
 
 
 def test_an_empty_cell_is_a_word_where_it_is_no_marker(reads, refused):
@@ -494,7 +565,7 @@ def test_a_parquet_file_with_inf_or_a_list_or_names_twice_is_refused(parquet, tm
     ignored = parquet(a=[[1], None], b=[1, 2], y=[1, 2], changes={"columns": {"a": "ignore"}})
     assert (ignored.inputs, values(ignored)) == (("b",), ["[1]", None])
     writer.write_table(pa.Table.from_arrays([pa.array([1])] * 3, ["a", "a", "y"]), tmp_path / "u.parquet")
-    with pytest.raises(DataError, match="column names must differ, found 'a' more than once"):
+    with pytest.raises(DataError, match="column names must differ, found 'a' in columns 1 and 2"):
         read(DataSpec(source="u.parquet", target="y"), tmp_path)
     (tmp_path / "v.parquet").write_bytes(b"a,y\n1,2\n")
     with pytest.raises(DataError, match=r"v\.parquet: must be a Parquet file"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from sources import source
@@ -9,6 +11,7 @@ from sources import source
 from pipelines.data import Column, DataError
 from pipelines.data.duplicates import count_across, equal_rows
 from pipelines.data.parts import PARTS
+from pipelines.data.spellings import near
 from pipelines.data.split import cut, deal, deal_groups, deal_in_order, drawn_order, share_out
 from pipelines.data.tasks import find_target
 from pipelines.data.ways import deal_rows
@@ -316,7 +319,19 @@ REFUSED = {
         {**MANY, "t": [1.0] * 20 + [None] * 10}, {"time": "t"}, {}, "t.csv:22: column 't' must have a value",
     ),
     "a time of words": (
-        {**MANY, "t": ["p", "q"] * 15}, {"time": "t"}, {}, "'t' to be categorical; set data.columns: {t: datetime}",
+        {**MANY, "t": ["p", "q"] * 15}, {"time": "t"}, {}, "'t' to be categorical; give the dates as 2024-05-31, or split",
+    ),
+    "a time of words beside one of dates": (
+        {**MANY, "t": ["p", "q"] * 15, "day": Column(np.arange(30.0))}, {"time": "t"}, {"kinds": {"day": "datetime"}},
+        "'t' to be categorical; columns of dates are: day",
+    ),
+    "a time that is ignored": (
+        {**MANY, "t": ["p", "q"] * 15}, {"time": "t"}, {"kinds": {"t": "ignore"}}, "found 't' to be ignored",
+    ),
+    "a class that may be another's spelling": (
+        {"a": np.arange(40.0), "y": ["yes"] * 19 + ["no"] * 18 + ["Yes"] + ["yse"] * 2}, {}, {},
+        "class 'Yes' has 1, class 'yse' has 2; if 'Yes' is 'yes' and 'yse' is 'yes', set data.spellings: "
+        "{y: {Yes: yes, yse: yes}}; else add rows",
     ),
     "one moment": ({**MANY, "t": [1.0] * 30}, {"time": "t"}, {}, "each of the 3 parts needs a row, got 30 in all: train"),
     "two groups": ({**MANY, "g": ["p", "q"] * 15}, {"group": "g"}, {}, "each of the 3 parts needs a row"),
@@ -336,8 +351,26 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_split_is_refused_with_its_place(case):
     columns, split, more, message = REFUSED[case]
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError) as caught:
         dealt(source(columns, **more), **split)
+    assert re.search(message, str(caught.value)) or message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("label", "other"),
+    [("YES", "yes"), ("y e-s", "yes"), ("yse", "yes"), ("colur", "colour"), ("femal", "female"), ("Setosa.", "setosa"),
+     ("tabby", "tabbi"), ("grey", "gray")],
+)  # fmt: skip
+def test_labels_that_look_like_spellings_of_one_another(label, other):
+    assert near(label, {label: 1, other: 9}) == other and near(other, {label: 1, other: 9}) == ""
+
+
+@pytest.mark.parametrize(
+    ("label", "other"),
+    [("no", "on the"), ("cat", "car"), ("10", "11"), ("1.0", "10"), ("B1", "B2"), ("male", "female"), ("", "-")],
+)
+def test_labels_that_do_not(label, other):
+    assert near(label, {label: 1, other: 9}) == ""
 
 
 def test_a_class_without_training_rows_is_named():

@@ -117,6 +117,32 @@ def test_rows_given_in_python_are_read_as_those_of_a_file(model, tmp_path):
         assert np.allclose(model.answers(frame)["p_two"], [float(row["p_two"]) for row in given], rtol=0, atol=0)
 
 
+def test_predict_reads_rows_as_answers_does(model, tmp_path):
+    """Markers, spellings and texts of the spec too."""
+    texts = pandas.read_csv(write(tmp_path / "all.csv", [HEADER, *rows()]), dtype=str, keep_default_na=False)
+    assert model.predict(texts).tolist() == model.answers(texts)["predicted"].tolist()
+    assert np.array_equal(model.probabilities(texts)[:, list(model.classes).index("two")], model.answers(texts)["p_two"])
+
+
+def test_days_come_first_where_they_did_in_the_training_rows(tmp_path, monkeypatch):
+    """Also in rows, or a block of them, that leave it open."""
+    lines = [["day", "late"], *([f"{1 + n % 28}/{1 + n % 3}/2024", "ny"[n % 3 > 1]] for n in range(60))]
+    experiment = deltarule.load("params.yaml").override(
+        {
+            "data.source": str(write(tmp_path / "days.csv", lines)), "data.target": "late", "train.backend": "reference",
+            "train.epochs": 1, "model.hidden": [4],
+        }
+    )  # fmt: skip
+    model = deltarule.run(experiment, tmp_path / "run").model
+    few = {"day": ["1/2/2024", "3/1/2024"]}
+    assert np.array_equal(model.inputs(few), model.inputs({"day": ["2024-02-01", "2024-01-03"]}))
+    monkeypatch.setattr(delimited, "BLOCK", 30)
+    given, _ = answer(model, write(tmp_path / "few.csv", [["day"], *([day] for day in few["day"] * 9)]))
+    assert [float(row["p_y"]) for row in given] == pytest.approx([*model.answers(few)["p_y"]] * 9)
+    with pytest.raises(DataError, match=r"row 1: column 'day' must hold dates .* found '1/13/2024'"):
+        model.predict({"day": ["1/13/2024"]})
+
+
 def test_the_target_and_ignored_columns_need_not_be_there_and_may_come_in_any_order(model, tmp_path):
     whole, _ = answer(model, write(tmp_path / "all.csv", [HEADER, *rows()]))
     fewer = write(tmp_path / "fewer.csv", [[*line[1:5][::-1]] for line in [HEADER, *rows()]])

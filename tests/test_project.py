@@ -47,7 +47,7 @@ def test_data_that_lies_in_the_project_stays_where_it_is(tmp_path, data):
     assert made.source == "raw/rows.csv" and "data/rows.csv" not in files(made.folder)
 
 
-@pytest.mark.parametrize("names", [["params.yaml"], ["README.md", "studies/dvc.yaml"], ["data/rows.csv"], [".gitignore"]])
+@pytest.mark.parametrize("names", [["params.yaml"], ["dvc.yaml", "studies/dvc.yaml"], ["data/rows.csv"]])
 def test_nothing_is_overwritten_and_all_that_is_in_the_way_is_named(data, tmp_path, names):
     for name in names:
         (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +56,51 @@ def test_nothing_is_overwritten_and_all_that_is_in_the_way_is_named(data, tmp_pa
     with pytest.raises(ProjectError, match=", ".join(map(re.escape, names))):
         create(tmp_path / "mine", data, ["kind"])
     assert files(tmp_path / "mine") == before and not (tmp_path / "mine/.git").exists()
+
+
+def test_a_repository_of_ones_own_keeps_what_it_has(data, tmp_path, deltarule):
+    """`new .` where README.md and .gitignore are, one of them changed and staged: nothing else is staged, nothing lost."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name, text in ((".gitignore", "*.tmp\n.venv/"), ("README.md", "of my own\n"), ("notes.txt", "one\n")):
+        (mine / name).write_text(text)
+    call("git", "init", "--quiet", cwd=mine)
+    call("git", "add", "notes.txt", cwd=mine)
+    said = deltarule("new", ".", "--data", "../rows.csv", "--target", "kind", cwd=mine).stdout.splitlines()
+    assert said == [
+        "mine: a project that predicts kind from data/rows.csv; initialised DVC",
+        ".gitignore was there: 7 lines were added at its end",
+        "README.md was there, and is as it was",
+        "look at params.yaml, then: dvc repro",
+    ]
+    ignored = (mine / ".gitignore").read_text()
+    assert ignored.startswith("*.tmp\n.venv/\n# of deltarule\n__pycache__/\n/outputs/\n") and ignored.count(".venv/") == 1
+    assert (mine / "README.md").read_text() == "of my own\n"
+    assert call("git", "status", "--short", "--untracked-files=no", cwd=mine).stdout == "A  notes.txt\n"
+    assert (mine / ".dvc/config").is_file() and (mine / ".dvcignore").read_text() == texts.DVC_IGNORE
+
+
+def test_what_fails_gives_back_a_file_that_lines_were_added_to(data, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/.gitignore").write_text("*.tmp")
+
+    def fails(folder: Path) -> list[str]:
+        assert "/outputs/" in (folder / ".gitignore").read_text()
+        raise ProjectError("the disk is full")
+
+    monkeypatch.setattr("pipelines.new.repositories.init", fails)
+    with pytest.raises(ProjectError, match="full"):
+        create(tmp_path / "mine", data, ["kind"])
+    assert files(tmp_path / "mine") == {".gitignore": b"*.tmp"}
+
+
+def test_a_class_too_small_to_be_shared_out_is_told_of_and_the_project_is_made(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,y\n" + "".join(f"{n},{'Yes' if n % 2 else 'No'}\n" for n in range(40)) + "77,yes\n")
+    made = create(tmp_path / "mine", tmp_path / "rows.csv", ["y"])
+    [problem] = made.view.problems
+    assert "class 'yes' has 1; if 'yes' is 'Yes', set data.spellings: {y: {yes: Yes}}" in problem
+    suspected = ["order: a: whole", "spelling: y: 'yes' and 'Yes' may be one"]
+    assert [one[: len(known)] for one, known in zip(sorted(made.view.suspicions), suspected, strict=True)] == suspected
 
 
 @pytest.mark.parametrize(
@@ -86,6 +131,16 @@ def test_a_wrong_target_is_named_although_a_column_is_untidy(tmp_path, change, m
     (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
     with pytest.raises(ProjectError, match=message):
         create(tmp_path / "mine", **{"data": tmp_path / "rows.csv", "target": ["kind"], **change})
+
+
+def test_data_of_another_ending_is_one_error_of_the_option(tmp_path, deltarule):
+    (tmp_path / "rows.xlsx").write_bytes(b"PK")
+    done = deltarule("new", "mine", "--data", "rows.xlsx", "--target", "y", check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "--data must name a file that ends in .csv, .tsv, .txt, .csv.gz, .tsv.gz, .txt.gz, .parquet, got rows.xlsx; save the "
+        "sheet as CSV first\n"
+    )
 
 
 LATIN = "größe,id_a,y\n" + "".join(f'"{n},5",{n % 3}{n},{"äö"[n % 2]}\n' for n in range(40))

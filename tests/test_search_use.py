@@ -136,6 +136,24 @@ def test_the_interval_is_students():
     assert (found.low, found.high) == (pytest.approx(0.4457397432391206), pytest.approx(4.554260256760879))  # t(3) = 3.182446
 
 
+def test_an_interval_ends_where_the_metric_does():
+    found = summarise([0.9, 1.0], 0.0, 1.0)
+    assert (found.low, found.high) == (pytest.approx(0.95 - 12.706204736 * 0.05), 1.0)
+    assert summarise([0.001, 0.1], 0.0).low == 0.0
+
+
+def test_many_seeds_need_rows_that_were_split_from_the_same_data(project):
+    experiment, places = load("params.yaml"), stages.Places(project)
+    with pytest.raises(stages.StageError, match=r"rows that split wrote, but outputs/data/about\.json is missing") as refused:
+        evaluate(experiment, places, seeds=2)
+    assert refused.value.exit_code == 2
+    stages.split(experiment, places)
+    with pytest.raises(stages.StageError, match=r"these predict species from iris, not .* from wine; run"):
+        evaluate(experiment.override("data.source", "wine"), places, seeds=2)
+    report = evaluate(experiment, places, seeds=2)
+    assert all(one.low >= 0 and one.high <= 1 for name, one in report.parts["validate"].items() if name == "accuracy")
+
+
 def test_many_seeds_open_the_test_rows_by_the_test_stages_rules_alone(project):
     experiment, places = load("params.yaml"), stages.Places(project)
     stages.split(experiment, places)

@@ -1,13 +1,13 @@
 """Rows that a trained network is to answer: read as its training rows were, under the kinds that their columns had.
 
-A file comes in blocks of rows, of which one at a time is in memory. Rows may also be given in Python, as a DataFrame or columns.
+A file comes in blocks of rows, of which one at a time is in memory. For rows that are given in Python see values.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from pipelines.data.delimited import Delimited, _batches
 from pipelines.data.joined import File
 from pipelines.data.kinds import check_names, each_value, judge
 from pipelines.data.parquet import Parquet
+from pipelines.data.preprocess import Preprocessing
 from pipelines.data.table import DataError, NDArray
 from pipelines.data.text import TextFile, open_text
-from pipelines.data.words import categories, words
+from pipelines.data.words import Writing, categories, words
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import DELIMITED, FILES, Kind
 from pipelines.spec.describe import nearest
@@ -66,7 +67,7 @@ class TypedBlock(Parquet):
         self.shown, self.table, self.first = shown, table, first
         self.types = {field.name: field.type for field in table.schema}
         self.names, self.rows = tuple(self.types), table.num_rows
-        self.filled = set()
+        self.filled, self.narrow = set(), set()
 
     def line(self, row: int) -> str:
         """Where a row stands in the file."""
@@ -88,6 +89,7 @@ class Rows:
     block: DataSpec
     kinds: Mapping[str, Kind]
     others: Sequence[str] = ()  # columns of the file that are not needed
+    orders: Mapping[str, str] = field(default_factory=dict)  # of days and months, as the training rows had them
 
     def source(self) -> Source:
         """With the columns that are needed, each read once."""
@@ -110,20 +112,23 @@ class Rows:
         found, _ = words(*self.file.texts(name), self.block.missing.markers, spellings)
         if kind == "categorical":
             return Column(*categories(found))
-        decimal = "," if self.block.format.decimal == "comma" else "."
-        judged = judge(name, found, kind, True, decimal, 0)
+        # Never by the cells of a block: how a file is cut must not change what 03/04/2024 means.
+        stated = "" if self.block.format.dates == "auto" else self.block.format.dates
+        written = Writing.of(self.block.format, self.orders.get(name, stated))
+        judged = judge(name, found, kind, True, written, 0)
         if judged.breaks is not None:
             row = int(np.argmax(found.codes == judged.breaks))
             must = judged.problem.partition("; ")[0].replace("{cell}", repr(found.texts[judged.breaks].as_py()))
             raise DataError(f"{self.file.line(row)}: {must}; it did in the training rows")
-        return Column(found.take(each_value(kind, found, decimal, stated=True), np.nan))
+        return Column(found.take(each_value(kind, found, written, stated=True), np.nan))
 
 
-def blocks(path: Path, shown: str, block: DataSpec, kinds: Mapping[str, Kind], known: Sequence[str]) -> Iterator[Rows]:
-    """A file's rows, block by block. Columns beside those of `kinds` are passed over; `known` may be there besides.
+def blocks(path: Path, shown: str, block: DataSpec, preprocessing: Preprocessing, known: Sequence[str]) -> Iterator[Rows]:
+    """A file's rows, block by block. Columns beside those of `preprocessing` are passed over; `known` may be there besides.
 
     Raises DataError for a file that cannot be read, or lacks a column, before the first block.
     """
+    kinds, orders = preprocessing.columns, preprocessing.orders
     if not path.is_file():
         raise DataError(f"the rows must come in a file, found {'a folder' if path.is_dir() else 'nothing'} at {shown}")
     if not shown.lower().endswith(FILES):
@@ -133,12 +138,12 @@ def blocks(path: Path, shown: str, block: DataSpec, kinds: Mapping[str, Kind], k
         names, others = chosen(shown, text.names, kinds)
         first = 0
         for batch in _batches(text, names):
-            yield Rows(TextBlock(text, block.missing.markers, first, batch), block, kinds, others)
+            yield Rows(TextBlock(text, block.missing.markers, first, batch), block, kinds, others, orders)
             first += batch.num_rows
         return
     file = Parquet(path, shown)
     names, others = chosen(shown, file.names, kinds)
-    yield from (Rows(one, block, kinds, others) for one in _typed(file, names))
+    yield from (Rows(one, block, kinds, others, orders) for one in _typed(file, names))
 
 
 def _typed(file: Parquet, names: Sequence[str]) -> Iterator[TypedBlock]:
@@ -149,30 +154,6 @@ def _typed(file: Parquet, names: Sequence[str]) -> Iterator[TypedBlock]:
         for batch in opened.iter_batches(ROWS, columns=list(names)):
             yield TypedBlock(file.shown, pyarrow.Table.from_batches([batch]), first)
             first += batch.num_rows
-
-
-def given(rows: Any, block: DataSpec, kinds: Mapping[str, Kind]) -> Rows:
-    """A DataFrame, or a mapping of columns; None and NaN are missing values. Raises DataError."""
-    import pyarrow
-
-    names, others = chosen("the rows", [str(name) for name in rows], kinds)
-    try:
-        table = pyarrow.table({name: _arrow(rows[name]) for name in names})
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"the rows: columns must be of one length, but {error}") from None
-    return Rows(TypedBlock("the rows", table), block, kinds, others)
-
-
-def _arrow(values: Any) -> Any:
-    """As arrow takes it; of values that are no one type, as text."""
-    import pyarrow
-
-    array = np.asarray(values, dtype=object if isinstance(values, list | tuple) else None)
-    try:
-        return pyarrow.array(array, from_pandas=True)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
-        missing = [value is None or value != value for value in array.tolist()]
-        return pyarrow.array([None if gap else str(value) for gap, value in zip(missing, array.tolist(), strict=True)])
 
 
 def chosen(shown: str, names: Sequence[str], kinds: Mapping[str, Kind]) -> tuple[list[str], list[str]]:

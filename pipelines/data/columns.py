@@ -44,6 +44,7 @@ class Source:
     line: Callable[[int], str]
     part: NDArray | None = None
     notes: Mapping[str, str] = field(default_factory=dict)  # column -> why it is ignored though nothing says so
+    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in dates.py
 
     @property
     def inputs(self) -> tuple[str, ...]:

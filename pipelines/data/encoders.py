@@ -147,6 +147,7 @@ class Fitted:
     encoder: Encoder
     unseen_gaps: bool  # a missing value is one that no training row had
     unseen: NDArray | None = None  # of each category, whether it is one
+    rare: tuple[int, int] | None = None  # categories that share an input, and the training rows that have one of them
 
     def count_unseen(self, column: Column) -> int:
         """Values that no training row had: of categorical and boolean columns, whose inputs cannot tell them."""
@@ -169,8 +170,9 @@ def fit(name: str, kind: Kind, column: Column, spec: DataSpec) -> Fitted:
     gaps, counts = bool(counts[0]), counts[1:]
     kept = _most_frequent(counts, spec.categories.most, spec.categories.least_rows)
     own = tuple(column.categories[place] for place in kept)
-    infrequent = bool(counts.sum() > counts[kept].sum())
-    return Fitted(Categorical(name, "categorical", own, infrequent, None if refuse else gaps), not gaps, counts == 0)
+    others = int(counts.sum() - counts[kept].sum())
+    rare = (int(np.count_nonzero(counts)) - len(kept), others) if others else None
+    return Fitted(Categorical(name, "categorical", own, bool(others), None if refuse else gaps), not gaps, counts == 0, rare)
 
 
 def _most_frequent(counts: NDArray, most: int, least: int) -> NDArray:

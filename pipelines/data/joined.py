@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.data.columns import Column, Source
 from pipelines.data.kinds import Judged, judge, judge_target, stated_kinds, values_of
 from pipelines.data.table import DataError, NDArray
-from pipelines.data.words import Words, categories, words
+from pipelines.data.words import Words, Writing, categories, words
 from pipelines.spec.blocks import DataSpec, Kind
 from pipelines.spec.describe import nearest
 
@@ -25,7 +25,7 @@ class File(Protocol):
     rows: int
 
     def native(self, name: str) -> str:
-        """numeric, boolean, datetime, text or nothing."""
+        """numeric, wide (whole numbers of which float64 would lose digits), boolean, datetime, text or nothing."""
 
     def numbers(self, name: str) -> NDArray:
         """(rows,) float64 of a column that is no text; NaN where no value stands."""
@@ -54,7 +54,7 @@ class Joined:
         self.stated = {**known, **stated_kinds(block.columns, self.names)}
         self.unnamed = frozenset(unnamed)
         self.typed = not hasattr(self.files[0], "text")  # by the file: text that looks like numbers stays text
-        self.decimal = "," if block.format.decimal == "comma" else "."
+        self.written = Writing.of(block.format)
         self._natives: dict[str, str] = {}
 
     @property
@@ -64,9 +64,10 @@ class Joined:
         return () if target is None else (target,) if isinstance(target, str) else target
 
     def native(self, name: str) -> str:
-        """What the files themselves say: numeric, boolean, datetime, text (also where they differ) or nothing."""
+        """What the files themselves say, as `File.native` does; text where they differ."""
         if name not in self._natives:
             found = {file.native(name) for file in self.files} - {"nothing"}
+            found = {"wide"} if found == {"wide", "numeric"} else found
             self._natives[name] = "nothing" if not found else found.pop() if len(found) == 1 else "text"
         return self._natives[name]
 
@@ -95,16 +96,17 @@ class Joined:
         native = self.native(name) if stated != "ignore" else ""
         if native == "nothing" and not target and stated is None:
             return Judged("ignore", "no cell holds a value")
-        if native not in ("text", "nothing", "") and name not in self.block.spellings:
+        if native not in ("text", "wide", "nothing", "") and name not in self.block.spellings:
             kind = "categorical" if target and native != "numeric" else native
             if stated in (None, native) or (stated == "numeric" and native == "boolean"):
                 return Judged(kind if stated is None else stated)  # type: ignore[arg-type]
         if stated in ("ignore", "categorical") and not target:
             return Judged(stated)
         found = self.words(name)
+        look = not self.typed or native == "wide"
         if target:
-            return judge_target(name, found, stated, not self.typed, self.decimal, self.block.task)
-        return judge(name, found, stated, not self.typed, self.decimal, self.block.categories.most)
+            return judge_target(name, found, stated, look, self.written, self.block.task)
+        return judge(name, found, stated, look, self.written, self.block.categories.most)
 
     def told(self, name: str, judged: Judged) -> str:
         """The problem in one sentence, with its place."""
@@ -120,8 +122,8 @@ class Joined:
         native = self.native(name) if kind != "ignore" else "text"
         if kind in ("categorical", "ignore"):
             return Column(*categories(self.words(name)))
-        if native in ("text", "nothing") or name in self.block.spellings:
-            return Column(values_of(kind, self.words(name), self.decimal, stated=name in self.stated))
+        if native in ("text", "wide", "nothing") or name in self.block.spellings:
+            return Column(values_of(kind, self.words(name), self.written, stated=name in self.stated))
         return Column(np.concatenate([file.numbers(name) for file in self.files]))
 
     def line(self, row: int) -> str:
@@ -147,6 +149,7 @@ class Joined:
             line=self.line,
             part=self.part(),
             notes={name: found.note for name, found in judged.items() if found.note},
+            orders={name: found.order for name, found in judged.items() if found.order},
         )
 
 

@@ -16,10 +16,13 @@ import numpy as np
 
 from pipelines.data.columns import Column, Source
 from pipelines.data.duplicates import equal_rows
+from pipelines.data.encoders import LIMIT, CellError, fit
+from pipelines.data.prepare import check_size
 from pipelines.data.read import Survey, survey
-from pipelines.data.suspect import Answer, Suspicion, suspect
+from pipelines.data.suspect import Answer, Suspicion, suspect, suspect_spellings
 from pipelines.data.table import DataError, NDArray
-from pipelines.data.tasks import find_target
+from pipelines.data.tasks import Target, find_target
+from pipelines.data.ways import deal_rows, inputs_of, steering
 from pipelines.spec.blocks import DataSpec, Kind
 
 BARS = 24  # of a histogram of numbers
@@ -34,7 +37,7 @@ class ColumnLook:
     name: str
     kind: Kind
     stated: bool  # by data.columns; else as it looks
-    note: str  # why it is ignored; "" for most
+    note: str  # why it is no input though data.columns does not say so; "" for most
     problem: str  # what `read` would refuse it with; "" if nothing
     odd: tuple[str, ...]  # the cells that break its kind, the most frequent first, where that is the problem
     missing: int
@@ -76,57 +79,94 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     source = found.source
     untidy = next((found.problems[name] for name in source.targets if name in found.problems), "")
     # Of a target that is not what its kind says, the task would be a guess, and what is wrong with that misleads.
-    task, classes, answers, problems = ("", {}, [], []) if untidy else _targets(source, block)
+    target, problems = (None, []) if untidy else _target(source, block)
     refused = found.problems.get("") or untidy or "".join(problems)
+    classes, answers = _classes(target), _answers(target)
+    inputs = [name for name in source.inputs if name not in steering(block.split)]
     columns: list[ColumnLook] = []
-    suspicions: list[Suspicion] = []
+    suspicions: list[Suspicion] = [*suspect_spellings(source.targets[0], classes)] if classes else []
     for name, kind in source.kinds.items():
         try:
             column = source.fetch(name)
         except DataError as error:
             problems.append(str(error))
             continue
-        columns.append(_column(found, name, column))
-        if name not in source.targets:
-            suspicions += suspect(name, kind, column, answers)
+        columns.append(_column(found, name, column, steering(block.split).get(name, "")))
+        if name in inputs and name not in found.problems:  # what is untidy is looked at as text, and tells nothing yet
+            suspicions += suspect(name, kind, column, answers, block.categories.most)
+            problems += _unfit(found, block, columns[-1], column)
+    duplicates, unsplit = _dealt(found, block, target)
     return Look(
         source=source.name,
         rows=source.rows,
         columns=tuple(columns),
         targets=source.targets,
-        task=task,
+        task=target.task if target else "",
         classes=classes,
-        duplicates=_duplicates(source),
+        duplicates=duplicates,
         suspicions=tuple(suspicions),
-        problems=(*found.problems.values(), *problems),
+        problems=(*found.problems.values(), *problems, *unsplit),
         refused=refused,
     )
 
 
-def _targets(source: Source, block: DataSpec) -> tuple[str, dict[str, int], list[Answer], list[str]]:
-    """(task, rows of each class, what columns are tested against, what is wrong)."""
+def _target(source: Source, block: DataSpec) -> tuple[Target | None, list[str]]:
+    """What is predicted, and what is wrong with it."""
     if not source.targets:
-        return "", {}, [], []
-    problems = []
+        return None, []
     try:
         target = find_target(source, block.task)
-        task, names, y = target.task, target.classes, target.y
+        if target.task == "regression":
+            check_size(source, target, target.y)
     except DataError as error:
-        problems.append(str(error))
-        return "", {}, [], problems
-    if task == "regression":
-        return task, {}, [Answer(name, y[:, place], classes=False) for place, name in enumerate(target.names)], problems
-    counts = np.bincount(y, minlength=len(names))
-    return task, dict(zip(names, counts.tolist(), strict=True)), [Answer(target.names[0], y, classes=True)], problems
+        return None, [str(error)]
+    return target, []
 
 
-def _duplicates(source: Source) -> int:
-    columns = [name for name, kind in source.kinds.items() if kind != "ignore"]
-    first = equal_rows(source, columns)
-    return 0 if first is None else int((first != np.arange(source.rows)).sum())
+def _classes(target: Target | None) -> dict[str, int]:
+    """Rows of each; empty for regression."""
+    if target is None or not target.classes:
+        return {}
+    return dict(zip(target.classes, np.bincount(target.y, minlength=len(target.classes)).tolist(), strict=True))
 
 
-def _column(found: Survey, name: str, column: Column) -> ColumnLook:
+def _answers(target: Target | None) -> list[Answer]:
+    """What columns are tested against."""
+    if target is None:
+        return []
+    if target.classes:
+        return [Answer(target.names[0], target.y, classes=True)]
+    return [Answer(name, target.y[:, place], classes=False) for place, name in enumerate(target.names)]
+
+
+def _dealt(found: Survey, block: DataSpec, target: Target | None) -> tuple[int, list[str]]:
+    """(rows that repeat an earlier one, why they cannot be dealt into parts): what `split` would say."""
+    source, problems = found.source, list[str]()
+    if target is not None and not {"", *steering(block.split)} & {*found.problems}:
+        try:
+            inputs_of(source, block.split)
+            return deal_rows(source, target, block.split).duplicates["rows"], []
+        except DataError as error:
+            problems.append(str(error))
+    first = equal_rows(source, [name for name, kind in source.kinds.items() if kind != "ignore"])
+    return 0 if first is None else int((first != np.arange(source.rows)).sum()), problems
+
+
+def _unfit(found: Survey, block: DataSpec, told: ColumnLook, column: Column) -> Iterator[str]:
+    """What becomes of no number for a network: values beyond float32, and gaps where the spec wants none."""
+    if told.problem:
+        return
+    beyond = told.least is not None and told.greatest is not None and max(-told.least, told.greatest) > LIMIT
+    numbers = told.kind in ("numeric", "datetime")
+    if beyond or (told.missing and (block.missing.numeric if numbers else block.missing.categorical) == "refuse"):
+        try:
+            for _ in fit(told.name, told.kind, column, block).encoder.encode(column):
+                pass
+        except CellError as error:
+            yield f"{found.source.line(error.place)}: {error}"
+
+
+def _column(found: Survey, name: str, column: Column, steers: str) -> ColumnLook:
     kind = found.source.kinds[name]
     worded = bool(column.categories) or column.values.dtype.kind != "f"
     present = column.values[~column.gaps]
@@ -144,7 +184,7 @@ def _column(found: Survey, name: str, column: Column) -> ColumnLook:
         name=name,
         kind=found.meant.get(name, kind),
         stated=name in found.stated,
-        note=found.source.notes.get(name, ""),
+        note=found.source.notes.get(name, "") or (f"no input: {steers}" if steers else ""),
         problem=found.problems.get(name, ""),
         odd=found.odd.get(name, ()),
         missing=int(column.gaps.sum()),

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.data.dates import MICROSECONDS_A_DAY
 from pipelines.data.table import DataError, NDArray
-from pipelines.data.words import MICROSECONDS_A_DAY
+from pipelines.data.words import LARGEST
 
 
 class Parquet:
@@ -23,20 +24,22 @@ class Parquet:
                 self.types = {field.name: field.type for field in file.schema_arrow}
                 self.names = tuple(file.schema_arrow.names)
                 self.rows = int(file.metadata.num_rows)
-                self.filled = _surely_filled(file)
+                self.filled, self.narrow = _surely_filled(file), _surely_narrow(file)
         except (pyarrow.ArrowInvalid, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DataError(f"{shown}: must be a Parquet file, found something else: {error}") from None
 
     def native(self, name: str) -> str:
-        """What the type says: numeric, boolean, datetime, text or nothing; DataError for another type."""
+        """What the type says: numeric, wide, boolean, datetime, text or nothing; DataError for another type."""
         from pyarrow import types
 
         kind = self.types[name]
         kind = kind.value_type if types.is_dictionary(kind) else kind
         if types.is_null(kind) or (name not in self.filled and self._read(name).null_count == self.rows):
             return "nothing"
+        if types.is_integer(kind) and self._wide(name):
+            return "wide"
         if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
             return "numeric"
         if types.is_boolean(kind):
@@ -82,6 +85,16 @@ class Parquet:
             whole = pyarrow.array([], pyarrow.large_string()).dictionary_encode()
         return whole.indices.fill_null(-1).to_numpy().astype(np.int32), whole.dictionary
 
+    def _wide(self, name: str) -> bool:
+        """Whole numbers of which float64 would lose digits?"""
+        from pyarrow import compute, types
+
+        if name in self.narrow:
+            return False
+        cells = self._read(name)
+        ends = compute.min_max(cells.cast(cells.type.value_type) if types.is_dictionary(cells.type) else cells).as_py()
+        return max(abs(ends["min"] or 0), abs(ends["max"] or 0)) > LARGEST
+
     def line(self, row: int) -> str:
         """Where a row stands."""
         return f"{self.shown}, row {row + 1}"
@@ -118,3 +131,18 @@ def _surely_filled(file: Any) -> set[str]:
             if column.statistics is not None and column.statistics.has_min_max:
                 found.add(column.path_in_schema)
     return found
+
+
+def _surely_narrow(file: Any) -> set[str]:
+    """Columns of whole numbers of which the file's own statistics say that float64 holds each."""
+    beyond, found = set(), set()
+    for group in range(file.metadata.num_row_groups):
+        about = file.metadata.row_group(group)
+        for place in range(about.num_columns):
+            column = about.column(place)
+            found.add(column.path_in_schema)
+            known = column.statistics is not None and column.statistics.has_min_max
+            ends = (column.statistics.min, column.statistics.max) if known else (None, None)
+            if not all(isinstance(end, int) and abs(end) <= LARGEST for end in ends):
+                beyond.add(column.path_in_schema)
+    return found - beyond

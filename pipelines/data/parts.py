@@ -7,7 +7,7 @@ training rows say about its columns differs, and so do its inputs, in all three 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class About:
     preprocessing: Preprocessing
     target_scale: TargetScale  # 0 and 1 for classes
     sha256: dict[str, str]
+    rare: dict[str, list[int]] = field(default_factory=dict)  # column -> categories that share an input, their training rows
     number: int | None = None  # of the fold, from 1
     folds: tuple[About, ...] = ()
 
@@ -117,18 +118,19 @@ class About:
 
     def _as_json(self) -> dict[str, Any]:
         kept = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "folds"}
-        if self.number is None:
-            del kept["number"]
+        for name, without in (("number", None), ("rare", {})):
+            if kept[name] == without:
+                del kept[name]
         scale = {"mean": self.target_scale.mean, "scale": self.target_scale.scale}
         return {**kept, "preprocessing": self.preprocessing.as_json(), "target_scale": scale}
 
 
 # What a fold has of its own.
-OWN = ("rows", "class_counts", "missing", "unseen", "preprocessing", "target_scale", "sha256", "number")
+OWN = ("rows", "class_counts", "missing", "unseen", "rare", "preprocessing", "target_scale", "sha256", "number")
 
 
 def _own(kept: dict[str, Any]) -> dict[str, Any]:
-    return {name: kept[name] for name in ("number", *OWN[:-1])}
+    return {name: kept[name] for name in ("number", *OWN[:-1]) if name in kept}
 
 
 def _about(kept: dict[str, Any]) -> About:

@@ -22,7 +22,7 @@ from pipelines.data.scaling import TargetScale, fit_target_scale
 from pipelines.data.store import Columns, write_part
 from pipelines.data.table import DataError, NDArray
 from pipelines.data.tasks import Target, find_target
-from pipelines.data.ways import Rows, deal_rows, steering
+from pipelines.data.ways import Rows, deal_rows, inputs_of
 from pipelines.spec import DataSpec
 
 Counts = dict[str, dict[str, int]]  # part -> column -> rows
@@ -32,9 +32,7 @@ def prepare(source: Source, spec: DataSpec, folder: Path, parts: Sequence[str] =
     """Write these parts and about.json, which comes last. Raises DataError, with file, line and column where there are any."""
     target = find_target(source, spec.task)
     dealt = deal_rows(source, target, spec.split)
-    names = [name for name in source.inputs if name not in steering(spec.split)]
-    if not names:
-        raise DataError(f"{source.name}: there must be a column to predict from, found none beside {', '.join(source.kinds)}")
+    names = inputs_of(source, spec.split)
     with ExitStack() as stack:
         makers = [stack.enter_context(Maker(source, spec, folder, rows, parts)) for rows in dealt.folds]
         for name in names:
@@ -81,6 +79,7 @@ class Maker:
     encoders: list[Encoder] = field(default_factory=list)
     missing: Counts = field(default_factory=dict)
     unseen: Counts = field(default_factory=dict)
+    rare: dict[str, list[int]] = field(default_factory=dict)
 
     def __enter__(self) -> Maker:
         wanted = ("train", *(part for part in self.parts if part != "train"))
@@ -104,6 +103,8 @@ class Maker:
         except CellError as error:
             raise DataError(f"{self.source.line(int(self.order[error.place]))}: {error}") from None
         self.encoders.append(fitted.encoder)
+        if fitted.rare:
+            self.rare[name] = list(fitted.rare)
         for part in self.where:
             rows = self._part(ordered, part)
             _note(self.missing[part], name, int(rows.gaps.sum()))
@@ -119,8 +120,9 @@ class Maker:
             scale = fit_target_scale(y[self.rows["train"]], self.spec.scale_target)
             with np.errstate(over="ignore", invalid="ignore"):
                 y = scale.apply(y)
-            _check_size(self.source, target, y)
-        preprocessing = Preprocessing(tuple(self.encoders))
+            check_size(self.source, target, y)
+        orders = {one.name: self.source.orders[one.name] for one in self.encoders if one.name in self.source.orders}
+        preprocessing = Preprocessing(tuple(self.encoders), orders)
         _check_names(self.source.name, preprocessing)
         about = replace(
             about,
@@ -128,6 +130,7 @@ class Maker:
             class_counts={part: _class_counts(target, rows) for part, rows in self.rows.items()},
             missing=self.missing,
             unseen=self.unseen,
+            rare=self.rare,
             preprocessing=preprocessing,
             target_scale=scale,
         )
@@ -161,7 +164,7 @@ def _class_counts(target: Target, rows: NDArray) -> dict[str, int]:
     return {name: int(count) for name, count in zip(target.classes, counts, strict=True)}
 
 
-def _check_size(source: Source, target: Target, y: NDArray) -> None:
+def check_size(source: Source, target: Target, y: NDArray) -> None:
     """Raises DataError for targets that float32 cannot hold: the loss would be NaN at the first step."""
     for values, when in ((target.y, ""), (y, " after scaling")):
         sound = np.abs(values) < LIMIT

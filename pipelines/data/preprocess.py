@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ class Preprocessing:
     """The encoders of all columns that a network is given, in the order of its inputs."""
 
     encoders: tuple[Encoder, ...]
+    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in dates.py
 
     @property
     def columns(self) -> dict[str, Kind]:
@@ -31,12 +32,12 @@ class Preprocessing:
         """Names of a network's inputs: "age", "age missing", "colour=red", "colour infrequent"."""
         return tuple(name for encoder in self.encoders for name in encoder.inputs)
 
-    def apply(self, source: Source, passed_over: Collection[str] = ()) -> NDArray:
-        """Raw rows -> what the network sees, (n, I) float32. `passed_over` are columns that may be there, unused.
+    def apply(self, source: Source) -> NDArray:
+        """Raw rows -> what the network sees, (n, I) float32; columns that it does not need may be there.
 
-        Raises DataError for a column that is missing, of another kind or not known, and for values that cannot be used.
+        Raises DataError for a column that is missing or of another kind, and for values that cannot be used.
         """
-        self.check(source, passed_over)
+        self.check(source)
         X = np.empty((source.rows, len(self.inputs)), dtype=np.float32)
         place = 0
         for encoder in self.encoders:
@@ -48,8 +49,8 @@ class Preprocessing:
                 raise DataError(f"{source.line(error.place)}: {error}") from None
         return X
 
-    def check(self, source: Source, passed_over: Collection[str] = ()) -> None:
-        """Raises DataError unless the source has the columns that are needed, and no unknown ones."""
+    def check(self, source: Source) -> None:
+        """Raises DataError unless the source has the columns that are needed."""
         wanted, given = self.columns, source.kinds
         missing = [name for name in wanted if name not in given]
         if missing:
@@ -57,21 +58,16 @@ class Preprocessing:
                 f"{source.name}: column {missing[0]!r} must be there, as in the training rows, found none of that name; "
                 f"{nearest(missing[0], list(given))}"
             )
-        unknown = [name for name in given if name not in wanted and name not in passed_over]
-        if unknown:
-            raise DataError(
-                f"{source.name}: every column must be one of the training rows, found {unknown[0]!r}; "
-                f"{nearest(unknown[0], list(wanted))}"
-            )
         for name, kind in wanted.items():
             if given[name] != kind:
                 raise DataError(f"{source.name}: column {name!r} must be {kind}, as in the training rows, found {given[name]}")
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists and numbers; `from_json` gives the same to the bit."""
-        return {"columns": [encoder.as_json() for encoder in self.encoders]}
+        orders = {"orders": dict(self.orders)} if self.orders else {}
+        return {"columns": [encoder.as_json() for encoder in self.encoders], **orders}
 
     @staticmethod
     def from_json(kept: dict[str, Any]) -> Preprocessing:
         """What `as_json` gave."""
-        return Preprocessing(tuple(encoder_from(one) for one in kept["columns"]))
+        return Preprocessing(tuple(encoder_from(one) for one in kept["columns"]), kept.get("orders", {}))

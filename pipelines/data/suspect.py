@@ -5,31 +5,38 @@ A suspicion is a question to a person. Nothing is left out because of one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from pipelines.data.columns import Column
+from pipelines.data.spellings import spelled_alike
 from pipelines.data.table import NDArray
 from pipelines.spec.blocks import Kind
 
 RANKS = 0.999  # rank correlation with a numeric target: measured quantities seldom follow one another so closely
 PURITY = 0.995  # rows whose class a rule of one column tells
 BETTER = 0.1  # of the errors that always naming the most frequent class makes, so few may be left: 1 % of fraud is no leak
-FEW = 50  # values of a rule: with a value a row, any column would tell every class
+FEW = 50  # values of a rule
+EACH = 5  # rows a value on average, at least, for such a rule: what stands once or twice tells its own class
+RARE = 0.1  # of the rows with a category that has no input of its own: so many are worth a word
 LEAST_ROWS = 20  # below, such things happen by chance
 ROWS = 100_000  # of a larger set so many are looked at, evenly spaced
+SHOWN = 5  # spellings
 DENSE = 2  # whole numbers, all different, on a range of at most twice as many: they number the rows
 
 
 @dataclass(frozen=True)
 class Suspicion:
-    """What is suspected of a column: it tells the target (leak), it numbers the rows (order), it says nothing (constant)."""
+    """What is suspected of a column: it tells the target (leak), it numbers the rows (order), it says nothing (constant).
+
+    Or it has too many categories to have an input each (many), or several spellings of one (spelling).
+    """
 
     column: str
-    kind: Literal["leak", "order", "constant"]
+    kind: Literal["leak", "order", "constant", "many", "spelling"]
     why: str
 
 
@@ -42,8 +49,11 @@ class Answer:
     classes: bool
 
 
-def suspect(name: str, kind: Kind, column: Column, answers: list[Answer]) -> Iterator[Suspicion]:
-    """What may be wrong with one input. A column that is ignored can harm nothing, and is not looked at."""
+def suspect(name: str, kind: Kind, column: Column, answers: list[Answer], most: int) -> Iterator[Suspicion]:
+    """What may be wrong with one input. A column that is ignored can harm nothing, and is not looked at.
+
+    `most` categories have an input of their own.
+    """
     if kind == "ignore":
         return
     values = _keyed(column)
@@ -52,10 +62,37 @@ def suspect(name: str, kind: Kind, column: Column, answers: list[Answer]) -> Ite
         return
     if kind == "numeric" and _numbers_rows(column.values):
         yield Suspicion(name, "order", "whole numbers without repeats that number the rows: an id? data.columns can ignore it")
+    if kind == "categorical":
+        rows = np.bincount(column.values[column.values >= 0], minlength=len(column.categories))
+        yield from _many(name, rows, most)
+        yield from suspect_spellings(name, dict(zip(column.categories, rows.tolist(), strict=True)))
     for answer in answers:
         why = _tells(column, values, answer)
         if why:
             yield Suspicion(name, "leak", why)
+
+
+def _many(name: str, rows: NDArray, most: int) -> Iterator[Suspicion]:
+    """`rows` of each category."""
+    others = int(np.sort(rows)[::-1][most:].sum())
+    if others > RARE * rows.sum():
+        yield Suspicion(
+            name, "many",
+            f"{np.count_nonzero(rows):,} categories, of which the {most} most frequent have an input each; "
+            f"{others / rows.sum():.1%} of the rows have another, and share one: an id? data.columns can ignore it, "
+            "data.categories.most give it more inputs",
+        )  # fmt: skip
+
+
+def suspect_spellings(name: str, rows: Mapping[str, int]) -> Iterator[Suspicion]:
+    """Categories, or classes, that differ in case or marks alone. `rows` of each."""
+    alike = spelled_alike(rows)
+    if alike:
+        told = ", ".join(f"{label!r} and {other!r}" for label, other in [*alike.items()][:SHOWN])
+        more = f", and {len(alike) - SHOWN} more" if len(alike) > SHOWN else ""
+        meant = ", ".join(f"{label}: {other}" for label, other in [*alike.items()][:SHOWN])
+        why = f"{told}{more} may be one: then set data.spellings: {{{name}: {{{meant}}}}}"
+        yield Suspicion(name, "spelling", why)
 
 
 def _keyed(column: Column) -> NDArray:
@@ -95,9 +132,9 @@ def _tells(column: Column, values: NDArray, answer: Answer) -> str:
 def _tells_classes(column: Column, values: NDArray, y: NDArray, target: str) -> str:
     most = np.bincount(y).max() / len(y)
     different, place = np.unique(values, return_inverse=True)
-    if len(different) <= FEW:
+    if len(different) <= min(FEW, len(y) // EACH):
         share, rule = purity(place, y), f"its {len(different)} values tell"
-    elif column.categories:
+    elif column.categories or column.values.dtype.kind != "f":
         share, rule = purity((values < 0).astype(np.int64), y), "whether it has a value tells"
     else:
         gap, split = purity(np.isinf(values).astype(np.int64), y), split_purity(values, y)

@@ -14,6 +14,7 @@ import numpy as np
 from pipelines.data.columns import Source
 from pipelines.data.duplicates import count_across, equal_rows
 from pipelines.data.parts import PARTS
+from pipelines.data.spellings import near
 from pipelines.data.split import deal, deal_groups, deal_in_order, drawn_order
 from pipelines.data.table import DataError, NDArray
 from pipelines.data.tasks import Target
@@ -22,6 +23,7 @@ from pipelines.spec.describe import nearest
 
 Rows = dict[str, NDArray]  # part -> row numbers in drawn order, int64
 TRAIN, VALID, TEST = range(3)
+NAMED = 5  # classes that a message names
 SPELLINGS = {
     **dict.fromkeys(("train", "training"), TRAIN),
     **dict.fromkeys(("valid", "validation", "val", "dev"), VALID),
@@ -37,9 +39,22 @@ class Dealt:
     duplicates: dict[str, int]
 
 
-def steering(spec: Split) -> tuple[str, ...]:
-    """Columns that only say who is in which part: no inputs."""
-    return tuple(name for name in (spec.group, spec.part) if name)
+def steering(spec: Split) -> dict[str, str]:
+    """Columns that only say who is in which part, which are no inputs, and how they do it.
+
+    A time by which the rows are split is none either: beyond the moments of the training rows a network could but guess.
+    """
+    ways = {spec.group: "its groups stay in one part (data.split.group)", spec.part: "it says the part (data.split.part)",
+            spec.time: "it orders the rows (data.split.time)"}  # fmt: skip
+    return {name: how for name, how in ways.items() if name}
+
+
+def inputs_of(source: Source, spec: Split) -> list[str]:
+    """The columns that become inputs. Raises DataError if there are none."""
+    names = [name for name in source.inputs if name not in steering(spec)]
+    if not names:
+        raise DataError(f"{source.name}: there must be a column to predict from, found none beside {', '.join(source.kinds)}")
+    return names
 
 
 def deal_rows(source: Source, target: Target, spec: Split) -> Dealt:
@@ -51,8 +66,8 @@ def deal_rows(source: Source, target: Target, spec: Split) -> Dealt:
     strata = _strata(source, target, spec)
     together = first if spec.duplicates == "together" else None
     if strata is not None and source.part is None:
-        check_strata(source.name, target.classes, strata if together is None else strata[together == np.arange(len(strata))],
-                     (spec.folds or 2) + 1)  # fmt: skip
+        different = strata if together is None else strata[together == np.arange(len(strata))]
+        check_strata(source.name, target.names[0], target.classes, different, (spec.folds or 2) + 1)
     part = _three(source, spec, order, strata, together)
     _refuse_empty(source.name, np.bincount(part, minlength=3), PARTS)
     numbers = [part] if spec.folds is None else _folds(source, spec, order, part, strata, together)
@@ -161,9 +176,11 @@ def parts_of_column(source: Source, name: str) -> NDArray:
 def _times(source: Source, name: str) -> NDArray:
     kind = source.kinds[name]
     if kind not in ("numeric", "datetime"):
+        others = [other for other, kind in source.kinds.items() if kind == "datetime" and other not in source.targets]
+        way_out = f"columns of dates are: {', '.join(others)}" if others else "give the dates as 2024-05-31, or split otherwise"
         raise DataError(
-            f"{source.name}: data.split.time must name a column of dates or numbers, found {name!r} to be {kind}; "
-            f"set data.columns: {{{name}: datetime}}"
+            f"{source.name}: data.split.time must name a column of dates or numbers, found {name!r} to be "
+            f"{'ignored' if kind == 'ignore' else kind}; {way_out}"
         )
     return _complete(source, name, "time")
 
@@ -187,16 +204,29 @@ def _refuse_empty(source: str, counts: NDArray, names: Sequence[str]) -> None:
         raise DataError(f"{source}: each of the {len(names)} parts needs a row, got {counts.sum()} in all: {found}")
 
 
-def check_strata(source: str, classes: Sequence[str], y: NDArray, parts: int) -> None:
+def check_strata(source: str, target: str, classes: Sequence[str], y: NDArray, parts: int) -> None:
     """Raises DataError if a class has too few rows for one in each part. y: the classes of different rows."""
-    counts = np.bincount(y, minlength=len(classes))
-    short = [f"{name!r} has {count}" for name, count in zip(classes, counts, strict=True) if count < parts]
+    counts = dict(zip(classes, np.bincount(y, minlength=len(classes)).tolist(), strict=True))
+    short = [name for name, count in counts.items() if count < parts]
     if short:
         each = "one a part" if parts == len(PARTS) else "one a fold and one to test"
+        told = ", class ".join(f"{name!r} has {counts[name]}" for name in short[:NAMED])
+        more = f", and {len(short) - NAMED} more classes have too few" if len(short) > NAMED else ""
         raise DataError(
             f"{source}: each class must have at least {parts} different rows for a stratified split, {each}, but class "
-            f"{', class '.join(short[:5])}; add rows, join rare classes, or set data.split.stratify: false"
+            f"{told}{more}; {_other_spelling(target, short, counts)}add rows, join rare classes with data.spellings, or set "
+            "data.split.stratify: false"
         )
+
+
+def _other_spelling(target: str, short: Sequence[str], counts: dict[str, int]) -> str:
+    """What to set if a rare class is another spelling of a larger one."""
+    meant = {name: other for name in short[:NAMED] if (other := near(name, counts))}
+    if not meant:
+        return ""
+    as_is = " and ".join(f"{name!r} is {other!r}" for name, other in meant.items())
+    inner = ", ".join(f"{name}: {other}" for name, other in meant.items())
+    return f"if {as_is}, set data.spellings: {{{target}: {{{inner}}}}}; else "
 
 
 def check_training_classes(source: str, classes: Sequence[str], y: NDArray, by_chance: bool) -> None:

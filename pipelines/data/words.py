@@ -11,16 +11,34 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.data.dates import days, matches, order_of
 from pipelines.data.table import NDArray
+from pipelines.spec.blocks import Format
 
 NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
+LARGEST = 2**53 - 1  # up to here each whole number has a float64 of its own
+WIDE = r"^[+-]?\d{16,}$"
 CODE = r"^0\d"  # 00123: its zeros mean something, so it is no number
 ENDLESS = r"(?i)^[+-]?(nan|inf|infinity)$"
-ZONED = r"(Z|[+-]\d\d:?\d\d)$"
-DATE = rf"^\d{{4}}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{{1,6}})?)?)?{ZONED[:-1]}?$"
 PAIRS = (("false", "true"), ("no", "yes"))
 FALSE, TRUE = ("false", "no", "f", "n", "0"), ("true", "yes", "t", "y", "1")  # where data.columns says boolean
-MICROSECONDS_A_DAY = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How numbers and dates are written. `dates` is auto, or the order of days and months as in dates.py."""
+
+    decimal: str = "."
+    dates: str = "auto"
+
+    @staticmethod
+    def of(how: Format, dates: str | None = None) -> Writing:
+        """As the spec says; `dates` stands above it."""
+        return Writing("," if how.decimal == "comma" else ".", how.dates if dates is None else dates)
+
+    def order(self, texts: Any) -> str:
+        """Of the dates among all texts of a column."""
+        return order_of(texts) if self.dates == "auto" else self.dates
 
 
 @dataclass(frozen=True)
@@ -63,13 +81,6 @@ def words(codes: NDArray, found: Any, markers: Sequence[str], spellings: Mapping
     return Words(np.append(place, np.int32(-1))[codes], encoded.dictionary), met
 
 
-def matches(texts: Any, pattern: str) -> NDArray:
-    """Which texts match a regular expression."""
-    from pyarrow import compute
-
-    return np.asarray(compute.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False), dtype=bool)
-
-
 @dataclass(frozen=True)
 class Sorts:
     """What each text of a column is, as masks over its texts; each is in one of them."""
@@ -81,17 +92,15 @@ class Sorts:
     words: NDArray
 
 
-def sort(texts: Any, decimal: str = ".") -> Sorts:
-    """Look at each text once."""
+def sort(texts: Any, decimal: str = ".", order: str = "") -> Sorts:
+    """Look at each text once. `order`: of days and months, as `dates.order_of` gives it."""
     plain = _pointed(texts, decimal)
     numbers = matches(plain, NUMBER)
     codes = numbers & matches(texts, CODE)
     endless = matches(texts, ENDLESS)
     beyond = numbers.copy()
     beyond[numbers] = ~np.isfinite(_floats(plain, numbers))
-    dates = matches(texts, DATE)
-    if dates.any():
-        dates = dates & ~np.isnan(days(texts))
+    dates = ~np.isnan(days(texts, order))
     endless, numbers = endless | beyond, numbers & ~codes & ~beyond
     return Sorts(numbers, codes & ~endless, endless, dates, ~(numbers | codes | endless | dates))
 
@@ -102,6 +111,14 @@ def numbers(texts: Any, decimal: str = ".") -> NDArray:
     found, values = matches(plain, NUMBER), np.full(len(texts), np.nan)
     values[found] = _floats(plain, found)
     return values
+
+
+def wide(texts: Any) -> NDArray:
+    """Which texts are whole numbers from 2^53 on, of which float64 loses digits: ids, more often than amounts."""
+    found = matches(texts, WIDE)
+    if found.any():
+        found[found] = np.abs(_floats(texts, found)) > LARGEST
+    return found
 
 
 def _pointed(texts: Any, decimal: str) -> Any:
@@ -115,36 +132,6 @@ def _floats(texts: Any, chosen: NDArray) -> NDArray:
     import pyarrow
 
     return np.asarray(texts.filter(pyarrow.array(chosen)).cast(pyarrow.float64()).to_numpy(zero_copy_only=False))
-
-
-def days(texts: Any) -> NDArray:
-    """Days since 1970-01-01 UTC of each ISO 8601 text; NaN for what is none. Without a zone it is UTC."""
-    values = np.full(len(texts), np.nan)
-    dated = matches(texts, DATE)
-    zoned = dated & matches(texts, ZONED) & matches(texts, r"\d:\d")
-    for chosen, zone in ((dated & ~zoned, None), (zoned, "UTC")):
-        values[chosen] = _microseconds(texts, chosen, zone) / MICROSECONDS_A_DAY
-    return values
-
-
-def _microseconds(texts: Any, chosen: NDArray, zone: str | None) -> NDArray:
-    """As pyarrow reads them all at once; one by one where there is no such day among them."""
-    import pyarrow
-
-    kind, some = pyarrow.timestamp("us", zone), texts.filter(pyarrow.array(chosen))
-    try:
-        return np.asarray(some.cast(kind).cast(pyarrow.int64()).to_numpy(zero_copy_only=False).astype(np.float64))
-    except pyarrow.ArrowInvalid:
-        return np.array([_microsecond(text, kind) for text in some.to_pylist()])
-
-
-def _microsecond(text: str, kind: Any) -> float:
-    import pyarrow
-
-    try:
-        return float(pyarrow.scalar(text).cast(kind).cast(pyarrow.int64()).as_py())
-    except pyarrow.ArrowInvalid:
-        return np.nan
 
 
 def booleans(texts: Any, stated: bool) -> NDArray:

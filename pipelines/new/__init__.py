@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.new.errors import ProjectError
+from pipelines.spec.blocks import FILES
 
 if TYPE_CHECKING:
     from pipelines.new.view import View
 
 __all__ = ["Created", "ProjectError", "create"]
 
+SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+
 
 @dataclass(frozen=True)
 class Created:
-    """A project that was made: where, from which file in it, what was seen there, and what had to be initialised."""
+    """A project that was made: where, from which file in it, what was seen there, and what had to be initialised.
+
+    `added`: file that was there -> lines that were added at its end. `kept`: files that were there and are as they were.
+    """
 
     folder: Path
     source: str
     view: View
     initialised: list[str] = field(default_factory=list)
+    added: dict[str, int] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
 
 
 def create(
@@ -33,6 +41,7 @@ def create(
 ) -> Created:
     """Make `folder` a project that predicts the column `target` of the file `data`, which is copied into it unless it lies there.
 
+    Nothing that is there is overwritten: .gitignore and .dvcignore get the lines that they lack, and a README.md stays alone.
     `changes`: dotted path below data -> value, what the spec is to say beside that. Raises ProjectError, SpecError for such a
     value, or DataError for data that cannot be used; then nothing was written.
     """
@@ -49,22 +58,24 @@ def create(
         "params.yaml": spec,
         "dvc.yaml": texts.DVC_YAML + plots,
         "studies/dvc.yaml": texts.SEARCH_YAML,
-        ".dvcignore": texts.DVC_IGNORE,
-        ".gitignore": texts.GIT_IGNORE,
         "README.md": texts.README.format(name=folder.name, target=", ".join(target), source=source),
     }
+    kept = [name for name in ("README.md",) if os.path.lexists(folder / name)]
+    files = {name: text for name, text in files.items() if name not in kept}
+    ignored = {".dvcignore": texts.DVC_IGNORE, ".gitignore": texts.GIT_IGNORE}
     inside = (folder / source).exists() and (folder / source).samefile(data)
     names = [*files, *([] if inside else [source])]
     _check_free(folder, names)
     check_git(folder)
-    with _all_or_nothing(folder, names):
+    with _all_or_nothing(folder, names, ignored):
         for name, text in files.items():
             _write(folder / name, text)
+        added = {name: _add_lines(folder / name, text) for name, text in ignored.items()}
         if not inside:
             (folder / source).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(data, folder / source)
         initialised = init(folder)
-    return Created(folder, source, found, initialised)
+    return Created(folder, source, found, initialised, {name: count for name, count in added.items() if count}, kept)
 
 
 def _resolved(folder: Path) -> Path:
@@ -79,6 +90,9 @@ def _place_of(data: Path, folder: Path) -> str:
     if not data.is_file():
         found = "a folder" if data.is_dir() else "nothing"
         raise ProjectError(f"--data must name a file, found {found} at {data}")
+    if not data.name.lower().endswith(FILES):
+        way_out = "save the sheet as CSV first" if data.suffix.lower() in SHEETS else "write its rows as CSV or Parquet first"
+        raise ProjectError(f"--data must name a file that ends in {', '.join(FILES)}, got {data}; {way_out}")
     inside = data.resolve().is_relative_to(folder.resolve())
     return data.resolve().relative_to(folder.resolve()).as_posix() if inside else f"data/{data.name}"
 
@@ -93,19 +107,36 @@ def _check_free(folder: Path, names: list[str]) -> None:
 
 
 @contextmanager
-def _all_or_nothing(folder: Path, names: list[str]) -> Iterator[None]:
-    """Take away what was made of `names` if something fails on the way."""
-    new = [folder / name for name in (*names, ".git", ".dvc") if not os.path.lexists(folder / name)]
+def _all_or_nothing(folder: Path, names: list[str], changed: Iterable[str]) -> Iterator[None]:
+    """If something fails on the way, take away what was made of `names`, and of `changed`, or give back what these held."""
+    before = {folder / name: (folder / name).read_bytes() for name in changed if (folder / name).exists()}
+    new = [folder / name for name in (*names, *changed, ".git", ".dvc") if not os.path.lexists(folder / name)]
     folders = {above for path in new for above in path.parents if not above.exists()}
     try:
         yield
     except BaseException:
+        for path, content in before.items():
+            path.write_bytes(content)
         for path in new:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         for empty in sorted(folders, reverse=True):  # the innermost first
             if empty.is_dir() and not any(empty.iterdir()):
                 empty.rmdir()
         raise
+
+
+def _add_lines(path: Path, text: str) -> int:
+    """Write a file, or add the lines that it lacks at its end; how many were added."""
+    if not path.exists():
+        _write(path, text)
+        return 0
+    there = path.read_bytes()
+    known = {line.strip() for line in there.decode(errors="replace").splitlines()}
+    lacking = [line for line in text.splitlines() if line not in known and not line.startswith("#")]
+    if lacking:
+        gap = b"" if not there or there.endswith(b"\n") else b"\n"
+        path.write_bytes(there + gap + "\n".join(["# of deltarule", *lacking, ""]).encode())
+    return len(lacking)
 
 
 def _write(path: Path, text: str) -> None:

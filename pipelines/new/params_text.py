@@ -98,6 +98,7 @@ DATA = """\
     encoding: auto            # utf-8, utf-16, latin-1, ...
     header: auto              # true, false
     decimal: point            # comma
+    dates: auto               # day_first, month_first: how 03/04/2024 is meant
   split:                      # shares of the rows; they sum to 1
     train: 0.6                # fits the weights and the preprocessing
     valid: 0.2                # chooses: early stopping, search

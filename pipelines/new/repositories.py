@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from backends import children
@@ -42,11 +44,25 @@ def init(folder: Path) -> list[str]:
         root = folder
         made.append("git")
     if dvc_root(folder, root) is None:
-        _checked(_dvc(folder, "init", "--quiet", *(["--subdir"] if root != folder else [])), "dvc init")
+        with _nothing_staged(folder):
+            _checked(_dvc(folder, "init", "--quiet", *(["--subdir"] if root != folder else [])), "dvc init")
         (folder / ".dvc/config").write_text(DVC_CONFIG, encoding="utf-8")
-        _git(folder, "add", ".dvc/config")  # as dvc init did, before it said this
         made.append("DVC")
     return made
+
+
+@contextmanager
+def _nothing_staged(folder: Path) -> Iterator[None]:
+    """`dvc init` stages its files; what a person's next commit holds is for them to say."""
+    index = folder / _git(folder, "rev-parse", "--git-path", "index").stdout.strip()
+    before = index.read_bytes() if index.is_file() else None
+    try:
+        yield
+    finally:
+        if before is None:
+            index.unlink(missing_ok=True)
+        else:
+            index.write_bytes(before)
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

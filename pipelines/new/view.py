@@ -32,7 +32,7 @@ class Field:
 
 @dataclass(frozen=True)
 class View:
-    """What params.yaml tells of the data. `problems` are to be settled in it before the pipeline can run."""
+    """What params.yaml tells of the data. `problems` are to be settled in it before it can run, `suspicions` are questions."""
 
     target: tuple[str, ...]
     task: str  # as the spec says it
@@ -44,6 +44,7 @@ class View:
     about_markers: str
     problems: tuple[str, ...]
     changes: Mapping[tuple[str | int, ...], Any] = field(default_factory=dict)  # path -> value, as asked for
+    suspicions: tuple[str, ...] = ()
 
 
 def view(data: Path, target: Sequence[str], task: str, changes: Mapping[str, object]) -> View:
@@ -75,6 +76,7 @@ def view(data: Path, target: Sequence[str], task: str, changes: Mapping[str, obj
         about_markers=about_markers,
         problems=found.problems,
         changes=dict(_leaves(changes)),
+        suspicions=tuple(f"{one.kind}: {one.column}: {one.why}" for one in found.suspicions),
     )
 
 

@@ -25,11 +25,18 @@ from pipelines.stages.reports import load_networks, predict
 from pipelines.stages.test import check_validated
 
 WIDTH = 16  # networks in a stack at most
+INF = math.inf
+# What a metric can be: an interval of its mean ends there at the latest. Brier's score of several classes goes up to 2.
+RANGES = {
+    **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "pr_auc", "calibration_error"), (0.0, 1.0)),
+    **dict.fromkeys(("loss", "log_loss", "rmse", "mae"), (0.0, INF)),
+    "r2": (-INF, 1.0),
+}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A metric over the seeds: mean, sd (ddof 1), and Student's 95 % interval of the mean."""
+    """A metric over the seeds: mean, sd (ddof 1), and Student's 95 % interval of the mean, within what the metric can be."""
 
     mean: float
     sd: float
@@ -56,11 +63,12 @@ class Report:
 def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: bool = False, train: bool = False) -> Report:
     """Train under seeds seed, seed + 1, ...; write outputs/evaluate; validation metrics, and with `test` those of the test rows.
 
-    With `train` also those of the training rows, dropout off: how well the networks fit what they learnt from. Raises StageError if split has not been carried out, if no seed gives a network, and, before anything is trained, for test
-    rows that may not be opened.
+    With `train` also those of the training rows, dropout off: how well the networks fit what they learnt from. The rows are
+    those that the pipeline's split wrote. Raises StageError if it has not been carried out, or with other data, if no seed gives
+    a network, and, before anything is trained, for test rows that may not be opened.
     """
     with places.locked():
-        about = About.load(places.need(places.about, "split"))
+        about = _split_rows(experiment, places)
         if test:
             _may_open(experiment, places)
         networks = [trial(experiment, one) for one in about.each]
@@ -73,9 +81,30 @@ def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: b
             _enter(experiment, places, about, seeds)
         parts = {**({"train": "train"} if train else {}), "validate": "valid", **({"test": "test"} if test else {})}
         each = {stage: _measure(places, about, part, networks, numbers, flat) for stage, part in parts.items()}
-        report = Report(tuple(numbers), {stage: _summaries(rows) for stage, rows in each.items()}, each, failed)
+        found = {stage: _summaries(rows, about.task) for stage, rows in each.items()}
+        report = Report(tuple(numbers), found, each, failed)
         _write(places, report)
     return report
+
+
+def _split_rows(experiment: Experiment, places: Places) -> About:
+    """What is known about the rows that lie there; StageError unless they are of the spec's source and target."""
+    if not places.about.exists():
+        raise StageError(
+            f"evaluate trains on the rows that split wrote, but {places.shown(places.about)} is missing; run `deltarule split` "
+            "or `dvc repro` first, with the same data",
+            exit_code=2,
+        )
+    about, data = About.load(places.about), experiment.data
+    targets = (data.target,) if isinstance(data.target, str) else data.target or about.targets
+    openml = isinstance(data.source, str) and data.source.startswith("openml:")  # which is known by its file
+    if (about.source != data.shown_source and not openml) or about.targets != tuple(targets):
+        raise StageError(
+            f"evaluate trains on the rows that split wrote, and these predict {', '.join(about.targets)} from {about.source}, "
+            f"not {', '.join(targets)} from {data.shown_source}; run `deltarule split` or `dvc repro` first, with the same data",
+            exit_code=2,
+        )
+    return about
 
 
 def _may_open(experiment: Experiment, places: Places) -> None:
@@ -121,12 +150,19 @@ def _measure(
     return {name: [row.get(name) for row in found] for name in metrics.names(truths[0]) if any(name in row for row in found)}
 
 
-def _summaries(rows: Mapping[str, Sequence[float | None]]) -> dict[str, Summary]:
-    return {name: summarise([v for v in values if v is not None]) for name, values in rows.items()}
+def _summaries(rows: Mapping[str, Sequence[float | None]], task: str) -> dict[str, Summary]:
+    ranges = {**RANGES, "brier": (0.0, 1.0 if task == "binary" else 2.0)}
+    return {
+        name: summarise([v for v in values if v is not None], *ranges.get(name.partition(".")[0], (-INF, INF)))
+        for name, values in rows.items()
+    }
 
 
-def summarise(values: Sequence[float]) -> Summary:
-    """Student's interval: mean ± t · sd / √n (Student 1908)."""
+def summarise(values: Sequence[float], least: float = -INF, most: float = INF) -> Summary:
+    """Student's interval: mean ± t · sd / √n (Student 1908), without what no mean of values from `least` to `most` can be.
+
+    So it covers the mean as often as the whole interval does.
+    """
     from scipy.stats import t
 
     mean = statistics.fmean(values)
@@ -134,7 +170,7 @@ def summarise(values: Sequence[float]) -> Summary:
         return Summary(mean, math.nan, math.nan, math.nan, len(values))
     sd = statistics.stdev(values)
     half = float(t.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
-    return Summary(mean, sd, mean - half, mean + half, len(values))
+    return Summary(mean, sd, max(mean - half, least), min(mean + half, most), len(values))
 
 
 def _write(places: Places, report: Report) -> None:

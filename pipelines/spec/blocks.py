@@ -50,6 +50,9 @@ class Format(Spec):
     encoding: Text = Field("auto", description="of the text, such as utf-8, utf-16 or latin-1; auto: UTF-8 or UTF-16")
     header: bool | Literal["auto"] = Field("auto", description="does the first line name the columns? else: column_1, ...")
     decimal: Literal["point", "comma"] = Field("point", description="what stands before the decimals of a number")
+    dates: Literal["auto", "day_first", "month_first"] = Field(
+        "auto", description="how 03/04/2024 is meant; auto: by the cells of the column that leave no doubt"
+    )
 
 
 class Missing(Spec):
@@ -85,7 +88,7 @@ class Split(Spec):
     seed: Seed = Field(0, description="of the split alone, so that runs of many seeds share their rows")
     stratify: bool | Literal["auto"] = Field("auto", description="keep the shares of the classes; auto: in classification")
     group: Text | None = Field(None, description="column whose equal values stay in one part; no input then")
-    time: Text | None = Field(None, description="column that orders the rows: the earliest train, the latest test")
+    time: Text | None = Field(None, description="column that orders the rows: the earliest train, the latest test; no input then")
     part: Text | None = Field(None, description="column that says train, valid or test; no input then")
     folds: Annotated[int, Field(ge=2, le=100)] | None = Field(
         None, description="k: the rows that do not test are dealt into k folds, each validating one of k networks"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.data import About, prepare, read
+from pipelines.data.ways import steering
 from pipelines.spec import Experiment
 from pipelines.stages.files import remove
 from pipelines.stages.places import Places
@@ -18,11 +19,11 @@ def split(experiment: Experiment, places: Places) -> dict[str, Any]:
         source = read(experiment.data, places.base)
         remove(places.data, ["about.json"])
         about = prepare(source, experiment.data, places.data)
-    return report_of(about, source.notes)
+    return report_of(about, {**source.notes, **steering(experiment.data.split)})
 
 
 def report_of(about: About, notes: Mapping[str, str]) -> dict[str, Any]:
-    """What a person is told of the data. `notes`: column -> why it is ignored, though the spec does not say so."""
+    """What a person is told of the data. `notes`: column -> why it is no input, though data.columns does not say so."""
     counts = {f"rows_{part}": rows for part, rows in about.rows.items()}
     known = about.each[0]
     return {
@@ -36,6 +37,7 @@ def report_of(about: About, notes: Mapping[str, str]) -> dict[str, Any]:
         "left_out": {name: notes.get(name, "") for name in about.left_out if name not in about.targets},
         "missing": _over_parts(known.missing),
         "unseen": known.unseen,
+        "rare": known.rare,
         "duplicates": about.duplicates,
     }
 

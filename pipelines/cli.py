@@ -134,9 +134,7 @@ def sync(
     with console.reserved():
         tracking.bury(project)
         trained = places.run.exists()
-        if trained:
-            carry(places, experiment)
-        run_id = tracking.sync(places, experiment) if trained else None
+        run_id = tracking.sync(places, experiment, carry=carry) if trained else None
         sent = dict(send_waiting(project, experiment.tracking))
         if not trained and not sent:
             tracking.sync(places, experiment)  # says what is missing
@@ -310,9 +308,8 @@ def _other_stage(name: str, console: Console, experiment: Experiment) -> dict[st
     try:
         return dict(getattr(stages, name)(experiment, places))
     except stages.HeldError:  # the pipeline ends here, and will not come to its own `record`
-        carry(places, experiment)
         try:
-            tracking.sync(places, experiment)
+            tracking.sync(places, experiment, carry=carry)
         except tracking.TrackingError as error:
             console.warn(str(error))
         raise

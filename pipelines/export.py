@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from backends import BackendError
 from pipelines import tracking
 from pipelines.data.encoders import Categorical, Encoder, Flag
 from pipelines.results import load_model
-from pipelines.spec import Experiment
 from pipelines.stages import Places, StageError
 from pipelines.stages.files import read_json, write_json
 from pipelines.stages.reports import Network
@@ -44,15 +43,15 @@ def export(model: Path, folder: Path, form: str = "mlflow") -> None:
         made.rename(folder)
 
 
-def carry(places: Places, experiment: Experiment) -> None:
-    """Write what tracking.files names, for the run whose outs stand in `places`, into places.carried; once.
+def carry(places: Places, files: Sequence[str]) -> None:
+    """Write `files` (tracking.files), for the run whose outs stand in `places`, into places.carried; once.
 
     What cannot be made costs no record: the reason stands on the run, as the tag deltarule.files.
     """
     digest = read_json(places.run)["model_hash"] if places.run.exists() else None
-    if digest is None or not experiment.tracking.enabled:
+    if digest is None:
         return
-    folder, forms = places.carried(digest), list(experiment.tracking.files)
+    folder, forms = places.carried(digest), list(files)
     mark = f"{digest} {' '.join(forms)}"
     if (folder / "files.json").exists() and read_json(folder / "files.json")["mark"] == mark:
         return

@@ -69,7 +69,7 @@ def launch(
     places = stages.Places(done.folder, base=project, project=project)
     recording = tracking.Recording(experiment, places, new_run=True, name=name, on=track)
     try:
-        with recorded(recording), _with_files(done, recording):
+        with recorded(recording):
             _carry_out(done, experiment, places, test, progress, recording)
     finally:
         with _timed(done, "record"):
@@ -87,23 +87,6 @@ def _leave_nothing(folder: Path) -> None:
         rmtree(folder)
         if not any(folder.parent.iterdir()):
             folder.parent.rmdir()
-
-
-@contextmanager
-def _with_files(done: Launch, recording: Recording) -> Iterator[None]:
-    """The files of the network that tracking.files names, also of a run that missed a threshold."""
-    from pipelines.export import carry
-    from pipelines.stages import HeldError
-
-    try:
-        yield
-    except HeldError:
-        if recording.on:
-            carry(recording.places, recording.experiment)
-        raise
-    if recording.on:
-        with _timed(done, "files"):
-            carry(recording.places, recording.experiment)
 
 
 def _carry_out(
@@ -194,8 +177,9 @@ def send_waiting(project: Path, tracked: Tracking) -> Iterator[tuple[str, str | 
     `tracked`: the spec's block, where the store's password may stand. Raises TrackingError if the store fails again.
     """
     from pipelines import stages, tracking
+    from pipelines.export import carry
 
-    yield from tracking.send_waiting(project, tracked, stages.Places)
+    yield from tracking.send_waiting(project, tracked, stages.Places, carry)
     if (project / "studies").is_dir():  # else Optuna's packages need not be looked at
         from pipelines.search.record import send_waiting_studies
 

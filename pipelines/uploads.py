@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from pipelines.export import carry
 from pipelines.stages.places import Places
 from pipelines.tracking.live import follow
 
 if __name__ == "__main__":
-    follow(int(sys.argv[1]), sys.argv[2], sys.stdin, Places)
+    follow(int(sys.argv[1]), sys.argv[2], sys.stdin, Places, carry)

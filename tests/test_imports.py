@@ -43,6 +43,7 @@ HEIGHTS = [
         "deltarule",
         "pipelines.cli_compare",
         "pipelines.halting",
+        "pipelines.many",
         "pipelines.uploads",
         "pipelines.cli_project",
         "pipelines.export",

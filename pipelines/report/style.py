@@ -39,6 +39,12 @@ def figure(title: str, columns: int, width: float = 5.0, height: float = 3.9, ro
     return drawing, panels
 
 
+def warm() -> None:
+    """Draw something: matplotlib's imports and its look for a font take half a second, once a process."""
+    drawing, _ = figure("", 1)
+    png(drawing)
+
+
 def label(panel: Axes, title: str, x: str, y: str) -> None:
     """Say what a panel shows and in which units."""
     panel.set_title(title, fontsize=10)

@@ -119,6 +119,11 @@ def entities(client: Any) -> tuple[Any, Any, Any]:
     return Theirs, TheirParam, TheirTag
 
 
+def mlflows(client: Any) -> Any:
+    """MLflow's own client of the same store: for what is asked of a run that is not here."""
+    return client.theirs if isinstance(client, Client) else client
+
+
 def known(database: Path) -> bool:
     """Whether the database is there, and of the MLflow whose tables are known here."""
     try:

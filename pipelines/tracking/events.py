@@ -60,7 +60,6 @@ def events(places: Places, experiment: Experiment | None = None) -> list[Event]:
         *_source(places),
         *_data(places, about, run["spec"]),
         *_train(places, about, run, spec),
-        *_carried(places, run),
         *(event for stage in reports for event in _report(places, about, run, stage)),
         Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"}),
     ]
@@ -168,8 +167,12 @@ def _note(places: Places, about: dict[str, Any], run: dict[str, Any], stages: Se
     return {"mlflow.note.content": redact(note.write(about, run, trained, reports, tags, has_model))}
 
 
-def _carried(places: Places, run: dict[str, Any]) -> Iterator[Event]:
-    """The model for MLflow, and files of the network for other programs, where they were made of this very network."""
+def carried(places: Places) -> Iterator[Event]:
+    """The model for MLflow, and files of the network for other programs, where they were made of this very network.
+
+    Whoever sends a run has them made: they are no outs of a stage.
+    """
+    run = _json(places.run)
     folder = places.carried(run["model_hash"]) if run["model_hash"] else None
     if folder is None or not (folder / "files.json").is_file():
         return

@@ -121,8 +121,9 @@ def _save(
         from mlflow.types.schema import AnyType, ColSpec, Schema
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
+        any_type: Any = AnyType
         # Any type: MLflow takes no whole number for a double and no date for a text; what a cell must be, the model itself says.
-        inputs = Schema([ColSpec(AnyType(), name) for name in columns])
+        inputs = Schema([ColSpec(any_type(), name) for name in columns])
         outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
         save_model(
             made,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.tracking.direct import mlflows
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
@@ -42,7 +44,7 @@ def _link(client: MlflowClient, run: Run, model: LoggedModel) -> None:
     """The run's page shows what it has put out; said once."""
     from mlflow.entities import LoggedModelOutput
 
-    outputs: Any = client.get_run(run.info.run_id).outputs
+    outputs: Any = mlflows(client).get_run(run.info.run_id).outputs
     if model.model_id not in [one.model_id for one in (outputs.model_outputs if outputs else ())]:
         client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
 

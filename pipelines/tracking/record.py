@@ -15,7 +15,7 @@ from pipelines.tracking import circumstances
 from pipelines.tracking.events import Event, events
 from pipelines.tracking.journal import OUTS, Journal, bury, journals
 from pipelines.tracking.redact import HIDDEN, redact, redacted
-from pipelines.tracking.sender import ORIGIN, Sender
+from pipelines.tracking.sender import ORIGIN, Carry, Sender, nothing
 from pipelines.tracking.store import Store, TrackingError, answering, locate
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def sync(
     tags: Mapping[str, str] | None = None,
     name: str | None = None,
     project: Path | None = None,
+    carry: Carry = nothing,
 ) -> str | None:
     """Put the run that the outs of `places` tell of on record; its MLflow run id, or None if tracking is off.
 
@@ -54,7 +55,7 @@ def sync(
     store = locate(experiment.tracking, project)  # before anything is written: it may be refused
     create = creation(record[0], root, project, experiment, new_run=new_run, tags=tags, name=name)
     with _claimed(project, create, record, root) as journal:
-        return deliver(journal, store, replace(places, root=journal.files))
+        return deliver(journal, store, replace(places, root=journal.files), carry)
 
 
 def creation(
@@ -74,6 +75,7 @@ def creation(
         "tags": {**_begun(root, new_run), **redacted(dict(tags or {}))},
         "tracking": {"uri": redact(experiment.tracking.uri or "") or None, "experiment": experiment.tracking.experiment},
         "given": os.environ.get("MLFLOW_RUN_ID"),
+        "files": list(experiment.tracking.files),
     }
     return replace(first, values=values)
 
@@ -115,9 +117,9 @@ def _is_of(journal: Journal, create: Event) -> bool:
     return same and (state := journal.state()).outs == outs and not state.running
 
 
-def deliver(journal: Journal, store: Store, places: Places) -> str | None:
+def deliver(journal: Journal, store: Store, places: Places, carry: Carry = nothing) -> str | None:
     """Send a journal that this process has claimed, and remove it if its run is over. Raises TrackingError; it then waits."""
-    sender = Sender(journal, store, places)
+    sender = Sender(journal, store, places, carry=carry)
     with answering(store, sender.doing), store.turn():
         sender.send()
     if journal.done():
@@ -149,7 +151,9 @@ def _identity(create: Event, root: Path, project: Path, new_run: bool) -> dict[s
 # -- what waits -----------------------------------------------------------------------------------------------------------
 
 
-def send_waiting(project: Path, tracking: Tracking, places_of: Callable[[Path], Places]) -> Iterator[tuple[str, str | None]]:
+def send_waiting(
+    project: Path, tracking: Tracking, places_of: Callable[[Path], Places], carry: Carry = nothing
+) -> Iterator[tuple[str, str | None]]:
     """Send the journals that wait: (folder of the launch, or name of the pipeline's run; id in MLflow) of each.
 
     Runs of this host whose process is gone end as KILLED first. `places_of` gives the outs below a folder. Raises
@@ -165,7 +169,7 @@ def send_waiting(project: Path, tracking: Tracking, places_of: Callable[[Path], 
             failed = failures.setdefault(str(head["tracking"]), [])
             if len(failed) < _ATTEMPTS:
                 try:
-                    run_id = deliver(journal, store_of(journal, project, tracking), places_of(journal.files))
+                    run_id = deliver(journal, store_of(journal, project, tracking), places_of(journal.files), carry)
                 except TrackingError as error:
                     failed.append(error)
                 else:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking import uploader
-from pipelines.tracking.events import Event
+from pipelines.tracking.events import Event, carried
 from pipelines.tracking.journal import OUTS, Journal, Sent
 from pipelines.tracking.store import Store, TrackingError, answering, check, connect
 
@@ -32,19 +32,32 @@ ASKING_SECONDS, WORKING_SECONDS = 4.0, 120.0
 BUSY_SECONDS = 15.0  # this machine, with a database's share of the work
 BYTES_A_SECOND = 5e6  # at least, of a large artifact
 Beat = Callable[[float], None]
+Carry = Callable[["Places", Sequence[str]], None]  # writes files of the network (tracking.files) into places.carried
+
+
+def nothing(places: Places, files: Sequence[str]) -> None:
+    """No files."""
 
 
 class Sender:
     """Sends one journal, which its process has claimed; `places` are its files as the outs of a run."""
 
-    def __init__(self, journal: Journal, store: Store, places: Places, beat: Beat = lambda seconds: None) -> None:
-        self.journal, self.store, self.places, self.beat = journal, store, places, beat
+    def __init__(
+        self,
+        journal: Journal,
+        store: Store,
+        places: Places,
+        beat: Beat = lambda seconds: None,
+        carry: Carry = nothing,
+    ) -> None:
+        self.journal, self.store, self.places, self.beat, self.carry = journal, store, places, beat, carry
         self.head: dict[str, Any] = journal.head() or {}
         digest = hashlib.sha256(f"{store.uri} {store.experiment}".encode()).hexdigest()[:16]
         sent = journal.sent()
         self.sent = sent if sent.store == digest else Sent(digest)
         self._run: Run | None = None
         self._held: uploader.Held | None = None
+        self._drawn: dict[str, bytes] = {}
         self._experiment_id = self._status = ""
 
     @property
@@ -94,12 +107,22 @@ class Sender:
         if mark is not None and self.places.run.is_file():  # without the lock: it takes seconds
             self.beat(WORKING_SECONDS)
             with answering(self.store, self.doing):
-                uploader.send_figures(client, self._run, events[-1].stage, self.places)
+                uploader.send_figures(client, self._run, events[-1].stage, self.places, self._drawn)
+                if events[-1].stage == "train":
+                    self._send_files(client, self._run)
         with self._asking() as client:
             uploader.send_tags(client, self._run, mark or {})
             self._set_status(client, events)
             self._note(offset=passing[-1][1], events=self.sent.events + len(events), error="", since=0)
         return True
+
+    def _send_files(self, client: MlflowClient, run: Run) -> None:
+        """Files of the network: made here, since that takes seconds too, and the run's own process has ended its work."""
+        self.carry(self.places, self.head.get("files", ()))
+        found = list(carried(self.places))
+        if found:
+            uploader.send_stage(client, run, found[:-1], self.places.root, self._held)
+            uploader.send_tags(client, run, self._mark(found) or {})
 
     @property
     def doing(self) -> str:

@@ -107,9 +107,14 @@ def absolute(uri: str, project: Path) -> str:
 
 
 def warm(database: bool) -> None:
-    """Import what a client needs: two seconds, and more on a busy machine, in which no store has to be waited for."""
+    """Import what a sender needs: three seconds, and more on a busy machine, in which no store has to be waited for."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow.pyfunc
     import mlflow.tracking
+
+    from pipelines.report import style
+
+    style.warm()
 
     if database:
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401

@@ -29,6 +29,8 @@ T = TypeVar("T")
 # Limits of MLflow's API.
 METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH = 1000, 100, 100
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 5000
+PAGE = "report.html"
+DRAWN = ("train", "validate", "test")
 CLEANED = (".json", ".yaml", ".csv")  # what may hold a secret of the spec
 
 
@@ -168,15 +170,21 @@ def _clean(path: Path, scratch: Path) -> Path:
     return copy
 
 
-def send_figures(client: MlflowClient, run: Run, stage: str, places: Places) -> None:
-    """Draw what the outs of a stage show, and send it."""
-    from pipelines.report import figures
+def send_figures(client: MlflowClient, run: Run, stage: str, places: Places, drawn: dict[str, bytes]) -> None:
+    """Draw what the outs of a stage show, and send it, with the page of the run; `drawn` keeps the figures for the next stage."""
+    from pipelines.report import figures, run_page
 
-    for name, png in figures(places, stages=(stage,)).items():
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / f"{name}.png"
-            path.write_bytes(png)
-            client.log_artifact(run.info.run_id, str(path), "figures")
+    if stage not in DRAWN:
+        return
+    if not drawn:
+        drawn |= figures(places, stages=DRAWN[: DRAWN.index(stage)])  # sent by another process, and wanted in the page
+    now = figures(places, stages=(stage,))
+    drawn |= now
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, png in now.items():
+            (Path(scratch) / f"{name}.png").write_bytes(png)
+        client.log_artifacts(run.info.run_id, scratch, "figures")
+    client.log_text(run.info.run_id, run_page(places, drawn=drawn), PAGE)
 
 
 def _parts(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:

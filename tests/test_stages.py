@@ -73,7 +73,8 @@ def test_four_stages_give_metrics_on_every_bundled_set(places, source):
     for name in ("validate", "test"):
         on_disk = kept(places.report(name) / "metrics.json")
         assert on_disk == {k: v for k, v in reports[name].items() if k != "openings"}
-        kinds = {"residuals.csv"} if source in ("diabetes", "linnerud") else {"confusion.csv", "roc.csv"}
+        curves = {"roc.csv", "pr.csv", "calibration.csv", "classes.csv"}
+        kinds = {"residuals.csv"} if source in ("diabetes", "linnerud") else {"confusion.csv"} | curves
         assert {p.name for p in places.report(name).iterdir()} == {"about.json", "metrics.json", "predictions.csv"} | kinds
 
 
@@ -97,7 +98,8 @@ def test_carrying_them_out_again_changes_no_byte(places):
 def test_outs_of_another_task_do_not_stay_behind(places):
     carry_out(experiment("iris"), places)
     carry_out(experiment("diabetes"), places)
-    assert not list(places.root.rglob("confusion.csv")) + list(places.root.rglob("roc.csv"))
+    left = [path for name in ("confusion", "roc", "pr", "calibration", "classes") for path in places.root.rglob(f"{name}.csv")]
+    assert not left
 
 
 def test_a_history_has_a_row_an_epoch_and_numbers_to_the_last_bit(places):

@@ -26,8 +26,7 @@ def histograms(networks: Sequence[tuple[Trial, NDArray]]) -> Iterator[tuple[int,
     initial = np.concatenate([weights.initial([one]) for one, _ in networks])
     final = np.stack([flat for _, flat in networks])
     for layer in range(len(trial.layers)):
-        # Float64 before anything is compared: both ends would round differently in the weights' own type.
-        first, last = (_of(trial, flat, layer).astype(np.float64) for flat in (initial, final))
+        first, last = (_of(trial, flat, layer) for flat in (initial, final))
         reach = max(float(np.abs(first).max()), float(np.abs(last).max())) or 1.0
         bins = int(np.clip(2 * math.isqrt(len(last) // len(final)) + 1, FEWEST, MOST))
         edges = np.linspace(-reach, reach, bins + 1)

@@ -472,13 +472,15 @@ def command(on_record, tmp_path, monkeypatch, capsys):
     return call
 
 
-def test_the_table_of_runs_says_what_it_leaves_out(command):
+def test_the_table_of_runs_says_what_it_leaves_out(command, on_record):
     code, out, _ = command("runs", "--where", "activation = relu", "--sort", "best_val_loss", "--limit", "3")
     lines = out.splitlines()
     assert code == 0 and len(lines) == 5 and lines[-1].startswith("3 of 10 runs; --all")
     losses = [line.split()[7] for line in lines[1:4]]
     assert losses == sorted(losses)
-    assert len(command("runs", "--all")[1].splitlines()) == 21
+    on_record([*groups(APART), *groups(APART, first=50, model__dropout=0.5)])
+    assert command("runs")[1].splitlines()[-1].startswith("20 of 40 runs")
+    assert len(command("runs", "--all")[1].splitlines()) == 41
 
 
 def test_csv_and_json_leave_nothing_out_and_round_nothing(command):

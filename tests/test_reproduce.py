@@ -17,7 +17,7 @@ from pipelines.cli import main
 from pipelines.launch import launch
 from pipelines.reproduce import ReproduceError, reproduce
 from pipelines.reproduce.asked import Asked, asked, nested
-from pipelines.reproduce.verdict import differences, judge
+from pipelines.reproduce.verdict import Quantity, Verdict, differences, judge
 from pipelines.spec import Experiment, flat
 from pipelines.stages import Places
 from pipelines.tracking import TrackingError, locate
@@ -151,10 +151,12 @@ def test_the_command_says_so_in_json_and_by_its_exit_code(project, monkeypatch, 
     assert leave("reproduce", "clean", "--json") == 0
     said = json.loads(capfd.readouterr().out)
     assert said["verdict"] == "bit-equal" and said["folder"] is None and said["environment"] == []
-    monkeypatch.setattr(Asked, "spec", {**Asked(recorded(project, "clean")).spec, "seed": 1})  # another run, compared with this
+    worse = Quantity("history, val_loss", 0.5, 1e-5, "epoch 1")
+    found = Verdict("different", begins="epoch 1 (val_loss)", quantities=(worse,), environment=(("cpu", "a", "b"),))
+    monkeypatch.setattr(package, "_carry_out", lambda *_: found)
     assert leave("reproduce", "clean") == 1
     out = capfd.readouterr().out
-    assert "different; it begins with epoch 1 (" in out and "history, val_loss" in out
+    assert "different; it begins with epoch 1 (val_loss)" in out and "other than then: cpu: a, now b" in out
 
 
 def leave(*arguments: str) -> int:
@@ -295,7 +297,7 @@ def test_the_same_bytes_are_bit_equal(pair):
 def test_a_difference_is_judged_by_the_tolerance_of_its_precision_and_its_first_epoch_is_named(pair, column, by, word):
     shift(pair[0], column, by)
     found = judge(*pair)
-    assert (found.word, found.begins) == (word, f"epoch 2 ({f'history, {column}'})")
+    assert (found.word, found.begins) == (word, f"epoch 2 ({column})")
     assert found.other == ("train/history.csv",)
 
 

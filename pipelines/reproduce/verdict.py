@@ -118,7 +118,7 @@ def _begins(data: Sequence[str], quantities: Sequence[Quantity], other: Sequence
     epochs = [one.begins for one in quantities if one.begins]
     if epochs:
         first = min(epochs, key=_place)
-        beyond = [one.name for one in quantities if one.begins == first]
+        beyond = [one.name.removeprefix("history, ") for one in quantities if one.begins == first]
         return f"{first} ({', '.join(beyond[:4])}{', ...' if len(beyond) > 4 else ''})"
     return failed or next(iter(other), "") or next((one.name for one in quantities if one.difference), "")
 

@@ -25,7 +25,15 @@ HEIGHTS = [
         f"pipelines.{name}"
         for name in ("cli", "cli_data", "cli_search", "console", "launch", "options", "parity", "probe", "results", "summary")
     }
-    | {"_deltarule", "deltarule", "pipelines.cli_project", "pipelines.export", "pipelines.new", "pipelines.predict"},
+    | {
+        "_deltarule",
+        "deltarule",
+        "pipelines.cli_project",
+        "pipelines.export",
+        "pipelines.many",
+        "pipelines.new",
+        "pipelines.predict",
+    },
 ]
 # What each package of backends/ may use besides the standard library and COMMON: its one framework.
 COMMON = {"numpy", "pydantic", "safetensors", "backends"}

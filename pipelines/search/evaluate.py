@@ -56,7 +56,9 @@ class Report:
 def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: bool = False, train: bool = False) -> Report:
     """Train under seeds seed, seed + 1, ...; write outputs/evaluate; validation metrics, and with `test` those of the test rows.
 
-    With `train` also those of the training rows, dropout off: how well the networks fit what they learnt from. Raises StageError if split has not been carried out, if no seed gives a network, and, before anything is trained, for test
+    With `train` also those of the training rows, dropout off: how well the networks fit what they learnt from.
+
+    Raises StageError if split has not been carried out, if no seed gives a network, and, before anything is trained, for test
     rows that may not be opened.
     """
     with places.locked():

@@ -262,9 +262,12 @@ def test_unseen_values_are_counted_by_part_and_column(folder):
 
 def test_rare_categories_are_counted_by_column(folder):
     words = [f"c{n // 2:05}" for n in range(400)]
-    about, _ = made(source({"a": words, "b": np.arange(400.0), "y": np.arange(400) % 2 * 1.0}), folder, categories={"most": 3})
+    about, parts = made(source({"a": words, "b": np.arange(400.0), "y": np.arange(400) % 2 * 1.0}), folder, categories={"most": 3})
     categories, rows = about.rare["a"]
-    assert about.rows["train"] > rows > categories > 100
+    trained = [words[row] for row in parts["train"].rows]
+    own = {name.removeprefix("a=") for name in about.inputs if name.startswith("a=")}
+    assert (len(own), categories) == (3, len({*trained} - own))
+    assert rows == sum(word not in own for word in trained)
     assert About.load(folder / "about.json") == about
     line = next(line for line in _data(report_of(about, {})) if "rare" in line)
     assert line == f"rare categories, which share an input (data.categories): a {categories} in {rows} training rows"

@@ -49,7 +49,8 @@ FRAMEWORKS = {
 }
 # Which module, or package, alone may import a library.
 HOMES = {
-    "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "ray": "pipelines.engine",
+    "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "PIL": "pipelines.report",
+    "ray": "pipelines.engine",
 }  # fmt: skip
 
 

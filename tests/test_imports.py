@@ -66,6 +66,8 @@ FRAMEWORKS = {
 HOMES = {
     "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "ray": "pipelines.engine",
     "onnx": "pipelines.to_onnx", "onnxruntime": "pipelines.to_onnx",
+    "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "PIL": "pipelines.report",
+    "ray": "pipelines.engine",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.report import captions, outs, run_tables
-from pipelines.report.figures import figures
+from pipelines.report.figures import STAGES, figures
 from pipelines.report.page import facts, folded, page, text
 from pipelines.report.run_tables import number, spelled
 from pipelines.spec import Experiment, dump, flat
@@ -43,21 +43,28 @@ figcaption { max-width: 90ch; margin-bottom: .5rem; }
 def run_page(places: Places, experiment: Experiment | None = None, drawn: Mapping[str, bytes] | None = None) -> str:
     """The page of the run that the outs of `places` tell of. A whole HTML document.
 
-    `experiment` adds what the outs do not hold of the spec (thresholds, search, tracking), if it is of this run; `drawn`, the
-    figures of all stages, where they are drawn already. Raises FileNotFoundError if nothing was trained there.
+    `experiment` adds what the outs do not hold of the spec (thresholds, search, tracking), if it is of this run. `drawn` are
+    figures that are there already, all of a stage or none; the others are drawn. Raises FileNotFoundError if nothing was
+    trained there.
     """
     run, about = redacted(outs.read_json(places.run)), redacted(outs.read_json(places.about))
     spec = whole_spec(outs.read_json(places.run)["spec"], experiment)
     stages = outs.reports(places)
     found = {stage: outs.read_json(places.report(stage) / "metrics.json") for stage in stages}
     held = "validate" in stages and bool(outs.read_json(places.report("validate") / "about.json").get("held"))
-    pictures = figures(places) if drawn is None else drawn
+    pictures = {**(drawn or {}), **figures(places, _undrawn(drawn or {}))}
     body = (
         f"{_headline(run, about, found, held)}{run_tables.metrics(found)}"
         f"{''.join(_closer(places.report(stage), stage) for stage in stages)}"
         f"{''.join(_figures(pictures, 'folds' in run))}{_spec(spec)}{run_tables.data(about)}{_circumstances(run)}{_again(run)}"
     )
     return page(redact(outs.title(places)), body, STYLE)
+
+
+def _undrawn(drawn: Mapping[str, bytes]) -> list[str]:
+    """The stages of which no figure is given."""
+    there = {prefix if (prefix := name.partition("_")[0]) in PARTS else "train" for name in drawn}
+    return [stage for stage in STAGES if stage not in there]
 
 
 # -- in plain words ---------------------------------------------------------------------------------------------------------

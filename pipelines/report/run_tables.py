@@ -59,7 +59,8 @@ def metrics(reports: Mapping[str, Report]) -> str:
     heads = ["metric", *(f"{COLUMNS[s]}{' (mean ± sd of folds)' if folds else ''}" for s in reports)]
     note = "↑ more is better, ↓ less is better."
     if any(name.endswith("_low") for report in reports.values() for name in report):
-        note += " In brackets: 95 % intervals, Wilson's for accuracy, by bootstrap of the rows for the others."
+        others = ", Wilson's for accuracy, for the others" if "accuracy" in names else ""
+        note += f" In brackets: 95 % intervals{others} by bootstrap of the rows."
     if "validate" in reports:
         note += (
             " The validation rows have chosen the epoch, so their numbers flatter a little; the test rows have chosen nothing."

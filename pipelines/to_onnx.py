@@ -136,11 +136,11 @@ def to_onnx(trial: Trial, flat: NDArray, about: dict[str, Any]) -> Any:
         if number < len(trial.model.hidden):
             x = ACTIVATIONS[trial.model.activation].value(Operations(graph), x, trial.model.slope)
     graph.node("Identity", x, name=OUTPUTS)
-    ends = [
+    given, result = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", size])]
         for name, size in ((INPUTS, trial.inputs), (OUTPUTS, trial.outputs))
-    ]
-    body = helper.make_graph(graph.nodes, "network", *ends, graph.constants)
+    )
+    body = helper.make_graph(graph.nodes, "network", given, result, graph.constants)
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="deltarule")
     helper.set_model_props(model, {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()})
     return model

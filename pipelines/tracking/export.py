@@ -121,8 +121,9 @@ def _save(
         from mlflow.types.schema import AnyType, ColSpec, Schema
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
-        # Any type: MLflow takes no whole number for a double and no date for a text; what a cell must be, the model itself says.
-        inputs = Schema([ColSpec(AnyType(), name) for name in columns])
+        anything: Any = AnyType()  # type: ignore[no-untyped-call]
+        # MLflow takes no whole number for a double and no date for a text; what a cell must be, the model itself says.
+        inputs = Schema([ColSpec(anything, name) for name in columns])
         outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
         save_model(
             made,

@@ -71,10 +71,10 @@ def uncommitted(root: Path) -> Uncommitted:
         return Uncommitted(f"# what differs from the commit could not be taken: {told}\n".encode(), CUT)
     if not chosen.taken and not chosen.left:
         return Uncommitted()
-    told = [f"# left out: {name} ({reason})" for name, reason in chosen.left.items()]
-    told += [f"# secrets were replaced in: {name}" for name in secret]
+    lines = [f"# left out: {name} ({reason})" for name, reason in chosen.left.items()]
+    lines += [f"# secrets were replaced in: {name}" for name in secret]
     hidden = secret or any(reason == "a file for secrets" for reason in chosen.left.values())
-    header = "".join(f"{line}\n" for line in told).encode(errors="surrogateescape")
+    header = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
     return Uncommitted(header + patch, REDACTED if hidden else CUT if chosen.left else WHOLE)
 
 

@@ -354,12 +354,14 @@ def fit(
     watch: Watch | None = None,
     checkpoint: Path | None = None,
     keep: bool = False,
+    halt: Callable[[], None] = lambda: None,
 ) -> list[Result]:
     """Train trials of one structure as one stack, and say how each went, in the order given.
 
     With `checkpoint`, the run is saved there every few seconds, taken up from there if it was killed, and the file removed at
-    the end, or with `keep` left as it then is: the results come from it at once. Raises ValueError for trials that do not
-    stack and for what the backend cannot do here.
+    the end, or with `keep` left as it then is: the results come from it at once. `halt` is called after each chunk; what it
+    raises ends the run, whose checkpoint is then of that very step. Raises ValueError for trials that do not stack and for
+    what the backend cannot do here.
     """
     supervisor = Supervisor(
         backend, trials, data, machine=machine, metrics=metrics, higher_is_better=higher_is_better, watch=watch,
@@ -368,7 +370,7 @@ def fit(
     if checkpoint is None:
         supervisor.run()
     else:
-        supervisor.run(report=_saving(supervisor, checkpoint))
+        supervisor.run(report=_saving(supervisor, checkpoint, halt))
         if keep:
             supervisor.checkpoint().save(checkpoint)
         else:
@@ -393,13 +395,18 @@ def _plain(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     return [trial.model_dump(mode="json") for trial in trials]
 
 
-def _saving(supervisor: Supervisor, path: Path) -> Report:
-    """`supervisor.report`, followed by a checkpoint every few seconds."""
+def _saving(supervisor: Supervisor, path: Path, halt: Callable[[], None]) -> Report:
+    """`supervisor.report`, followed by a checkpoint every few seconds, and where `halt` ends the run."""
     last = time.monotonic()
 
     def report_and_save(chunk: Chunk, losses: Losses) -> None:
         nonlocal last
         supervisor.report(chunk, losses)
+        try:
+            halt()
+        except BaseException:
+            supervisor.checkpoint().save(path)
+            raise
         if time.monotonic() - last > CHECKPOINT_SECONDS:
             supervisor.checkpoint().save(path)
             last = time.monotonic()

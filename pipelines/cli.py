@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -105,26 +105,39 @@ cli_register.add_to(app)
 
 
 @app.command()
-def sync(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
-    """Put the pipeline's last run on record.
+def sync(
+    params: Params = PARAMS,
+    changes: Changes = None,
+    status: Annotated[bool, typer.Option("--status", help="Only show what waits; the store is not asked.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put on record what waits for the store.
 
-    In MLflow, from the outputs; what is there already is not sent again. Launches that the store did not take are sent too.
+    The pipeline's last run, from its outputs, and whatever the store did not take at its time; what is there already is not
+    sent again. Runs of this machine whose process is gone are marked KILLED.
     """
     from pipelines import stages, tracking
+    from pipelines.console import Console
     from pipelines.export import carry
-    from pipelines.launch import send_waiting
+    from pipelines.launch import send_waiting, show_waiting
     from pipelines.project import project_of
 
+    project, places = project_of(Path()), stages.Places(Path())
+    if status:
+        return show_waiting(Console(as_json), project)
     console, experiment = begin(params, changes, as_json)
     with console.reserved():
-        sent = dict(send_waiting(project_of(Path())))
-        for folder, launched in sent.items():
-            console.say(f"{folder}: on record in MLflow as run {launched}")
-        if sent and not stages.Places(Path()).run.exists():
-            return console.result({"run_id": None, "launches": sent})
-        carry(stages.Places(Path()), experiment)
-        run_id = tracking.sync(stages.Places(Path()), experiment)
-    console.say(f"on record in MLflow as run {run_id}" if run_id else "tracking is off (tracking.enabled: false)")
+        tracking.bury(project)
+        trained = places.run.exists()
+        carry(places, experiment)
+        run_id = tracking.sync(places, experiment) if trained else None
+        sent = dict(send_waiting(project, experiment.tracking))
+        if not trained and not sent:
+            tracking.sync(places, experiment)  # says what is missing
+    for folder, launched in sent.items():
+        console.say(f"{folder}: on record in MLflow as run {launched}")
+    if run_id or not experiment.tracking.enabled:
+        console.say(f"on record in MLflow as run {run_id}" if run_id else "tracking is off (tracking.enabled: false)")
     console.result({"run_id": run_id, "launches": sent})
 
 
@@ -268,32 +281,35 @@ def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) ->
     """Carry out one stage in the workspace, as dvc.yaml does."""
     from pipelines import stages
     from pipelines.console import Epochs
+    from pipelines.launch import train_in_place
     from pipelines.summary import show
 
     console, experiment = begin(params, changes, as_json)
     began = time.perf_counter()
     with console.reserved(), Epochs(console, experiment.train.epochs) as progress:
-        options = {"progress": progress} if name == "train" else {}
-        try:
-            report = getattr(stages, name)(experiment, stages.Places(Path()), **options)
-        except stages.HeldError:
-            _record_held(console, experiment)
-            raise
+        if name == "train":
+            report = train_in_place(experiment, stages.Places(Path()), progress, console.warn)
+        else:
+            report = _other_stage(name, console, experiment)
     seconds = {name: round(time.perf_counter() - began, 3)}
     show(console, {name: report}, seconds)
     console.result({"stage": name, "report": report, "seconds": seconds})
 
 
-def _record_held(console: Console, experiment: Experiment) -> None:
-    """The pipeline ends here and will not come to its own `record`: a run that diverged or was held is on record too."""
+def _other_stage(name: str, console: Console, experiment: Experiment) -> dict[str, Any]:
     from pipelines import stages, tracking
     from pipelines.export import carry
 
-    carry(stages.Places(Path()), experiment)
+    places = stages.Places(Path())
     try:
-        tracking.sync(stages.Places(Path()), experiment)
-    except tracking.TrackingError as error:
-        console.warn(str(error))
+        return dict(getattr(stages, name)(experiment, places))
+    except stages.HeldError:  # the pipeline ends here, and will not come to its own `record`
+        carry(places, experiment)
+        try:
+            tracking.sync(places, experiment)
+        except tracking.TrackingError as error:
+            console.warn(str(error))
+        raise
 
 
 def _headline(experiment: Experiment) -> str:

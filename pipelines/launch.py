@@ -5,6 +5,7 @@ Each launch has a folder of its own, with its resolved params.yaml first, so tha
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.spec import Experiment
+    from pipelines.console import Console
+    from pipelines.spec import Experiment, Tracking
     from pipelines.stages import Places
+    from pipelines.tracking import Recording, Waiting
 
 Progress = Callable[[dict[str, float]], None]  # an epoch's record
 RUNS = Path("runs")
-WAITING = Path(".deltarule/waits-for-the-store")  # in the folder of a launch that is not on record
 
 
 @dataclass
@@ -62,21 +64,32 @@ def launch(
     if track:
         tracking.keep(done.folder, "deltarule run")
     places = stages.Places(done.folder, base=project, project=project)
+    recording = tracking.Recording(experiment, places, new_run=True, name=name, on=track)
     try:
-        _carry_out(done, experiment, places, test, progress)
+        with recorded(recording):
+            _carry_out(done, experiment, places, test, progress, recording)
     finally:
-        if track and places.run.exists():
-            _record(done, experiment, places, name)
+        with _timed(done, "record"):
+            outcome = recording.close()
+        done.run_id = outcome.run_id
+        done.warnings += filter(None, [outcome.warning])
     return done
 
 
-def _carry_out(done: Launch, experiment: Experiment, places: Places, test: bool, progress: Progress | None) -> None:
+def _carry_out(
+    done: Launch, experiment: Experiment, places: Places, test: bool, progress: Progress | None, recording: Recording
+) -> None:
     from pipelines import stages
+    from pipelines.export import carry
 
     with _timed(done, "split"):
         done.reports["split"] = stages.split(experiment, places)
     with _timed(done, "train"):
-        done.reports["train"] = stages.train(experiment, places, progress)
+        done.reports["train"] = _train(experiment, places, progress, recording)
+    if recording.on:
+        with _timed(done, "export"):
+            carry(places, experiment)
+    recording.stage()
     with _timed(done, "validate"):
         done.reports["validate"] = stages.validate(experiment, places)
     if test:
@@ -84,42 +97,106 @@ def _carry_out(done: Launch, experiment: Experiment, places: Places, test: bool,
             done.reports["test"] = stages.test(experiment, places)
 
 
-def _record(done: Launch, experiment: Experiment, places: Places, name: str | None) -> None:
+def _train(experiment: Experiment, places: Places, progress: Progress | None, recording: Recording) -> dict[str, Any]:
+    from pipelines import stages
+    from pipelines.halting import halting
+
+    def epoch(record: dict[str, float]) -> None:
+        recording.epoch(record)
+        if progress is not None:
+            progress(record)
+
+    with halting() as halt:
+        return stages.train(experiment, places, epoch, begun=recording.begun, halt=halt)
+
+
+def train_in_place(experiment: Experiment, places: Places, progress: Progress, warn: Callable[[str], None]) -> dict[str, Any]:
+    """The stage train of the pipeline, and its record; `warn` is told what waits for the store.
+
+    Where DVC runs it, the stage `record` comes next and sends what is missing, so a run that went well is not waited for.
+    """
     from pipelines import tracking
-    from pipelines.export import carry
 
-    with _timed(done, "record"):
-        carry(places, experiment)
-        try:
-            done.run_id = tracking.sync(places, experiment, new_run=True, name=name, project=places.project)
-        except tracking.TrackingError as error:
-            done.warnings.append(str(error))
-            (done.folder / WAITING).parent.mkdir(exist_ok=True)
-            (done.folder / WAITING).write_text(name or "", encoding="utf-8")
+    recording = tracking.Recording(experiment, places)
+    went_well = False
+    try:
+        with recorded(recording):
+            report = _train(experiment, places, progress, recording)
+        went_well = True
+    finally:
+        if went_well and "DVC_STAGE" in os.environ:
+            recording.close(0)
+        elif warning := recording.close().warning:
+            warn(warning)
+    return report
 
 
-def send_waiting(project: Path) -> Iterator[tuple[str, str | None]]:
-    """Put the launches and studies on record that the store did not take at their time: (folder, run id) of each.
+@contextmanager
+def recorded(recording: Recording) -> Iterator[None]:
+    """Ends the record as the run ends: as the outs say, FAILED with an error's message, or KILLED by who told it to end."""
+    from pipelines.stages import HeldError
 
-    Each with the spec that it was launched with. Raises TrackingError if the store fails again.
+    try:
+        yield
+    except HeldError:  # its outs are there
+        recording.finish()
+        raise
+    except BaseException as error:
+        told = _told_to_end(error)
+        if told is None:
+            recording.fail(str(error) or type(error).__name__)
+        else:
+            recording.kill("interrupted by Ctrl-C" if isinstance(told, KeyboardInterrupt) else "ended by SIGTERM")
+        raise
+    recording.finish()
+
+
+def _told_to_end(error: BaseException | None) -> BaseException | None:
+    """The Ctrl-C or SIGTERM that an error came of."""
+    while error is not None and isinstance(error, Exception):
+        error = error.__context__
+    return error
+
+
+def send_waiting(project: Path, tracked: Tracking) -> Iterator[tuple[str, str | None]]:
+    """Put the runs and studies on record that wait for the store: (folder or name, run id) of each.
+
+    `tracked`: the spec's block, where the store's password may stand. Raises TrackingError if the store fails again.
     """
     from pipelines import stages, tracking
-    from pipelines.export import carry
-    from pipelines.spec import load
 
-    for waiting in sorted(project.glob(f"{RUNS}/*/{WAITING}")):
-        folder = waiting.parents[1]
-        places = stages.Places(folder, base=project, project=project)
-        name = waiting.read_text(encoding="utf-8") or None
-        experiment = load(folder / "params.yaml")
-        carry(places, experiment)
-        run_id = tracking.sync(places, experiment, new_run=True, name=name, project=project)
-        waiting.unlink()
-        yield shown(folder), run_id
+    yield from tracking.send_waiting(project, tracked, stages.Places)
     if (project / "studies").is_dir():  # else Optuna's packages need not be looked at
         from pipelines.search.record import send_waiting_studies
 
         yield from send_waiting_studies(project)
+
+
+def show_waiting(console: Console, project: Path) -> None:
+    """A table of the runs and studies that wait for the store, or are going on."""
+    from pipelines import tracking
+
+    runs = tracking.waiting(project)
+    rows = [
+        (one.run, one.state, *map(str, (one.events, one.sent, one.waiting)), _clock(one) if one.waiting else "", one.error)
+        for one in runs
+    ]
+    if rows:
+        console.table("", ("run", "state", "events", "sent", "waiting", "since", "last error"), rows)
+    studies: list[dict[str, str]] = []
+    if (project / "studies").is_dir():
+        from pipelines.search.record import waiting_studies
+
+        studies = [{"study": folder, "status": status} for folder, status in waiting_studies(project)]
+    for one in studies:
+        console.say(f"{one['study']}: not wholly on record ({one['status'] or 'never sent'})")
+    if not any(w.waiting for w in runs) and not studies:
+        console.say("nothing waits for the store")
+    console.result({"runs": [w.as_dict() for w in runs], "studies": studies})
+
+
+def _clock(one: Waiting) -> str:
+    return datetime.fromtimestamp(one.since / 1000).strftime("%Y-%m-%d %H:%M:%S")
 
 
 @contextmanager

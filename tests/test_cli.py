@@ -193,11 +193,12 @@ def test_the_version_of_the_package_is_the_one_of_pyproject():
 
 def test_a_launch_that_the_store_did_not_take_is_sent_by_the_next_sync(deltarule, spec, tmp_path):
     said = deltarule("run", "--name", "later", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    assert "warning: " in said.stderr
+    assert "wait for the store" in said.stderr and said.stderr.startswith("warning: ")
     folder = next((tmp_path / "runs").glob("*-later"))
-    assert (folder / ".deltarule/waits-for-the-store").is_file()
+    [waits] = json.loads(deltarule("sync", "--status", "--json").stdout)["runs"]
+    assert (waits["run"], waits["state"], waits["sent"]) == (f"runs/{folder.name}", "finished", 0) and waits["waiting"] > 10
     assert f"runs/{folder.name}: on record in MLflow as run" in deltarule("sync").stdout
-    assert not (folder / ".deltarule/waits-for-the-store").exists()
+    assert deltarule("sync", "--status").stdout == "nothing waits for the store\n"
     assert deltarule("sync", check=False).returncode == 1  # nothing is left to send
 
 

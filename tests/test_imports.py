@@ -40,6 +40,8 @@ HEIGHTS = [
     | {
         "_deltarule",
         "deltarule",
+        "pipelines.halting",
+        "pipelines.uploads",
         "pipelines.cli_project",
         "pipelines.export",
         "pipelines.new",

@@ -58,7 +58,7 @@ def project(tmp_path, template):
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    monkeypatch.setattr(uploader, "_send_figures", lambda *_: None)
+    monkeypatch.setattr(uploader, "send_figures", lambda *_: None)
 
 
 def client_of(project):

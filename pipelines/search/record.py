@@ -95,6 +95,13 @@ def send_waiting_studies(project: Path) -> Iterator[tuple[str, str | None]]:
             yield folder.relative_to(project).as_posix(), run_id
 
 
+def waiting_studies(project: Path) -> Iterator[tuple[str, str]]:
+    """(folder, how its last sending left it) of the studies that are not wholly on record; no store is asked."""
+    for study in sorted(project.glob(f"{STUDIES}/*/{STUDY}")):
+        if (note := _noted(study.parent)).get("sent") != _state(study.parent):
+            yield study.parent.relative_to(project).as_posix(), note.get("status", "")
+
+
 def _status(trials: Sequence[TrialRecord], final: bool, interrupted: bool) -> Status:
     if final:
         return "FINISHED" if any(trial.state == "COMPLETE" for trial in trials) else "FAILED"

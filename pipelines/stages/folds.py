@@ -6,7 +6,7 @@ Without folds there is one network, of the whole, and every line here holds for 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import backends
@@ -62,10 +62,12 @@ def train_all(
     watch: Watch | None = None,
     checkpoint: Path | None = None,
     width: int | None = None,
+    halt: Callable[[], None] = lambda: None,
 ) -> list[Result]:
     """Train each trial on the rows of its fold, in as few stacks as structure, sizes and `width` allow; in the order given.
 
     `watch` hears of places in `trials`. With `checkpoint`, stacks that are done are kept beside it until all are.
+    `halt`: see `fit`.
     """
     monitor = experiment.train.early_stopping.monitor
     results: dict[int, Result] = {}
@@ -80,6 +82,7 @@ def train_all(
             metrics={fold: epoch_metrics(truth, monitor) for fold, truth in truths.items()},
             higher_is_better=HIGHER_IS_BETTER | ({monitor} if higher_is_better(monitor) else set()),
             watch=_of_places(watch, places), checkpoint=files[-1] if files else None, keep=True,
+            halt=halt,
         )  # fmt: skip
         results |= dict(zip(places, found, strict=True))
     for file in files:

@@ -21,23 +21,35 @@ from pipelines.stages.surroundings import environment, versions
 OUTS = ("model.safetensors", "metrics.json", "history.csv", "run.json")
 BLOCKS = ("seed", "data", "model", "regularization", "train")  # what a run depends on
 Progress = Callable[[Record], None]
+Begun = Callable[[str, int], None]  # the run's fingerprint, and how many networks it trains
 Trained = tuple[Trial, Result]
 
 
-def train(experiment: Experiment, places: Places, progress: Progress | None = None) -> dict[str, Any]:
-    """Write outputs/train; returns its metrics. `progress` sees the record of each epoch.
+def train(
+    experiment: Experiment,
+    places: Places,
+    progress: Progress | None = None,
+    *,
+    begun: Begun = lambda fingerprint, networks: None,
+    halt: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Write outputs/train; returns its metrics. `progress` sees the record of each epoch, `begun` that training begins.
 
-    A run that was killed goes on from its checkpoint. Raises StageError if earlier outs are missing or the run diverged,
-    SpecError for a monitor that there is not, BackendError for a backend that is not installed.
+    A run that was killed goes on from its checkpoint; what `halt` raises, between two chunks, ends it with one. Raises
+    StageError if earlier outs are missing or the run diverged, SpecError for a monitor that there is not, BackendError for a
+    backend that is not installed.
     """
     with places.locked():
         about = About.load(places.need(places.about, "split"))
         networks = [trial(experiment, one) for one in about.each]
         mark = fingerprint(experiment, _hashes(about), source_hash(experiment.train.backend))
         check_monitor(experiment, about, places.data)
+        backends.get(experiment.train.backend)  # what cannot be trained here has not begun
+        begun(mark, len(networks))
         results = train_all(
-            experiment, about, places.data, networks, watch=_watch(progress, networks), checkpoint=places.checkpoint(mark)
-        )
+            experiment, about, places.data, networks,
+            watch=_watch(progress, networks), checkpoint=places.checkpoint(mark), halt=halt,
+        )  # fmt: skip
         return _write(experiment, about, places, mark, list(zip(networks, results, strict=True)))
 
 

@@ -23,7 +23,7 @@ from pipelines.tracking.redact import PLAIN, redact, redacted
 if TYPE_CHECKING:
     from pipelines.stages.places import Places
 
-Kind = Literal["create", "params", "metrics", "tags", "artifacts", "text", "inputs", "model", "mark", "end"]
+Kind = Literal["create", "begin", "params", "metrics", "tags", "artifacts", "text", "inputs", "model", "mark", "end"]
 REPORTS = ("validate", "test")
 KEY_CHARACTERS, VALUE_CHARACTERS = 250, 6000  # of a param in MLflow
 
@@ -32,16 +32,18 @@ KEY_CHARACTERS, VALUE_CHARACTERS = 250, 6000  # of a param in MLflow
 class Event:
     """One thing that happened in a stage. What `values` holds depends on the kind:
 
-    create: fingerprint, outs (hash of what train wrote), name; params, tags: name -> text; metrics: name -> number, at
-    `step`; artifacts: path in the run -> file below the root; text: path in the run -> what the file there holds; inputs:
-    training, validation or testing -> the rows (see datasets.py); model: its name -> folder of an MLflow model below the root;
-    mark: outs, the hash of all that the stage wrote, which says that every event of the stage came before; end: status.
+    create: fingerprint, outs (hash of what train wrote), name; begin: process, that does or goes on with the run; params,
+    tags: name -> text; metrics: name -> number, at `step`; artifacts: path in the run -> file below the root; text: path in
+    the run -> what the file there holds; inputs: training, validation or testing -> the rows (see datasets.py); model: its
+    name -> folder of an MLflow model below the root; mark: outs, the hash of all that the stage wrote, which says that every
+    event of the stage came before; end: status. `time` is when it happened, in ms since 1970; 0 where nobody knows.
     """
 
     kind: Kind
     stage: str
     values: dict[str, Any] = field(default_factory=dict)
     step: int = 0
+    time: int = 0
 
 
 def events(places: Places, experiment: Experiment | None = None) -> list[Event]:
@@ -56,12 +58,27 @@ def events(places: Places, experiment: Experiment | None = None) -> list[Event]:
     return [
         _create(places, run, about),
         *_source(places),
-        *_data(places, about, run),
+        *_data(places, about, run["spec"]["data"]),
         *_train(places, about, run, spec),
         *_carried(places, run),
         *(event for stage in reports for event in _report(places, about, run, stage)),
         Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"}),
     ]
+
+
+def opening(places: Places, experiment: Experiment, fingerprint: str) -> list[Event]:
+    """What is known of a run when its training begins: its creation, without outs, then its data and its spec."""
+    about = _json(places.about)
+    spec = redacted(experiment.model_dump(mode="json"))
+    name = _name(about, spec, fingerprint)
+    create = Event("create", "create", redacted({"fingerprint": fingerprint, "name": name}))
+    return [create, *_source(places), *_data(places, about, spec["data"]), *_spec(spec)]
+
+
+def epoch(rows: Sequence[Mapping[str, Any]]) -> Event:
+    """The numbers of one epoch: of one network, or the means over the folds' networks."""
+    [row] = over_epochs([dict(row) for row in rows])
+    return Event("metrics", "train", _numbers(row), int(row["epoch"]))
 
 
 def whole_spec(trained: Mapping[str, Any], experiment: Experiment | None) -> dict[str, Any]:
@@ -82,34 +99,40 @@ def _source(places: Places) -> Iterator[Event]:
 
 
 def _create(places: Places, run: dict[str, Any], about: dict[str, Any]) -> Event:
-    source, activation = Path(about["source"]).stem, run["spec"]["model"]["activation"]
-    name = f"{source} {activation} {run['backend']} {run['fingerprint'][:4]}"
-    outs = outs_hash(places.trained)
+    name, outs = _name(about, run["spec"], run["fingerprint"]), outs_hash(places.trained)
     return Event("create", "create", redacted({"fingerprint": run["fingerprint"], "outs": outs, "name": name}))
 
 
-def _data(places: Places, about: dict[str, Any], run: dict[str, Any]) -> Iterator[Event]:
+def _name(about: Mapping[str, Any], spec: Mapping[str, Any], fingerprint: str) -> str:
+    return f"{Path(about['source']).stem} {spec['model']['activation']} {spec['train']['backend']} {fingerprint[:4]}"
+
+
+def _data(places: Places, about: dict[str, Any], data: Mapping[str, Any]) -> Iterator[Event]:
     """The parts themselves are no artifacts: they can be large, and their hashes say which they are."""
     hashes = {f"deltarule.data.{part}": digest for part, digest in about["sha256"].items()}
     rows = {f"rows_{part}": float(count) for part, count in about["rows"].items()}
     yield Event("tags", "data", redacted({"deltarule.data": about["source"], "deltarule.task": about["task"], **hashes}))
     yield Event("metrics", "data", rows)
-    yield Event("inputs", "data", datasets.inputs(about, run["spec"]["data"], ("train", "valid")))
+    yield Event("inputs", "data", datasets.inputs(about, data, ("train", "valid")))
     yield Event("artifacts", "data", {"data/about.json": _below(places, places.about)})
     yield Event("mark", "data", {"outs": _sha256(places.about)})
 
 
 def _train(places: Places, about: dict[str, Any], run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
-    experiment = Experiment.model_validate(spec)
-    yield Event("params", "train", params({key: v for key, v in flat(experiment).items() if key.partition(".")[0] in spec}))
+    yield from _spec(spec)
     yield Event("tags", "train", {**_run_tags(run), **circumstances.dvc_lock(places.root), **_note(places, about, run)})
-    yield Event("text", "train", {"params.yaml": redact(dump(experiment))})
     yield Event("artifacts", "train", {"dvc.lock": "dvc.lock"} if (places.root / "dvc.lock").is_file() else {})
     with places.history.open(newline="", encoding="utf-8") as file:
         for row in over_epochs(list(csv.DictReader(file))):
             yield Event("metrics", "train", _numbers(row), int(row.pop("epoch")))
     yield Event("metrics", "train", _numbers(_json(places.trained / "metrics.json")))
     yield from _whole(places, "train", places.trained)
+
+
+def _spec(spec: Mapping[str, Any]) -> Iterator[Event]:
+    experiment = Experiment.model_validate(spec)
+    yield Event("params", "train", params({key: v for key, v in flat(experiment).items() if key.partition(".")[0] in spec}))
+    yield Event("text", "train", {"params.yaml": redact(dump(experiment))})
 
 
 def params(values: Mapping[str, object]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,14 @@ _BUSY_SECONDS = 5
 
 
 class TrackingError(RuntimeError):
-    """The store could not be used. The outs of the pipeline are as they were; a later sync sends what is missing."""
+    """The store could not be used. The outs of the pipeline are as they were; a later sync sends what is missing.
+
+    `reason` is the message without what it means for the caller.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 @dataclass(frozen=True)
@@ -91,16 +99,32 @@ def absolute(uri: str, project: Path) -> str:
     return f"sqlite:///{(project / path).resolve()}"
 
 
+def warm(database: bool) -> None:
+    """Import what a client needs: two seconds, and more on a busy machine, in which no store has to be waited for."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow.tracking
+
+    if database:
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def check(store: Store) -> None:
+    """Raises sqlite3.Error, soon, if a database is locked by another process, or is none."""
+    if store.database and store.database.exists():
+        _check_unlocked(store.database)
+
+
 def connect(store: Store) -> tuple[MlflowClient, str]:
     """A client and the id of the experiment, made if it is missing. Call it with the store's lock held."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    if store.database:
-        _check_unlocked(store.database)
+    check(store)
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
+    if store.database and not store.database.exists():
+        _make(store.database)
     client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
     found = client.get_experiment_by_name(store.experiment)
     if found is None:
@@ -111,6 +135,16 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
             f"-x {found.experiment_id}`, or set tracking.experiment to another name"
         )
     return client, found.experiment_id
+
+
+def _make(database: Path) -> None:
+    """It takes its name once it is whole: one that was left half made can never be opened again."""
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as scratch:
+        made = Path(scratch) / database.name
+        MlflowClient(tracking_uri=f"sqlite:///{made}", registry_uri=f"sqlite:///{made}").search_experiments(max_results=1)
+        made.rename(database)
 
 
 def _check_unlocked(database: Path) -> None:
@@ -133,21 +167,22 @@ def answering(store: Store, doing: str) -> Iterator[None]:
             yield
     except Timeout:
         busy = RuntimeError(f"another process has held its lock for {_LOCK_SECONDS} s")
-        raise TrackingError(_failure(store, doing, busy)) from None
+        raise _failure(store, doing, busy) from None
     except (OSError, sqlite3.Error) as error:
-        raise TrackingError(_failure(store, doing, error)) from None
+        raise _failure(store, doing, error) from None
     except Exception as error:
         if type(error).__module__.split(".")[0] not in {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}:
             raise
         # Not chained: the original message may hold the password of the URI.
-        raise TrackingError(_failure(store, doing, error)) from None
+        raise _failure(store, doing, error) from None
 
 
-def _failure(store: Store, doing: str, error: BaseException) -> str:
+def _failure(store: Store, doing: str, error: BaseException) -> TrackingError:
     while inner := error.__cause__ or error.__context__:  # the first cause says most: "Connection refused"
         error = inner
-    reason = redact(" ".join(str(error).split()))[:300] or type(error).__name__
-    return f"{doing}: the store {store} failed ({reason}); the outs are untouched, the next `deltarule sync` sends it"
+    said = redact(" ".join(str(error).split()))[:300] or type(error).__name__
+    reason = f"the store {store} failed ({said})"
+    return TrackingError(f"{doing}: {reason}; the outs are untouched, the next `deltarule sync` sends it", reason)
 
 
 @contextmanager

@@ -1,112 +1,34 @@
-"""Replays the events of a run into MLflow: each point once, however often it is called and wherever it was cut short."""
+"""Sends events of a run to MLflow: each point once, however often it is called and wherever it was cut short."""
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.project import project_of
 from pipelines.tracking import circumstances as begun
 from pipelines.tracking import datasets, models
-from pipelines.tracking.events import Event, events, outs_hash
-from pipelines.tracking.redact import redact, redacted
-from pipelines.tracking.store import TrackingError, answering, connect, locate
+from pipelines.tracking.events import Event
+from pipelines.tracking.redact import without_secrets
+from pipelines.tracking.store import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-    from pipelines.spec import Experiment
     from pipelines.stages.places import Places
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 # Limits of MLflow's API.
 METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH = 1000, 100, 100
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 5000
-CLEANED = (".json", ".yaml", ".csv")  # what may hold a secret of the spec
 LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps this instead
-
-
-def sync(
-    places: Places,
-    experiment: Experiment,
-    *,
-    new_run: bool = False,
-    tags: Mapping[str, str] | None = None,
-    name: str | None = None,
-    project: Path | None = None,
-) -> str | None:
-    """Put the run that the outs of `places` tell of on record; its MLflow run id, or None if tracking is off.
-
-    An experiment has one run, found again by its fingerprint and the hash of what train wrote; what is there is not sent
-    again. `new_run` is for launches beside the pipeline: each makes a run of its own, unless the last sync of the same
-    folder was cut short, which is then completed. Raises TrackingError if nothing was trained, or the store fails.
-    """
-    if not experiment.tracking.enabled:
-        log.info("tracking is off (tracking.enabled: false): nothing was put on record")
-        return None
-    root = places.root.resolve()
-    _begin(places, new_run)
-    record = _events(places, experiment)
-    store = locate(experiment.tracking, project or places.project or project_of(root))
-    identity = _identity(record[0], root, store.project, new_run)
-    with answering(store, f"the run {record[0].values['name']!r} is not wholly on record"), store.lock():
-        client, experiment_id = connect(store)
-        run = _find(client, experiment_id, identity, new_run)
-        if run is None:
-            first = {**identity, **begun.kept(root)[0], **redacted(dict(tags or {}))}
-            run = client.create_run(experiment_id, tags=first, run_name=redact(name or record[0].values["name"]))
-        replay(client, run, record[1:], places.root, lambda stage: _send_figures(client, run, stage, places))
-    return str(run.info.run_id)
-
-
-def _begin(places: Places, new_run: bool) -> None:
-    """Keep how the run was begun, unless it did so itself: of the pipeline's, when what train wrote is sent first."""
-    if places.run.exists():
-        begun.keep(
-            places.root.resolve(), "deltarule run" if new_run else "dvc.yaml", "" if new_run else outs_hash(places.trained)
-        )
-
-
-def _events(places: Places, experiment: Experiment) -> list[Event]:
-    try:
-        return events(places, experiment)
-    except FileNotFoundError as error:
-        missing = Path(error.filename).relative_to(places.root).as_posix()
-        raise TrackingError(
-            f"there is no run to put on record in {places.root.resolve()}: {missing} is missing; run `dvc repro` first"
-        ) from None
-
-
-def _identity(create: Event, root: Path, project: Path, new_run: bool) -> dict[str, str]:
-    """The tags by which a run is found again."""
-    found = {"deltarule.fingerprint": create.values["fingerprint"], "deltarule.outs": create.values["outs"]}
-    if not new_run:
-        return {**found, "deltarule.origin": "pipeline"}
-    where = root.relative_to(project).as_posix() if root.is_relative_to(project) else root.name
-    return {**found, "deltarule.origin": "launch", "deltarule.launch": where}
-
-
-def _find(client: MlflowClient, experiment_id: str, identity: dict[str, str], new_run: bool) -> Run | None:
-    if run_id := os.environ.get("MLFLOW_RUN_ID"):
-        return given(client, run_id, identity, ("deltarule.fingerprint", "deltarule.outs"))
-    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items() if key != "deltarule.launch")
-    found = list(client.search_runs([experiment_id], wanted, order_by=["attributes.start_time ASC"]))
-    if new_run:
-        launch = identity["deltarule.launch"]
-        found = [r for r in found if r.info.status == "RUNNING" and r.data.tags.get("deltarule.launch") == launch]
-    return found[0] if found else None
 
 
 def given(client: MlflowClient, run_id: str, identity: dict[str, str], keys: Sequence[str]) -> Run:
@@ -115,44 +37,56 @@ def given(client: MlflowClient, run_id: str, identity: dict[str, str], keys: Seq
     for key in keys:
         if run.data.tags.get(key, identity[key]) != identity[key]:
             raise TrackingError(f"MLFLOW_RUN_ID names run {run_id}, which holds another experiment ({key}); unset it")
-    _send_tags(client, run, identity)
+    send_tags(client, run, identity)
     return run
 
 
 def circumstances(root: Path, source: str) -> dict[str, str]:
-    """Who put it on record, from where: what MlflowClient, unlike mlflow.start_run, does not set."""
-    return begun.take(root, source)
+    """Who put it on record, from where: what MlflowClient, unlike mlflow.start_run, does not set. Of the beginning, if kept."""
+    return begun.kept(root)[0] or begun.take(root, source)
 
 
-def replay(
-    client: MlflowClient,
-    run: Run,
-    record: Sequence[Event],
-    root: Path = Path(),
-    draw: Callable[[str], object] = lambda stage: None,
-) -> None:
+def replay(client: MlflowClient, run: Run, record: Sequence[Event], root: Path = Path()) -> None:
     """Send the stages whose mark the run does not carry. A mark goes last: a stage cut short is sent again, and compared.
 
-    Of each stage: its params, points, tags, artifacts (files below `root`) and texts; then `draw(stage)`, which may send more.
-    The last event is the end.
+    Of each stage: its params, points, tags, artifacts (files below `root`) and texts. The last event is the end.
     """
     for stage, group in groupby(record[:-1], lambda event: event.stage):
         *body, mark = group
         tag = {f"deltarule.recorded.{stage}": mark.values["outs"]}
         if not tag.items() <= run.data.tags.items():
-            _send_stage(client, run, body, root)
-            draw(stage)
-            _send_tags(client, run, tag)
+            send_stage(client, run, body, root)
+            send_tags(client, run, tag)
     status = record[-1].values["status"]
     if run.info.status != status:
         # Not set_terminated, which notes an end time: the run would seem to have lasted as long as this upload.
         client.update_run(run.info.run_id, status)
 
 
-def _send_stage(client: MlflowClient, run: Run, body: Sequence[Event], root: Path) -> None:
-    _send_params(client, run, merged(body, "params"))
-    _send_metrics(client, run, points(body))
-    _send_tags(client, run, merged(body, "tags"))
+class Held:
+    """What a run held when it was first looked at, and was sent since: nobody else sends to it meanwhile."""
+
+    def __init__(self, client: MlflowClient, run: Run) -> None:
+        self._client, self._run = client, run
+        self.params = set(run.data.params)
+        self._points: dict[tuple[str, int], Metric] = {}
+        self._asked: set[str] = set()
+
+    def points(self, names: Iterable[str]) -> dict[tuple[str, int], Metric]:
+        """(name, step) -> the latest point, of these names at least."""
+        known = ({metric_name(name) for name in names} & self._run.data.metrics.keys()) - self._asked
+        history = [metric for name in known for metric in self._client.get_metric_history(self._run.info.run_id, name)]
+        self._points |= {(metric.key, metric.step): metric for metric in sorted(history, key=lambda metric: metric.timestamp)}
+        self._asked |= known
+        return self._points
+
+
+def send_stage(client: MlflowClient, run: Run, body: Sequence[Event], root: Path, held: Held | None = None) -> None:
+    """Send what the run does not hold. To send it again does no harm: MLflow keeps equal points, of one time, once."""
+    held = held or Held(client, run)
+    _send_params(client, run, merged(body, "params"), held)
+    _send_metrics(client, run, body, held)
+    send_tags(client, run, merged(body, "tags"))
     _send_artifacts(client, run, merged(body, "artifacts"), root)
     for place, text in merged(body, "text").items():
         client.log_text(run.info.run_id, text, place)
@@ -170,15 +104,17 @@ def points(body: Sequence[Event]) -> list[tuple[str, int, float]]:
     return [(name, e.step, value) for e in body if e.kind == "metrics" for name, value in e.values.items()]
 
 
-def _send_params(client: MlflowClient, run: Run, values: dict[str, str]) -> None:
+def _send_params(client: MlflowClient, run: Run, values: dict[str, str], held: Held) -> None:
     from mlflow.entities import Param
 
-    missing = [Param(key, value[:PARAM_CHARACTERS]) for key, value in values.items() if key not in run.data.params]
+    missing = [Param(key, value[:PARAM_CHARACTERS]) for key, value in values.items() if key not in held.params]
     for part in _parts(missing, PARAMS_A_BATCH):
         client.log_batch(run.info.run_id, params=part)
+    held.params |= values.keys()
 
 
-def _send_tags(client: MlflowClient, run: Run, values: dict[str, str]) -> None:
+def send_tags(client: MlflowClient, run: Run, values: dict[str, str]) -> None:
+    """Set the tags that the run did not have so when it was looked at."""
     from mlflow.entities import RunTag
 
     missing = [RunTag(key, value[:TAG_CHARACTERS]) for key, value in values.items() if run.data.tags.get(key) != value]
@@ -186,26 +122,20 @@ def _send_tags(client: MlflowClient, run: Run, values: dict[str, str]) -> None:
         client.log_batch(run.info.run_id, tags=part)
 
 
-def _send_metrics(client: MlflowClient, run: Run, points: Sequence[tuple[str, int, float]]) -> None:
+def _send_metrics(client: MlflowClient, run: Run, body: Sequence[Event], held: Held) -> None:
     """Send the points that the run does not hold. A changed value is sent with a later time, so that it is the one shown."""
     from mlflow.entities import Metric
 
-    held = _held(client, run, {name for name, _, _ in points})
-    now = max([int(time.time() * 1000), *(metric.timestamp + 1 for metric in held.values())])
-    missing = [
-        Metric(metric_name(name), value, now, step)
-        for name, step, value in points
-        if not _same(held.get((metric_name(name), step)), value)
-    ]
+    told = held.points({name for name, _, _ in points(body)})
+    now, missing = int(time.time() * 1000), []
+    for event in (event for event in body if event.kind == "metrics"):
+        for name, value in event.values.items():
+            before = told.get((metric_name(name), event.step))
+            if not _same(before, value):
+                when = max(event.time or now, before.timestamp + 1 if before else 0)
+                missing.append(Metric(metric_name(name), value, when, event.step))
     for part in _parts(missing, METRICS_A_BATCH):
         client.log_batch(run.info.run_id, metrics=part)
-
-
-def _held(client: MlflowClient, run: Run, names: set[str]) -> dict[tuple[str, int], Metric]:
-    """(name, step) -> the latest point that the run holds."""
-    known = {metric_name(name) for name in names} & run.data.metrics.keys()
-    history = [metric for name in known for metric in client.get_metric_history(run.info.run_id, name)]
-    return {(metric.key, metric.step): metric for metric in sorted(history, key=lambda metric: metric.timestamp)}
 
 
 def _same(held: Metric | None, value: float) -> bool:
@@ -230,22 +160,16 @@ def _send_artifacts(client: MlflowClient, run: Run, files: dict[str, str], root:
 
 def _clean(path: Path, scratch: Path) -> Path:
     """The file itself, or a copy without secrets."""
-    if path.suffix not in CLEANED:
-        return path
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
-        content = json.loads(text)
-        clean = text if redacted(content) == content else json.dumps(redacted(content), indent=2)
-    else:
-        clean = redact(text)
-    if clean == text:
+    clean = without_secrets(path)
+    if clean is None:
         return path
     copy = scratch / path.name
     copy.write_text(clean, encoding="utf-8")
     return copy
 
 
-def _send_figures(client: MlflowClient, run: Run, stage: str, places: Places) -> None:
+def send_figures(client: MlflowClient, run: Run, stage: str, places: Places) -> None:
+    """Draw what the outs of a stage show, and send it."""
     from pipelines.report import figures
 
     for name, png in figures(places, stages=(stage,)).items():

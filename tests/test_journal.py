@@ -1,0 +1,279 @@
+"""A run's log is whole or mended, tells each thing once, keeps what it names, and knows when its writer is gone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+from conftest import call
+from synthetic_run import make, write_json
+
+from pipelines.spec import Experiment
+from pipelines.tracking import Recording, events, waiting
+from pipelines.tracking.events import Event
+from pipelines.tracking.journal import Journal, bury, journals
+from pipelines.tracking.process import Process
+
+EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
+HEAD = {
+    "name": "a run",
+    "identity": {"deltarule.fingerprint": "ab", "deltarule.origin": "pipeline"},
+    "tags": {},
+    "tracking": {"uri": None, "experiment": "tests"},
+    "given": None,
+}
+
+
+def journal_of(project, *more, process=None):
+    begin = [] if process is None else [Event("begin", "create", {"process": asdict(process)})]
+    return Journal.create(project, [Event("create", "create", HEAD), *begin, *more], project)
+
+
+def epoch(number, **values):
+    return Event("metrics", "train", values or {"loss": 1 / number}, number)
+
+
+@pytest.fixture
+def gone():
+    """A process that was, and is no more."""
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = replace(Process.this(), pid=sleeper.pid, started="a moment ago")
+    sleeper.communicate()
+    return process
+
+
+def test_a_torn_last_line_is_not_read_and_is_cut_before_the_next(tmp_path):
+    journal = journal_of(tmp_path, epoch(1))
+    with journal.path.open("a") as file:
+        file.write('{"kind": "metrics", "sta')
+    assert [event.kind for event in journal.read()] == ["create", "metrics"]
+    journal.mend()
+    journal.append([epoch(2)])
+    assert [event.step for event in journal.read()] == [0, 1, 2]
+
+
+def test_what_is_no_event_is_left_out_and_the_rest_is_read(tmp_path):
+    journal = journal_of(tmp_path)
+    with journal.path.open("ab") as file:
+        file.write(b'\0\0\0\0\n{"kind": "metrics"}\n[1]\n')
+    journal.append([epoch(1)])
+    assert [event.kind for event in journal.read()] == ["create", "metrics"]
+
+
+def test_events_have_the_time_at_which_they_were_written(tmp_path):
+    journal = journal_of(tmp_path, epoch(1), replace(epoch(2), time=7))
+    first, second, third = journal.read()
+    assert first.time == second.time > 10**12 and third.time == 7
+
+
+def test_what_is_told_is_not_told_again_and_what_changed_is(tmp_path):
+    journal = journal_of(tmp_path, epoch(1, loss=0.5, rate=float("nan")))
+    journal.add([epoch(1, loss=0.5, rate=float("nan"))], tmp_path)
+    journal.add([epoch(1, loss=0.25, rate=float("nan")), epoch(2, loss=0.5)], tmp_path)
+    *_, changed, new = journal.read()
+    assert (changed.values, new.values) == ({"loss": 0.25}, {"loss": 0.5})
+    assert len(list(journal.read())) == 4
+
+
+def test_what_it_keeps_outlives_the_outs(tmp_path):
+    places = make(tmp_path / "copy")
+    record = events(places)
+    before = places.history.read_bytes()
+    journal = Journal.create(tmp_path, [Event("create", "create", HEAD), *record[1:]], places.root)
+    places.history.unlink()
+    assert (journal.files / "outputs/train/history.csv").read_bytes() == before
+
+
+def test_files_of_a_stage_that_was_carried_out_again_are_kept_anew(tmp_path):
+    places = make(tmp_path)
+    journal = Journal.create(tmp_path, [Event("create", "create", HEAD), *events(places)[1:]], tmp_path)
+    count = len(list(journal.read()))
+    journal.add(events(places)[1:], tmp_path)
+    assert len(list(journal.read())) == count
+    path = tmp_path / "outputs/test/metrics.json"
+    path.unlink()
+    write_json(path, {"accuracy": 0.5, "loss": 0.3})
+    journal.add(events(places)[1:], tmp_path)
+    told = [(event.kind, event.stage) for event in list(journal.read())[count:]]
+    assert told == [("metrics", "test"), ("artifacts", "test"), ("mark", "test")]
+    assert json.loads((journal.files / "outputs/test/metrics.json").read_text())["accuracy"] == 0.5
+
+
+# Who writes it ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_process_is_gone_ends_as_killed_at_its_last_sign_of_life(tmp_path, gone):
+    journal = journal_of(tmp_path, replace(epoch(1), time=7), process=gone)
+    assert journal.state().dead
+    bury(tmp_path)
+    bury(tmp_path)
+    tags, end = list(journal.read())[-2:]
+    assert (end.values, end.time, tags.values["deltarule.ended"]) == ({"status": "KILLED"}, 7, "killed")
+    assert len(list(journal.read())) == 5
+
+
+def test_a_process_that_has_only_the_id_of_the_one_that_is_gone_is_not_taken_for_it(tmp_path, gone):
+    journal = journal_of(tmp_path, process=replace(gone, pid=os.getpid()))
+    bury(tmp_path)
+    assert journal.state().status == "KILLED"
+
+
+def test_a_live_run_and_one_of_another_host_are_left_alone(tmp_path, gone):
+    here = journal_of(tmp_path, process=Process.this())
+    there = journal_of(tmp_path, process=replace(gone, host="elsewhere"))
+    before = [journal.path.read_bytes() for journal in (here, there)]
+    bury(tmp_path)
+    assert [journal.path.read_bytes() for journal in (here, there)] == before
+    assert here.state().running and there.state().running
+
+
+def test_one_process_sends_a_journal_at_a_time_and_a_killed_one_lets_it_go(tmp_path):
+    journal = journal_of(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from pipelines.tracking.journal import Journal\n"
+        "with Journal(Path(sys.argv[1])).claim() as ours: print(ours, flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(journal.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "True\n"
+    with journal.claim() as ours:
+        assert not ours
+    other.send_signal(signal.SIGKILL)
+    other.communicate()
+    with journal.claim() as ours:
+        assert ours
+
+
+# What waits ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_is_shown_without_asking_mlflow(tmp_path, gone):
+    journal_of(tmp_path, epoch(1), process=Process.this())
+    journal_of(tmp_path, process=replace(gone, host="elsewhere"))
+    journal_of(tmp_path, process=gone)
+    journal_of(tmp_path, Event("end", "end", {"status": "FINISHED"}))
+    code = "import sys\nfrom pipelines.cli import main\ntry: main(['sync', '--status', '--json'])\nfinally: print(*sys.modules)"
+    shown, modules = call(sys.executable, "-c", code, cwd=tmp_path).stdout.splitlines()
+    found = {run["state"]: (run["events"], run["waiting"], run["error"]) for run in json.loads(shown)["runs"]}
+    both = ("running here", "running on elsewhere", "killed", "finished")
+    assert found == dict(zip(both, [(3, 3, ""), (2, 2, ""), (2, 2, ""), (2, 2, "")], strict=True))
+    assert not {"mlflow", "sqlalchemy"} & set(modules.split())
+    assert len(journals(tmp_path)) == len(waiting(tmp_path)) == 4
+
+
+def test_with_nothing_there_it_says_so(deltarule, tmp_path):
+    assert deltarule("sync", "--status").stdout == "nothing waits for the store\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+# Writing it while the run goes on --------------------------------------------------------------------------------------
+
+
+class NoUploader:
+    """In the place of the process that sends."""
+
+    complaint = ""
+
+    def __init__(self, *_):
+        pass
+
+    def begin(self, journal):
+        pass
+
+    def close(self, patience):
+        pass
+
+
+@pytest.fixture
+def unsent(monkeypatch):
+    monkeypatch.setattr("pipelines.tracking.recording.Uploader", NoUploader)
+
+
+def rows_of(places):
+    with places.history.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_an_epoch_is_told_when_it_is_over_and_not_again_from_the_outs(tmp_path, unsent):
+    places = make(tmp_path)
+    recording = Recording(EXPERIMENT, places)
+    recording.begun("3f2a" + "0" * 28, 1)
+    for row in rows_of(places)[:4]:
+        recording.epoch(row)
+    assert [event.step for event in recording.journal.read() if event.step] == [1, 2, 3, 4]
+    recording.finish()
+    assert sorted(event.step for event in recording.journal.read() if event.step) == [1, 2, 3, 4, 5, 6]
+    assert "wait for the store" in recording.close().warning
+    state = recording.journal.state()
+    assert state.status == "FINISHED" and state.outs
+
+
+def test_an_epoch_of_folds_is_told_once_it_is_over_in_each(tmp_path, unsent):
+    recording = Recording(EXPERIMENT, make(tmp_path))
+    recording.begun("3f2a" + "0" * 28, 2)
+    for number, fold, loss in ((1, 0, 0.5), (2, 0, 0.4), (1, 1, 0.3)):
+        recording.epoch({"epoch": number, "train_loss": loss, "fold": fold})
+    [told] = [event for event in recording.journal.read() if event.step]
+    assert (told.step, told.values) == (1, {"train_loss": 0.4})
+    recording.kill("a test")
+    recording.close()
+
+
+def test_a_run_of_the_pipeline_that_was_killed_goes_on_in_its_journal_and_another_begins_its_own(tmp_path, unsent):
+    places = make(tmp_path)
+    first = Recording(EXPERIMENT, places)
+    first.begun("3f2a" + "0" * 28, 1)
+    first.epoch(rows_of(places)[0])
+    first.kill("a test")
+    first.close()
+    again = Recording(EXPERIMENT, places)
+    again.begun("3f2a" + "0" * 28, 1)
+    assert again.journal.id == first.journal.id and again.journal.state().running
+    for row in rows_of(places):
+        again.epoch(row)
+    again.finish()
+    again.close()
+    told = [(event.step, name) for event in again.journal.read() if event.kind == "metrics" for name in event.values]
+    assert len(told) == len(set(told))
+    other = Recording(EXPERIMENT, places, new_run=True)
+    other.begun("3f2a" + "0" * 28, 1)
+    assert other.journal.id != first.journal.id
+    other.fail("a test")
+    other.close()
+
+
+def test_a_log_that_cannot_be_written_is_told_and_ends_no_run(tmp_path, unsent):
+    (tmp_path / ".deltarule").write_text("no folder")
+    recording = Recording(EXPERIMENT, make(tmp_path))
+    recording.begun("3f2a" + "0" * 28, 1)
+    recording.epoch({"epoch": 1, "train_loss": 0.5})
+    recording.finish()
+    assert "the log of the run could not be written" in recording.close().warning
+
+
+def test_switched_off_it_writes_nothing(tmp_path):
+    places = make(tmp_path)
+    recording = Recording(Experiment.model_validate({"tracking": {"enabled": False}}), places)
+    recording.begun("ab", 1)
+    recording.epoch({"epoch": 1, "train_loss": 0.5})
+    recording.finish()
+    assert recording.close().run_id is None and not (tmp_path / ".deltarule").exists()
+
+
+def test_no_secret_reaches_the_log(tmp_path, unsent, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/bin/deltarule", "run", "--set", "tracking.uri=https://me:hunter2@runs.example.org"])
+    spec = {"data": {"source": "https://me:hunter2@example.org/rows.csv", "target": "y"}}
+    planted = Experiment.model_validate({**spec, "tracking": {"uri": "https://me:hunter2@runs.example.org"}})
+    recording = Recording(planted, make(tmp_path, spec=planted), name="pwd=hunter2")
+    recording.begun("3f2a" + "0" * 28, 1)
+    recording.fail("could not read https://example.org/?token=hunter2")
+    recording.close()
+    text = recording.journal.path.read_text()
+    assert "hunter2" not in text and '"command": "deltarule run --set' in text

@@ -58,7 +58,7 @@ def carry(places: Places, files: Sequence[str]) -> None:
     shutil.rmtree(folder.parent, ignore_errors=True)  # of another network, or half made
     try:
         networks = load_model(places.root).networks
-    except StageError:  # what lies there does not belong together; the record says what it can
+    except Exception:  # what lies there does not belong together; the record says what it can
         return
     told = [_try(form, places.root, networks, folder) for form in forms]
     write_json(folder / "files.json", {"mark": mark, "told": "; ".join(told) or "none"})

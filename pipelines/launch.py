@@ -126,15 +126,11 @@ def train_in_place(experiment: Experiment, places: Places, progress: Progress, w
     """
     from pipelines import tracking
 
-    if experiment.tracking.enabled:
-        tracking.keep_anew(places.root)
     recording = tracking.Recording(experiment, places)
     went_well = False
     try:
         with recorded(recording):
             report = _train(experiment, places, progress, recording)
-            if recording.on:
-                tracking.settle(places)
         went_well = True
     finally:
         if went_well and "DVC_STAGE" in os.environ:

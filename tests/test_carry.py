@@ -380,7 +380,8 @@ def test_mlflow_predicts_with_the_model_of_every_backend(project, tmp_path, back
         "train.backend": backend, "model.hidden": "[4]", "tracking.files": "[mlflow, native]",
     }  # fmt: skip
     changes = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    run_id = json.loads(call("deltarule", "run", "--json", *changes, cwd=tmp_path).stdout)["run_id"]
+    store = f"sqlite:///{tmp_path / '.mlflow/mlflow.db'}"
+    run_id = json.loads(call("deltarule", "run", "--json", *changes, cwd=tmp_path, MLFLOW_TRACKING_URI=store).stdout)["run_id"]
     [native] = tmp_path.glob(f".mlflow/artifacts/{run_id}/artifacts/native/*")
     assert native.name == {"lightning": "network.pt2"}.get(backend, "network.keras")
     rows(6).to_csv(tmp_path / "rows.csv", index=False)
@@ -397,7 +398,6 @@ def test_mlflow_predicts_with_the_model_of_every_backend(project, tmp_path, back
         "-i",
         "rows.csv",
     ]
-    store = f"sqlite:///{tmp_path / '.mlflow/mlflow.db'}"
     said = call(*predict, "-o", "answers.json", cwd=tmp_path, MLFLOW_TRACKING_URI=store)
     assert (tmp_path / "answers.json").exists(), said
     found = json.loads((tmp_path / "answers.json").read_text())["predictions"]

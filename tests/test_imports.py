@@ -65,9 +65,7 @@ FRAMEWORKS = {
 # Which module, or package, alone may import a library.
 HOMES = {
     "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "ray": "pipelines.engine",
-    "onnx": "pipelines.to_onnx", "onnxruntime": "pipelines.to_onnx",
-    "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "PIL": "pipelines.report",
-    "ray": "pipelines.engine",
+    "onnx": "pipelines.to_onnx", "onnxruntime": "pipelines.to_onnx", "PIL": "pipelines.report",
 }  # fmt: skip
 
 

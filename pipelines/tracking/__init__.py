@@ -5,7 +5,7 @@ The only package that imports mlflow, and only inside functions: it takes two se
 """
 
 from pipelines.tracking.backlog import Waiting, waiting
-from pipelines.tracking.circumstances import keep, keep_anew, settle
+from pipelines.tracking.circumstances import keep
 from pipelines.tracking.events import Event, events
 from pipelines.tracking.export import export
 from pipelines.tracking.journal import bury
@@ -19,5 +19,5 @@ from pipelines.tracking.ui import ui
 
 __all__ = [
     "Event", "LookupFailed", "Outcome", "Recording", "Registered", "Store", "TrackingError", "Waiting", "bury", "events",
-    "export", "find", "keep", "keep_anew", "locate", "redact", "register", "send_waiting", "settle", "sync", "ui", "waiting",
+    "export", "find", "keep", "locate", "redact", "register", "send_waiting", "sync", "ui", "waiting",
 ]  # fmt: skip

@@ -13,18 +13,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backends.weights import write_atomically
 from pipelines.tracking import source
 from pipelines.tracking.redact import redact, redact_command, redacted
 
-if TYPE_CHECKING:
-    from pipelines.stages.places import Places
-
 KEPT = Path(".deltarule/begun")  # below the folder of a run: tags.json, and uncommitted.diff where files differ from the commit
 TAG_CHARACTERS = 5000
-TRAINING = "training"  # whose outs are not known yet
 DIFF = "source/uncommitted.diff"  # in the run
 
 
@@ -41,27 +37,6 @@ def keep(root: Path, name: str, of: str = "") -> None:
         tags["deltarule.diff"] = found.state
         write_atomically(folder / "uncommitted.diff", found.patch)
     write_atomically(folder / "tags.json", json.dumps({"of": of, "tags": tags}, indent=2).encode())
-
-
-def keep_anew(root: Path) -> None:
-    """Write down those of a run of the pipeline that begins now."""
-    (root / KEPT / "tags.json").unlink(missing_ok=True)
-    keep(root, "dvc.yaml", TRAINING)
-
-
-def settle(places: Places) -> None:
-    """The run of the pipeline that began has written its outs: from now on they are of these."""
-    folder = places.root / KEPT
-    if (folder / "tags.json").exists():
-        known = {**_read(folder), "of": outs_of(places)}
-        write_atomically(folder / "tags.json", json.dumps(known, indent=2).encode())
-
-
-def outs_of(places: Places) -> str:
-    """What tells one run of the pipeline from another."""
-    from pipelines.tracking.events import outs_hash
-
-    return outs_hash(places.trained)
 
 
 def kept(root: Path) -> tuple[dict[str, str], Path | None]:

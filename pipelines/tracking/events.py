@@ -70,11 +70,8 @@ def opening(places: Places, experiment: Experiment, fingerprint: str) -> list[Ev
     about = _json(places.about)
     spec = redacted(experiment.model_dump(mode="json"))
     name = _name(about, spec, fingerprint)
-    return [
-        Event("create", "create", redacted({"fingerprint": fingerprint, "name": name})),
-        *_data(places, about, spec),
-        *_spec(spec),
-    ]
+    create = Event("create", "create", redacted({"fingerprint": fingerprint, "name": name}))
+    return [create, *_source(places), *_data(places, about, spec), *_spec(spec)]
 
 
 def epoch(rows: Sequence[Mapping[str, Any]]) -> Event:
@@ -163,8 +160,7 @@ def _note(places: Places, about: dict[str, Any], run: dict[str, Any], stages: Se
     reports = {stage: _json(places.report(stage) / "metrics.json") for stage in stages}
     trained = _json(places.trained / "metrics.json")
     tags, _ = circumstances.kept(places.root)
-    has_model = run["model_hash"] is not None and (places.carried(run["model_hash"]) / "model").is_dir()
-    return {"mlflow.note.content": redact(note.write(about, run, trained, reports, tags, has_model))}
+    return {"mlflow.note.content": redact(note.write(about, run, trained, reports, tags))}
 
 
 def carried(places: Places) -> Iterator[Event]:

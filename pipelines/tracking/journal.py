@@ -22,6 +22,7 @@ from typing import Any
 from backends.weights import write_atomically
 from pipelines.tracking.events import Event
 from pipelines.tracking.process import Process
+from pipelines.tracking.redact import without_secrets
 
 LOG = Path(".deltarule/log")
 EVENTS, FILES, SENT, CLAIM = "events.jsonl", "files", "sent.json", "claim"
@@ -115,10 +116,9 @@ class Journal:
 
     def _keep(self, events: Sequence[Event], root: Path) -> None:
         for event in events:
-            for below in event.values.values() if event.kind in ("artifacts", "model") else ():
-                for path in sorted((root / below).rglob("*")) if event.kind == "model" else [root / below]:
-                    if path.is_file():
-                        _keep(path, self.files / path.relative_to(root))
+            if event.kind in ("artifacts", "model"):
+                for below in _files(root, event.values.values()):
+                    _keep(root / below, self.files / below)
 
     def _told(self) -> dict[tuple[Any, ...], Any]:
         """What the events so far say of each name; the later stands above the earlier."""
@@ -234,6 +234,15 @@ class Journal:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _files(root: Path, places: Iterable[str]) -> Iterator[str]:
+    """Those of them that are files, and the files in those that are folders."""
+    for below in places:
+        if (root / below).is_dir():
+            yield from (file.relative_to(root).as_posix() for file in sorted((root / below).rglob("*")) if file.is_file())
+        else:
+            yield below
+
+
 def _write(handle: int, content: bytes) -> None:
     while content:
         content = content[os.write(handle, content) :]
@@ -262,6 +271,11 @@ def _keep(source: Path, kept: Path) -> None:
     """A link costs no disk, and outs are replaced, never written to; a copy where the file system has none."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.unlink(missing_ok=True)
+    # Tables can be long, and hold no spec: they are cleaned when they are sent.
+    clean = without_secrets(source) if source.suffix != ".csv" else None
+    if clean is not None:
+        kept.write_text(clean, encoding="utf-8")
+        return
     try:
         os.link(source, kept)
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +50,8 @@ def sync(
         return None
     root = places.root.resolve()
     if places.run.exists():
-        circumstances.keep(root, _source(new_run), "" if new_run else circumstances.outs_of(places))
+        mark = "" if new_run else json.loads(places.run.read_text(encoding="utf-8"))["fingerprint"]
+        circumstances.keep(root, _source(new_run), mark)
     record = _events(places, experiment)
     project = project or places.project or project_of(root)
     store = locate(experiment.tracking, project)  # before anything is written: it may be refused

@@ -7,15 +7,14 @@ thread beside it. Nothing of this may end a run: what cannot be written is told 
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.project import project_of
+from pipelines.tracking import circumstances
 from pipelines.tracking.events import Event, epoch, events, opening
 from pipelines.tracking.journal import OUTS, Journal, Syncer, bury, ended, journals, killed
 from pipelines.tracking.live import Uploader
@@ -72,9 +71,11 @@ class Recording:
         self._networks = networks
         with self._surviving():
             bury(self.project)
+            if not self.new_run:  # a launch kept them as it began
+                circumstances.keep(self.root, "dvc.yaml", fingerprint)
             first, *rest = opening(self.places, self.experiment, fingerprint)
             create = creation(first, self.root, self.project, self.experiment, new_run=self.new_run, name=self.name)
-            begin = Event("begin", "create", {"process": asdict(Process.this()), "command": _command()})
+            begin = Event("begin", "create", {"process": asdict(Process.this()), "command": circumstances.command_line(sys.argv)})
             known = [begin, *rest]
             self.journal = self._gone_on(create, known) or Journal.create(self.project, [create, *known], self.root)
             self._epochs = {event.step for event in self.journal.read() if event.kind == "metrics" and event.step}
@@ -171,7 +172,3 @@ class Recording:
             yield
         except OSError as error:
             self.failure = f"the log of the run could not be written ({error}); `deltarule sync` puts it on record from its outs"
-
-
-def _command() -> str:
-    return redact(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))

@@ -7,6 +7,7 @@ too little; only in source code, where `tokens = read(file)` is no secret, quote
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ SECRET_NAME = r"(?:password|passwd|passphrase|pwd|secret|token|credential|api[_-
 # Words of the spec that may stand under any key: of a data set with a column called signature, say.
 PLAIN = frozenset({"", "numeric", "categorical", "boolean", "datetime", "ignore", "true", "false", "null", "none", HIDDEN})
 CODE = frozenset({".py", ".pyi", ".ipynb", ".js", ".ts", ".c", ".h", ".cpp", ".rs", ".go", ".java"})
+CLEANED = (".json", ".yaml", ".csv")  # files that may hold a secret of the spec
 SHORTEST = 8  # characters of a variable's value that is looked for everywhere: shorter ones are words that occur by chance
 
 # Greedy up to the last @ of the word: a password may itself hold one. Rather too much is hidden than too little.
@@ -78,6 +80,19 @@ def redacted(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
         return HIDDEN if value not in PLAIN and _SECRET_KEY.search(key) else redact(value)
     return value
+
+
+def without_secrets(path: Path) -> str | None:
+    """What a file of JSON, YAML or CSV says without secrets; None if it holds none, or is of another kind."""
+    if path.suffix not in CLEANED:
+        return None
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".json":
+        clean = redact(text)
+    else:
+        content = json.loads(text)
+        clean = text if redacted(content) == content else json.dumps(redacted(content), indent=2)
+    return None if clean == text else clean
 
 
 def redact_command(arguments: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipelines.tracking import datasets, models
 from pipelines.tracking.direct import LARGEST, entities
 from pipelines.tracking.events import Event
-from pipelines.tracking.redact import redact, redacted
+from pipelines.tracking.redact import without_secrets
 from pipelines.tracking.store import TrackingError
 
 if TYPE_CHECKING:
@@ -155,15 +154,8 @@ def _send_artifacts(client: MlflowClient, run: Run, files: dict[str, str], root:
 
 def _clean(path: Path, scratch: Path) -> Path:
     """The file itself, or a copy without secrets."""
-    if path.suffix not in CLEANED:
-        return path
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
-        content = json.loads(text)
-        clean = text if redacted(content) == content else json.dumps(redacted(content), indent=2)
-    else:
-        clean = redact(text)
-    if clean == text:
+    clean = without_secrets(path)
+    if clean is None:
         return path
     copy = scratch / path.name
     copy.write_text(clean, encoding="utf-8")
@@ -171,20 +163,30 @@ def _clean(path: Path, scratch: Path) -> Path:
 
 
 def send_figures(client: MlflowClient, run: Run, stage: str, places: Places, drawn: dict[str, bytes]) -> None:
-    """Draw what the outs of a stage show, and send it, with the page of the run; `drawn` keeps the figures for the next stage."""
+    """Draw what the outs of a stage show, and send it, with the page of the run; `drawn` keeps the figures for the next stage.
+
+    What cannot be drawn costs no record: the reason stands on the run, as the tag deltarule.not_drawn.
+    """
     from pipelines.report import figures, run_page
 
     if stage not in DRAWN:
         return
-    if not drawn:
-        drawn |= figures(places, stages=DRAWN[: DRAWN.index(stage)])  # sent by another process, and wanted in the page
-    now = figures(places, stages=(stage,))
-    drawn |= now
+    try:
+        if not drawn:
+            drawn |= figures(places, stages=DRAWN[: DRAWN.index(stage)])  # sent by another process, and wanted in the page
+        now = figures(places, stages=(stage,))
+        drawn |= now
+        page = run_page(places, drawn=drawn)
+    except Exception as error:
+        client.set_tag(
+            run.info.run_id, "deltarule.not_drawn", redact(f"{stage}: {type(error).__name__}: {error}")[:TAG_CHARACTERS]
+        )
+        return
     with tempfile.TemporaryDirectory() as scratch:
         for name, png in now.items():
             (Path(scratch) / f"{name}.png").write_bytes(png)
         client.log_artifacts(run.info.run_id, scratch, "figures")
-    client.log_text(run.info.run_id, run_page(places, drawn=drawn), PAGE)
+    client.log_text(run.info.run_id, page, PAGE)
 
 
 def _parts(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:

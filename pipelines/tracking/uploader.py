@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipelines.tracking import datasets, models
 from pipelines.tracking.direct import LARGEST, entities
 from pipelines.tracking.events import Event
-from pipelines.tracking.redact import without_secrets
+from pipelines.tracking.redact import redact, without_secrets
 from pipelines.tracking.store import TrackingError
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from filelock import FileLock
 
+from pipelines.tracking import direct
 from pipelines.tracking.redact import redact
 
 if TYPE_CHECKING:
@@ -99,19 +100,27 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
         logging.getLogger(chatty).setLevel(logging.ERROR)
     if store.database:
         _check_unlocked(store.database)
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
-    client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+    client = _client(store)
     found = client.get_experiment_by_name(store.experiment)
     if found is None:
-        return client, client.create_experiment(store.experiment, artifact_location=store.artifacts, tags=_SHOWN_AS)
+        made = client.create_experiment(store.experiment, artifact_location=store.artifacts, tags=_SHOWN_AS)
+        return _client(store), str(made)  # of a new database, which MLflow has made now
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"experiment {store.experiment!r} was deleted in {store}; restore it with `mlflow experiments restore "
             f"-x {found.experiment_id}`, or set tracking.experiment to another name"
         )
-    return client, found.experiment_id
+    return client, str(found.experiment_id)
+
+
+def _client(store: Store) -> MlflowClient:
+    """MLflow's, or what does the same on a database that is known without importing it."""
+    if store.database and direct.known(store.database):
+        return cast("MlflowClient", direct.Client(store.database))
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
+    return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
 
 
 def _check_unlocked(database: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.project import project_of
+from pipelines.tracking.direct import LARGEST, entities
 from pipelines.tracking.events import Event, events
 from pipelines.tracking.redact import redact, redacted
 from pipelines.tracking.store import TrackingError, answering, connect, locate
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH = 1000, 100, 100
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 5000
 CLEANED = (".json", ".yaml", ".csv")  # what may hold a secret of the spec
-LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps this instead
 
 
 def sync(
@@ -193,16 +193,14 @@ def points(body: Sequence[Event]) -> list[tuple[str, int, float]]:
 
 
 def _send_params(client: MlflowClient, run: Run, values: dict[str, str]) -> None:
-    from mlflow.entities import Param
-
+    _, Param, _ = entities(client)
     missing = [Param(key, value[:PARAM_CHARACTERS]) for key, value in values.items() if key not in run.data.params]
     for part in _parts(missing, PARAMS_A_BATCH):
         client.log_batch(run.info.run_id, params=part)
 
 
 def _send_tags(client: MlflowClient, run: Run, values: dict[str, str]) -> None:
-    from mlflow.entities import RunTag
-
+    _, _, RunTag = entities(client)
     missing = [RunTag(key, value[:TAG_CHARACTERS]) for key, value in values.items() if run.data.tags.get(key) != value]
     for part in _parts(missing, TAGS_A_BATCH):
         client.log_batch(run.info.run_id, tags=part)
@@ -210,8 +208,7 @@ def _send_tags(client: MlflowClient, run: Run, values: dict[str, str]) -> None:
 
 def _send_metrics(client: MlflowClient, run: Run, points: Sequence[tuple[str, int, float]]) -> None:
     """Send the points that the run does not hold. A changed value is sent with a later time, so that it is the one shown."""
-    from mlflow.entities import Metric
-
+    Metric, _, _ = entities(client)
     held = _held(client, run, {name for name, _, _ in points})
     now = max([int(time.time() * 1000), *(metric.timestamp + 1 for metric in held.values())])
     missing = [

@@ -132,7 +132,8 @@ def test_what_cannot_be_told_says_how_many_more_runs_would(on_record):
 
 def test_groups_that_are_equal_in_every_pair_are_said_to_be(on_record):
     on_record(groups([0.0] * 10))
-    assert "There is no difference in any pair" in only(compared(by="activation")).sentence
+    said = only(compared(by="activation")).sentence
+    assert "+0 in every one of 10 pairs by seed. The runs do not differ. That is no sign of their being the same" in said
     assert only(compared(by="activation", margin="0.01")).verdict == "negligible"
 
 
@@ -232,6 +233,7 @@ def test_a_difference_between_splits_must_be_larger_than_one_between_seeds(on_re
     on_record(splits(10, shift=shift))
     one = only(compared(by="activation"))
     assert one.verdict == "cannot tell" and "no number of splits of these rows would" in one.sentence
+    assert "10 pairs, one a split. " in one.sentence
 
 
 def test_two_splits_cannot_tell_however_many_seeds_they_have(on_record):

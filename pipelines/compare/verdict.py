@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any, Literal
@@ -157,14 +157,16 @@ def sentence(found: Comparison) -> str:
     amount = f"{found.mean:+.3g}"
     if found.estimate is None:
         return f"{head}{amount}, {_counted(found)}. The runs cannot tell: with fewer than {FEWEST} {found.unit}s nothing can."
+    if found.sd == 0:
+        return f"{head}{amount} in every one of {_counted(found)}. {WORDS[found.verdict](found)}"
     interval = f"{head}{amount}, 95 % interval [{found.low:+.3g}, {found.high:+.3g}] by {_method(found)}, {_counted(found)}. "
-    return interval + {
-        "real": _real, "real but negligible": _real_but_negligible, "negligible": _negligible, "cannot tell": _cannot_tell,
-    }[found.verdict](found)  # fmt: skip
+    return interval + WORDS[found.verdict](found)
 
 
 def _counted(found: Comparison) -> str:
     pairs = f"{found.pairs} pair{'s' if found.pairs != 1 else ''}"
+    if found.unit == "split" and found.pairs == found.splits:
+        return f"{pairs}, one a split"
     splits = f" of {found.splits} splits" if found.splits > 1 else ""
     folds = f", {found.units} folds" if found.unit == "fold" else ""
     several = found.unit in ("split", "fold") and found.pairs > found.splits
@@ -173,8 +175,6 @@ def _counted(found: Comparison) -> str:
 
 
 def _method(found: Comparison) -> str:
-    if found.sd == 0:
-        return "nothing but the value itself, which is the same in all"
     return f"Student's t, made wider for the rows that {found.unit}s share" if found.overlap else "Student's t"
 
 
@@ -210,7 +210,7 @@ def _negligible(found: Comparison) -> str:
 
 def _cannot_tell(found: Comparison) -> str:
     if found.sd == 0 and found.mean == 0:
-        return f"There is no difference in any pair.{_how_to_ask(found)}"
+        return f"The runs do not differ.{_how_to_ask(found)}"
     alone = found.p is not None and found.p < LEVEL
     why = f"alone it would be taken for real, one of {found.comparisons} comparisons is not " if alone else ""
     return f"The runs cannot tell {why}{_corrected(found, found.p_corrected)}{_more(found)}.{_how_to_ask(found)}"
@@ -242,3 +242,11 @@ def left_out(found: Comparison) -> str:
     reasons = [f"{count} {reason}" for reason, count in found.left.items()]
     told = ", ".join(reasons)
     return f"{told} (from the nearest of the other group by {', '.join(found.differ)})" if found.differ else told
+
+
+WORDS: dict[Word, Callable[[Comparison], str]] = {
+    "real": _real,
+    "real but negligible": _real_but_negligible,
+    "negligible": _negligible,
+    "cannot tell": _cannot_tell,
+}

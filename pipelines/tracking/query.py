@@ -1,8 +1,8 @@
 """Runs read back from the store, as plain data: what was put in, what came out, and each metric over its epochs.
 
-A sqlite store is read by sqlite itself, in a few queries over MLflow's tables, and only read: 200 runs of 30 epochs come in
-a tenth of a second, where MLflow's import alone takes one and a half. Where the tables are not as known here, and for
-servers, MLflow's client is asked. A test holds that both say the same.
+A sqlite store is read by sqlite itself, in a few queries over MLflow's tables for all runs (`direct.Client` asks run by run),
+and only read: 249 runs with 94 000 points take 0.4 s of processor time, MLflow's import alone 1.5. Where the tables are not as
+known, and for servers, MLflow's client is asked. A test holds that both say the same.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.tracking.store import Store, answering, locate
+from pipelines.tracking import direct
+from pipelines.tracking.direct import LARGEST
+from pipelines.tracking.store import Store, TrackingError, answering, locate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,11 +30,9 @@ if TYPE_CHECKING:
 
 Curves = dict[str, dict[int, float]]  # metric -> step -> value
 PARENT, STUDY, KIND = "mlflow.parentRunId", "deltarule.study", "deltarule.kind"
-LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps this instead
 A_PAGE, A_QUERY, BUSY_SECONDS = 1000, 500, 5.0
 BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"  # MLflow's own pages ask it: one metric of many runs
 BULK_RUNS, BULK_POINTS = 100, 25_000  # the most that it takes, and gives
-LOST = "the runs cannot be read", "nothing was changed"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def recorded(tracking: Tracking, project: Path, *, parent: str | None = None, ch
     """
     store = locate(tracking, project)
     wanted = "child.value = :parent" if parent else "1" if children else "child.value IS NULL"
-    with answering(store, *LOST):
+    with _reading(store):
         if store.database and not store.database.exists():
             return []
         found = _by_sqlite(store, lambda database: _rows(database, store.experiment, wanted, parent))
@@ -77,7 +77,7 @@ def histories(tracking: Tracking, project: Path, ids: Sequence[str], names: Sequ
     """
     store = locate(tracking, project)
     curves: dict[str, Curves] = {run_id: {} for run_id in ids}
-    with answering(store, *LOST):
+    with _reading(store):
         points = _by_sqlite(store, lambda database: _points(database, ids, names)) if ids and names else []
         for run_id, name, step, value in _points_of_client(store, ids, names) if points is None else points:
             curves[run_id].setdefault(name, {})[step] = value
@@ -88,13 +88,23 @@ def texts(tracking: Tracking, project: Path, ids: Sequence[str], place: str) -> 
     """Run id -> what its artifact at `place` holds, of the runs that have it. Raises TrackingError if the store fails."""
     store, found = locate(tracking, project), {}
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with answering(store, *LOST), tempfile.TemporaryDirectory() as scratch:
+    with _reading(store), tempfile.TemporaryDirectory() as scratch:
         client = client_of(store)
         for run_id in ids:
             if place in {held.path for held in client.list_artifacts(run_id, place.rpartition("/")[0])}:
                 (folder := Path(scratch) / run_id).mkdir()
                 found[run_id] = Path(client.download_artifacts(run_id, place, str(folder))).read_text(encoding="utf-8")
     return found
+
+
+@contextmanager
+def _reading(store: Store) -> Iterator[None]:
+    """A store that fails leaves nothing to be sent again."""
+    try:
+        with answering(store, "reading"):
+            yield
+    except TrackingError as error:
+        raise TrackingError(f"the runs cannot be read: {error.reason}; nothing was changed") from None
 
 
 def _is_wanted(run: Recorded, parent: str | None, children: bool) -> bool:
@@ -114,13 +124,9 @@ def _by_sqlite(store: Store, read: Any) -> Any:
     if not store.database:
         return None
     with closing(sqlite3.connect(f"{store.database.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as database:
-        try:
-            database.execute("BEGIN")  # one state of the store, whoever writes meanwhile
-            return read(database)
-        except sqlite3.OperationalError as error:
-            if "no such" in str(error):  # table, column
-                return None
-            raise
+        database.execute("BEGIN")  # one state of the store, whoever writes meanwhile
+        database.execute("SELECT count(*) FROM sqlite_master")  # is it locked? Asked first, since MLflow would wait long
+        return read(database) if direct.known(store.database) else None
 
 
 def _rows(database: sqlite3.Connection, experiment: str, wanted: str, parent: str | None) -> list[Recorded]:

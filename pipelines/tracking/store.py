@@ -32,7 +32,6 @@ _SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow
 _LOCK_SECONDS = 60  # others hold the lock for a second or two each; a first one that makes the database, for five
 _TURN_SECONDS = 180  # a run is a few seconds, most of them for its figures
 _BUSY_SECONDS = 5
-LATER = "the outs are untouched, the next `deltarule sync` sends it"
 
 
 class TrackingError(RuntimeError):
@@ -178,11 +177,8 @@ def _check_unlocked(database: Path) -> None:
 
 
 @contextmanager
-def answering(store: Store, doing: str, then: str = LATER) -> Iterator[None]:
-    """Turn every way in which a store fails into one TrackingError, soon; secrets stay out of it.
-
-    The error says what was being done, and `then` what that leaves.
-    """
+def answering(store: Store, doing: str) -> Iterator[None]:
+    """Turn every way in which a store fails into one TrackingError, soon; secrets stay out of it."""
     from filelock import Timeout
 
     try:
@@ -190,22 +186,22 @@ def answering(store: Store, doing: str, then: str = LATER) -> Iterator[None]:
             yield
     except Timeout:
         busy = RuntimeError(f"another process has held its lock for {_LOCK_SECONDS} s")
-        raise _failure(store, doing, then, busy) from None
+        raise _failure(store, doing, busy) from None
     except (OSError, sqlite3.Error) as error:
-        raise _failure(store, doing, then, error) from None
+        raise _failure(store, doing, error) from None
     except Exception as error:
         if type(error).__module__.split(".")[0] not in {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}:
             raise
         # Not chained: the original message may hold the password of the URI.
-        raise _failure(store, doing, then, error) from None
+        raise _failure(store, doing, error) from None
 
 
-def _failure(store: Store, doing: str, then: str, error: BaseException) -> TrackingError:
+def _failure(store: Store, doing: str, error: BaseException) -> TrackingError:
     while inner := error.__cause__ or error.__context__:  # the first cause says most: "Connection refused"
         error = inner
     said = redact(" ".join(str(error).split()))[:300] or type(error).__name__
     reason = f"the store {store} failed ({said})"
-    return TrackingError(f"{doing}: {reason}; {then}", reason)
+    return TrackingError(f"{doing}: {reason}; the outs are untouched, the next `deltarule sync` sends it", reason)
 
 
 @contextmanager

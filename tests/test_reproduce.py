@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -16,7 +17,9 @@ from pipelines import reproduce as package
 from pipelines.cli import main
 from pipelines.launch import launch
 from pipelines.reproduce import ReproduceError, reproduce
-from pipelines.reproduce.asked import Asked, asked, nested
+from pipelines.reproduce.asked import Asked, nested, runnable
+from pipelines.reproduce.checkout import Checkout, check_out
+from pipelines.reproduce.data import Placed, place
 from pipelines.reproduce.verdict import Quantity, Verdict, differences, judge
 from pipelines.spec import Experiment, flat
 from pipelines.stages import Places
@@ -34,6 +37,7 @@ def spec(source: str = "data/rows.csv", **blocks) -> Experiment:
 
 def rows(path: Path, seed: int) -> None:
     draw = random.Random(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"{draw.gauss(i % 3, 0.5):.3f},{draw.gauss(0, 1):.3f},{('rose', 'tulip', 'iris')[i % 3]}" for i in range(90)]
     path.write_text("\n".join(["length,width,kind", *lines]) + "\n")
 
@@ -60,7 +64,8 @@ def made(tmp_path_factory):
         _launch_each(project)
         for name in ("rows", "kept", "own"):
             rows(project / f"data/{name}.csv", 7)
-        git(project, "commit", "--quiet", "--all", "--message", "other rows")
+        # Amended: no branch holds the commit of the runs any more.
+        git(project, "commit", "--quiet", "--all", "--amend", "--message", "other rows")
     finally:
         os.chdir(before)
     return project
@@ -75,6 +80,7 @@ def _commit_data(project: Path) -> None:
     git(project, "init", "--quiet", "--initial-branch=main")
     for key, value in (("user.name", "test"), ("user.email", "test@localhost")):
         git(project, "config", key, value)
+    git(project, "commit", "--quiet", "--allow-empty", "--message", "empty")
     dvc = (sys.executable, "-m", "dvc")
     call(*dvc, "init", "--quiet", cwd=project)
     call(*dvc, "add", "--quiet", "data/kept.csv", cwd=project)
@@ -212,6 +218,35 @@ def test_an_interruption_leaves_no_temporary_folder(project, monkeypatch, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_the_hash_in_dvc_lock_says_whether_the_projects_file_is_still_the_one(tmp_path):
+    project, checkout = tmp_path / "project", Checkout(tmp_path / "again", tmp_path / "again")
+    rows(project / "data/rows.csv", 1)
+    md5 = hashlib.md5((project / "data/rows.csv").read_bytes()).hexdigest()
+    checkout.top.mkdir()
+    (checkout.top / "dvc.lock").write_text(f"stages:\n  split:\n    deps:\n    - path: data/rows.csv\n      md5: {md5}\n")
+    assert place("data/rows.csv", project, checkout) == [Placed("data/rows.csv", "dvc", md5)]
+    rows(project / "data/rows.csv", 2)
+    (checkout.top / "data/rows.csv").unlink()
+    assert place("data/rows.csv", project, checkout) == [Placed("data/rows.csv", "project", md5)]
+
+
+def test_a_path_that_leads_out_of_the_checkout_writes_nothing(tmp_path):
+    checkout = Checkout(tmp_path / "again", tmp_path / "again")
+    with pytest.raises(ReproduceError, match=r"must lie in its git repository, or be an absolute path, got \.\./rows\.csv"):
+        place("../rows.csv", tmp_path, checkout)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_project_in_a_folder_of_its_repository_is_found_there(tmp_path):
+    inner = tmp_path / "all/flowers"
+    rows(inner / "rows.csv", 1)
+    git(tmp_path / "all", "init", "--quiet")
+    git(tmp_path / "all", "add", "--all")
+    git(tmp_path / "all", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "--quiet", "--message", "one")
+    checkout = check_out(inner, git(inner, "rev-parse", "HEAD").strip(), b"", tmp_path / "again")
+    assert checkout.project == tmp_path / "again/flowers" and (checkout.project / "rows.csv").is_file() and checkout.code is None
+
+
 # -- what cannot be run again ---------------------------------------------------------------------------------------------
 
 
@@ -230,14 +265,14 @@ def test_runs_that_cannot_be_compared_with_are_refused_with_the_reason(tmp_path)
     }  # fmt: skip
     for words, (status, tags) in cases.items():
         with pytest.raises(ReproduceError, match=words):
-            asked(Recorded("ab12", "a run", status, tags, {}, tmp_path))
+            runnable(Recorded("ab12", "a run", status, tags, {}, tmp_path))
 
 
 def test_a_run_without_a_commit_is_refused(project, tmp_path):
     run = recorded(project, "clean")
     run.tags.pop(COMMIT)
     with pytest.raises(ReproduceError, match="must have a commit to check out"):
-        asked(run)
+        runnable(run)
 
 
 def test_the_spec_of_a_trial_is_read_back_from_its_params():

@@ -16,9 +16,11 @@ import synthetic_run
 import synthetic_study
 
 from backends import children
+from pipelines.launch import send_waiting
 from pipelines.search.record import send_study
 from pipelines.spec import Experiment
 from pipelines.tracking import bulk, events, locate
+from pipelines.tracking.family import A_BATCH
 from pipelines.tracking.store import connect
 
 TRIALS, LAUNCHES, RUNS = 24, ("lightning", "keras"), 200
@@ -36,14 +38,16 @@ def fill(project: Path) -> None:
         client, experiment_id = connect(store)
     launches = [subprocess.Popen(_launch(backend), cwd=project, env=children.environment(), **_quiet()) for backend in LAUNCHES]
     made = [_run(project / "made" / str(n), n) for n in range(RUNS - TRIALS - 1 - len(LAUNCHES))]
-    bulk.insert(bulk.database(client), experiment_id, "", made, {})
+    for start in range(0, len(made), A_BATCH):
+        bulk.insert(bulk.database(client), experiment_id, "", made[start : start + A_BATCH], {})
     send_study(synthetic_study.make(project, TRIALS, name=STUDY, experiment=_study()), project=project, final=True)
     for process in launches:
         said, _ = process.communicate()
         assert process.returncode == 0, said
-        run_id = json.loads(said.splitlines()[-1])["run_id"]
-        if not any(file.path == "report.html" for file in client.list_artifacts(run_id)):
-            client.log_text(run_id, PAGE, "report.html")
+    list(send_waiting(project))  # what the store was too busy to take
+    for run in client.search_runs([experiment_id], "tags.`deltarule.launch` LIKE 'runs/%'"):
+        if not any(file.path == "report.html" for file in client.list_artifacts(run.info.run_id)):
+            client.log_text(run.info.run_id, PAGE, "report.html")
 
 
 @contextmanager

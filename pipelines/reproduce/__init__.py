@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.reproduce.asked import Asked, asked, read_json
+from pipelines.reproduce.asked import Asked, read_json, runnable
 from pipelines.reproduce.carry_out import Failed, run_stage
 from pipelines.reproduce.checkout import Checkout, check_out, left_out
 from pipelines.reproduce.data import Placed, place, place_as_they_lie
@@ -70,7 +70,7 @@ def reproduce(
     from pipelines.tracking.fetch import fetch
 
     with tempfile.TemporaryDirectory(prefix="deltarule-record-") as scratch, _folder(into, keep) as folder:
-        run = asked(fetch(experiment.tracking, project, text, Path(scratch)), test)
+        run = runnable(fetch(experiment.tracking, project, text, Path(scratch)), test)
         more = " and what was uncommitted" if run.patch else ""
         say(f"run {run.recorded.run_id} ({run.recorded.name}): commit {run.commit}{more}")
         checkout = check_out(project, run.commit, run.patch, folder)

@@ -72,7 +72,7 @@ class Asked:
         return {part: value for part, value in {**tags, **about}.items() if value}
 
 
-def asked(recorded: Recorded, test: bool = False) -> Asked:
+def runnable(recorded: Recorded, test: bool = False) -> Asked:
     """Raises ReproduceError for a run that cannot be run again."""
     found, told = Asked(recorded), f"run {recorded.run_id} ({recorded.name})"
     if recorded.tags.get(KIND) == "study":

@@ -75,7 +75,7 @@ def test_those_that_end_early_or_diverge_leave_the_others_alone():
 
 def test_folds_and_what_a_backend_cannot_do_are_refused():
     with pytest.raises(deltarule.SpecError, match=r"data\.split\.folds must be null here"):
-        deltarule.train_many([experiment(**{"data.split": {"train": 0.8, "test": 0.2, "folds": 3}})])
+        deltarule.train_many([experiment(**{"data.split.folds": 3})])
     with pytest.raises(deltarule.BackendError, match=r"train\.precision"):
         deltarule.train_many([experiment(**{"train.precision": "bf16-mixed"})])
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import stages
+from pipelines import metrics, stages
 from pipelines.search import StudyError, search
 from pipelines.search.adopt import adopt
 from pipelines.search.evaluate import evaluate, summarise
 from pipelines.search.objective import objective, open_study
 from pipelines.search.records import load_study
 from pipelines.spec import SpecError, load
+from pipelines.stages.reports import judge, load_networks
 
 SPEC = """\
 # What we found out so far
@@ -128,6 +129,17 @@ def test_many_seeds_of_a_spec_have_a_mean_and_an_interval(project):
     assert (found.mean, found.sd, found.count) == (pytest.approx(np.mean(losses)), pytest.approx(np.std(losses, ddof=1)), 4)
     written = json.loads((project / "outputs/evaluate/metrics.json").read_text())
     assert written["validate"]["loss"]["mean"] == found.mean
+
+
+def test_training_rows_are_measured_where_they_are_asked_for(project):
+    experiment, places = load("params.yaml"), stages.Places(project)
+    stages.split(experiment, places)
+    stages.train(experiment, places)
+    assert list(evaluate(experiment, places, seeds=2).parts) == ["validate"]
+    report = evaluate(experiment, places, seeds=2, train=True)
+    assert list(report.parts) == ["train", "validate"] and report.parts["train"]["loss"].count == 2
+    one = judge(load_networks(experiment, places)[0], places, "train")
+    assert report.each["train"]["loss"][0] == metrics.evaluate(one.truth, one.outputs)["loss"]
 
 
 def test_the_interval_is_students():

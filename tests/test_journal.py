@@ -48,10 +48,11 @@ def gone():
     return process
 
 
-def test_a_torn_last_line_is_not_read_and_is_cut_before_the_next(tmp_path):
+@pytest.mark.parametrize("torn", ['{"kind": "metrics", "sta', '{"kind": "metrics", "stage": "train"}'])
+def test_a_torn_last_line_is_not_read_and_is_cut_before_the_next(tmp_path, torn):
     journal = journal_of(tmp_path, epoch(1))
     with journal.path.open("a") as file:
-        file.write('{"kind": "metrics", "sta')
+        file.write(torn)
     assert [event.kind for event in journal.read()] == ["create", "metrics"]
     journal.mend()
     journal.append([epoch(2)])

@@ -30,16 +30,16 @@ PAGE = "<!doctype html><title>A run</title><h1>A run of deltarule</h1><p>Stands 
 
 
 def fill(project: Path) -> None:
-    """Two launches, in processes of their own; meanwhile runs that never were, up to 200, and of them a study of 24 trials."""
+    """Runs that never were; then, so that they stand above, two launches in processes of their own, and meanwhile a study."""
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(Path(__file__).parents[1] / name, project / name)
     store = locate(Experiment().tracking, project)
     with store.lock():
         client, experiment_id = connect(store)
-    launches = [subprocess.Popen(_launch(backend), cwd=project, env=children.environment(), **_quiet()) for backend in LAUNCHES]
     made = [_run(project / "made" / str(n), n) for n in range(RUNS - TRIALS - 1 - len(LAUNCHES))]
     for start in range(0, len(made), A_BATCH):
         bulk.insert(bulk.database(client), experiment_id, "", made[start : start + A_BATCH], {})
+    launches = [subprocess.Popen(_launch(backend), cwd=project, env=children.environment(), **_quiet()) for backend in LAUNCHES]
     send_study(synthetic_study.make(project, TRIALS, name=STUDY, experiment=_study()), project=project, final=True)
     for process in launches:
         said, _ = process.communicate()

@@ -48,6 +48,8 @@ def test_weights_are_there_before_at_the_best_and_after_the_last_epoch():
     assert not np.array_equal(one.best["layers.0.weight"], one.last["layers.0.weight"])
     [short] = deltarule.train_many([experiment(**{"train.epochs": one.best_epoch, "train.optimizer.learning_rate": 0.5})])
     np.testing.assert_array_equal(short.last["layers.0.weight"], one.best["layers.0.weight"])
+    beside = deltarule.train_many([one.experiment.override("seed", 9), one.experiment])[1]
+    np.testing.assert_array_equal(beside.last["layers.0.weight"], one.last["layers.0.weight"])
 
 
 def test_the_error_signal_before_training_is_that_of_the_initial_weights():

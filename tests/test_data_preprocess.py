@@ -262,7 +262,9 @@ def test_unseen_values_are_counted_by_part_and_column(folder):
 
 def test_rare_categories_are_counted_by_column(folder):
     words = [f"c{n // 2:05}" for n in range(400)]
-    about, parts = made(source({"a": words, "b": np.arange(400.0), "y": np.arange(400) % 2 * 1.0}), folder, categories={"most": 3})
+    about, parts = made(
+        source({"a": words, "b": np.arange(400.0), "y": np.arange(400) % 2 * 1.0}), folder, categories={"most": 3}
+    )
     categories, rows = about.rare["a"]
     trained = [words[row] for row in parts["train"].rows]
     own = {name.removeprefix("a=") for name in about.inputs if name.startswith("a=")}

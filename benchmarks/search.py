@@ -9,6 +9,7 @@ search has no dropout, no L1, no leaky_relu and no MLflow: compare seconds a mod
 
     python benchmarks/search.py --trials 64 256          the table
     python benchmarks/search.py --trials 64 256 --full   the same, nothing extrapolated
+    python benchmarks/search.py --trials 64 --full --winners   and what each winner is worth under 15 other seeds
     python benchmarks/search.py --growth                 how our cost grows with trials, K and workers; memory
     python benchmarks/search.py --accelerator            K up to 1024 on an accelerator
 """
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ search:
     regularization.l2: {{low: 1e-6, high: 1e-2, log: true}}
 """
 LINE = "{:20} {:>6} {:>8} {:>8} {:>8} {:>7} {:>4} {:>9} {:>15} {:>6}"
+PATHS = {"activation": "model.activation", "l1": "regularization.l1", "l2": "regularization.l2", "dropout": "model.dropout"}
+SEEDS = 15  # under which a winner is trained again; none of them is one of a search
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
@@ -83,6 +86,7 @@ class Run:
     cpu: float = 0.0  # seconds of processor, of the whole process tree
     peak: float = 0.0  # MiB of the whole process tree, shared pages counted in each
     estimated: bool = False
+    winner: tuple[str, ...] = ()  # as --set takes it
 
 
 def carry_out(candidate: Candidate, trials: int, rows: Path, threads: str, changes: Sequence[str] = ()) -> Run:
@@ -97,7 +101,8 @@ def carry_out(candidate: Candidate, trials: int, rows: Path, threads: str, chang
         seconds, cpu, peak, said = watched([*command, "--trials", str(trials)], folder, environment(candidate, threads))
         (count_ours if candidate.backend else count_theirs)(folder, trials, candidate)
     best = said["best"]["values"][0] if candidate.backend else said["best"]
-    return Run(seconds, best, trials, cpu, peak)
+    found = said["best"]["changes"] if candidate.backend else {PATHS[k]: v for k, v in said.get("params", {}).items()}
+    return Run(seconds, best, trials, cpu, peak, winner=tuple(f"{path}={value}" for path, value in found.items()))
 
 
 def environment(candidate: Candidate, threads: str) -> dict[str, str]:
@@ -207,6 +212,24 @@ def compare(names: list[str], sizes: list[int], chosen: argparse.Namespace, rows
             show(name, size, at)
     for name in names:
         print(f"start of {name} (1 trial): {runs[name, 1].seconds:.1f} s")
+    if chosen.winners:
+        print(f"validation loss of each winner under {SEEDS} other seeds: mean, its 95 % interval, sd")
+        for (name, size), run in sorted(runs.items()):
+            if run.winner and size in sizes:
+                print(f"{name:20} {size:>6}  {worth(run.winner)}", flush=True)
+
+
+def worth(winner: Sequence[str]) -> str:
+    """What a winner is worth apart from the luck of its seed: the same network, data and epochs, all seeds in one stack."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "params.yaml").write_text(PARAMS.format(backend="lightning"))
+        sets = [word for change in (*winner, "seed=1000") for word in ("--set", change)]
+        for command in (["split"], ["evaluate", "--json", "--seeds", str(SEEDS), *sets]):
+            whole = [sys.executable, "-m", "pipelines.cli", *command]
+            done = subprocess.run(whole, cwd=folder, capture_output=True, text=True, check=True)
+        loss = json.loads(done.stdout)["validate"]["loss"]
+    return f"{loss['mean']:.4f}  {loss['low']:.4f} to {loss['high']:.4f}  {loss['sd']:.4f}"
 
 
 def measured_sizes(sizes: list[int], chosen: argparse.Namespace, peer: bool) -> list[int]:
@@ -226,7 +249,7 @@ def line(name: str, size: int, few: int, runs: Mapping[tuple[str, int], Run]) ->
 def median(runs: list[Run]) -> Run:
     """By seconds; the best loss is the same in all rounds of ours, the best of the rounds of a peer."""
     seconds, cpu, peak = (statistics.median(getattr(run, key) for run in runs) for key in ("seconds", "cpu", "peak"))
-    return Run(seconds, min(run.best for run in runs), runs[0].trials, cpu, peak)
+    return replace(min(runs, key=lambda run: run.best), seconds=seconds, cpu=cpu, peak=peak)
 
 
 def told(name: str, size: int, run: Run) -> Run:
@@ -297,6 +320,7 @@ def main() -> None:
     parser.add_argument("--trials", nargs="*", type=int, help="64 256; with --growth 64 256 1024, with --accelerator 1024")
     parser.add_argument("--peer-trials", type=int, default=8, help="at least 2")
     parser.add_argument("--full", action="store_true", help="time the peers at every size")
+    parser.add_argument("--winners", action="store_true", help="train each winner again under other seeds")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=list(CANDIDATES), choices=list(CANDIDATES), metavar="NAME")
     parser.add_argument("--threads", choices=["one", "free"], default="one", help="of the peers")

@@ -223,6 +223,24 @@ def test_several_seeds_a_trial_have_a_mean_and_a_spread(project):
     assert one.epochs == 18
 
 
+def test_trials_may_each_have_a_seed_of_their_own_which_is_adopted_with_them(project):
+    experiment = spec(search__trial_seeds="own")
+    study = search(experiment)
+    seeds = [trial.seed for trial in study.trials]
+    assert len(set(seeds)) == 10 and [trial.changes["seed"] for trial in study.trials] == seeds
+    assert [int(row["seed"]) for row in rows_of(project / "studies/iris/trials.csv")] == seeds
+    best = study.trial(study.best)
+    alone = experiment.drawn(best.changes)
+    places = stages.Places(project / "solo", base=project, project=project)
+    stages.split(alone, places)
+    assert stages.train(alone, places)["best_val_loss"] == best.values[0]
+    adopted = experiment.override(best.changes)
+    grown = search(adopted.override("search.trials", 12))  # the study goes on after that
+    assert told(grown)[:10] == told(study) and len(grown.trials) == 12
+    other = search(spec(search__trial_seeds="own", search__seed=1), name="other")
+    assert not set(seeds) & {trial.seed for trial in other.trials}
+
+
 def test_several_metrics_have_a_front_and_no_best(project):
     space = {"model.hidden": {"choices": [[2], [5], [9, 4]]}, "model.activation": {"choices": ["relu", "tanh"]}}
     study = search(spec(space=space, search__metric=["loss", "weights"]))

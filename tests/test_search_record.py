@@ -23,7 +23,7 @@ from pipelines.search import record as search_record
 from pipelines.search.record import Head, send_study, send_waiting_studies, study_events, trial_events
 from pipelines.search.records import load_importances, load_study, load_trial, save_study, save_trial, trial_path
 from pipelines.spec import Experiment, flat
-from pipelines.tracking import TrackingError, bulk, family, locate
+from pipelines.tracking import TrackingError, bulk, direct, family, locate
 
 EXPERIMENT = Experiment.model_validate({"tracking": TRACKING})
 SECRET = "hunter2"
@@ -60,7 +60,7 @@ def project(tmp_path, database):
 def road(request, monkeypatch):
     """Both ways of sending trials: in one transaction a batch, and through the client, as to a server."""
     if request.param == "one by one":
-        monkeypatch.setattr(bulk, "database", lambda client: None)
+        monkeypatch.setattr(direct, "known", lambda database: False)
     monkeypatch.setattr(family, "A_BATCH", 3)
     return request.param
 
@@ -196,9 +196,9 @@ def test_both_roads_leave_the_same_rows(project, tmp_path, database, monkeypatch
     shutil.copy(database, other / ".mlflow/mlflow.db")
     for place in (project, other):
         if place is other:
-            monkeypatch.setattr(bulk, "database", lambda client: None)
+            monkeypatch.setattr(direct, "known", lambda database: False)
         else:
-            assert bulk.database(client_of(place)) is not None
+            assert direct.known(place / ".mlflow/mlflow.db")
         send_study(make(place, 20, epochs=4), project=place, final=True)
     for table in ("runs", "tags", "params", "metrics", "latest_metrics"):
         assert plain(project, table) == plain(other, table), table
@@ -342,7 +342,7 @@ CALLS = ("create_run", "log_batch", "log_artifact", "log_text", "update_run")
 @pytest.mark.parametrize("way", ["a database at once", "one by one"])
 def test_cut_short_anywhere_the_next_sending_completes_it_and_no_point_is_kept_twice(project, monkeypatch, way, calls):
     if way == "one by one":
-        monkeypatch.setattr(bulk, "database", lambda client: None)
+        monkeypatch.setattr(direct, "known", lambda database: False)
     monkeypatch.setattr(family, "A_BATCH", 3)
     monkeypatch.setattr(family, "METRICS_A_CALL", 20)
     folder = make(project, 9, epochs=3)
@@ -350,6 +350,7 @@ def test_cut_short_anywhere_the_next_sending_completes_it_and_no_point_is_kept_t
     with monkeypatch.context() as patch:
         for name in CALLS:
             patch.setattr(f"mlflow.MlflowClient.{name}", cut_short_after(left, name))
+            patch.setattr(direct.Client, name, cut_short(left, getattr(direct.Client, name)))
         patch.setattr(bulk, "insert", cut_short(left, bulk.insert))
         try:
             send_study(folder, project=project)
@@ -477,7 +478,7 @@ def test_a_database_that_fails_in_the_middle_keeps_whole_batches_alone_and_says_
         calls.append(child.number)
         real(rows, child, *more)
         if child.number == 4:
-            rows["SqlMetric"].append(dict(rows["SqlMetric"][-1]))  # the same key twice: the database refuses it
+            rows["metrics"].append(dict(rows["metrics"][-1]))  # the same key twice: the database refuses it
 
     with monkeypatch.context() as patch, pytest.raises(TrackingError, match="not wholly on record"):
         patch.setattr(bulk, "_add", failing)
@@ -495,10 +496,8 @@ def test_a_study_that_was_killed_before_it_could_be_sent_is_sent_as_interrupted(
 
 
 def test_tables_that_are_not_known_are_not_written_to_directly(project, monkeypatch):
-    client = client_of(project)
-    assert bulk.database(client) is not None
-    monkeypatch.setitem(bulk.COLUMNS, "SqlMetric", bulk.COLUMNS["SqlMetric"] + " workspace")
-    assert bulk.database(client) is None
+    monkeypatch.setitem(direct.TABLES, "metrics", direct.TABLES["metrics"] + " workspace")
+    monkeypatch.delattr(direct.Client, "insert")
     folder = make(project, 3, epochs=2)
     send_study(folder, project=project, final=True)
     assert len(runs(project, "trial")) == 3
@@ -507,7 +506,7 @@ def test_tables_that_are_not_known_are_not_written_to_directly(project, monkeypa
 @pytest.mark.parametrize("way", ["a database at once", "one by one"])
 def test_no_password_of_the_studys_storage_reaches_the_record(project, monkeypatch, way):
     if way == "one by one":
-        monkeypatch.setattr(bulk, "database", lambda client: None)
+        monkeypatch.setattr(direct, "known", lambda database: False)
     planted = spec(search={"storage": f"postgresql+psycopg://me:{SECRET}@host/studies"})
     folder = make(project, 3, epochs=2, experiment=planted)
     kept = json.loads((folder / "study.json").read_text())
@@ -549,6 +548,7 @@ def test_a_server_gets_the_study_and_what_it_missed(project, monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             for name in CALLS:
                 patch.setattr(f"mlflow.MlflowClient.{name}", cut_short_after(left, name))
+            patch.setattr(direct.Client, name, cut_short(left, getattr(direct.Client, name)))
             send_study(folder, project=project)
         run_id = send_study(folder, project=project)
         monkeypatch.delenv("MLFLOW_TRACKING_URI")

@@ -58,6 +58,7 @@ search:                       # a study: which keys it varies, over which values
   generation: 32              # trials drawn together, before the next are drawn
   width: auto                 # networks trained as one stack, at most; changes speed alone
   seeds: 1                    # networks a trial; its value is their mean
+  trial_seeds: same           # own: each trial from a seed of its own
   timeout: null               # seconds after which no generation is begun
   seed: 0                     # of the sampler
   engine: auto                # auto, here, processes, or ray:ADDRESS of a cluster

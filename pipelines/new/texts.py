@@ -142,6 +142,7 @@ stages:
       - search.rung
       - search.generation
       - search.seeds
+      - search.trial_seeds
       - search.timeout
       - search.seed
       - search.space

@@ -65,6 +65,7 @@ def chosen(study: StudyRecord, number: int | None) -> TrialRecord:
 def differences(study: StudyRecord, now: Experiment) -> list[str]:
     """Where another spec differs from the study's, besides what it searched: what a trial's value also rests on."""
     searched = {setting(path) for path in study.spec.search.space}
+    searched |= {"seed"} if study.spec.search.trial_seeds == "own" else set()
     kept, found = flat(study.spec), flat(now)
     keys = [key for key in dict.fromkeys([*kept, *found]) if key.partition(".")[0] in BLOCKS]
     return [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 # What decides which trials a study makes and what they are worth. Not: how many, how fast, on what.
-DECIDES = ("metric", "direction", "sampler", "pruner", "rung", "generation", "seeds", "seed", "space")
+DECIDES = ("metric", "direction", "sampler", "pruner", "rung", "generation", "seeds", "trial_seeds", "seed", "space")
 BLOCKS = ("seed", "data", "model", "regularization", "train")
 FREE = ("train.devices", "train.threads")
 
@@ -36,9 +36,12 @@ def identity(experiment: Experiment, data: Mapping[str, str]) -> dict[str, Any]:
     whole = flat(experiment)
     space = experiment.search.space
     drawn = {path for path, values in space.items() if values.when is None and path in whole}
+    drawn |= {"seed"} if experiment.search.trial_seeds == "own" else set()
     free = {*FREE, *drawn} - {path for path in space if path.endswith(".name")}
     spec = {key: value for key, value in whole.items() if key.partition(".")[0] in BLOCKS and key not in free}
     search = {key: value for key, value in whole.items() if key.split(".")[:2][-1] in DECIDES and key.startswith("search.")}
+    if experiment.search.trial_seeds == "same":  # studies that are older than this key go on
+        del search["search.trial_seeds"]
     return {**spec, **search, **{f"rows of {part}": digest for part, digest in data.items()}}
 
 

@@ -242,7 +242,7 @@ class Driver:
             number=one.number, state=ended.state, params=one.params, changes=one.changes, values=ended.values,
             spread=ended.spread, reason=ended.reason, epochs=sum(len(p["history"]) for p in progress),
             steps=sum(p["steps"] for p in progress), best_epoch=progress[0]["best_epoch"] if progress else None,
-            seed=self.experiment.seed, generation=one.number // self.experiment.search.generation,
+            seed=one.changes.get("seed", self.experiment.seed), generation=one.number // self.experiment.search.generation,
             variant=one.networks[0].variant if one.networks else "", weights=one.weights, history=mean_history(progress),
         )  # fmt: skip
 

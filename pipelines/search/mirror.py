@@ -102,7 +102,7 @@ def drawn(stored: FrozenTrial, experiment: Experiment) -> Drawn:
     """What a stored trial means."""
     import optuna
 
-    return draw(optuna.trial.FixedTrial(stored.params), experiment)
+    return draw(optuna.trial.FixedTrial(stored.params, number=stored.number), experiment)
 
 
 @contextmanager

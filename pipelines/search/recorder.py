@@ -8,6 +8,8 @@ from types import TracebackType
 
 from pipelines.spec import Experiment
 
+PAUSE = 2.0  # seconds between two sendings: each costs some 50 ms beside its trials, and whoever looks sees no difference
+
 
 class Recorder:
     """`wake` it when trials are over. `finish` sends the rest of a study that is over; leaving without it, of one that is not."""
@@ -17,7 +19,7 @@ class Recorder:
         self.on = experiment.tracking.enabled
         self.run_id: str | None = None
         self.failure: Exception | None = None  # of the last sending; `deltarule sync` sends what is missing
-        self._news, self._over = threading.Event(), False
+        self._news, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._send_news, name="deltarule-recorder", daemon=True)
 
     def __enter__(self) -> Recorder:
@@ -26,7 +28,7 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.on and not self._over:
+        if self.on and not self._over.is_set():
             self._stop()
             self._send(interrupted=True)
 
@@ -42,22 +44,23 @@ class Recorder:
 
     def _stop(self) -> None:
         """Wait for the batch that is being sent."""
-        self._over = True
+        self._over.set()
         self._news.set()
         self._thread.join()
 
     def _send_news(self) -> None:
-        while not self._over:
+        while not self._over.is_set():
             self._news.wait()
             self._news.clear()
-            if not self._over and self.failure is None:
+            if not self._over.is_set() and self.failure is None:
                 self._send()
+            self._over.wait(PAUSE)
 
     def _send(self, final: bool = False, interrupted: bool = False) -> None:
         from pipelines.search.record import send_study
         from pipelines.tracking import TrackingError
 
-        stop = (lambda: False) if final or interrupted else (lambda: self._over)
+        stop = (lambda: False) if final or interrupted else (self._over.is_set)
         try:
             self.run_id = send_study(self.folder, project=self.project, final=final, interrupted=interrupted, stop=stop)
             self.failure = None

@@ -5,6 +5,7 @@ Works with any Optuna trial, a study's own or one that you drive yourself.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +19,8 @@ RANGE = "range"  # what is drawn for "PATH or" where a value of the range is to 
 class Draws(Protocol):
     """The part of optuna.trial.Trial that is used here."""
 
+    @property
+    def number(self) -> int: ...
     def suggest_categorical(self, name: str, choices: list[Any]) -> Any: ...
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float: ...
@@ -31,14 +34,20 @@ class Drawn(NamedTuple):
 
 
 def draw(trial: Draws, experiment: Experiment) -> Drawn:
-    """A value for every path whose `when` holds, in a fixed order."""
+    """A value for every path whose `when` holds, in a fixed order; and, where the study wants that, a seed of the trial's own."""
     space = experiment.search.space
     params: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     for path in ordered(space):
         if holds(space[path].when, changes):
             changes[path] = _value(trial, path, space[path], params)
-    return Drawn(params, {path: changes[path] for path in space if path in changes})
+    own = {"seed": own_seed(experiment.search.seed, trial.number)} if experiment.search.trial_seeds == "own" else {}
+    return Drawn(params, {path: changes[path] for path in space if path in changes} | own)
+
+
+def own_seed(seed: int, number: int) -> int:
+    """31 bits for trial `number`, so that those that follow (search.seeds) are seeds too."""
+    return int.from_bytes(hashlib.sha256(f"trial {seed} {number}".encode()).digest()[:4], "big") >> 1
 
 
 def _value(trial: Draws, path: str, values: Range | Choices, params: dict[str, Any]) -> Any:

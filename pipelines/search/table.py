@@ -17,7 +17,8 @@ Row = dict[str, Any]
 
 def rows(study: StudyRecord) -> Iterator[Row]:
     """One a trial, by number; all have the same keys, and None where a trial has no such value."""
-    paths = list(study.spec.search.space)
+    own = ["seed"] if study.spec.search.trial_seeds == "own" else []
+    paths = [*study.spec.search.space, *own]
     for one in study.trials:
         yield _row(study, one, paths)
 

@@ -350,6 +350,10 @@ class Search(Spec):
     )
     width: Auto = Field("auto", description="networks trained as one stack, at most; changes no trial")
     seeds: Count = Field(1, description="networks a trial, of seeds seed, seed + 1, ...; its value is their mean")
+    trial_seeds: Literal["same", "own"] = Field(
+        "same", description="same: every trial starts from the spec's seed, so that only what is searched tells them apart; own: "
+        "each from one of its own, so that the best is also the luckiest"
+    )  # fmt: skip
     timeout: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds after which no generation is begun")
     seed: Seed = Field(0, description="of the sampler")
     engine: Text = Field("auto", description="where trials are computed: auto, here, processes, or ray:ADDRESS of a cluster")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking import bulk, uploader
 from pipelines.tracking.bulk import Child
+from pipelines.tracking.direct import entities
 from pipelines.tracking.events import Event
 from pipelines.tracking.redact import redact
 from pipelines.tracking.store import answering, connect, locate
@@ -122,8 +123,7 @@ def _begun(client: MlflowClient, experiment_id: str, parent_id: str, child: Chil
 
 def _create(client: MlflowClient, experiment_id: str, child: Child) -> None:
     """A child that is not there: nothing has to be compared. Its status goes last, and says that it is complete."""
-    from mlflow.entities import Metric, Param
-
+    Metric, Param, _ = entities(client)
     now = int(time.time() * 1000)
     run_id = client.create_run(experiment_id, start_time=now, tags=dict(child.tags), run_name=child.name).info.run_id
     metrics = [Metric(name, value, now, step) for (name, step), value in child.points.items()]
@@ -141,8 +141,7 @@ def _complete(client: MlflowClient, run: Run, child: Child) -> None:
 
 
 def _set_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
-    from mlflow.entities import RunTag
-
+    _, _, RunTag = entities(client)
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 

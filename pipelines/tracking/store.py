@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from filelock import FileLock
 
+from pipelines.tracking import direct
 from pipelines.tracking.redact import redact
 
 if TYPE_CHECKING:
@@ -99,8 +100,10 @@ def absolute(uri: str, project: Path) -> str:
     return f"sqlite:///{(project / path).resolve()}"
 
 
-def warm(database: bool) -> None:
-    """Import what a client needs: two seconds, and more on a busy machine, in which no store has to be waited for."""
+def warm(database: Path | None) -> None:
+    """Import what a client will need: two seconds, and more on a busy machine, in which no store has to be waited for."""
+    if database and database.exists():
+        return  # most likely one that is known without MLflow
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow.tracking
 
@@ -120,21 +123,28 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     check(store)
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
     if store.database and not store.database.exists():
         _make(store.database)
-    client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+    client = _client(store)
     found = client.get_experiment_by_name(store.experiment)
     if found is None:
-        return client, client.create_experiment(store.experiment, artifact_location=store.artifacts, tags=_SHOWN_AS)
+        return client, str(client.create_experiment(store.experiment, artifact_location=store.artifacts, tags=_SHOWN_AS))
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"experiment {store.experiment!r} was deleted in {store}; restore it with `mlflow experiments restore "
             f"-x {found.experiment_id}`, or set tracking.experiment to another name"
         )
-    return client, found.experiment_id
+    return client, str(found.experiment_id)
+
+
+def _client(store: Store) -> MlflowClient:
+    """MLflow's, or what does the same on a database that is known without importing it."""
+    if store.database and direct.known(store.database):
+        return cast("MlflowClient", direct.Client(store.database))
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
+    return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
 
 
 def _make(database: Path) -> None:

@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.tracking.direct import LARGEST, entities
 from pipelines.tracking.events import Event
 from pipelines.tracking.redact import redact, redacted
 from pipelines.tracking.store import TrackingError
@@ -31,7 +32,6 @@ T = TypeVar("T")
 METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH = 1000, 100, 100
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 5000
 CLEANED = (".json", ".yaml", ".csv")  # what may hold a secret of the spec
-LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps this instead
 
 
 def given(client: MlflowClient, run_id: str, identity: dict[str, str], keys: Sequence[str]) -> Run:
@@ -138,8 +138,7 @@ def points(body: Sequence[Event]) -> list[tuple[str, int, float]]:
 
 
 def _send_params(client: MlflowClient, run: Run, values: dict[str, str], held: Held) -> None:
-    from mlflow.entities import Param
-
+    _, Param, _ = entities(client)
     missing = [Param(key, value[:PARAM_CHARACTERS]) for key, value in values.items() if key not in held.params]
     for part in _parts(missing, PARAMS_A_BATCH):
         client.log_batch(run.info.run_id, params=part)
@@ -148,8 +147,7 @@ def _send_params(client: MlflowClient, run: Run, values: dict[str, str], held: H
 
 def send_tags(client: MlflowClient, run: Run, values: dict[str, str]) -> None:
     """Set the tags that the run did not have so when it was looked at."""
-    from mlflow.entities import RunTag
-
+    _, _, RunTag = entities(client)
     missing = [RunTag(key, value[:TAG_CHARACTERS]) for key, value in values.items() if run.data.tags.get(key) != value]
     for part in _parts(missing, TAGS_A_BATCH):
         client.log_batch(run.info.run_id, tags=part)
@@ -157,8 +155,7 @@ def send_tags(client: MlflowClient, run: Run, values: dict[str, str]) -> None:
 
 def _send_metrics(client: MlflowClient, run: Run, body: Sequence[Event], held: Held) -> None:
     """Send the points that the run does not hold. A changed value is sent with a later time, so that it is the one shown."""
-    from mlflow.entities import Metric
-
+    Metric, _, _ = entities(client)
     told = held.points({name for name, _, _ in points(body)})
     now, missing = int(time.time() * 1000), []
     for event in (event for event in body if event.kind == "metrics"):

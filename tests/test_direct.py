@@ -1,0 +1,195 @@
+"""What is written into MLflow's database without MLflow is what MLflow would have written, and is read as it reads it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.tracking import direct, locate
+from pipelines.tracking.store import connect
+
+TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A database with one experiment. To make one takes seconds; to copy it does not."""
+    from mlflow import MlflowClient
+
+    place = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{place}").create_experiment("e", artifact_location="file:///nowhere")
+    return place
+
+
+@pytest.fixture
+def fresh(template, tmp_path):
+    """A function that gives another copy of it, whose artifacts stand beside it."""
+    made = []
+
+    def copy():
+        place = tmp_path / f"{len(made)}" / "mlflow.db"
+        place.parent.mkdir()
+        shutil.copy(template, place)
+        with sqlite3.connect(place) as connection:
+            where = ((place.parent / "a b").as_uri(),)
+            connection.execute("UPDATE experiments SET artifact_location = ? WHERE name = 'e'", where)
+        made.append(place)
+        return place
+
+    return copy
+
+
+def theirs(place):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{place}")
+
+
+def ours(place):
+    assert direct.known(place)
+    return direct.Client(place)
+
+
+def keep_a_run(client, folder):
+    """Everything that is logged, at fixed times; what can be asked of it afterwards."""
+    Metric, Param, RunTag = direct.entities(client)
+    experiment = client.get_experiment_by_name("e")
+    run = client.create_run(experiment.experiment_id, start_time=5, tags={"mlflow.user": "me", "a": "1"}, run_name="first")
+    key = run.info.run_id
+    client.log_batch(key, metrics=[Metric("loss", 3.0, 10, 1), Metric("loss", 2.0, 11, 2), Metric("loss", 2.0, 11, 2)])
+    client.log_batch(key, metrics=[Metric("loss", 9.0, 12, 1), Metric("x y/z", math.nan, 12, 0), Metric("up", math.inf, 12, 0)])
+    client.log_batch(key, metrics=[Metric("loss", 2.5, 13, 2), Metric("down", -math.inf, 12, 0), Metric("x y/z", 1.0, 12, 0)])
+    client.log_batch(key, params=[Param("p", "1"), Param("q", "")], tags=[RunTag("a", "2"), RunTag("b", "é")])
+    client.log_batch(key, params=[Param("p", "1")], metrics=[Metric("loss", 2.5, 13, 2), Metric("loss", 7.0, 14, 1)])
+    client.set_tag(key, "mlflow.runName", "second")
+    client.update_run(key, "FINISHED")
+    folder.mkdir()
+    (folder / "one.txt").write_text("one")
+    (folder / "deep").mkdir()
+    (folder / "deep/two.txt").write_text("two")
+    client.log_artifact(key, str(folder / "one.txt"))
+    client.log_artifact(key, str(folder / "one.txt"), "below/it")
+    client.log_artifacts(key, str(folder), "all")
+    client.log_text(key, "told ü", "said/told.txt")
+    return told(client, key)
+
+
+def told(client, key):
+    run = client.get_run(key)
+    experiment = client.get_experiment_by_name("e")
+    history = {name: points(client, key, name) for name in sorted(run.data.metrics)}
+    by_tag = client.search_runs([experiment.experiment_id], "tags.`a` = '2' and tags.`b` = 'é'")
+    none = client.search_runs([experiment.experiment_id], "tags.`a` = '1'", max_results=1)
+    by_metric = client.search_runs([experiment.experiment_id], "metrics.loss > 2")
+    found = [[one.info.run_id == key for one in some] for some in (by_tag, none, by_metric)]
+    info = run.info.run_name, run.info.status, run.info.start_time, run.info.end_time, run.info.lifecycle_stage
+    return info, dict(run.data.params), dict(run.data.tags), str(sorted(run.data.metrics.items())), str(history), found
+
+
+def points(client, key, name):
+    history = client.get_metric_history(key, name)
+    return sorted(([m.key, m.value, m.timestamp, m.step] for m in history), key=lambda point: point[2])
+
+
+def rows(place):
+    found = {}
+    with sqlite3.connect(place) as connection:
+        connection.row_factory = sqlite3.Row
+        (run_id,) = next(connection.execute("SELECT run_uuid FROM runs"))
+        for table in TABLES:
+            content = [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
+            plain = [
+                {k: str(v).replace(run_id, "ID").replace(place.parent.as_uri(), "") for k, v in row.items()} for row in content
+            ]
+            found[table] = sorted(sorted(row.items()) for row in plain)
+    return found
+
+
+def files(place):
+    base = place.parent / "a b"
+    return {"/".join(p.relative_to(base).parts[1:]): p.read_text() for p in base.rglob("*") if p.is_file()}
+
+
+def test_the_same_calls_leave_the_same_rows_files_and_answers(fresh, tmp_path):
+    """Else a new MLflow has changed its tables, or what its client writes into them: then look at direct.py."""
+    mine, other = fresh(), fresh()
+    assert keep_a_run(ours(mine), tmp_path / "m") == keep_a_run(theirs(other), tmp_path / "o")
+    assert rows(mine) == rows(other)
+    assert files(mine) == files(other) and len(files(mine)) == 5
+
+
+def test_what_one_wrote_the_other_reads(fresh, tmp_path):
+    place = fresh()
+    keep_a_run(ours(place), tmp_path / "m")
+    key = ours(place).search_runs(["1"], "tags.`a` = '2'")[0].info.run_id
+    assert told(ours(place), key) == told(theirs(place), key)
+
+
+def test_runs_come_in_the_order_that_was_asked_for_and_deleted_ones_do_not(fresh):
+    place = fresh()
+    keys = [ours(place).create_run("1", start_time=time, tags={"k": "v"}, run_name="r").info.run_id for time in (2, 1, 3)]
+    theirs(place).delete_run(keys[2])
+    for order, wanted in (("ASC", [keys[1], keys[0]]), ("DESC", [keys[0], keys[1]])):
+        for client in (ours(place), theirs(place)):
+            found = client.search_runs(["1"], "tags.`k` = 'v'", order_by=[f"attributes.start_time {order}"])
+            assert [run.info.run_id for run in found] == wanted
+
+
+def test_what_mlflow_refuses_is_refused_and_nothing_of_it_is_kept(fresh):
+    from mlflow.exceptions import MlflowException
+
+    place = fresh()
+    client = ours(place)
+    key = client.create_run("1", tags={}, run_name="r").info.run_id
+    client.log_batch(key, params=[direct.Param("p", "1")])
+    with pytest.raises(MlflowException, match="Changing param values is not allowed"):
+        client.log_batch(key, metrics=[direct.Metric("m", 1.0, 1, 1)], params=[direct.Param("p", "2")])
+    assert client.get_run(key).data.metrics == {} and client.get_run(key).data.params == {"p": "1"}
+    with pytest.raises(MlflowException, match="not found"):
+        client.get_run("0" * 32)
+
+
+def test_other_tables_another_version_and_a_missing_database_are_left_to_mlflow(fresh, tmp_path, monkeypatch):
+    place = fresh()
+    assert direct.known(place) and not direct.known(tmp_path / "missing.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(direct, "VERSIONS", ("2.",))
+        assert not direct.known(place)
+    with sqlite3.connect(place) as connection:
+        connection.execute("ALTER TABLE metrics ADD COLUMN unit TEXT")
+    assert not direct.known(place)
+    (tmp_path / "no.db").write_text("no database")
+    assert not direct.known(tmp_path / "no.db")
+
+
+def test_a_store_that_is_there_is_written_to_without_importing_mlflow(tmp_path):
+    from pipelines.spec import Experiment
+
+    store = locate(Experiment().tracking, tmp_path)
+    with store.lock():
+        connect(store)  # makes the database, by MLflow
+    code = """
+import sys
+from pathlib import Path
+from pipelines.spec import Experiment
+from pipelines.tracking import direct, locate
+from pipelines.tracking.store import connect
+client, experiment = connect(locate(Experiment().tracking, Path(sys.argv[1])))
+key = client.create_run(experiment, tags={"a": "b"}, run_name="r").info.run_id
+client.log_batch(key, metrics=[direct.Metric("m", 1.0, 1, 1)])
+client.update_run(key, "FINISHED")
+print(key, sorted({name.partition(".")[0] for name in sys.modules} & {"mlflow", "sqlalchemy", "pandas"}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True
+    )
+    key, _, loaded = done.stdout.strip().partition(" ")
+    assert loaded == "[]"
+    run = theirs(tmp_path / ".mlflow/mlflow.db").get_run(key)
+    assert run.info.status == "FINISHED" and run.data.metrics == {"m": 1.0} and run.data.tags["a"] == "b"

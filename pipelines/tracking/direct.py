@@ -250,11 +250,11 @@ class Client:
             with _opened(self.database, write=True) as connection:
                 connection.execute("UPDATE runs SET status = ? WHERE run_uuid = ?", (status, run_id))
 
-    def set_terminated(self, run_id: str, status: str = "FINISHED", end_time: int | None = None) -> None:
-        """How a run ended, and when, in ms."""
+    def set_terminated(self, run_id: str, status: str | None = None, end_time: int | None = None) -> None:
+        """Its status, FINISHED unless given, and when it ended, in ms."""
         with _opened(self.database, write=True) as connection:
-            values = (status, end_time or _now(), run_id)
-            connection.execute("UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", values)
+            ended = (status or "FINISHED", end_time or _now(), run_id)
+            connection.execute("UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", ended)
 
     def insert(self, rows: Mapping[str, Sequence[Mapping[str, Any]]], tags: Mapping[str, Mapping[str, str]]) -> None:
         """Rows of whole new runs by table, and tags of others (run id -> name -> value), in one transaction: all or nothing."""

@@ -44,12 +44,11 @@ class Uploader:
         self.journal: Journal | None = None
         self._began = time.monotonic()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-        kind = "server" if locate(tracking, project).database is None else "database"
         environment = children.environment()
         if tracking.uri and redact(tracking.uri) != tracking.uri:  # of which a journal keeps no password
             environment.setdefault("MLFLOW_TRACKING_URI", tracking.uri)
         self._process = subprocess.Popen(
-            children.command("-m", MODULE, str(os.getpid()), kind),
+            children.command("-m", MODULE, str(os.getpid()), str(locate(tracking, project).database or "")),
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -90,15 +89,15 @@ class Uploader:
         return redact(self._lines[-1]) if self._lines else ""
 
 
-def follow(run: int, kind: str, given: IO[str], places_of: Callable[[Path], Places], carry: Carry) -> None:
+def follow(run: int, database: Path | None, given: IO[str], places_of: Callable[[Path], Places], carry: Carry) -> None:
     """Send the journal whose folder is `given`, as it grows, until its run is over; then those that wait for the same store.
 
-    `run` is the id of the run's process: with it, this one ends. `kind` of the store: database or server. `places_of` gives
+    `run` is the id of the run's process: with it, this one ends. `database`: that of the store. `places_of` gives
     the outs below a folder.
     """
     threading.Thread(target=_end_with, args=(run,), daemon=True).start()
     os.nice(NICE)
-    warm(kind == "database")
+    warm(database)
     folder = given.readline().strip()
     if not folder:
         return  # the run did not come to its training

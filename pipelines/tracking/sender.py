@@ -197,20 +197,20 @@ class Sender:
             return None
         found = self._search(client, identity) if OUTS in identity else None
         if found is None and self.journal.state().process is not None:
-            found = self._search(client, {**identity, "deltarule.ended": "killed"}, "attributes.status = 'KILLED'")
+            found = self._search(client, {**identity, "deltarule.ended": "killed"}, "KILLED")
         return found
 
     def _may_be_equal(self, client: MlflowClient, identity: dict[str, str]) -> bool:
         """Whether it trains what the pipeline has on record already: the outs will tell, at its end."""
         if identity[ORIGIN] != "pipeline" or OUTS in identity or self.journal.state().status is not None:
             return False
-        return self._search(client, identity, "attributes.status = 'FINISHED'") is not None
+        return self._search(client, identity, "FINISHED") is not None
 
-    def _search(self, client: MlflowClient, tags: dict[str, str], *more: str) -> Run | None:
-        wanted = " and ".join([*(f"tags.`{key}` = '{value}'" for key, value in tags.items()), *more])
-        order = ["attributes.start_time ASC"]
-        found = client.search_runs([self._experiment_id], wanted, max_results=1, order_by=order)
-        return found[0] if found else None
+    def _search(self, client: MlflowClient, tags: dict[str, str], status: str | None = None) -> Run | None:
+        """The first run that has these tags, and this status if one is given."""
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = client.search_runs([self._experiment_id], wanted, order_by=["attributes.start_time ASC"])
+        return next((run for run in found if status in (None, run.info.status)), None)
 
     def _create(self, client: MlflowClient, identity: dict[str, str]) -> Run:
         first = next(self.journal.read())

@@ -105,7 +105,7 @@ def absolute(uri: str, project: Path) -> str:
     return f"sqlite:///{(project / path).resolve()}"
 
 
-def warm(database: bool) -> None:
+def warm(database: Path | None) -> None:
     """Import what a sender needs: three seconds, and more on a busy machine, in which no store has to be waited for."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow.pyfunc
@@ -134,8 +134,7 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
     client = _client(store)
     found = client.get_experiment_by_name(store.experiment)
     if found is None:
-        made = client.create_experiment(store.experiment, artifact_location=store.artifacts, tags=_SHOWN_AS)
-        return _client(store), str(made)  # of a new database, which MLflow has made now
+        return client, str(client.create_experiment(store.experiment, artifact_location=store.artifacts, tags=_SHOWN_AS))
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"experiment {store.experiment!r} was deleted in {store}; restore it with `mlflow experiments restore "

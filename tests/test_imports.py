@@ -20,12 +20,12 @@ HEIGHTS = [
     {"backends"},
     {"pipelines.project", "pipelines.spec"},
     {f"pipelines.{name}" for name in ("data", "metrics", "tracking", "report", "engine")},
-    {"pipelines.stages", "pipelines.search", "pipelines.compare"},
+    {"pipelines.stages", "pipelines.search"},
     {
         f"pipelines.{name}"
         for name in ("cli", "cli_data", "cli_search", "console", "launch", "options", "parity", "probe", "results", "summary")
     }
-    | {"pipelines.cli_compare"}
+    | {"pipelines.cli_compare", "pipelines.compare"}
     | {"_deltarule", "deltarule", "pipelines.cli_project", "pipelines.export", "pipelines.new", "pipelines.predict"},
 ]
 # What each package of backends/ may use besides the standard library and COMMON: its one framework.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,7 +53,7 @@ def runs(
     """
     from pipelines.compare.choose import choose
     from pipelines.compare.listing import listing
-    from pipelines.console import Console
+    from pipelines.console import Console, plain_columns
     from pipelines.options import experiment_of
     from pipelines.project import project_of
 
@@ -67,10 +68,12 @@ def runs(
         names = None
     most = limit if everything or as_csv or as_json else limit or USUAL_LIMIT
     table = listing(found, names, sort if found else None, reverse, most)
+    if names is None and console.stream.isatty():
+        table = table.fitting(shutil.get_terminal_size().columns)
     if as_csv:
         sys.stdout.write(table.csv())
     elif not as_json and found:
-        console.table("", table.columns, table.shown())
+        console.say("\n".join(plain_columns(table.columns, table.shown())))
         if len(table.runs) < table.total:
             console.say(f"{len(table.runs)} of {table.total} runs; --all shows all of them, --where and --limit fewer")
     if as_json:

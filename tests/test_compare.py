@@ -459,6 +459,20 @@ def test_the_usual_columns_are_those_that_some_run_has():
     assert found.shown()[0][:7] == ["00000001", "run 1", "FINISHED", "lightning", "relu", "1", "0.3"]
 
 
+def test_a_narrow_terminal_gets_fewer_columns_and_none_that_is_cut():
+    found = listing([run(1, 0.3, seed=1)])
+    widths = {width: found.fitting(width) for width in (200, 100, 80, 10)}
+    assert widths[200].columns == found.columns
+    assert widths[100].columns == [name for name in found.columns if name != "activation"]
+    assert (
+        {"id", "name", "best_val_loss", "started"}
+        <= set(widths[10].columns)
+        <= set(widths[80].columns)
+        <= set(widths[100].columns)
+    )
+    assert all(row[0] == "00000001" for row in widths[10].shown())
+
+
 @pytest.fixture
 def command(on_record, tmp_path, monkeypatch, capsys):
     """`command(...)` with the runs of two groups on record: exit code, standard output, standard error."""

@@ -20,7 +20,7 @@ HEIGHTS = [
     {"backends"},
     {"pipelines.project", "pipelines.spec"},
     {f"pipelines.{name}" for name in ("curves", "data", "metrics", "tracking", "report", "engine")},
-    {"pipelines.stages", "pipelines.search", "pipelines.compare"},
+    {"pipelines.stages", "pipelines.search"},
     {
         f"pipelines.{name}"
         for name in (
@@ -42,6 +42,7 @@ HEIGHTS = [
         "_deltarule",
         "deltarule",
         "pipelines.cli_compare",
+        "pipelines.compare",
         "pipelines.halting",
         "pipelines.many",
         "pipelines.uploads",

@@ -6,11 +6,12 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from pipelines.compare.keys import Key, Keys, QueryError, Value, number
+from pipelines.console import plain_columns
 from pipelines.tracking.query import Recorded
 
 # What most people ask for; those that no run has are left out. METRIC is what the runs monitor, or the first they have.
@@ -18,6 +19,8 @@ USUAL = (
     "id", "name", "status", "backend", "activation", "seed", "best_val_loss", "best_val_METRIC", "epochs", "started", "duration",
     "study",
 )  # fmt: skip
+# In which order they go where a terminal is narrow: names mostly say activation and backend.
+LESS = ("duration", "activation", "backend", "seed", "epochs", "status", "study")
 SHORT = 8  # characters of an id that people see, and can give
 MONITOR = "train.early_stopping.monitor"
 TIMES = ("started", "ended")
@@ -39,6 +42,17 @@ class Listing:
     def shown(self) -> list[list[str]]:
         """As people read it: short ids and numbers, local times."""
         return [[shown(key, key.of(run)) for key in self.keys] for run in self.runs]
+
+    def fitting(self, width: int) -> Listing:
+        """Without some of the usual columns, those first that are missed least, until a line has at most `width` characters."""
+        names = [name for name in LESS if name in self.columns]
+        metric = [text for text in self.columns if text.startswith("best_val_") and text != "best_val_loss"]
+        found = self
+        for name in (*names, *metric):
+            if max(map(len, plain_columns(found.columns, found.shown()))) <= width:
+                break
+            found = replace(found, keys=tuple(key for key in found.keys if key.text != name))
+        return found
 
     def csv(self) -> str:
         """Whole values: floats to the last bit, ISO times, empty where there is none."""
@@ -115,7 +129,7 @@ def shown(key: Key, value: Value) -> str:
     if key.kind == "run" and key.name == "id":
         return str(value)[:SHORT]
     if key.kind == "run" and key.name in TIMES and isinstance(value, float):
-        return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M:%S")
+        return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M")
     if key.kind == "run" and key.name == "duration" and isinstance(value, float):
         return f"{value:.1f} s" if value < 60 else f"{value / 60:.1f} min"
     return f"{value:.4g}" if isinstance(value, float) else value

@@ -12,6 +12,7 @@ from pipelines.compare.differences import Measured
 from pipelines.compare.listing import SHORT
 from pipelines.compare.pairs import Group
 from pipelines.compare.verdict import left_out
+from pipelines.console import plain_columns
 
 if TYPE_CHECKING:
     from pipelines.console import Console
@@ -30,7 +31,7 @@ def show(console: Console, found: Result) -> None:
         return
     rows = [(str(group), str(len(group.runs)), *_spreads(group, found)) for group in found.groups]
     metrics = list(dict.fromkeys(one.metric for one in found.comparisons))
-    console.table("groups, mean ± sd", ("group", "runs", *metrics), rows)
+    _table(console, "groups, mean ± sd", ("group", "runs", *metrics), rows)
     for one in found.comparisons:
         console.say(one.sentence)
         if one.left and one.pairs:
@@ -47,16 +48,14 @@ def _spreads(group: Group, found: Result) -> list[str]:
 
 def _side_by_side(console: Console, found: Result) -> None:
     heads = [run.id[:SHORT] for run in found.runs]
-    console.table(
-        "runs", ("", *heads), [("name", *(run.name for run in found.runs)), ("status", *(run.status for run in found.runs))]
-    )
+    _table(console, "runs", ("id", "name", "status"), [(run.id[:SHORT], run.name, run.status) for run in found.runs])
     console.say("")
     if found.params:
-        console.table("params that differ", ("", *heads), [(name, *values) for name, values in found.params.items()])
+        _table(console, "params that differ", ("", *heads), [(name, *values) for name, values in found.params.items()])
     else:
         console.say("no param differs")
     console.say("")
-    console.table("metrics", ("", *heads), [(name, *map(text, values)) for name, values in found.metrics.items()])
+    _table(console, "metrics", ("", *heads), [(name, *map(text, values)) for name, values in found.metrics.items()])
     console.say("")
     _courses(console, found)
     if not any(one and one.low is not None for each in found.metrics.values() for one in each):
@@ -69,7 +68,12 @@ def _courses(console: Console, found: Result) -> None:
     curves = found.curves.get(CURVE, ())
     lines = [(run.id[:SHORT], *line) for run, line in zip(found.runs, sparklines(curves), strict=False) if line[0]]
     if lines:
-        console.table(f"{CURVE} over the epochs, on one scale", ("", "", "first", "least", "last"), lines)
+        _table(console, f"{CURVE} over the epochs, on one scale", ("", "", "first", "least", "last"), lines)
+
+
+def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Without a frame, which cuts what is too long for a narrow terminal: ids and numbers must be whole."""
+    console.say("\n".join([title, *plain_columns(columns, rows)]))
 
 
 def sparklines(curves: Sequence[Mapping[int, float]]) -> list[tuple[str, ...]]:
@@ -109,7 +113,7 @@ def _below_one_another(console: Console, found: Result) -> None:
          *(text(found.metrics[name][place[run.id]]) for name in metrics))
         for run in ordered[:ROWS]
     ]  # fmt: skip
-    console.table(f"{len(found.runs)} runs", ("id", *(name.rpartition(".")[2] for name in found.params), *metrics), rows)
+    _table(console, f"{len(found.runs)} runs", ("id", *(name.rpartition(".")[2] for name in found.params), *metrics), rows)
     if len(ordered) > ROWS:
         console.say(f"{ROWS} of {len(ordered)} runs, the least loss first; --html shows all of them")
     console.say("whether a difference is real: --by KEY sets groups of runs against one another, paired by seed and split")

@@ -80,15 +80,11 @@ def _carry_out(
     done: Launch, experiment: Experiment, places: Places, test: bool, progress: Progress | None, recording: Recording
 ) -> None:
     from pipelines import stages
-    from pipelines.export import carry
 
     with _timed(done, "split"):
         done.reports["split"] = stages.split(experiment, places)
     with _timed(done, "train"):
         done.reports["train"] = _train(experiment, places, progress, recording)
-    if recording.on:
-        with _timed(done, "export"):
-            carry(places, experiment)
     recording.stage()
     with _timed(done, "validate"):
         done.reports["validate"] = stages.validate(experiment, places)

@@ -20,7 +20,7 @@ HEIGHTS = [
     {"backends"},
     {"pipelines.project", "pipelines.spec"},
     {f"pipelines.{name}" for name in ("data", "metrics", "tracking", "report", "engine")},
-    {"pipelines.stages", "pipelines.search"},
+    {"pipelines.stages", "pipelines.search", "pipelines.export", "pipelines.to_onnx"},
     {
         f"pipelines.{name}"
         for name in (
@@ -43,10 +43,8 @@ HEIGHTS = [
         "pipelines.halting",
         "pipelines.uploads",
         "pipelines.cli_project",
-        "pipelines.export",
         "pipelines.new",
         "pipelines.predict",
-        "pipelines.to_onnx",
     },
 ]
 # What each package of backends/ may use besides the standard library and COMMON: its one framework.

@@ -87,5 +87,5 @@ def _beginning(tags: Mapping[str, str]) -> str:
 
 def _kept(run: Mapping[str, Any], has_model: bool) -> str:
     weights = "train/model.safetensors" if run["model_hash"] else "none, for it diverged"
-    model = ", an MLflow model of raw rows `runs:/<id of this run>/model`" if has_model else ""
+    model = ", an MLflow model of raw rows `runs:/<id of this run>/model`" if has_model and run["model_hash"] else ""
     return f"report.html, the spec params.yaml; weights: {weights}{model}"

@@ -75,6 +75,7 @@ def creation(
         "identity": _identity(first, root, project, new_run),
         "tags": {**uploader.circumstances(root, "deltarule run" if new_run else "dvc.yaml"), **redacted(dict(tags or {}))},
         "tracking": {"uri": redact(experiment.tracking.uri or "") or None, "experiment": experiment.tracking.experiment},
+        "files": list(experiment.tracking.files),
         "given": os.environ.get("MLFLOW_RUN_ID"),
     }
     return replace(first, values=values)

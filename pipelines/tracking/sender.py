@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking import uploader
-from pipelines.tracking.events import Event
+from pipelines.tracking.events import Event, carried
 from pipelines.tracking.journal import OUTS, Journal, Sent
 from pipelines.tracking.store import Store, TrackingError, answering, check, connect
 
@@ -95,11 +95,21 @@ class Sender:
             self.beat(WORKING_SECONDS)
             with answering(self.store, self._doing):
                 uploader.send_figures(client, self._run, events[-1].stage, self.places)
+                if events[-1].stage == "train":
+                    self._carry(client, self._run)
         with self._asking() as client:
             uploader.send_tags(client, self._run, mark or {})
             self._set_status(client, events)
             self._note(offset=passing[-1][1], events=self.sent.events + len(events), error="", since=0)
         return True
+
+    def _carry(self, client: MlflowClient, run: Run) -> None:
+        """The model and the files of the network: made here, where MLflow is imported, and nobody waits for it."""
+        self.places.carry(self.head.get("files", ()))
+        found = list(carried(self.places))
+        if found:
+            uploader.send_stage(client, run, found[:-1], self.journal.files)
+            uploader.send_tags(client, run, {"deltarule.recorded.model": found[-1].values["outs"]})
 
     @property
     def _doing(self) -> str:

@@ -123,7 +123,6 @@ def sync(
     """
     from pipelines import stages, tracking
     from pipelines.console import Console
-    from pipelines.export import carry
     from pipelines.launch import send_waiting, show_waiting
     from pipelines.project import project_of
 
@@ -134,7 +133,7 @@ def sync(
     with console.reserved():
         tracking.bury(project)
         trained = places.run.exists()
-        run_id = tracking.sync(places, experiment, carry=carry) if trained else None
+        run_id = tracking.sync(places, experiment) if trained else None
         sent = dict(send_waiting(project, experiment.tracking))
         if not trained and not sent:
             tracking.sync(places, experiment)  # says what is missing
@@ -302,14 +301,13 @@ def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) ->
 
 def _other_stage(name: str, console: Console, experiment: Experiment) -> dict[str, Any]:
     from pipelines import stages, tracking
-    from pipelines.export import carry
 
     places = stages.Places(Path())
     try:
         return dict(getattr(stages, name)(experiment, places))
     except stages.HeldError:  # the pipeline ends here, and will not come to its own `record`
         try:
-            tracking.sync(places, experiment, carry=carry)
+            tracking.sync(places, experiment)
         except tracking.TrackingError as error:
             console.warn(str(error))
         raise

@@ -19,11 +19,10 @@ import backends
 from backends import BackendError
 from pipelines import tracking
 from pipelines.data.encoders import Categorical, Encoder, Flag
-from pipelines.results import load_model
-from pipelines.stages import Places, StageError
 from pipelines.stages.files import read_json, write_json
+from pipelines.stages.places import Places, StageError
 from pipelines.stages.reports import Network
-from pipelines.stages.stored import files_of, names_of
+from pipelines.stages.stored import files_of, names_of, stored_networks
 
 ROWS = 64  # on which ONNX is compared with the reference
 
@@ -33,7 +32,7 @@ def export(model: Path, folder: Path, form: str = "mlflow") -> None:
 
     Raises StageError for what is no run or is in the way, BackendError where a library is missing.
     """
-    networks = load_model(model).networks
+    networks = tuple(stored_networks(model))
     if os.path.lexists(folder):
         raise StageError(f"{folder} must not be there yet, and nothing is overwritten; choose another folder", exit_code=2)
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -43,24 +42,25 @@ def export(model: Path, folder: Path, form: str = "mlflow") -> None:
         made.rename(folder)
 
 
-def carry(places: Places, files: Sequence[str]) -> None:
-    """Write `files` (tracking.files), for the run whose outs stand in `places`, into places.carried; once.
+def carry(places: Places, forms: Sequence[str]) -> None:
+    """Write what tracking.files names, of the network of the run whose outs stand in `places`, into places.carried; once.
 
     What cannot be made costs no record: the reason stands on the run, as the tag deltarule.files.
     """
     digest = read_json(places.run)["model_hash"] if places.run.exists() else None
     if digest is None:
         return
-    folder, forms = places.carried(digest), list(files)
+    folder = places.carried(digest)
     mark = f"{digest} {' '.join(forms)}"
     if (folder / "files.json").exists() and read_json(folder / "files.json")["mark"] == mark:
         return
     shutil.rmtree(folder.parent, ignore_errors=True)  # of another network, or half made
     try:
-        networks = load_model(places.root).networks
-    except Exception:  # what lies there does not belong together; the record says what it can
-        return
-    told = [_try(form, places.root, networks, folder) for form in forms]
+        networks = tuple(stored_networks(places.root))
+    except Exception as error:  # what lies there does not belong together, or cannot be read: the record says what it can
+        told = [f"none: {' '.join(str(error).split())[:300]}"]
+    else:
+        told = [_try(form, places.root, networks, folder) for form in forms]
     write_json(folder / "files.json", {"mark": mark, "told": "; ".join(told) or "none"})
 
 

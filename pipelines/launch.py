@@ -173,9 +173,8 @@ def send_waiting(project: Path, tracked: Tracking) -> Iterator[tuple[str, str | 
     `tracked`: the spec's block, where the store's password may stand. Raises TrackingError if the store fails again.
     """
     from pipelines import stages, tracking
-    from pipelines.export import carry
 
-    yield from tracking.send_waiting(project, tracked, stages.Places, carry)
+    yield from tracking.send_waiting(project, tracked, stages.Places)
     if (project / "studies").is_dir():  # else Optuna's packages need not be looked at
         from pipelines.search.record import send_waiting_studies
 

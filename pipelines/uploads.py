@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipelines.export import carry
 from pipelines.stages.places import Places
 from pipelines.tracking.live import follow
 
 if __name__ == "__main__":
-    follow(int(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2] else None, sys.stdin, Places, carry)
+    follow(int(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2] else None, sys.stdin, Places)

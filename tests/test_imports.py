@@ -20,7 +20,7 @@ HEIGHTS = [
     {"backends"},
     {"pipelines.project", "pipelines.spec"},
     {f"pipelines.{name}" for name in ("curves", "data", "metrics", "tracking", "report", "engine")},
-    {"pipelines.stages", "pipelines.search"},
+    {"pipelines.stages", "pipelines.search", "pipelines.export", "pipelines.to_onnx"},
     {
         f"pipelines.{name}"
         for name in (
@@ -47,10 +47,8 @@ HEIGHTS = [
         "pipelines.many",
         "pipelines.uploads",
         "pipelines.cli_project",
-        "pipelines.export",
         "pipelines.new",
         "pipelines.predict",
-        "pipelines.to_onnx",
         "pipelines.cli_reproduce",
         "pipelines.reproduce",
     },

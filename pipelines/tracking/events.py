@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.spec import Experiment, dump, flat
+from pipelines.spec import Experiment, Tracking, dump, flat
 from pipelines.tracking import circumstances, datasets, note
 from pipelines.tracking.redact import PLAIN, redact, redacted
 
@@ -34,9 +34,9 @@ class Event:
 
     create: fingerprint, outs (hash of what train wrote), name; begin: process, that does or goes on with the run; params,
     tags: name -> text; metrics: name -> number, at `step`; artifacts: path in the run -> file below the root; text: path in
-    the run -> what the file there holds; inputs: training, validation or testing -> the rows (see datasets.py); model: its name
-    -> folder of an MLflow model below the root; mark: outs, the hash of all that the stage wrote, which says that every event
-    of the stage came before; end: status. `time` is when it happened, in ms since 1970; 0 where nobody knows.
+    the run -> what the file there holds; inputs: training, validation or testing -> the rows (see datasets.py); model: its
+    name -> folder of an MLflow model below the root; mark: outs, the hash of all that the stage wrote, which says that every
+    event of the stage came before; end: status. `time` is when it happened, in ms since 1970; 0 where nobody knows.
     """
 
     kind: Kind
@@ -55,12 +55,13 @@ def events(places: Places, experiment: Experiment | None = None) -> list[Event]:
     run, about = _json(places.run), _json(places.about)
     reports = [stage for stage in REPORTS if _reports_on(places.report(stage), run)]
     spec = whole_spec(run["spec"], experiment)
+    files = spec.get("tracking", {}).get("files", Tracking().files)
     return [
         _create(places, run, about),
         *_source(places),
-        *_data(places, about, run["spec"]),
-        *_train(places, about, run, spec),
-        *(event for stage in reports for event in _report(places, about, run, stage)),
+        *_data(places, about, run["spec"]["data"]),
+        *_train(places, about, run, spec, files),
+        *(event for stage in reports for event in _report(places, about, run, stage, files)),
         Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"}),
     ]
 
@@ -71,7 +72,7 @@ def opening(places: Places, experiment: Experiment, fingerprint: str) -> list[Ev
     spec = redacted(experiment.model_dump(mode="json"))
     name = _name(about, spec, fingerprint)
     create = Event("create", "create", redacted({"fingerprint": fingerprint, "name": name}))
-    return [create, *_source(places), *_data(places, about, spec), *_spec(spec)]
+    return [create, *_source(places), *_data(places, about, spec["data"]), *_spec(spec)]
 
 
 def epoch(rows: Sequence[Mapping[str, Any]]) -> Event:
@@ -92,7 +93,8 @@ def _source(places: Places) -> Iterator[Event]:
     tags, diff = circumstances.kept(places.root)
     if tags:
         yield Event("tags", "source", tags)
-        yield Event("artifacts", "source", {circumstances.DIFF: _below(places, diff)} if diff else {})
+        if diff:
+            yield Event("artifacts", "source", {circumstances.DIFF: _below(places, diff)})
         # Of one value: what DVC restores from its cache later was begun then, and not under the circumstances of now.
         yield Event("mark", "source", {"outs": "begun"})
 
@@ -106,21 +108,24 @@ def _name(about: Mapping[str, Any], spec: Mapping[str, Any], fingerprint: str) -
     return f"{Path(about['source']).stem} {spec['model']['activation']} {spec['train']['backend']} {fingerprint[:4]}"
 
 
-def _data(places: Places, about: dict[str, Any], spec: Mapping[str, Any]) -> Iterator[Event]:
+def _data(places: Places, about: dict[str, Any], data: Mapping[str, Any]) -> Iterator[Event]:
     """The parts themselves are no artifacts: they can be large, and their hashes say which they are."""
     hashes = {f"deltarule.data.{part}": digest for part, digest in about["sha256"].items()}
     rows = {f"rows_{part}": float(count) for part, count in about["rows"].items()}
     yield Event("tags", "data", redacted({"deltarule.data": about["source"], "deltarule.task": about["task"], **hashes}))
     yield Event("metrics", "data", rows)
-    yield Event("inputs", "data", datasets.inputs(about, spec["data"], ("train", "valid")))
+    yield Event("inputs", "data", datasets.inputs(about, data, ("train", "valid")))
     yield Event("artifacts", "data", {"data/about.json": _below(places, places.about)})
     yield Event("mark", "data", {"outs": _sha256(places.about)})
 
 
-def _train(places: Places, about: dict[str, Any], run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
+def _train(
+    places: Places, about: dict[str, Any], run: dict[str, Any], spec: dict[str, Any], files: Sequence[str]
+) -> Iterator[Event]:
     yield from _spec(spec)
-    yield Event("tags", "train", {**_run_tags(run), **circumstances.dvc_lock(places.root), **_note(places, about, run)})
-    yield Event("artifacts", "train", {"dvc.lock": "dvc.lock"} if (places.root / "dvc.lock").is_file() else {})
+    yield Event("tags", "train", {**_run_tags(run), **circumstances.dvc_lock(places.root), **_note(places, about, run, files)})
+    if (places.root / "dvc.lock").is_file():
+        yield Event("artifacts", "train", {"dvc.lock": "dvc.lock"})
     with places.history.open(newline="", encoding="utf-8") as file:
         for row in over_epochs(list(csv.DictReader(file))):
             yield Event("metrics", "train", _numbers(row), int(row.pop("epoch")))
@@ -155,21 +160,23 @@ def _param_name(key: str) -> str:
     return (name if unique else name.replace("/", "_"))[:KEY_CHARACTERS]
 
 
-def _note(places: Places, about: dict[str, Any], run: dict[str, Any], stages: Sequence[str] = ()) -> dict[str, str]:
+def _note(
+    places: Places, about: dict[str, Any], run: dict[str, Any], files: Sequence[str], stages: Sequence[str] = ()
+) -> dict[str, str]:
     """The tag that MLflow shows as the description of a run."""
     reports = {stage: _json(places.report(stage) / "metrics.json") for stage in stages}
     trained = _json(places.trained / "metrics.json")
     tags, _ = circumstances.kept(places.root)
-    return {"mlflow.note.content": redact(note.write(about, run, trained, reports, tags))}
+    return {"mlflow.note.content": redact(note.write(about, run, trained, reports, tags, "mlflow" in files))}
 
 
 def carried(places: Places) -> Iterator[Event]:
-    """The model for MLflow, and files of the network for other programs, where they were made of this very network.
+    """The model for MLflow and files of the network for other programs, where Places.carry made them; nothing else does.
 
-    Whoever sends a run has them made: they are no outs of a stage.
+    They belong to the outs, but to make them takes longer than to train some networks: so who sends a run makes them.
     """
-    run = _json(places.run)
-    folder = places.carried(run["model_hash"]) if run["model_hash"] else None
+    digest = _json(places.run)["model_hash"]
+    folder = places.carried(digest) if digest else None
     if folder is None or not (folder / "files.json").is_file():
         return
     kept = _json(folder / "files.json")
@@ -199,11 +206,11 @@ def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
     return [float(row[name]) for row in rows if row[name] != ""]
 
 
-def _report(places: Places, about: dict[str, Any], run: dict[str, Any], stage: str) -> Iterator[Event]:
+def _report(places: Places, about: dict[str, Any], run: dict[str, Any], stage: str, files: Sequence[str]) -> Iterator[Event]:
     folder = places.report(stage)
     if stage == "test":  # not before: these rows are no input of a run that has not opened them
         yield Event("inputs", stage, datasets.inputs(about, run["spec"]["data"], ("test",)))
-    yield Event("tags", stage, _note(places, about, run, REPORTS[: REPORTS.index(stage) + 1]))
+    yield Event("tags", stage, _note(places, about, run, files, REPORTS[: REPORTS.index(stage) + 1]))
     if _json(folder / "about.json").get("held"):
         yield Event("tags", stage, {"deltarule.held": "a threshold was missed on the validation rows"})
     yield Event("metrics", stage, _numbers(flatten(_json(folder / "metrics.json"), stage, "_")))

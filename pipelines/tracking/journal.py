@@ -116,8 +116,8 @@ class Journal:
 
     def _keep(self, events: Sequence[Event], root: Path) -> None:
         for event in events:
-            if event.kind in ("artifacts", "model"):
-                for below in _files(root, event.values.values()):
+            if event.kind == "artifacts":
+                for below in event.values.values():
                     _keep(root / below, self.files / below)
 
     def _told(self) -> dict[tuple[Any, ...], Any]:
@@ -232,15 +232,6 @@ class Journal:
     def remove(self) -> None:
         """Call it with the claim."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _files(root: Path, places: Iterable[str]) -> Iterator[str]:
-    """Those of them that are files, and the files in those that are folders."""
-    for below in places:
-        if (root / below).is_dir():
-            yield from (file.relative_to(root).as_posix() for file in sorted((root / below).rglob("*")) if file.is_file())
-        else:
-            yield below
 
 
 def _write(handle: int, content: bytes) -> None:

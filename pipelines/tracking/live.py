@@ -21,7 +21,7 @@ from pipelines.spec import Tracking
 from pipelines.tracking.journal import LOG, Journal, journals
 from pipelines.tracking.record import store_of
 from pipelines.tracking.redact import redact
-from pipelines.tracking.sender import WORKING_SECONDS, Beat, Carry, Sender
+from pipelines.tracking.sender import WORKING_SECONDS, Beat, Sender
 from pipelines.tracking.store import Store, TrackingError, locate, warm
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Uploader:
         return redact(self._lines[-1]) if self._lines else ""
 
 
-def follow(run: int, database: Path | None, given: IO[str], places_of: Callable[[Path], Places], carry: Carry) -> None:
+def follow(run: int, database: Path | None, given: IO[str], places_of: Callable[[Path], Places]) -> None:
     """Send the journal whose folder is `given`, as it grows, until its run is over; then those that wait for the same store.
 
     `run` is the id of the run's process: with it, this one ends. `database`: that of the store. `places_of` gives
@@ -107,20 +107,18 @@ def follow(run: int, database: Path | None, given: IO[str], places_of: Callable[
     with journal.claim(_CLAIM_SECONDS) as ours:
         if ours:
             store = store_of(journal, project, Tracking())
-            if _follow(Sender(journal, store, places_of(journal.files), beat, carry)):
-                _send_others(journal, store, project, places_of, carry, beat)
+            if _follow(Sender(journal, store, places_of(journal.files), beat)):
+                _send_others(journal, store, project, places_of, beat)
 
 
-def _send_others(
-    journal: Journal, store: Store, project: Path, places_of: Callable[[Path], Places], carry: Carry, beat: Beat
-) -> None:
+def _send_others(journal: Journal, store: Store, project: Path, places_of: Callable[[Path], Places], beat: Beat) -> None:
     """The runs that wait for the same store."""
     ends = time.monotonic() + OTHERS_SECONDS
     same = (journal.head() or {})["tracking"]
     for other in journals(project):
         with other.claim() as ours:
             if ours and (other.head() or {})["tracking"] == same and not other.state().running:
-                sender = Sender(other, store, places_of(other.files), lambda s: beat(min(s, ends - time.monotonic())), carry)
+                sender = Sender(other, store, places_of(other.files), lambda s: beat(min(s, ends - time.monotonic())))
                 with suppress(TrackingError):
                     sender.send()
                 if other.done():

@@ -17,6 +17,7 @@ def write(
     trained: Mapping[str, Any],
     reports: Mapping[str, Mapping[str, float]],
     tags: Mapping[str, str],
+    has_model: bool,
 ) -> str:
     """`about`, `run` and `trained` are what the stages wrote, `reports` stage -> metrics, `tags` those of its beginning."""
     return "\n".join(
@@ -26,7 +27,7 @@ def write(
             ("Ended:", _end(run, trained)),
             ("Result:", "; ".join(_results(reports)) or "not validated yet"),
             ("Begun:", _beginning(tags)),
-            ("Kept:", _kept(run)),
+            ("Kept:", _kept(run, has_model)),
         )
     )
 
@@ -84,6 +85,7 @@ def _beginning(tags: Mapping[str, str]) -> str:
     )
 
 
-def _kept(run: Mapping[str, Any]) -> str:
+def _kept(run: Mapping[str, Any], has_model: bool) -> str:
     weights = "train/model.safetensors" if run["model_hash"] else "none, for it diverged"
-    return f"report.html, the spec params.yaml; weights: {weights}; what was made of them for other programs: tag deltarule.files"
+    model = ", an MLflow model of raw rows `runs:/<id of this run>/model`" if has_model and run["model_hash"] else ""
+    return f"report.html, the spec params.yaml; weights: {weights}{model}"

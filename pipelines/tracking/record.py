@@ -16,7 +16,7 @@ from pipelines.tracking import circumstances
 from pipelines.tracking.events import Event, events
 from pipelines.tracking.journal import OUTS, Journal, bury, journals
 from pipelines.tracking.redact import HIDDEN, redact, redacted
-from pipelines.tracking.sender import ORIGIN, Carry, Sender, nothing
+from pipelines.tracking.sender import ORIGIN, Sender
 from pipelines.tracking.store import Store, TrackingError, answering, locate
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ def sync(
     tags: Mapping[str, str] | None = None,
     name: str | None = None,
     project: Path | None = None,
-    carry: Carry = nothing,
 ) -> str | None:
     """Put the run that the outs of `places` tell of on record; its MLflow run id, or None if tracking is off.
 
@@ -57,7 +56,7 @@ def sync(
     store = locate(experiment.tracking, project)  # before anything is written: it may be refused
     create = creation(record[0], root, project, experiment, new_run=new_run, tags=tags, name=name)
     with _claimed(project, create, record, root) as journal:
-        return deliver(journal, store, replace(places, root=journal.files), carry)
+        return deliver(journal, store, replace(places, root=journal.files))
 
 
 def creation(
@@ -76,8 +75,8 @@ def creation(
         "identity": _identity(first, root, project, new_run),
         "tags": {**_begun(root, new_run), **redacted(dict(tags or {}))},
         "tracking": {"uri": redact(experiment.tracking.uri or "") or None, "experiment": experiment.tracking.experiment},
-        "given": os.environ.get("MLFLOW_RUN_ID"),
         "files": list(experiment.tracking.files),
+        "given": os.environ.get("MLFLOW_RUN_ID"),
     }
     return replace(first, values=values)
 
@@ -119,9 +118,9 @@ def _is_of(journal: Journal, create: Event) -> bool:
     return same and (state := journal.state()).outs == outs and not state.running
 
 
-def deliver(journal: Journal, store: Store, places: Places, carry: Carry = nothing) -> str | None:
+def deliver(journal: Journal, store: Store, places: Places) -> str | None:
     """Send a journal that this process has claimed, and remove it if its run is over. Raises TrackingError; it then waits."""
-    sender = Sender(journal, store, places, carry=carry)
+    sender = Sender(journal, store, places)
     with answering(store, sender.doing), store.turn():
         sender.send()
     if journal.done():
@@ -153,9 +152,7 @@ def _identity(create: Event, root: Path, project: Path, new_run: bool) -> dict[s
 # -- what waits -----------------------------------------------------------------------------------------------------------
 
 
-def send_waiting(
-    project: Path, tracking: Tracking, places_of: Callable[[Path], Places], carry: Carry = nothing
-) -> Iterator[tuple[str, str | None]]:
+def send_waiting(project: Path, tracking: Tracking, places_of: Callable[[Path], Places]) -> Iterator[tuple[str, str | None]]:
     """Send the journals that wait: (folder of the launch, or name of the pipeline's run; id in MLflow) of each.
 
     Runs of this host whose process is gone end as KILLED first. `places_of` gives the outs below a folder. Raises
@@ -171,7 +168,7 @@ def send_waiting(
             failed = failures.setdefault(str(head["tracking"]), [])
             if len(failed) < _ATTEMPTS:
                 try:
-                    run_id = deliver(journal, store_of(journal, project, tracking), places_of(journal.files), carry)
+                    run_id = deliver(journal, store_of(journal, project, tracking), places_of(journal.files))
                 except TrackingError as error:
                     failed.append(error)
                 else:

@@ -32,11 +32,6 @@ ASKING_SECONDS, WORKING_SECONDS = 4.0, 120.0
 BUSY_SECONDS = 15.0  # this machine, with a database's share of the work
 BYTES_A_SECOND = 5e6  # at least, of a large artifact
 Beat = Callable[[float], None]
-Carry = Callable[["Places", Sequence[str]], None]  # writes files of the network (tracking.files) into places.carried
-
-
-def nothing(places: Places, files: Sequence[str]) -> None:
-    """No files."""
 
 
 class Sender:
@@ -48,9 +43,8 @@ class Sender:
         store: Store,
         places: Places,
         beat: Beat = lambda seconds: None,
-        carry: Carry = nothing,
     ) -> None:
-        self.journal, self.store, self.places, self.beat, self.carry = journal, store, places, beat, carry
+        self.journal, self.store, self.places, self.beat = journal, store, places, beat
         self.head: dict[str, Any] = journal.head() or {}
         digest = hashlib.sha256(f"{store.uri} {store.experiment}".encode()).hexdigest()[:16]
         sent = journal.sent()
@@ -118,7 +112,7 @@ class Sender:
 
     def _send_files(self, client: MlflowClient, run: Run) -> None:
         """Files of the network: made here, since that takes seconds too, and the run's own process has ended its work."""
-        self.carry(self.places, self.head.get("files", ()))
+        self.places.carry(self.head.get("files", ()))
         found = list(carried(self.places))
         if found:
             uploader.send_stage(client, run, found[:-1], self.places.root, self._held)

@@ -229,6 +229,12 @@ class Journal:
         """Whether all is sent of a run that is over."""
         return self.over() and self.sent().offset >= self.path.stat().st_size
 
+    def clear(self) -> None:
+        """Remove it if it is done; not yet, where another process that lives will still look how it came out. With the claim."""
+        process = self.state().process
+        if self.done() and (process is None or not process.lives() or process == Process.this()):
+            self.remove()
+
     def remove(self) -> None:
         """Call it with the claim."""
         shutil.rmtree(self.folder, ignore_errors=True)

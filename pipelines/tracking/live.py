@@ -121,8 +121,7 @@ def _send_others(journal: Journal, store: Store, project: Path, places_of: Calla
                 sender = Sender(other, store, places_of(other.files), lambda s: beat(min(s, ends - time.monotonic())))
                 with suppress(TrackingError):
                     sender.send()
-                if other.done():
-                    other.remove()
+                other.clear()
 
 
 def _follow(sender: Sender) -> bool:

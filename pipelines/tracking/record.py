@@ -123,8 +123,7 @@ def deliver(journal: Journal, store: Store, places: Places) -> str | None:
     sender = Sender(journal, store, places)
     with answering(store, sender.doing), store.turn():
         sender.send()
-    if journal.done():
-        journal.remove()
+    journal.clear()
     return sender.run_id
 
 

@@ -157,8 +157,10 @@ class Recording:
             if whole:
                 journal.remove()
                 return Outcome(sent.run_id, self.failure)
-            waiting = journal.state().events - sent.events
-            name = (journal.head() or {})["name"]
+            head = journal.head()
+            if head is None:  # removed by hand, or by a version that removes what is done at once
+                return Outcome(sent.run_id, self.failure)
+            waiting, name = journal.state().events - sent.events, head["name"]
             reason = sent.error or (self._uploader.complaint if self._uploader else "") or "it did not answer in time"
             return Outcome(
                 None, f"{waiting} events of the run {name!r} wait for the store ({reason}); `deltarule sync` sends them"

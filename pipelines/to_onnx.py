@@ -21,8 +21,8 @@ from backends.spec import Dense, Trial
 
 OPSET, IR = 17, 9  # of 2022: onnxruntime from 1.14 reads them
 INPUTS, OUTPUTS = "inputs", "outputs"
-# Of the largest output, between onnxruntime and the reference in float32: measured 6.5e-7 at most, over all activations, widths to
-# 512 and depths to 8 (tests/test_onnx.py).
+# Of the largest output, between onnxruntime and the reference: measured 6.5e-7 at most, over all activations, widths to 512 and
+# depths to 8 (tests/test_onnx.py).
 TOLERANCE = 1e-5
 
 

@@ -101,7 +101,7 @@ def test_files_of_a_stage_that_was_carried_out_again_are_kept_anew(tmp_path):
     write_json(path, {"accuracy": 0.5, "loss": 0.3})
     journal.add(events(places)[1:], tmp_path)
     told = [(event.kind, event.stage) for event in list(journal.read())[count:]]
-    assert told == [("metrics", "test"), ("artifacts", "test"), ("mark", "test")]
+    assert told == [("metrics", "test"), ("artifacts", "test"), ("tags", "test"), ("mark", "test")]  # the note tells of it too
     assert json.loads((journal.files / "outputs/test/metrics.json").read_text())["accuracy"] == 0.5
 
 

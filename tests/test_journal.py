@@ -17,8 +17,9 @@ from synthetic_run import make, write_json
 from pipelines.spec import Experiment
 from pipelines.tracking import Recording, events, waiting
 from pipelines.tracking.events import Event
-from pipelines.tracking.journal import Journal, bury, journals
+from pipelines.tracking.journal import Journal, Sent, bury, journals
 from pipelines.tracking.process import Process
+from pipelines.tracking.process import _started as started
 
 EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
 HEAD = {
@@ -48,11 +49,10 @@ def gone():
     return process
 
 
-@pytest.mark.parametrize("torn", ['{"kind": "metrics", "sta', '{"kind": "metrics", "stage": "train"}'])
-def test_a_torn_last_line_is_not_read_and_is_cut_before_the_next(tmp_path, torn):
+def test_a_torn_last_line_is_not_read_and_is_cut_before_the_next(tmp_path):
     journal = journal_of(tmp_path, epoch(1))
     with journal.path.open("a") as file:
-        file.write(torn)
+        file.write('{"kind": "metrics", "sta')
     assert [event.kind for event in journal.read()] == ["create", "metrics"]
     journal.mend()
     journal.append([epoch(2)])
@@ -102,7 +102,7 @@ def test_files_of_a_stage_that_was_carried_out_again_are_kept_anew(tmp_path):
     write_json(path, {"accuracy": 0.5, "loss": 0.3})
     journal.add(events(places)[1:], tmp_path)
     told = [(event.kind, event.stage) for event in list(journal.read())[count:]]
-    assert told == [("tags", "test"), ("metrics", "test"), ("artifacts", "test"), ("mark", "test")]  # the tag: its note
+    assert told == [("metrics", "test"), ("artifacts", "test"), ("tags", "test"), ("mark", "test")]  # the note tells of it too
     assert json.loads((journal.files / "outputs/test/metrics.json").read_text())["accuracy"] == 0.5
 
 
@@ -278,3 +278,18 @@ def test_no_secret_reaches_the_log(tmp_path, unsent, monkeypatch):
     recording.close()
     text = recording.journal.path.read_text()
     assert "hunter2" not in text and '"command": "deltarule run --set' in text
+
+
+def test_what_is_sent_stays_until_the_process_that_wrote_it_has_looked_how_it_came_out(tmp_path, gone):
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        other = replace(Process.this(), pid=sleeper.pid, started=started(sleeper.pid))
+        for process, stays in ((Process.this(), False), (gone, False), (None, False), (other, True)):
+            journal = journal_of(tmp_path, Event("end", "end", {"status": "FINISHED"}), process=process)
+            journal.clear()
+            assert journal.folder.exists(), "nothing of it was sent"
+            journal.note(Sent(offset=journal.path.stat().st_size))
+            journal.clear()
+            assert journal.folder.exists() == stays
+    finally:
+        sleeper.communicate()

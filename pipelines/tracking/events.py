@@ -56,14 +56,16 @@ def events(places: Places, experiment: Experiment | None = None) -> list[Event]:
     reports = [stage for stage in REPORTS if _reports_on(places.report(stage), run)]
     spec = whole_spec(run["spec"], experiment)
     files = spec.get("tracking", {}).get("files", Tracking().files)
-    return [
-        _create(places, run, about),
+    body = [
         *_source(places),
         *_data(places, about, run["spec"]["data"]),
-        *_train(places, about, run, spec, files),
-        *(event for stage in reports for event in _report(places, about, run, stage, files)),
-        Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"}),
+        *_train(places, run, spec),
+        *(event for stage in reports for event in _report(places, about, run, stage)),
     ]
+    # With the last stage alone, before its mark: what the description says changes with each.
+    body.insert(-1, Event("tags", body[-1].stage, _note(places, about, run, files, reports)))
+    end = Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"})
+    return [_create(places, run, about), *body, end]
 
 
 def opening(places: Places, experiment: Experiment, fingerprint: str) -> list[Event]:
@@ -119,11 +121,9 @@ def _data(places: Places, about: dict[str, Any], data: Mapping[str, Any]) -> Ite
     yield Event("mark", "data", {"outs": _sha256(places.about)})
 
 
-def _train(
-    places: Places, about: dict[str, Any], run: dict[str, Any], spec: dict[str, Any], files: Sequence[str]
-) -> Iterator[Event]:
+def _train(places: Places, run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
     yield from _spec(spec)
-    yield Event("tags", "train", {**_run_tags(run), **circumstances.dvc_lock(places.root), **_note(places, about, run, files)})
+    yield Event("tags", "train", {**_run_tags(run), **circumstances.dvc_lock(places.root)})
     if (places.root / "dvc.lock").is_file():
         yield Event("artifacts", "train", {"dvc.lock": "dvc.lock"})
     with places.history.open(newline="", encoding="utf-8") as file:
@@ -161,7 +161,7 @@ def _param_name(key: str) -> str:
 
 
 def _note(
-    places: Places, about: dict[str, Any], run: dict[str, Any], files: Sequence[str], stages: Sequence[str] = ()
+    places: Places, about: dict[str, Any], run: dict[str, Any], files: Sequence[str], stages: Sequence[str]
 ) -> dict[str, str]:
     """The tag that MLflow shows as the description of a run."""
     reports = {stage: _json(places.report(stage) / "metrics.json") for stage in stages}
@@ -206,11 +206,10 @@ def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
     return [float(row[name]) for row in rows if row[name] != ""]
 
 
-def _report(places: Places, about: dict[str, Any], run: dict[str, Any], stage: str, files: Sequence[str]) -> Iterator[Event]:
+def _report(places: Places, about: dict[str, Any], run: dict[str, Any], stage: str) -> Iterator[Event]:
     folder = places.report(stage)
     if stage == "test":  # not before: these rows are no input of a run that has not opened them
         yield Event("inputs", stage, datasets.inputs(about, run["spec"]["data"], ("test",)))
-    yield Event("tags", stage, _note(places, about, run, files, REPORTS[: REPORTS.index(stage) + 1]))
     if _json(folder / "about.json").get("held"):
         yield Event("tags", stage, {"deltarule.held": "a threshold was missed on the validation rows"})
     yield Event("metrics", stage, _numbers(flatten(_json(folder / "metrics.json"), stage, "_")))

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.tracking import bulk, uploader
+from pipelines.tracking import bulk, circumstances, uploader
 from pipelines.tracking.bulk import Child
 from pipelines.tracking.events import Event
 from pipelines.tracking.redact import redact
@@ -77,7 +77,7 @@ def _parent(client: MlflowClient, experiment_id: str, family: Family) -> Run:
     found = client.search_runs([experiment_id], wanted, max_results=1, order_by=["attributes.start_time ASC"])
     if found:
         return found[0]
-    tags = {**identity, **uploader.circumstances(family.root, create["source"])}
+    tags = {**identity, **circumstances.take(family.root, create["source"])}
     return client.create_run(experiment_id, tags=tags, run_name=redact(create["name"]))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.project import project_of
-from pipelines.tracking import circumstances, uploader
+from pipelines.tracking import circumstances
 from pipelines.tracking.events import Event, events
 from pipelines.tracking.journal import OUTS, Journal, bury, journals
 from pipelines.tracking.redact import HIDDEN, redact, redacted
@@ -70,10 +70,11 @@ def creation(
     name: str | None = None,
 ) -> Event:
     """The first event of a journal: what the run is found by, its first tags, and which store it is for."""
+    begun = circumstances.kept(root)[0] or circumstances.take(root, "deltarule run" if new_run else "dvc.yaml")
     values = {
         "name": redact(name or first.values["name"]),
         "identity": _identity(first, root, project, new_run),
-        "tags": {**uploader.circumstances(root, "deltarule run" if new_run else "dvc.yaml"), **redacted(dict(tags or {}))},
+        "tags": {**begun, **redacted(dict(tags or {}))},
         "tracking": {"uri": redact(experiment.tracking.uri or "") or None, "experiment": experiment.tracking.experiment},
         "files": list(experiment.tracking.files),
         "given": os.environ.get("MLFLOW_RUN_ID"),

@@ -11,7 +11,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.tracking import circumstances as begun
 from pipelines.tracking import datasets, models
 from pipelines.tracking.events import Event
 from pipelines.tracking.redact import without_secrets
@@ -39,11 +38,6 @@ def given(client: MlflowClient, run_id: str, identity: dict[str, str], keys: Seq
             raise TrackingError(f"MLFLOW_RUN_ID names run {run_id}, which holds another experiment ({key}); unset it")
     send_tags(client, run, identity)
     return run
-
-
-def circumstances(root: Path, source: str) -> dict[str, str]:
-    """Who put it on record, from where: what MlflowClient, unlike mlflow.start_run, does not set. Of the beginning, if kept."""
-    return begun.kept(root)[0] or begun.take(root, source)
 
 
 def replay(client: MlflowClient, run: Run, record: Sequence[Event], root: Path = Path()) -> None:

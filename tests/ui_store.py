@@ -44,7 +44,7 @@ def fill(project: Path) -> None:
     for process in launches:
         said, _ = process.communicate()
         assert process.returncode == 0, said
-    list(send_waiting(project))  # what the store was too busy to take
+    list(send_waiting(project, Experiment().tracking))  # what the store was too busy to take
     for run in client.search_runs([experiment_id], "tags.`deltarule.launch` LIKE 'runs/%'"):
         if not any(file.path == "report.html" for file in client.list_artifacts(run.info.run_id)):
             client.log_text(run.info.run_id, PAGE, "report.html")

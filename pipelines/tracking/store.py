@@ -131,6 +131,8 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     check(store)
+    if store.database and not store.database.exists():
+        _make(store.database)
     client = _client(store)
     found = client.get_experiment_by_name(store.experiment)
     if found is None:
@@ -150,8 +152,6 @@ def _client(store: Store) -> MlflowClient:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
-    if store.database and not store.database.exists():
-        _make(store.database)
     return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
 
 

@@ -20,7 +20,7 @@ from synthetic_run import make, write_json
 from pipelines import tracking
 from pipelines.project import project_of
 from pipelines.spec import Experiment
-from pipelines.tracking import Event, TrackingError, events, locate, store, sync, uploader
+from pipelines.tracking import Event, TrackingError, direct, events, locate, store, sync, uploader
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
@@ -183,7 +183,7 @@ def test_cut_short_anywhere_the_next_sync_completes_it_and_no_point_is_kept_twic
     with monkeypatch.context() as patch:
         left = [calls]
         for name in ("log_batch", "log_artifact", "log_text", "update_run"):
-            patch.setattr(f"mlflow.MlflowClient.{name}", cut_short_after(left, name))
+            patch.setattr(direct.Client, name, cut_short_after(left, name))
         with pytest.raises(KeyboardInterrupt):
             sync(places, EXPERIMENT)
     sync(places, EXPERIMENT)
@@ -196,9 +196,7 @@ def test_cut_short_anywhere_the_next_sync_completes_it_and_no_point_is_kept_twic
 
 def cut_short_after(left, name):
     """The client's call; it is carried out, and then the process "dies", once `left` calls have been made."""
-    import mlflow
-
-    real = getattr(mlflow.MlflowClient, name)
+    real = getattr(direct.Client, name)
 
     def call(*arguments, **named):
         real(*arguments, **named)
@@ -258,7 +256,7 @@ def test_every_launch_is_a_run_of_its_own_beside_the_pipelines_run(project, no_f
 def test_a_launch_that_was_cut_short_is_completed(project, no_figures, monkeypatch):
     places = make(project / "runs/1")
     with monkeypatch.context() as patch:
-        patch.setattr("mlflow.MlflowClient.log_batch", cut_short_after([2], "log_batch"))
+        patch.setattr(direct.Client, "log_batch", cut_short_after([2], "log_batch"))
         with pytest.raises(KeyboardInterrupt):
             sync(places, EXPERIMENT, new_run=True)
     sync(places, EXPERIMENT, new_run=True)

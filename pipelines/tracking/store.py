@@ -7,7 +7,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -110,10 +110,13 @@ def warm(database: Path | None) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow.pyfunc
     import mlflow.tracking
+    from mlflow.utils import requirements_utils
 
     from pipelines.report import style
 
     style.warm()
+    with suppress(Exception):  # what it asks when a model is saved: which packages there are, a second to find out
+        requirements_utils._init_modules_to_packages_map()  # type: ignore[no-untyped-call]
 
     if database:
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401

@@ -114,6 +114,9 @@ def sync(
     params: Params = PARAMS,
     changes: Changes = None,
     status: Annotated[bool, typer.Option("--status", help="Only show what waits; the store is not asked.")] = False,
+    drop: Annotated[
+        str | None, typer.Option("--drop", metavar="RUN", help="Give up what waits of this run, as --status names it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put on record what waits for the store.
@@ -129,18 +132,31 @@ def sync(
     project, places = project_of(Path()), stages.Places(Path())
     if status:
         return show_waiting(Console(as_json), project)
+    if drop is not None:
+        dropped = tracking.drop(project, drop)
+        Console(as_json).say(f"{dropped.run}: {dropped.waiting} events are given up, and will not be on record")
+        return Console(as_json).result(dropped.as_dict())
     console, experiment = begin(params, changes, as_json)
     with console.reserved():
         tracking.bury(project)
         trained = places.run.exists()
         run_id = tracking.sync(places, experiment) if trained else None
-        sent = dict(send_waiting(project, experiment.tracking))
-        if not trained and not sent:
+        sent, failure = dict[str, str | None](), None
+        try:
+            for folder, launched in send_waiting(project, experiment.tracking):
+                sent[folder] = launched
+        except tracking.TrackingError as error:
+            failure = error
+        if not trained and not sent and failure is None:
             tracking.sync(places, experiment)  # says what is missing
     for folder, launched in sent.items():
         console.say(f"{folder}: on record in MLflow as run {launched}")
     if run_id or not experiment.tracking.enabled:
         console.say(f"on record in MLflow as run {run_id}" if run_id else "tracking is off (tracking.enabled: false)")
+    if failure is not None and not run_id:
+        raise failure
+    if failure is not None:  # of an earlier run: no reason to hold the pipeline
+        console.warn(str(failure))
     console.result({"run_id": run_id, "launches": sent})
 
 
@@ -168,8 +184,11 @@ def run(
         folder = shown(launched.folder)
         console.say(f"{folder}: {_headline(experiment)}")
 
+    def closing() -> None:
+        console.say("putting it on record: figures, report, model ...")
+
     with console.reserved(), Epochs(console, experiment.train.epochs) as progress:
-        done = launch(experiment, name=name, test=with_test, progress=progress, begun=begun)
+        done = launch(experiment, name=name, test=with_test, progress=progress, begun=begun, closing=closing)
     for warning in done.warnings:
         console.warn(warning)
     show(console, done.reports, done.seconds)

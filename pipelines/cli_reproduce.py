@@ -43,6 +43,8 @@ def reproduce(
     from pipelines.reproduce import reproduce as carry_out
 
     console, experiment = begin(params, changes, as_json)
+    if any(not change.startswith("tracking.") for change in changes or ()):
+        raise typer.BadParameter("--set may change tracking alone, where the run is on record; the spec is the run's own")
     with console.reserved():
         done = carry_out(run, experiment, project_of(Path()), into=into, keep=keep, test=with_test, say=console.say)
     show(console, done)

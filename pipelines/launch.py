@@ -48,6 +48,7 @@ def launch(
     track: bool = True,
     progress: Progress | None = None,
     begun: Callable[[Launch], None] = lambda launch: None,
+    closing: Callable[[], None] = lambda: None,
 ) -> Launch:
     """Split, train, validate, with `test` also test, in a new folder; with `track` also into MLflow.
 
@@ -64,6 +65,8 @@ def launch(
     done = Launch(new_folder(project / RUNS, called) if folder is None else empty_folder(folder))
     begun(done)
     (done.folder / "params.yaml").write_text(dump(experiment), encoding="utf-8")
+    if tracking.redact(dump(experiment)) != dump(experiment):  # it can be run again as it is, password and all
+        (done.folder / "params.yaml").chmod(0o600)
     if track:
         tracking.keep(done.folder, "deltarule run")
     places = stages.Places(done.folder, base=project, project=project)
@@ -72,6 +75,8 @@ def launch(
         with recorded(recording):
             _carry_out(done, experiment, places, test, progress, recording)
     finally:
+        if recording.journal is not None:
+            closing()
         with _timed(done, "record"):
             outcome = recording.close()
         done.run_id = outcome.run_id
@@ -174,11 +179,17 @@ def send_waiting(project: Path, tracked: Tracking) -> Iterator[tuple[str, str | 
     """
     from pipelines import stages, tracking
 
-    yield from tracking.send_waiting(project, tracked, stages.Places)
+    failure = None
+    try:
+        yield from tracking.send_waiting(project, tracked, stages.Places)
+    except tracking.TrackingError as error:
+        failure = error
     if (project / "studies").is_dir():  # else Optuna's packages need not be looked at
         from pipelines.search.record import send_waiting_studies
 
         yield from send_waiting_studies(project)
+    if failure is not None:
+        raise failure
 
 
 def show_waiting(console: Console, project: Path) -> None:

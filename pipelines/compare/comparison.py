@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,19 +86,32 @@ def compare(
     TrackingError if the store fails.
     """
     project = project or project_of(Path())
-    runs = _runs(experiment.tracking, project, names, study, where)
+    runs, bare = _runs(experiment.tracking, project, names, study, where)
     found = side_by_side(runs, experiment.tracking, project)
-    return found if grouping is None else _grouped(found, grouping, experiment.tracking, project)
+    found = found if grouping is None else _grouped(found, grouping, experiment.tracking, project)
+    return found if not bare else replace(found, notes=(*found.notes, _left_out(bare)))
 
 
-def _runs(tracking: Tracking, project: Path, names: Sequence[str], study: str | None, where: str | None) -> list[Recorded]:
+def _left_out(bare: Sequence[Recorded]) -> str:
+    called = ", ".join(f"{run.name} ({run.id[:8]}, {run.status})" for run in bare)
+    return f"Left out, since their params are not on record (yet): {called}."
+
+
+def _runs(
+    tracking: Tracking, project: Path, names: Sequence[str], study: str | None, where: str | None
+) -> tuple[list[Recorded], list[Recorded]]:
+    """Those to compare, and those of which the record has only begun."""
     if names and (study or where):
         raise QueryError("give either runs by name, or --study and --where")
     found = choose(tracking, project, study=study, where=where, children=bool(names))
     found = pick(found, names, project) if names else [run for run in found if run.tags.get(KIND) != "study"]
+    bare = [run for run in found if run.status == "RUNNING" and not run.params]
+    found = [run for run in found if run not in bare]
+    if bare and names:
+        raise QueryError(f"{_left_out(bare)} Name others, or wait until it has begun to train")
     if len(found) < 2:
         raise QueryError(f"there must be two runs at least to compare, got {len(found)}; `deltarule runs` lists those on record")
-    return found
+    return found, bare
 
 
 def side_by_side(runs: Sequence[Recorded], tracking: Tracking, project: Path) -> Result:

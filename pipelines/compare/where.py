@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NoReturn
 
 from pipelines.compare.keys import Key, Keys, QueryError, alike, number
@@ -21,6 +22,7 @@ from pipelines.tracking.query import Recorded
 Test = Callable[[Recorded], bool]
 TOKEN = re.compile(r"""\s*(?:(?P<sign><=|>=|!=|==|[=<>~(),])|(?P<quoted>"[^"]*"|'[^']*'|`[^`]*`)|(?P<word>[^\s=<>!~(),"'`]+))""")
 SIGNS = ("=", "==", "!=", "<", "<=", ">", ">=", "~")
+TIMES = ("started", "ended")
 WORDS = ("and", "or", "not", "in")
 DEEPEST = 50  # brackets within brackets
 
@@ -133,9 +135,20 @@ class _Parser:
             self._fail(f"there must be one of {' '.join(SIGNS)} in after {token.text}", self.tokens[0].place)
         sign, place = self._take().text, self.tokens[0].place
         value = self._value()
+        if key.kind == "run" and key.name == "status":
+            value = value.upper()
+        if key.kind == "run" and key.name in TIMES and sign != "~":
+            value = self._time(value, place)
         if sign in ("<", "<=", ">", ">=") and number(value) is None:
             self._fail(f"there must be a number after {sign}", place)
         return _test(key, sign, value)
+
+    def _time(self, value: str, place: int) -> str:
+        """A date, with or without a time of day, in the zone of this machine, as the seconds that the store keeps."""
+        try:
+            return str(datetime.fromisoformat(value).timestamp())
+        except ValueError:
+            self._fail('there must be a date: 2026-11-24, or "2026-11-24 13:30"', place)
 
     def _among(self, key: Key) -> Test:
         negated = self._is("not")

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from backends.weights import write_atomically
 from pipelines.search.records import SPEC, STUDY, TrialRecord, load_trial, trial_files, trial_path
 from pipelines.spec import Experiment, Search, dump, flat, load
+from pipelines.spec.space import setting
 from pipelines.tracking.events import Event
 from pipelines.tracking.redact import redact, redacted
 
@@ -228,7 +229,7 @@ def study_events(head: Head, trials: Sequence[TrialRecord], folder: Path, status
     tags = {f"deltarule.trials.{state.lower()}": str(counts[state]) for state in STATUS}
     return [
         Event("create", "create", {"name": head.name, "source": "deltarule search", "identity": identity}),
-        Event("params", "spec", _texts(redacted(flat(head.spec)))),
+        Event("params", "spec", _texts(redacted(_shared(head.spec)))),
         Event("tags", "spec", _texts({"deltarule.study": head.name, "deltarule.backend": head.spec.train.backend})),
         Event("text", "spec", {SPEC: redact(dump(head.spec))}),
         Event("mark", "spec", {"outs": identity["deltarule.identity"]}),
@@ -239,6 +240,12 @@ def study_events(head: Head, trials: Sequence[TrialRecord], folder: Path, status
         Event("mark", "files", {"outs": hashed}),
         Event("end", "end", {"status": status}),
     ]
+
+
+def _shared(spec: Experiment) -> dict[str, Any]:
+    """The spec but for what was searched: beside the best value, the spec's own activation would be taken for the winner's."""
+    searched = {setting(path) for path in spec.search.space}
+    return {path: value for path, value in flat(spec).items() if path not in searched}
 
 
 def _told(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

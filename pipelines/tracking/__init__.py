@@ -4,7 +4,7 @@ Stages write outs and never come here: who calls them tells a `Recording` what h
 The only package that imports mlflow, and only inside functions: it takes two seconds.
 """
 
-from pipelines.tracking.backlog import Waiting, waiting
+from pipelines.tracking.backlog import Waiting, drop, waiting
 from pipelines.tracking.circumstances import keep
 from pipelines.tracking.events import Event, events
 from pipelines.tracking.export import export
@@ -18,6 +18,6 @@ from pipelines.tracking.store import Store, TrackingError, locate
 from pipelines.tracking.ui import ui
 
 __all__ = [
-    "Event", "LookupFailed", "Outcome", "Recording", "Registered", "Store", "TrackingError", "Waiting", "bury", "events",
-    "export", "find", "keep", "locate", "redact", "register", "send_waiting", "sync", "ui", "waiting",
+    "Event", "LookupFailed", "Outcome", "Recording", "Registered", "Store", "TrackingError", "Waiting", "bury", "drop",
+    "events", "export", "find", "keep", "locate", "redact", "register", "send_waiting", "sync", "ui", "waiting",
 ]  # fmt: skip

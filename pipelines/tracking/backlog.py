@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.tracking.journal import Journal, State, journals
+from pipelines.tracking.lookup import LookupFailed
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,21 @@ class Waiting:
 def waiting(project: Path) -> list[Waiting]:
     """The runs of a project that go on, or wait; the oldest first."""
     return [_of(journal) for journal in journals(project)]
+
+
+def drop(project: Path, text: str) -> Waiting:
+    """Give up the one run of this name, folder or log that waits. Raises LookupFailed if there is none, or if it is going on."""
+    found = [journal for journal in journals(project) if text in (_of(journal).run, journal.id, (journal.head() or {})["name"])]
+    if len(found) != 1:
+        rows = ", ".join(f"{one.run} ({one.log})" for one in waiting(project)) or "none"
+        raise LookupFailed(f"--drop must name one run that waits, got {text!r}, which names {len(found)} of: {rows}")
+    [journal] = found
+    known = _of(journal)
+    with journal.claim() as ours:
+        if not ours or journal.state().running:
+            raise LookupFailed(f"{known.run} is going on, and cannot be given up now")
+        journal.remove()
+    return known
 
 
 def _of(journal: Journal) -> Waiting:

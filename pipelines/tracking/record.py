@@ -174,7 +174,10 @@ def send_waiting(project: Path, tracking: Tracking, places_of: Callable[[Path], 
                     yield head["identity"].get("deltarule.launch", head["name"]), run_id
     errors = [error for failed in failures.values() for error in failed]
     if errors:
-        raise errors[0]
+        rest = len(journals(project)) - 1
+        told = f"; {rest} more may wait, see `deltarule sync --status`" if rest > 0 else ""
+        given_up = "; a run whose store will not come back is given up by `deltarule sync --drop RUN`"
+        raise TrackingError(f"{errors[0]}{told}{given_up}", errors[0].reason)
 
 
 def store_of(journal: Journal, project: Path, tracking: Tracking) -> Store:

@@ -64,9 +64,12 @@ def _register(client: MlflowClient, experiment_id: str, text: str, name: str, pr
     run = find(client, experiment_id, text, project)
     model = models.of_run(client, run)
     if model is None or str(model.status) != "READY":
+        called = f"run {run.info.run_id} ({redact(run.info.run_name)})"
+        if run.info.status != "FINISHED":
+            raise LookupFailed(f"{called} has no model on record: it is {run.info.status}; choose a run that finished")
         raise LookupFailed(
-            f"run {run.info.run_id} ({redact(run.info.run_name)}) has no model on record: it diverged, is a trial of a study, or "
-            "its tracking.files leave out mlflow; run it again with tracking.files: [mlflow]"
+            f"{called} has no model on record: it is a trial or a study, or its tracking.files leave out mlflow; run it again "
+            "with tracking.files: [mlflow]"
         )
     _make(client, name)
     with _default_store(client.tracking_uri):

@@ -36,6 +36,7 @@ from backends.tasks import targets
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, NDArray]
+CHUNK_STEPS = 256  # of a chunk at most: bounds the memory of row indices and noise; no result depends on it
 
 
 @dataclass(frozen=True)

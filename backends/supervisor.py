@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from backends import draws, tasks, weights
-from backends.base import Backend, Chunk, Data, Losses, Machine, Signals, Stack
+from backends.base import CHUNK_STEPS, Backend, Chunk, Data, Losses, Machine, Signals, Stack
+from backends.rows import release
 from backends.spec import Trial, learning_rates
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -27,7 +28,6 @@ Metrics = Callable[[NDArray], Record]  # outputs on the validation rows, (n, O) 
 Report = Callable[[Chunk, Losses], None]
 Watch = Callable[[int, Record], bool]  # (trial's place in the list, the epoch's record) -> True to prune it
 
-CHUNK_STEPS = 256  # bounds the memory of row indices and noise; no result depends on it
 CHECKPOINT_SECONDS = 15.0
 log = logging.getLogger("deltarule")
 
@@ -132,6 +132,8 @@ class Supervisor:
         self._order: NDArray = np.empty((0, 0), dtype=np.int64)
         self._order_of: tuple[int, list[tuple[int, int | None]]] | None = None
         self.stack: Stack = backend.stack([trials[m] for m in self.members], data, self.machine)
+        for read in (data.X, data.y, data.X_valid, data.y_valid):
+            release(read)
         self._new_epoch()
         if resume is not None:
             self._load_arrays(resume)
@@ -219,6 +221,7 @@ class Supervisor:
 
     def _end_epoch(self) -> None:
         """Validate, probe, record, and decide for each trial that still runs."""
+        release(self.data.X)  # the validation rows are read next
         outputs, signals = self.stack.predict(), self.stack.probe() if self.probing else None
         sizes = np.full(self.epoch_steps, self.batch, dtype=np.float64)
         sizes[-1] = self.rows - self.batch * (self.epoch_steps - 1)

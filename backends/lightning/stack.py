@@ -5,6 +5,7 @@ With several devices, `drive` shares every batch out among ranks; all the rest i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
@@ -22,6 +23,7 @@ from backends.lightning.network import LOSSES, PRODUCTS, Network, Parameters, Pa
 from backends.lightning.optimizer import StackedOptimizer
 from backends.lightning.scaling import LossScale
 from backends.lightning.share import ALONE, Share
+from backends.rows import blocks
 from backends.spec import Trial
 
 PREDICT_ROWS = 2048  # fixed, so that a row's outputs do not depend on the memory at hand
@@ -67,7 +69,12 @@ class LightningStack(Stack):
 
     def _tensor(self, values: NDArray) -> Tensor:
         """On the device, in the trials' precision; shares memory with the array where both are the processor's."""
-        return torch.from_numpy(np.require(values, self.dtype, ["C", "W"])).to(self.device)
+        values = np.require(values, self.dtype, ["C"])
+        if values.flags.writeable:
+            return torch.from_numpy(values).to(self.device)
+        with warnings.catch_warnings():  # that torch could write to it; nothing here does
+            warnings.simplefilter("ignore")
+            return torch.from_numpy(values).to(self.device)
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -151,11 +158,14 @@ class LightningStack(Stack):
 
     def predict(self, X: NDArray | None = None) -> NDArray:
         """(K, n, O)."""
+        assert X is not None or self.data is not None, "a stack without data has no rows; give X"
+        given = self.data.X_valid if X is None else X
         rows = self._folds(self._X_valid) if X is None else self._tensor(X)[None]
         with self._computing():
             parameters = self.network.views(self.network.flat)
             parts = (part if X is not None else self._own(part) for part in torch.split(rows, PREDICT_ROWS, dim=1))
-            passes = (self.network(parameters, part, self.network.quiet) for part in parts)
+            # `blocks` goes along, and lets go of what was read.
+            passes = (self.network(parameters, part, self.network.quiet) for _, part in zip(blocks(given, PREDICT_ROWS), parts))
             return torch.cat([run.fields[-1] for run in passes], dim=1).cpu().numpy()
 
     def _folds(self, values: Tensor | None) -> Tensor:

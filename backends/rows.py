@@ -53,13 +53,17 @@ def steps_at_once(X: NDArray, steps: int, rows: int) -> int:
     return count if X.nbytes <= count * rows * mmap.PAGESIZE else 0
 
 
-def gather(X: NDArray, at: NDArray) -> tuple[NDArray, NDArray]:
-    """Those rows of X, in X's order, and the place of each of `at` among them, in its shape: X[at] is near[places]."""
+def gather(X: NDArray, at: NDArray, room: NDArray) -> tuple[NDArray, NDArray]:
+    """Those rows of X, in X's order, and the place of each of `at` among them, in its shape: X[at] is near[places].
+
+    They stand in `room` (at least as many rows, I), whose memory is used again and again: given back and taken anew, it
+    would leave holes between others' that the process keeps.
+    """
     flat = at.reshape(-1)
     order = np.argsort(flat)
     places, wanted = np.empty_like(order), flat[order]
     places[order] = np.arange(len(order))
-    near = np.empty((len(flat), *X.shape[1:]), X.dtype)
+    near = room[: len(flat)]
     size = max(1, WINDOW // X.strides[0])
     low = 0
     for start in range(0, len(X), size):

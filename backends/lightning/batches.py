@@ -22,6 +22,7 @@ from backends.rows import gather, steps_at_once
 from backends.tasks import row_weights
 
 BLOCK_NUMBERS = 2**20  # numbers made ready at a time: 4 MB in float32
+GATHERED_NUMBERS = 2**18  # the same where rows were gathered from a map before, and memory is short
 
 
 Steps = tuple[Tensor, ...]  # one of each
@@ -48,6 +49,8 @@ class Batches:
         self.source = stack.data.X if shared and stack.data is not None else None
         rows = len(stack.seeds) * stack.trials[0].train.batch_size
         self.at_once = 0 if self.source is None else steps_at_once(self.source, CHUNK_STEPS, rows)
+        if self.source is not None and self.at_once:
+            self.room = np.empty((self.at_once * rows, self.source.shape[1]), self.source.dtype)
         self.dtype = torch.from_numpy(stack.slopes).dtype
         # A place: (K, 1, 1), or (1, 1, 1) where p is the same for all, who then share what is multiplied if they share a seed.
         self.thresholds, self.scales = (
@@ -68,7 +71,9 @@ class Batches:
         steps, size = chunk.rows.shape[1:]
         places = share.places(size)
         eta = torch.from_numpy(chunk.rates.T.copy()).to(self.device, self.dtype).unsqueeze(-1)
-        block = max(1, BLOCK_NUMBERS // max(1, self._numbers_a_step(len(places))))
+        numbers = GATHERED_NUMBERS if self.at_once else BLOCK_NUMBERS
+        block = max(1, numbers // max(1, self._numbers_a_step(len(places))))
+        block = min(block, self.at_once or block)
         blocks = self._blocks(chunk.rows[:, :, places.start : places.stop], block)
         for start, (x, d) in zip(range(0, steps, block), blocks, strict=True):
             part = slice(start, start + block)
@@ -98,12 +103,11 @@ class Batches:
         if self.source is None or not self.at_once:
             yield self.X, rows, rows
             return
-        count = -(-self.at_once // block) * block
+        count = max(1, self.at_once // block) * block
         for start in range(0, rows.shape[1], count):
             asked = rows[:, start : start + count]
-            near, at = gather(self.source, asked)
+            near, at = gather(self.source, asked, self.room)
             yield torch.from_numpy(near), at, asked
-            del near, at  # before the next are made
 
     def _take(self, values: Tensor, rows: NDArray) -> Steps:
         at = torch.from_numpy(np.ascontiguousarray(rows.swapaxes(0, 1))).to(self.device)

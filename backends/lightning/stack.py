@@ -85,18 +85,22 @@ class LightningStack(Stack):
 
     def run(self, chunk: Chunk) -> Losses:
         """Nothing leaves the device before the chunk's end. Outside `drive`, whole batches are computed here."""
-        rows, penalties = [], []
+        steps, size = chunk.rows.shape[1:]
+        here = len(self.share.places(size))
+        # In memory taken beforehand: small results between what each step takes and gives back would leave holes.
+        rows = self._g.new_empty(steps, len(self.trials), here)
+        penalties = self._g.new_empty(steps, len(self.trials))
         with self._computing():
             parameters, gradients = self.network.views(self.network.flat), self.network.views(self._g)
-            for t, batch in enumerate(self.batches.of(chunk, self.share), chunk.step + 1):
-                loss, penalty = self._step(batch, t, parameters, gradients)
-                rows.append(loss)
-                penalties.append(penalty)
-            return Losses(self._means(rows, chunk.rows.shape[-1]), _gathered(penalties).T)
+            places = zip(rows.unbind(), penalties.unbind(), strict=True)
+            for t, (batch, (own, penalty)) in enumerate(zip(self.batches.of(chunk, self.share), places, strict=True), chunk.step + 1):
+                seen = self._step(batch, t, parameters, gradients)
+                own.copy_(seen[0])
+                penalty.copy_(seen[1])
+            return Losses(self._means(_float64(rows), size), _float64(penalties).T)
 
-    def _means(self, steps: list[Tensor], size: int) -> NDArray:
-        """E of each step, (K, S), from the losses of the rows that are here, S of (K, b)."""
-        rows = _gathered(steps)
+    def _means(self, rows: NDArray, size: int) -> NDArray:
+        """E of each step, (K, S), from the losses of the rows that are here, (S, K, b)."""
         if self.share.world == 1:
             return rows.mean(-1).T
         sums = torch.from_numpy(rows.sum(-1)).to(self.device)
@@ -163,10 +167,13 @@ class LightningStack(Stack):
         rows = self._folds(self._X_valid) if X is None else self._tensor(X)[None]
         with self._computing():
             parameters = self.network.views(self.network.flat)
-            parts = (part if X is not None else self._own(part) for part in torch.split(rows, PREDICT_ROWS, dim=1))
-            # `blocks` goes along, and lets go of what was read.
-            passes = (self.network(parameters, part, self.network.quiet) for _, part in zip(blocks(given, PREDICT_ROWS), parts))
-            return torch.cat([run.fields[-1] for run in passes], dim=1).cpu().numpy()
+            # In memory taken beforehand: small results between what each pass takes and gives back would leave holes.
+            outputs = rows.new_empty(len(self.trials), rows.shape[1], self.trials[0].outputs)
+            parts = zip(torch.split(rows, PREDICT_ROWS, dim=1), torch.split(outputs, PREDICT_ROWS, dim=1), strict=True)
+            for _, (part, place) in zip(blocks(given, PREDICT_ROWS), parts, strict=False):  # `blocks` lets go of what was read
+                run = self.network(parameters, part if X is not None else self._own(part), self.network.quiet)
+                place.copy_(run.fields[-1])
+            return outputs.cpu().numpy()
 
     def _folds(self, values: Tensor | None) -> Tensor:
         """Rows of all folds -> (F, rows, numbers)."""
@@ -285,9 +292,9 @@ def _penalty(W: Tensor, g: Tensor, h: Tensor, l1: Tensor | None, l2: Tensor | No
     return h.mul_(W).sum(1)
 
 
-def _gathered(steps: list[Tensor]) -> NDArray:
-    """(S, ...) float64, in one transfer."""
-    return torch.stack(steps).cpu().numpy().astype(np.float64)
+def _float64(values: Tensor) -> NDArray:
+    """On the processor."""
+    return values.cpu().numpy().astype(np.float64)
 
 
 def _columns(layers: list[Tensor], trials: int) -> NDArray:

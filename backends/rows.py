@@ -16,6 +16,7 @@ import numpy as np
 NDArray = np.ndarray[Any, np.dtype[Any]]
 WINDOW = 2**22  # bytes of a map that are in memory at a time, where it is gone through in order
 GATHERED = 2**24  # bytes of rows that are picked out of a map in one go
+SMALL = 2**26  # bytes of a map that may stay in memory whole: libraries take six times as much
 
 
 def release(X: NDArray, start: int = 0, stop: int | None = None) -> None:
@@ -43,13 +44,14 @@ def blocks(X: NDArray, size: int) -> Iterator[NDArray]:
 
 
 def steps_at_once(X: NDArray, steps: int, rows: int) -> int:
-    """For how many of `steps` steps, of `rows` rows each, `gather` pays; 0 where it does not.
+    """For how many of `steps` steps, of `rows` rows each, to `gather` at a time; 0 where X had better be read as it is.
 
-    Going through a map costs 40 ns a page, a row 100 ns: it pays where there are no more pages than rows are picked.
+    Letting a page go and taking it back costs as much as picking one or two rows: measured, an epoch of a small network on
+    120 MB takes a fifth longer. So it is for maps that are not small, and of no more pages than rows are picked.
     """
-    if _map_of(X) is None:
+    if _map_of(X) is None or X.nbytes <= SMALL:
         return 0
-    count = max(1, min(steps, GATHERED // max(1, rows * X.strides[0])))
+    count = max(1, min(steps, GATHERED // (rows * X.strides[0])))
     return count if X.nbytes <= count * rows * mmap.PAGESIZE else 0
 
 
@@ -60,8 +62,11 @@ def gather(X: NDArray, at: NDArray, room: NDArray) -> tuple[NDArray, NDArray]:
     would leave holes between others' that the process keeps.
     """
     flat = at.reshape(-1)
-    order = np.argsort(flat)
-    places, wanted = np.empty_like(order), flat[order]
+    # Sorting numbers that hold both row and place takes a sixth of the time of `argsort`.
+    bits = len(flat).bit_length()
+    both = np.sort(flat.astype(np.int64) << bits | np.arange(len(flat)))
+    order, wanted = both & (1 << bits) - 1, both >> bits
+    places = np.empty_like(order)
     places[order] = np.arange(len(order))
     near = room[: len(flat)]
     size = max(1, WINDOW // X.strides[0])

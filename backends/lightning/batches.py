@@ -90,7 +90,7 @@ class Batches:
         return self._masks_of_steps(keys[:, None], range(rows))[0]
 
     def _blocks(self, rows: NDArray, block: int) -> Iterator[tuple[Steps, Steps]]:
-        """Inputs and targets of each step, `block` steps at a time: rows (U, S, B) -> of each, S of (Kx, B, I), S of (Kx, B, O)."""
+        """Inputs and targets of each step, `block` steps at a time: rows (U, S, B) -> S of (Kx, B, I), S of (Kx, B, O)."""
         assert self.X is not None and self.d is not None, "a stack without data cannot train"
         for X, at, asked in self._near(rows, block):
             for start in range(0, asked.shape[1], block):

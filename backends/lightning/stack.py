@@ -93,7 +93,9 @@ class LightningStack(Stack):
         with self._computing():
             parameters, gradients = self.network.views(self.network.flat), self.network.views(self._g)
             places = zip(rows.unbind(), penalties.unbind(), strict=True)
-            for t, (batch, (own, penalty)) in enumerate(zip(self.batches.of(chunk, self.share), places, strict=True), chunk.step + 1):
+            for t, (batch, (own, penalty)) in enumerate(
+                zip(self.batches.of(chunk, self.share), places, strict=True), chunk.step + 1
+            ):
                 seen = self._step(batch, t, parameters, gradients)
                 own.copy_(seen[0])
                 penalty.copy_(seen[1])
@@ -162,9 +164,9 @@ class LightningStack(Stack):
 
     def predict(self, X: NDArray | None = None) -> NDArray:
         """(K, n, O)."""
-        assert X is not None or self.data is not None, "a stack without data has no rows; give X"
-        given = self.data.X_valid if X is None else X
         rows = self._folds(self._X_valid) if X is None else self._tensor(X)[None]
+        given = self.data.X_valid if X is None and self.data is not None else X
+        assert given is not None
         with self._computing():
             parameters = self.network.views(self.network.flat)
             # In memory taken beforehand: small results between what each pass takes and gives back would leave holes.

@@ -31,11 +31,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from backends import BackendError, draws, weights
+from backends.rows import release
 from backends.spec import Trial, storage
 from backends.tasks import targets
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, NDArray]
+CHUNK_STEPS = 256  # of a chunk at most: bounds the memory of row indices and noise; no result depends on it
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Data:
     def rows_valid(self) -> int:
         """Validation rows of one fold: m."""
         return len(self.X_valid) // len(self.folds)
+
+    def release(self) -> None:
+        """Let go of what was read of rows that are a read-only map of a file; it comes back where it is read again."""
+        for rows in (self.X, self.y, self.X_valid, self.y_valid):
+            release(rows)
 
     @staticmethod
     def of_folds(folds: Mapping[int | None, Data]) -> Data:

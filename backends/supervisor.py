@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from backends import draws, tasks, weights
-from backends.base import Backend, Chunk, Data, Losses, Machine, Signals, Stack
+from backends.base import CHUNK_STEPS, Backend, Chunk, Data, Losses, Machine, Signals, Stack
 from backends.spec import Trial, learning_rates
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -27,7 +27,6 @@ Metrics = Callable[[NDArray], Record]  # outputs on the validation rows, (n, O) 
 Report = Callable[[Chunk, Losses], None]
 Watch = Callable[[int, Record], bool]  # (trial's place in the list, the epoch's record) -> True to prune it
 
-CHUNK_STEPS = 256  # bounds the memory of row indices and noise; no result depends on it
 CHECKPOINT_SECONDS = 15.0
 log = logging.getLogger("deltarule")
 
@@ -132,6 +131,7 @@ class Supervisor:
         self._order: NDArray = np.empty((0, 0), dtype=np.int64)
         self._order_of: tuple[int, list[tuple[int, int | None]]] | None = None
         self.stack: Stack = backend.stack([trials[m] for m in self.members], data, self.machine)
+        data.release()
         self._new_epoch()
         if resume is not None:
             self._load_arrays(resume)
@@ -205,6 +205,7 @@ class Supervisor:
             if self.live():
                 self._end_epoch()
             self._new_epoch()
+            self.data.release()
 
     def _count_steps(self, position: int, step: int, sound: NDArray) -> None:
         """A NaN or infinite objective ends the trial at its step, with the reason."""
@@ -219,6 +220,7 @@ class Supervisor:
 
     def _end_epoch(self) -> None:
         """Validate, probe, record, and decide for each trial that still runs."""
+        self.data.release()  # the validation rows are read next
         outputs, signals = self.stack.predict(), self.stack.probe() if self.probing else None
         sizes = np.full(self.epoch_steps, self.batch, dtype=np.float64)
         sizes[-1] = self.rows - self.batch * (self.epoch_steps - 1)

@@ -5,6 +5,7 @@ With several devices, `drive` shares every batch out among ranks; all the rest i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
@@ -22,6 +23,7 @@ from backends.lightning.network import LOSSES, PRODUCTS, Network, Parameters, Pa
 from backends.lightning.optimizer import StackedOptimizer
 from backends.lightning.scaling import LossScale
 from backends.lightning.share import ALONE, Share
+from backends.rows import blocks
 from backends.spec import Trial
 
 PREDICT_ROWS = 2048  # fixed, so that a row's outputs do not depend on the memory at hand
@@ -67,7 +69,12 @@ class LightningStack(Stack):
 
     def _tensor(self, values: NDArray) -> Tensor:
         """On the device, in the trials' precision; shares memory with the array where both are the processor's."""
-        return torch.from_numpy(np.require(values, self.dtype, ["C", "W"])).to(self.device)
+        values = np.require(values, self.dtype, ["C"])
+        if values.flags.writeable:
+            return torch.from_numpy(values).to(self.device)
+        with warnings.catch_warnings():  # that torch could write to it; nothing here does
+            warnings.simplefilter("ignore")
+            return torch.from_numpy(values).to(self.device)
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -78,18 +85,24 @@ class LightningStack(Stack):
 
     def run(self, chunk: Chunk) -> Losses:
         """Nothing leaves the device before the chunk's end. Outside `drive`, whole batches are computed here."""
-        rows, penalties = [], []
+        steps, size = chunk.rows.shape[1:]
+        here = len(self.share.places(size))
+        # In memory taken beforehand: small results between what each step takes and gives back would leave holes.
+        rows = self._g.new_empty(steps, len(self.trials), here)
+        penalties = self._g.new_empty(steps, len(self.trials))
         with self._computing():
             parameters, gradients = self.network.views(self.network.flat), self.network.views(self._g)
-            for t, batch in enumerate(self.batches.of(chunk, self.share), chunk.step + 1):
-                loss, penalty = self._step(batch, t, parameters, gradients)
-                rows.append(loss)
-                penalties.append(penalty)
-            return Losses(self._means(rows, chunk.rows.shape[-1]), _gathered(penalties).T)
+            places = zip(rows.unbind(), penalties.unbind(), strict=True)
+            for t, (batch, (own, penalty)) in enumerate(
+                zip(self.batches.of(chunk, self.share), places, strict=True), chunk.step + 1
+            ):
+                seen = self._step(batch, t, parameters, gradients)
+                own.copy_(seen[0])
+                penalty.copy_(seen[1])
+            return Losses(self._means(_float64(rows), size), _float64(penalties).T)
 
-    def _means(self, steps: list[Tensor], size: int) -> NDArray:
-        """E of each step, (K, S), from the losses of the rows that are here, S of (K, b)."""
-        rows = _gathered(steps)
+    def _means(self, rows: NDArray, size: int) -> NDArray:
+        """E of each step, (K, S), from the losses of the rows that are here, (S, K, b)."""
         if self.share.world == 1:
             return rows.mean(-1).T
         sums = torch.from_numpy(rows.sum(-1)).to(self.device)
@@ -152,11 +165,17 @@ class LightningStack(Stack):
     def predict(self, X: NDArray | None = None) -> NDArray:
         """(K, n, O)."""
         rows = self._folds(self._X_valid) if X is None else self._tensor(X)[None]
+        given = self.data.X_valid if X is None and self.data is not None else X
+        assert given is not None
         with self._computing():
             parameters = self.network.views(self.network.flat)
-            parts = (part if X is not None else self._own(part) for part in torch.split(rows, PREDICT_ROWS, dim=1))
-            passes = (self.network(parameters, part, self.network.quiet) for part in parts)
-            return torch.cat([run.fields[-1] for run in passes], dim=1).cpu().numpy()
+            # In memory taken beforehand: small results between what each pass takes and gives back would leave holes.
+            outputs = rows.new_empty(len(self.trials), rows.shape[1], self.trials[0].outputs)
+            parts = zip(torch.split(rows, PREDICT_ROWS, dim=1), torch.split(outputs, PREDICT_ROWS, dim=1), strict=True)
+            for _, (part, place) in zip(blocks(given, PREDICT_ROWS), parts, strict=False):  # `blocks` lets go of what was read
+                run = self.network(parameters, part if X is not None else self._own(part), self.network.quiet)
+                place.copy_(run.fields[-1])
+            return outputs.cpu().numpy()
 
     def _folds(self, values: Tensor | None) -> Tensor:
         """Rows of all folds -> (F, rows, numbers)."""
@@ -275,9 +294,9 @@ def _penalty(W: Tensor, g: Tensor, h: Tensor, l1: Tensor | None, l2: Tensor | No
     return h.mul_(W).sum(1)
 
 
-def _gathered(steps: list[Tensor]) -> NDArray:
-    """(S, ...) float64, in one transfer."""
-    return torch.stack(steps).cpu().numpy().astype(np.float64)
+def _float64(values: Tensor) -> NDArray:
+    """On the processor."""
+    return values.cpu().numpy().astype(np.float64)
 
 
 def _columns(layers: list[Tensor], trials: int) -> NDArray:

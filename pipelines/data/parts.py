@@ -39,8 +39,8 @@ class Part:
 
 
 def _mapped(path: Path) -> NDArray:
-    # "c": PyTorch shares memory with arrays that may be written, and copies others. What would be written stays in memory.
-    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+    # Read-only, so that pages may be let go: backends/rows.py.
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.options import PARAMS, Changes, Json, Params, begin, values_of
+from pipelines.options import PARAMS, Changes, Json, Params, begin, launched, values_of
 
 
 def add_to(app: typer.Typer) -> None:
@@ -75,7 +75,7 @@ def code(
 
 
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="The folder of a run (runs/...; . for the pipeline's), or an export.")
+    Path, typer.Argument(metavar="MODEL", help="The folder of a run (runs/..., or its name; . for the pipeline's), or an export.")
 ]
 
 
@@ -94,7 +94,7 @@ def predict(
 
     console = Console(as_json=True)  # standard output is for the answers
     with Counting(console, "rows") as progress:
-        answered = carry_out(load_model(model), rows, out, progress)
+        answered = carry_out(load_model(launched(model)), rows, out, progress)
     for sentence in answered.told():
         console.warn(sentence)
     if out is not None:
@@ -116,7 +116,7 @@ def export(
     from pipelines.console import Console
     from pipelines.export import export as carry_out
 
-    carry_out(model, folder, form)
+    carry_out(launched(model), folder, form)
     if form == "mlflow":
         Console().say(f"{folder}: serve it with: mlflow models serve --env-manager local -m {folder}")
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.options import Json
+from pipelines.options import Json, launched
 
 if TYPE_CHECKING:
     from pipelines.spec import Experiment
@@ -22,7 +22,8 @@ def add_to(app: typer.Typer) -> None:
 
 def report(
     folder: Annotated[
-        Path, typer.Argument(metavar="RUN_FOLDER", help="Of a launch, such as runs/...; the pipeline's, if left out.")
+        Path,
+        typer.Argument(metavar="RUN_FOLDER", help="Of a launch, runs/... or its name; the pipeline's, if left out."),
     ] = Path("."),
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The page; RUN_FOLDER/outputs/report.html if left out.")
@@ -35,6 +36,7 @@ def report(
     """
     from pipelines.console import Console
 
+    folder = launched(folder)
     console, path = Console(as_json), out or folder / PAGE
     if path.is_dir():
         raise typer.BadParameter(f"--out must name a file, got the folder {path}")

@@ -27,6 +27,14 @@ PARAMS = Path("params.yaml")
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
+def launched(folder: Path) -> Path:
+    """A folder of a run; of the newest launch of this name in runs/, where there is no such folder."""
+    if folder.exists() or len(folder.parts) != 1:
+        return folder
+    found = [one for one in sorted(Path("runs").glob("*-*-*")) if one.name.split("-", 2)[2] == folder.name]
+    return found[-1] if found else folder
+
+
 def begin(params: Path, changes: list[str] | None, as_json: bool) -> tuple[Console, Experiment]:
     """Where to say things, and the spec. Raises SpecError."""
     from pipelines.console import Console

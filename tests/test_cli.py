@@ -210,6 +210,20 @@ def test_a_launch_that_the_store_did_not_take_is_sent_by_the_next_sync(deltarule
     assert deltarule("sync", check=False).returncode == 1  # nothing is left to send
 
 
+def test_an_earlier_run_whose_store_is_gone_holds_up_no_pipeline_and_can_be_given_up(deltarule, spec):
+    deltarule("run", "--name", "gone", "--set", "tracking.uri=http://127.0.0.1:9")
+    for stage in ("split", "train"):
+        deltarule(stage)
+    said = deltarule("sync")
+    assert "on record in MLflow as run" in said.stdout
+    assert said.stderr.startswith("warning: the run 'gone'") and "`deltarule sync --drop RUN`" in said.stderr
+    wrong = deltarule("sync", "--drop", "nothing", check=False)
+    assert wrong.returncode == 2 and "--drop must name one run that waits, got 'nothing'" in wrong.stderr
+    assert "are given up, and will not be on record" in deltarule("sync", "--drop", "gone").stdout
+    assert deltarule("sync", "--status").stdout == "nothing waits for the store\n"
+    assert deltarule("sync").stderr == ""
+
+
 def test_a_stage_that_holds_the_pipeline_puts_the_run_on_record(deltarule, spec, tmp_path):
     """`dvc repro` ends there, and does not come to the stage that would."""
     for stage in ("split", "train"):

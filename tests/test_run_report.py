@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from synthetic_run import make
 
 from pipelines import stages
+from pipelines.options import launched
 from pipelines.report import run_page, run_report
 from pipelines.spec import Experiment
 from pipelines.stages.places import Places
@@ -192,3 +194,14 @@ def test_without_a_run_the_command_says_what_is_missing_and_writes_nothing(tmp_p
     done = deltarule("report", *arguments, check=False)
     assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("*.html"))
+
+
+def test_a_run_is_meant_by_the_name_of_its_launch_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("20260101-120000-one", "20260102-120000-one", "20260103-120000-one-more"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert launched(Path("one")) == Path("runs/20260102-120000-one")
+    for as_it_is in ("runs/20260101-120000-one", "nothing", "."):
+        assert launched(Path(as_it_is)) == Path(as_it_is)
+    (tmp_path / "one").mkdir()
+    assert launched(Path("one")) == Path("one")

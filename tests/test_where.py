@@ -48,6 +48,8 @@ def numbers(text):
         ("who = me", []),
         ("`model.activation`='sigmoid'", [2, 10]),
         ("tags.deltarule.ended=early_stopping and id~0000a", [10]),
+        ("status = finished and started > 2001-09-01 and started < '2038-01-01 10:00'", [1, 2, 3, 9, 10]),  # begun in 2001
+        ("started >= 2038-01-01 or ended < 2038-01-01", []),
     ],
 )
 def test_an_expression_is_true_of(text, found):
@@ -58,6 +60,7 @@ def test_an_expression_is_true_of(text, found):
     ("text", "what", "place"),
     [
         ("", "there must be a key", 1),
+        ("started > yesterday", "there must be a date: 2026-11-24", 11),
         ("activation relu", "there must be one of = == !=", 12),
         ("activation = relu best_val_loss < 1", "there must be `and`, `or` or the end", 19),
         ("activation = ", "there must be a value", 14),

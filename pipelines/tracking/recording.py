@@ -149,7 +149,17 @@ class Recording:
             self._syncer.close()
         if self._uploader:
             self._uploader.close(min(patience, self.patience))
-        return self._outcome(self.journal) if self.journal else Outcome(warning=self.failure)
+        outcome = self._outcome(self.journal) if self.journal else Outcome(warning=self.failure)
+        self._clear_earlier()
+        return outcome
+
+    def _clear_earlier(self) -> None:
+        """Runs of this process that waited, as a notebook's do, may have been sent by this one's uploader."""
+        with self._surviving():
+            for journal in journals(self.project) if self.on else ():
+                with journal.claim() as ours:
+                    if ours and journal.done():
+                        journal.clear()
 
     def _outcome(self, journal: Journal) -> Outcome:
         with self._surviving(), journal.claim(_CLAIM_SECONDS) as ours:

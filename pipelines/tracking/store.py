@@ -162,6 +162,7 @@ def _make(database: Path) -> None:
     """It takes its name once it is whole: one that was left half made can never be opened again."""
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
     with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as scratch:
         made = Path(scratch) / database.name
         MlflowClient(tracking_uri=f"sqlite:///{made}", registry_uri=f"sqlite:///{made}").search_experiments(max_results=1)

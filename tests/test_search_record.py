@@ -572,3 +572,20 @@ def test_trials_that_were_read_are_not_read_again(project, monkeypatch):
     assert len(read) == 6
     send_study(folder, project=project)
     assert len(read) == 6
+
+
+def test_a_study_is_put_on_record_without_importing_mlflow(project):
+    """Where the database is known and its experiment is there: the import is a tenth of a short study."""
+    send_study(make(project, 2, epochs=2), project=project)  # makes the experiment
+    folder = make(project, 5, epochs=2, name="later")
+    code = """
+import sys
+from pathlib import Path
+from pipelines.search.record import send_study
+print(send_study(Path(sys.argv[1]), project=Path(sys.argv[1]).parents[1], final=True))
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"mlflow", "sqlalchemy"}))
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True, check=True)
+    key, loaded = done.stdout.splitlines()
+    assert loaded == "[]" and client_of(project).get_run(key).info.status == "FINISHED"

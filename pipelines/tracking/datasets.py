@@ -65,8 +65,9 @@ def _schema(about: Mapping[str, Any]) -> str:
 
 def send(client: MlflowClient, run: Run, rows: Mapping[str, Mapping[str, str]]) -> None:
     """Put them on the run; a store keeps each once, however often they are sent."""
+    if not rows:
+        return  # of a study: MLflow need not be imported for that
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     given = [DatasetInput(Dataset(**dict(each)), [InputTag(CONTEXT, context)]) for context, each in rows.items()]
-    if given:
-        client.log_inputs(run.info.run_id, datasets=given)
+    client.log_inputs(run.info.run_id, datasets=given)

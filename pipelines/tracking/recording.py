@@ -158,7 +158,7 @@ class Recording:
         with self._surviving():
             for journal in journals(self.project) if self.on else ():
                 with journal.claim() as ours:
-                    if ours and journal.done():
+                    if ours:
                         journal.clear()
 
     def _outcome(self, journal: Journal) -> Outcome:

@@ -30,7 +30,6 @@ METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH = 1000, 100, 100
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 5000
 PAGE = "report.html"
 DRAWN = ("train", "validate", "test")
-CLEANED = (".json", ".yaml", ".csv")  # what may hold a secret of the spec
 
 
 def given(client: MlflowClient, run_id: str, identity: dict[str, str], keys: Sequence[str]) -> Run:

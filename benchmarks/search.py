@@ -89,14 +89,14 @@ class Run:
     winner: tuple[str, ...] = ()  # as --set takes it
 
 
-def carry_out(candidate: Candidate, trials: int, rows: Path, threads: str, changes: Sequence[str] = ()) -> Run:
+def carry_out(candidate: Candidate, trials: int, rows: Path, threads: str, changes: Sequence[str] = (), seed: int = 0) -> Run:
     """A run from nothing, in an empty folder; what it left behind is counted before the folder goes."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        command = [sys.executable, str(PEERS / candidate.script), "--rows", str(rows)]
+        command = [sys.executable, str(PEERS / candidate.script), "--rows", str(rows), "--seed", str(seed)]
         if candidate.backend:
             (folder / "params.yaml").write_text(PARAMS.format(backend=candidate.backend))
-            sets = [word for change in changes for word in ("--set", change)]
+            sets = [word for change in (*changes, f"search.seed={seed}") for word in ("--set", change)]
             command = [sys.executable, "-m", "pipelines.cli", "search", "--json", "--name", "bench", *sets]
         seconds, cpu, peak, said = watched([*command, "--trials", str(trials)], folder, environment(candidate, threads))
         (count_ours if candidate.backend else count_theirs)(folder, trials, candidate)
@@ -216,10 +216,12 @@ def compare(names: list[str], sizes: list[int], chosen: argparse.Namespace, rows
         print(f"validation loss of each winner under {SEEDS} other seeds: mean, its 95 % interval, sd")
         for (name, size), run in sorted(runs.items()):
             if run.winner and size in sizes:
-                print(f"{name:20} {size:>6}  {worth(run.winner)}", flush=True)
+                loss = worth(run.winner)
+                interval = f"{loss['low']:.4f} to {loss['high']:.4f}"
+                print(f"{name:20} {size:>6}  {loss['mean']:.4f}  {interval}  {loss['sd']:.4f}", flush=True)
 
 
-def worth(winner: Sequence[str]) -> str:
+def worth(winner: Sequence[str]) -> dict[str, float]:
     """What a winner is worth apart from the luck of its seed: the same network, data and epochs, all seeds in one stack."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -228,8 +230,7 @@ def worth(winner: Sequence[str]) -> str:
         for command in (["split"], ["evaluate", "--json", "--seeds", str(SEEDS), *sets]):
             whole = [sys.executable, "-m", "pipelines.cli", *command]
             done = subprocess.run(whole, cwd=folder, capture_output=True, text=True, check=True)
-        loss = json.loads(done.stdout)["validate"]["loss"]
-    return f"{loss['mean']:.4f}  {loss['low']:.4f} to {loss['high']:.4f}  {loss['sd']:.4f}"
+    return json.loads(done.stdout)["validate"]["loss"]
 
 
 def measured_sizes(sizes: list[int], chosen: argparse.Namespace, peer: bool) -> list[int]:

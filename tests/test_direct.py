@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -10,8 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow_schema import dump, made_by_mlflow
 
+from pipelines.spec import Experiment
 from pipelines.tracking import direct, locate
+from pipelines.tracking import fresh as fresh_database
 from pipelines.tracking.store import connect
 
 TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
@@ -19,7 +23,7 @@ TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A database with one experiment. To make one takes seconds; to copy it does not."""
+    """A database of MLflow's own making, with one experiment. To make one takes seconds; to copy it does not."""
     from mlflow import MlflowClient
 
     place = tmp_path_factory.mktemp("template") / "mlflow.db"
@@ -121,6 +125,51 @@ def files(place):
     return {"/".join(p.relative_to(base).parts[1:]): p.read_text() for p in base.rglob("*") if p.is_file()}
 
 
+@pytest.mark.parametrize("database", ["made by MLflow", "made here"])
+def test_an_experiment_is_the_one_that_mlflow_makes(database, template, tmp_path):
+    for name, client in (("m", ours), ("o", theirs)):
+        place = tmp_path / name
+        shutil.copy(template, place) if database == "made by MLflow" else fresh_database.make(place, tmp_path)
+        number = client(place).create_experiment("new one", artifact_location="file:///a%20b", tags={"k": "v", "l": "é"})
+        assert client(place).get_experiment_by_name("new one").experiment_id == number
+    assert dump(tmp_path / "m") == dump(tmp_path / "o")
+
+
+def test_an_experiment_that_mlflow_refuses_is_refused(fresh):
+    from mlflow.exceptions import MlflowException
+
+    for name, text in (("e", "already exists"), ("", "Invalid experiment name"), ("x" * 600, "exceeds the maximum length")):
+        with pytest.raises(MlflowException, match=text):
+            ours(fresh()).create_experiment(name, artifact_location="file:///a")
+
+
+def test_a_database_that_is_made_here_is_the_one_that_mlflow_makes(tmp_path):
+    """Else a new MLflow has other tables: see mlflow_schema.py."""
+    assert fresh_database.known()
+    fresh_database.make(tmp_path / "here.db", tmp_path)
+    (default,) = theirs(tmp_path / "here.db").search_experiments()
+    assert default.artifact_location == str(tmp_path / "mlruns/0") and default.creation_time > 1.7e12
+    assert dump(tmp_path / "here.db") == made_by_mlflow(tmp_path / "theirs.db") == fresh_database.SCHEMA.read_text()
+
+
+def test_an_mlflow_of_other_tables_makes_its_database_itself(tmp_path, monkeypatch):
+    versions = tmp_path / "mlflow/store/db_migrations/versions"
+    versions.mkdir(parents=True)
+    (versions / "a.py").write_text('revision = "aa"\ndown_revision = None\n')
+    (versions / "b.py").write_text('revision = "bb"\ndown_revision = "aa"\n')
+    assert fresh_database.latest(versions) == ["bb"]
+    monkeypatch.setattr(fresh_database, "_MADE", re.compile("no such line"))
+    fresh_database.known.cache_clear()
+    monkeypatch.setattr(fresh_database, "make", None)
+    try:
+        store = locate(Experiment().tracking, tmp_path)
+        with store.lock():
+            connect(store)
+    finally:
+        fresh_database.known.cache_clear()
+    assert direct.known(store.database)
+
+
 def test_the_same_calls_leave_the_same_rows_files_and_answers(fresh, tmp_path):
     """Else a new MLflow has changed its tables, or what its client writes into them: then look at direct.py."""
     mine, other = fresh(), fresh()
@@ -173,19 +222,16 @@ def test_other_tables_another_version_and_a_missing_database_are_left_to_mlflow(
     assert not direct.known(tmp_path / "no.db")
 
 
-def test_a_store_that_is_there_is_written_to_without_importing_mlflow(tmp_path):
-    from pipelines.spec import Experiment
-
-    store = locate(Experiment().tracking, tmp_path)
-    with store.lock():
-        connect(store)  # makes the database, by MLflow
+def test_a_store_is_made_and_written_to_without_importing_mlflow(tmp_path):
     code = """
 import sys
 from pathlib import Path
 from pipelines.spec import Experiment
 from pipelines.tracking import direct, locate
 from pipelines.tracking.store import connect
-client, experiment = connect(locate(Experiment().tracking, Path(sys.argv[1])))
+store = locate(Experiment().tracking, Path(sys.argv[1]))
+with store.lock():
+    client, experiment = connect(store)
 key = client.create_run(experiment, tags={"a": "b"}, run_name="r").info.run_id
 client.log_batch(key, metrics=[direct.Metric("m", 1.0, 1, 1)])
 client.update_run(key, "FINISHED")

@@ -34,6 +34,7 @@ TABLES = {
     "metrics": "is_nan key run_uuid step timestamp value",
     "latest_metrics": "is_nan key run_uuid step timestamp value",
     "experiments": "artifact_location creation_time experiment_id last_update_time lifecycle_stage name workspace",
+    "experiment_tags": "experiment_id key value",
 }
 LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps this instead
 NAME, USER = "mlflow.runName", "mlflow.user"
@@ -204,6 +205,20 @@ class Client:
         return [Metric(name, math.nan if lost else value, time, step) for name, value, time, step, lost in rows]
 
     # -- writing ------------------------------------------------------------------------------------------------------
+
+    def create_experiment(self, name: str, artifact_location: str | None = None, tags: Mapping[str, str] | None = None) -> str:
+        """Its id. Names and places that are unlike ours are MLflow's matter, and a name that is taken."""
+        usual = artifact_location is not None and artifact_location.startswith("file:///") and len(artifact_location) <= 256
+        if not usual or not all(_NAMED.fullmatch(key) for key in (name, *(tags or {}))) or self.get_experiment_by_name(name):
+            return str(self.theirs.create_experiment(name, artifact_location, dict(tags or {})))
+        now = _now()
+        row = {"name": name, "artifact_location": artifact_location, "lifecycle_stage": "active", "workspace": "default"}
+        with _opened(self.database, write=True) as connection:
+            add(connection, "experiments", [{**row, "experiment_id": None, "creation_time": now, "last_update_time": now}])
+            (number,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+            labels = [{"experiment_id": number, "key": key, "value": value} for key, value in (tags or {}).items()]
+            add(connection, "experiment_tags", labels)
+        return str(number)
 
     def create_run(
         self, experiment_id: str, start_time: int | None = None, tags: Mapping[str, str] | None = None, run_name: str = ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from filelock import FileLock
 
-from pipelines.tracking import direct
+from pipelines.tracking import direct, fresh
 from pipelines.tracking.redact import redact
 
 if TYPE_CHECKING:
@@ -160,12 +160,15 @@ def _client(store: Store) -> MlflowClient:
 
 def _make(database: Path) -> None:
     """It takes its name once it is whole: one that was left half made can never be opened again."""
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
     with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as scratch:
         made = Path(scratch) / database.name
-        MlflowClient(tracking_uri=f"sqlite:///{made}", registry_uri=f"sqlite:///{made}").search_experiments(max_results=1)
+        if fresh.known():
+            fresh.make(made, database.parent)
+        else:
+            from mlflow import MlflowClient
+
+            logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
+            MlflowClient(tracking_uri=f"sqlite:///{made}", registry_uri=f"sqlite:///{made}").search_experiments(max_results=1)
         made.rename(database)
 
 

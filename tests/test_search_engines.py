@@ -93,6 +93,15 @@ def test_a_database_gives_the_study_of_a_file(undisturbed, database):
     assert outcome(search(there)) == undisturbed(spec(**SHORT))
 
 
+@pytest.mark.parametrize("width, said", [(6, ["12 networks at a time in stacks of 6 keep 2 of 3 workers busy"]), (4, [])])
+def test_workers_that_have_nothing_to_do_are_told_with_what_would_keep_them_busy(width, said):
+    warned: list[str] = []
+    changes = {"search.engine": "processes", "search.workers": 3, "search.width": width, "search.seeds": 2}
+    search(spec(search__trials=7, search__generation=6).override(changes), warn=warned.append)
+    assert [one.partition(";")[0] for one in warned] == said
+    assert all("search.width: 4 would" in one for one in warned)
+
+
 # -- processes that are killed -----------------------------------------------------------------------------------------------
 
 

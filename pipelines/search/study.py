@@ -58,8 +58,9 @@ def search(
 
     A study of that name is continued if its spec is the same; `anew` begins one anew that is complete. `into`: a folder that
     gets study.json, trials.csv and winner.yaml too, and makes the study's name follow from its spec. `watch` sees where it
-    stands; `warn` is told what went wrong with MLflow, which ends no study. Raises StudyError (another spec, nothing to search,
-    no trial that completed), SpecError, DataError, BackendError, EngineError, StorageError.
+    stands; `warn` is told what ends no study: what went wrong with MLflow, and workers that have nothing to do. Raises
+    StudyError (another spec, nothing to search, no trial that completed), SpecError, DataError, BackendError, EngineError,
+    StorageError.
     """
     check(experiment)
     project = project or project_of(Path())
@@ -85,7 +86,7 @@ def search(
         stood()
         with Recorder(folder, project, experiment) as recorder:
             try:
-                _carry_out(experiment, folder, book, variants, total, early, watch, recorder, stood)
+                _carry_out(experiment, folder, book, variants, total, early, watch, recorder, stood, warn)
             finally:
                 record = sum_up(folder, experiment, name, book)
             draw_study(folder)
@@ -103,7 +104,7 @@ def search(
 
 def _carry_out(
     experiment: Experiment, folder: Path, book: Book, variants: Variants, total: int, early: Engine | None, watch: Watch,
-    recorder: Recorder, stood: Callable[[], None],
+    recorder: Recorder, stood: Callable[[], None], warn: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Open the engine, if it is not open and there is something left to do."""
     left = total - sum(stored.state.is_finished() for stored in book.trials())
@@ -112,9 +113,27 @@ def _carry_out(
     with nullcontext(early) if early else _engine(experiment, variants.of(experiment).about, left) as engine:
         if "width" not in book.settings or experiment.search.width != "auto":
             book.keep(width=choose_width(engine, experiment))
+        _tell_idle(
+            engine, min(left, experiment.search.generation) * _networks(experiment, variants), book.settings["width"], warn
+        )
         machine = Machine("auto", experiment.train.threads if engine.name == "here" else engine.threads)
         Driver(experiment, folder, book, variants, engine, book.settings["width"], machine, watch, recorder.wake, stood).run(
             total
+        )
+
+
+def _networks(experiment: Experiment, variants: Variants) -> int:
+    """Of a trial: one for each seed and fold."""
+    return experiment.search.seeds * len(variants.of(experiment).about.each)
+
+
+def _tell_idle(engine: Engine, networks: int, width: int, warn: Callable[[str], None]) -> None:
+    """Say so where workers have nothing to do, since the networks of a generation make fewer stacks."""
+    stacks = -(-networks // width)
+    if stacks < min(engine.workers, networks):
+        warn(
+            f"{networks} networks at a time in stacks of {width} keep {stacks} of {engine.workers} workers busy; search.width: "
+            f"{-(-networks // engine.workers)} would keep all of them, and so would a larger search.generation"
         )
 
 

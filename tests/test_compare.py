@@ -17,8 +17,10 @@ from pipelines.compare import choose, comparison
 from pipelines.compare.comparison import Grouping, compare
 from pipelines.compare.keys import QueryError
 from pipelines.compare.listing import listing
-from pipelines.compare.show import sparklines
+from pipelines.compare.show import show, sparklines
+from pipelines.console import Console
 from pipelines.report.compare_page import compare_page
+from pipelines.report.page import brief
 from pipelines.spec import Experiment
 from pipelines.tracking.query import Recorded
 
@@ -359,9 +361,20 @@ def test_the_page_of_two_runs_escapes_their_names_and_stands_without_curves(on_r
     assert "&lt;i&gt;1&lt;/i&gt;" in page and "<i>" not in page and "image/png" not in page
 
 
-def test_many_runs_stand_below_one_another(on_record):
-    on_record(groups(APART))
-    assert "<h2>Runs</h2>" in compare_page(compared().as_dict())
+def test_many_runs_stand_below_one_another_with_drawn_values_that_can_be_read(on_record, capsys):
+    on_record([run(number, 0.2, seed=number, model__dropout=f"0.1234567890123{number}") for number in range(12)])
+    found = compared()
+    show(Console(), found)
+    for text in (compare_page(found.as_dict()), capsys.readouterr().out):
+        assert "0.12346" in text and "0.123456" not in text
+    assert "<h2>Runs</h2>" in compare_page(found.as_dict())
+    assert "0.12345678901231" in found.as_dict()["params"]["model.dropout"]
+
+
+def test_what_is_no_long_fraction_is_shown_whole():
+    for text in ("relu", "0.001", "12345678901", "[128, 64]", "2024-12-31", ""):
+        assert brief(text) == text
+    assert brief("4.4368321855482495e-06") == "4.4368e-06"
 
 
 # What is asked ---------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pipelines.compare.listing import SHORT
 from pipelines.compare.pairs import Group
 from pipelines.compare.verdict import left_out
 from pipelines.console import plain_columns
+from pipelines.report.page import brief
 
 if TYPE_CHECKING:
     from pipelines.console import Console
@@ -109,7 +110,7 @@ def _below_one_another(console: Console, found: Result) -> None:
     place = {run.id: number for number, run in enumerate(found.runs)}
     ordered = sorted(found.runs, key=lambda run: _least(found, place[run.id]))
     rows = [
-        (run.id[:SHORT], *(values[place[run.id]] for values in found.params.values()),
+        (run.id[:SHORT], *(brief(values[place[run.id]]) for values in found.params.values()),
          *(text(found.metrics[name][place[run.id]]) for name in metrics))
         for run in ordered[:ROWS]
     ]  # fmt: skip

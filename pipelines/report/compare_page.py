@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from pipelines.report import style
-from pipelines.report.page import page
+from pipelines.report.page import brief, page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -168,7 +168,7 @@ def _beside(found: Mapping[str, Any]) -> str:
 def _below(found: Mapping[str, Any]) -> str:
     """A row a run."""
     rows = [
-        [run["id"][:8], run["name"], run["status"], *(values[place] for values in found["params"].values()),
+        [run["id"][:8], run["name"], run["status"], *(brief(values[place]) for values in found["params"].values()),
          *(_number(values[place]) for values in found["metrics"].values())]
         for place, run in enumerate(found["runs"])
     ]  # fmt: skip

@@ -63,3 +63,11 @@ def text(content: str) -> str:
 def indented(value: Any) -> str:
     """As JSON for readers."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def brief(text: str) -> str:
+    """A text that is a long fraction to five digits, for a column of drawn values; anything else whole."""
+    try:
+        return f"{float(text):.5g}" if len(text) > 8 and not text.lstrip("-").isdigit() else text
+    except ValueError:
+        return text

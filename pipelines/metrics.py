@@ -37,7 +37,7 @@ CLASSIFICATION = (
 REGRESSION = ("rmse", "mae", "r2")
 HIGHER_IS_BETTER = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "pr_auc", "r2"})
 BINS = 15  # of the calibration error, of equal width (Guo et al. 2017)
-RESAMPLES = 1000
+RESAMPLES, FEWEST, DRAWN = 1000, 200, 10**7  # of the rows: most, fewest, and rows in all of them together, about
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 BLOCK = 200_000  # numbers of W held at once; larger ones leave the cache
 
@@ -189,11 +189,13 @@ def _cheap(truth: Truth, outputs: NDArray) -> dict[str, float]:
 def intervals(truth: Truth, outputs: NDArray) -> dict[str, Interval]:
     """95 % intervals of every metric that these rows define: Wilson for accuracy, percentile bootstrap for the others.
 
-    1000 resamples of the rows, from raw Philox words of a fixed key, so that they are the same everywhere.
+    1000 resamples of the rows, from raw Philox words of a fixed key, so that they are the same everywhere; of more than 10 000
+    rows fewer, down to 200 from 50 000 on, since each costs what the rows cost and such intervals are narrow.
     """
     measure = kernel(truth, outputs)
-    blocks = [measure(W) for W in resamples(len(truth.y))]
-    found = {name: _percentiles(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
+    blocks = [measure(W) for W in resamples(len(truth.y), max(FEWEST, min(RESAMPLES, DRAWN // len(truth.y))))]
+    itself = measure(np.ones((1, len(truth.y))))
+    found = {name: _percentiles(np.concatenate([block[name] for block in blocks]), itself[name][0]) for name in blocks[0]}
     if truth.task != "regression":
         right = decide(truth.task, outputs) == truth.y
         found["accuracy"] = wilson(int(right.sum()), len(right))
@@ -207,7 +209,7 @@ def wilson(successes: int, trials: int) -> Interval:
     return max(0.0, min(p, (middle - half) / (1 + z2))), min(1.0, max(p, (middle + half) / (1 + z2)))  # p = 1 rounds below 1
 
 
-def resamples(rows: int, count: int = RESAMPLES) -> Iterator[NDArray]:
+def resamples(rows: int, count: int) -> Iterator[NDArray]:
     """How often each of `count` resamples with replacement holds each row: blocks of W (R, rows), float64."""
     block = max(1, min(count, BLOCK // rows))
     for start in range(0, count, block):
@@ -218,13 +220,16 @@ def resamples(rows: int, count: int = RESAMPLES) -> Iterator[NDArray]:
         yield np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows).astype(np.float64)
 
 
-def _percentiles(values: NDArray) -> Interval | None:
-    """The middle 95 %, or None where most resamples leave the metric undefined."""
+def _percentiles(values: NDArray, itself: float) -> Interval | None:
+    """The middle 95 %, or None where most resamples leave the metric undefined.
+
+    Never without the metric itself: resampling adds to the calibration error, whose middle 95 % may lie above it.
+    """
     defined = values[np.isfinite(values)]
     if 2 * len(defined) < len(values):
         return None
     low, high = np.percentile(defined, [2.5, 97.5])
-    return float(low), float(high)
+    return float(np.fmin(low, itself)), float(np.fmax(high, itself))
 
 
 # Kernels ---------------------------------------------------------------------------------------------------------------

@@ -299,6 +299,17 @@ def test_a_resample_holds_as_many_rows_as_there_are_each_equally_often():
 
 
 @pytest.mark.slow
+def test_of_many_rows_fewer_resamples_are_drawn_and_the_interval_stays(monkeypatch):
+    rng = np.random.default_rng(1)
+    truth, outputs = Truth("binary", rng.integers(0, 2, 30_000), 1), rng.normal(size=(30_000, 1))
+    drawn = []
+    monkeypatch.setattr("pipelines.metrics.resamples", lambda rows, count: drawn.append(count) or resamples(rows, count))
+    found = intervals(truth, outputs)["loss"]
+    monkeypatch.setattr("pipelines.metrics.DRAWN", 10**9)
+    assert np.diff(found) == pytest.approx(np.diff(intervals(truth, outputs)["loss"]), rel=0.15)
+    assert drawn == [333, 1000]
+
+
 def test_95_percent_of_intervals_cover_the_truth():
     covered = {"rmse": 0, "mae": 0}
     for seed in range(200):

@@ -69,8 +69,13 @@ def kept(path):
 def test_four_stages_give_metrics_on_every_bundled_set(places, source):
     reports = {name: carry_out(experiment(source), places, name) for name in ALL}
     assert reports["train"]["best_val_loss"] == pytest.approx(reports["validate"]["loss"], rel=1e-12)
-    assert {f"{m}_{end}" for m in reports["validate"] for end in ("low", "high")} < set(reports["test"])
+    assert set(reports["validate"]) == set(reports["test"]) - {"openings"}
     for name in ("validate", "test"):
+        plain = [key for key in reports[name] if not key.endswith(("_low", "_high")) and key != "openings"]
+        bounds = [(f"{key}_low", key, f"{key}_high") for key in plain]
+        assert {key for each in bounds for key in each} == set(reports["validate"])
+        outside = [b for b in bounds if not reports[name][b[0]] <= reports[name][b[1]] <= reports[name][b[2]]]
+        assert not outside, [(b, [reports[name][k] for k in b]) for b in outside]
         on_disk = kept(places.report(name) / "metrics.json")
         assert on_disk == {k: v for k, v in reports[name].items() if k != "openings"}
         curves = {"roc.csv", "pr.csv", "calibration.csv", "classes.csv"}

@@ -60,7 +60,7 @@ def _side_by_side(console: Console, found: Result) -> None:
     console.say("")
     _courses(console, found)
     if not any(one and one.low is not None for each in found.metrics.values() for one in each):
-        console.say("no intervals: these runs have none on record (`deltarule test` gives them for the test rows)")
+        console.say("no intervals: these runs have none on record (of folds and of a study's trials there are none)")
     console.say("Each is one run, one seed: whether a difference is real takes several, and --by (deltarule compare --help)")
 
 

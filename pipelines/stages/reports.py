@@ -17,7 +17,7 @@ from pipelines.data import About
 from pipelines.metrics import Truth
 from pipelines.spec import Experiment
 from pipelines.stages.files import read_json, remove, sha256, write_csv, write_json
-from pipelines.stages.folds import about_of
+from pipelines.stages.folds import about_of, over_folds
 from pipelines.stages.places import Places, StageError
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -50,6 +50,17 @@ class Judged:
     rows: NDArray
     outputs: NDArray
     fold: int | None = None
+
+
+def measured(each: Sequence[Judged]) -> dict[str, float]:
+    """Every metric, with the ends of its 95 % interval as NAME_low and NAME_high.
+
+    Of folds means and sds (NAME_sd) and no intervals, since their networks share training rows.
+    """
+    found = over_folds([metrics.evaluate(one.truth, one.outputs) for one in each])
+    bounds = metrics.intervals(each[0].truth, each[0].outputs) if len(each) == 1 else {}
+    ends = {f"{name}_{end}": value for name, pair in bounds.items() for end, value in zip(("low", "high"), pair, strict=True)}
+    return {**found, **ends}
 
 
 def predict(trial: Trial, flat: NDArray, X: NDArray) -> NDArray:

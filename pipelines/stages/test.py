@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines import metrics
 from pipelines.data import About
 from pipelines.spec import Experiment
 from pipelines.stages.files import read_json
-from pipelines.stages.folds import over_folds
 from pipelines.stages.openings import enter
 from pipelines.stages.places import Places, StageError
-from pipelines.stages.reports import Network, judge, load_networks, write_report
+from pipelines.stages.reports import Network, judge, load_networks, measured, write_report
 
 
 def test(experiment: Experiment, places: Places) -> dict[str, Any]:
@@ -27,9 +25,7 @@ def test(experiment: Experiment, places: Places) -> dict[str, Any]:
         about = About.load(places.about)
         openings = enter(places.ledger, about.sha256["test"], networks[0].run["fingerprint"])
         each = [judge(network, places, "test") for network in networks]
-        found = over_folds([metrics.evaluate(one.truth, one.outputs) for one in each])
-        if len(each) == 1:
-            found |= bounds(each[0].truth, each[0].outputs)
+        found = measured(each)
         write_report(places.report("test"), networks, each, found)
     return {**found, "openings": openings}
 
@@ -42,9 +38,3 @@ def check_validated(network: Network, places: Places) -> None:
         raise StageError(f"{shown} reports on another model than the one in place; run `deltarule validate` first", exit_code=2)
     if report["held"]:
         raise StageError(f"{shown} misses a threshold of the spec, so the test rows stay closed; see `deltarule validate`")
-
-
-def bounds(truth: metrics.Truth, outputs: metrics.NDArray) -> dict[str, float]:
-    """The ends of the 95 % intervals: NAME_low and NAME_high."""
-    found = metrics.intervals(truth, outputs)
-    return {f"{name}_{end}": value for name, pair in found.items() for end, value in zip(("low", "high"), pair, strict=True)}

@@ -8,9 +8,8 @@ from typing import Any
 from pipelines import metrics
 from pipelines.metrics import Truth
 from pipelines.spec import Experiment, SpecError, Threshold
-from pipelines.stages.folds import over_folds
 from pipelines.stages.places import HeldError, Places
-from pipelines.stages.reports import judge, load_networks, write_report
+from pipelines.stages.reports import judge, load_networks, measured, write_report
 
 
 class ThresholdError(HeldError):
@@ -18,7 +17,9 @@ class ThresholdError(HeldError):
 
 
 def validate(experiment: Experiment, places: Places) -> dict[str, Any]:
-    """Write outputs/validate; returns its metrics: of folds, each network's on the rows of its fold, means and sds (NAME_sd).
+    """Write outputs/validate; returns its metrics with the ends of their 95 % intervals (NAME_low, NAME_high).
+
+    Of folds: each network's on the rows of its fold, means and sds (NAME_sd).
 
     Raises ThresholdError, after the report is written, where a threshold is missed; SpecError for one of a metric that
     there is not; StageError if earlier outs are missing.
@@ -27,7 +28,7 @@ def validate(experiment: Experiment, places: Places) -> dict[str, Any]:
         networks = load_networks(experiment, places)
         each = [judge(network, places, "valid") for network in networks]
         check_thresholds(experiment.thresholds, each[0].truth)
-        found = over_folds([metrics.evaluate(one.truth, one.outputs) for one in each])
+        found = measured(each)
         missed = list(misses(experiment.thresholds, found))
         write_report(places.report("validate"), networks, each, found, held=bool(missed))
     if missed:

@@ -15,7 +15,7 @@ import pytest
 from mlflow_schema import dump, made_by_mlflow
 
 from pipelines.spec import Experiment
-from pipelines.tracking import direct, direct_models, locate, model_files
+from pipelines.tracking import direct, direct_models, locate, model_files, models
 from pipelines.tracking import fresh as fresh_database
 from pipelines.tracking.store import connect
 
@@ -175,6 +175,28 @@ def test_data_sets_and_models_leave_the_same_rows_files_and_answers(fresh, tmp_p
     assert keep_a_model(ours(mine), tmp_path / "m") == keep_a_model(theirs(other), tmp_path / "o")
     assert rows_of_models(mine) == rows_of_models(other)
     assert [path.read_text() for path in mine.parent.rglob("two.txt")] == ["two"] and str(files(other)).count("two.txt") == 1
+
+
+@pytest.mark.parametrize("last", ["create_logged_model", "log_outputs", "log_model_artifacts", "finalize_logged_model"])
+def test_a_model_that_was_cut_short_anywhere_is_there_once_and_whole(fresh, tmp_path, monkeypatch, last):
+    place, real = fresh(), getattr(direct_models.Client, last)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/MLmodel").write_text("flavors: {}\n")
+    run = ours(place).create_run("1", tags={}, run_name="r")
+
+    def carry_out_and_die(*arguments, **named):
+        real(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(direct_models.Client, last, carry_out_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            models.send(ours(place), run, {"model": "made"}, tmp_path)
+    models.send(ours(place), run, {"model": "made"}, tmp_path)
+    [model] = theirs(place).search_logged_models(["1"])
+    assert str(model.status) == "READY" and direct_models.put_out(theirs(place), run.info.run_id) == [model.model_id]
+    [description] = place.parent.rglob("MLmodel")
+    assert f"run_id: {run.info.run_id}" in description.read_text() and model.model_id in str(description)
 
 
 def test_a_model_is_finished_later_than_it_was_begun(fresh):

@@ -25,6 +25,7 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK = (
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("-", "--", "-.", ":")  # so that lines differ in grey too
 DPI = 110
+SHORT = 36  # letters of a title that leaves room beside it, in any panel here
 PALETTE = 256  # colours, chosen so that none is far off: a rare one, such as that of a thin line, must stay what it is
 
 
@@ -71,7 +72,8 @@ def warm() -> None:
 
 def label(panel: Axes, title: str, x: str, y: str) -> None:
     """Say what a panel shows and in which units."""
-    panel.set_title(title, fontsize=10, y=1.0)  # else matplotlib looks for a free place, which takes a tenth of the time
+    # Without y matplotlib looks for a free place, which takes a tenth of the time; a long one may lie on a factor such as 1e8.
+    panel.set_title(title, fontsize=10, y=1.0 if len(title) <= SHORT else None)
     panel.set_xlabel(x)
     panel.set_ylabel(y)
 

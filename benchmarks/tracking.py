@@ -194,7 +194,7 @@ def journal_of(folder: Path) -> Journal:
 
 def replay() -> None:
     """One journal, sent by this process as `deltarule sync` does."""
-    warm(Path("there is none"))
+    warm(None)
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as (uri, _):
         for name, tracking in {
             "a fresh database": Tracking(experiment="replay"), "a server": Tracking(uri=uri, experiment="replay"),

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from synthetic_run import make
 from test_source import git
 
 import deltarule
+from backends import children
 from pipelines import tracking
 from pipelines.export import carry, export
 from pipelines.spec import Experiment
@@ -283,7 +285,8 @@ def test_sending_again_makes_no_second_model_and_a_model_cut_short_is_completed(
     places = Places(run.folder, base=project, project=project)
     again = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlflow.MlflowClient.finalize_logged_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        finalize = "pipelines.tracking.direct_models.Client.finalize_logged_model"
+        patch.setattr(finalize, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tracking.sync(places, run.experiment, new_run=True, project=project)
     again = tracking.sync(places, run.experiment, new_run=True, project=project)
@@ -292,6 +295,27 @@ def test_sending_again_makes_no_second_model_and_a_model_cut_short_is_completed(
     assert str(models.of_run(client, found).status) == "READY"
     models.send(client, found, {"model": "nowhere"}, project)  # nothing is left to do
     assert len(client.get_run(again).outputs.model_outputs) == 1
+
+
+def test_a_whole_run_goes_on_record_without_mlflow(begun, run, project, client):
+    """Its import takes longer than all that is sent."""
+    again = shutil.copytree(run.folder, project / "runs/without", ignore=shutil.ignore_patterns("carried"))
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys(["mlflow", "sqlalchemy", "pandas"])
+from pathlib import Path
+from pipelines.spec import load
+from pipelines.stages import Places
+from pipelines.tracking import sync
+from pipelines.tracking.store import warm
+warm(Path({str(project / ".mlflow/mlflow.db")!r}))
+again, project = Path({str(again)!r}), Path({str(project)!r})
+print(sync(Places(again), load(again / "params.yaml"), new_run=True, project=project))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=children.environment())
+    found = client.get_run(done.stdout.strip())
+    assert found.data.tags["deltarule.files"] == "mlflow; onnx" and "deltarule.not_drawn" not in found.data.tags
+    assert len(found.inputs.dataset_inputs) == 2 and str(models.of_run(client, found).status) == "READY"
 
 
 def test_what_cannot_be_made_costs_no_record_and_is_told(begun, run, project, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 import shutil
@@ -14,11 +15,13 @@ import pytest
 from mlflow_schema import dump, made_by_mlflow
 
 from pipelines.spec import Experiment
-from pipelines.tracking import direct, locate
+from pipelines.tracking import direct, direct_models, locate, model_files, models
 from pipelines.tracking import fresh as fresh_database
 from pipelines.tracking.store import connect
 
+export_module = importlib.import_module("pipelines.tracking.export")  # the package has a function of that name
 TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
+OF_MODELS = ("datasets", "inputs", "input_tags", "logged_models", "logged_model_params", "logged_model_tags")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def theirs(place):
 
 def ours(place):
     assert direct.known(place)
-    return direct.Client(place)
+    return direct_models.Client(place)
 
 
 def keep_a_run(client, folder):
@@ -118,6 +121,119 @@ def rows(place):
             ]
             found[table] = sorted(sorted(row.items()) for row in plain)
     return found
+
+
+def keep_a_model(client, folder):
+    """Rows, of which some are put on it twice, and a model with its files; what can be asked of them afterwards."""
+    kinds = direct_models.entities(client)
+    sets = [kinds.Dataset(name, digest, "local", '{"uri": "é"}', schema, "{}") for name, digest, schema in SETS]
+    (first, second), used = ((client.create_run("1", tags={}, run_name="r").info.run_id for _ in range(2)), sets[:3])
+    for key, some in ((first, used), (first, used), (second, sets)):
+        given = [kinds.DatasetInput(one, [kinds.InputTag("mlflow.data.context", f"{n}")]) for n, one in enumerate(some)]
+        client.log_inputs(key, given)
+    models = [
+        client.create_logged_model("1", "model", key, params={"b": "[1, 2]", "a": "é"}, model_type="t") for key in (first, second)
+    ]
+    client.log_outputs(first, [kinds.LoggedModelOutput(models[0].model_id, step=3)])
+    folder.mkdir()
+    (folder / "deep").mkdir()
+    (folder / "deep/two.txt").write_text("two")
+    client.log_model_artifacts(models[0].model_id, str(folder))
+    client.finalize_logged_model(models[0].model_id, "READY")
+    return told_of_models(client, first), told_of_models(client, second)
+
+
+SETS = [("rows", "1", "{}"), ("rows", "1", "not this one"), ("rows", "2", None), ("other", "2", "{}")]
+
+
+def told_of_models(client, key):
+    found = client.search_logged_models(["1"], filter_string=f"source_run_id = '{key}' AND name = 'model'", max_results=1)
+    other = client.search_logged_models(["1"], filter_string=f"source_run_id = '{key}' AND name = 'another'")
+    plain = [
+        (m.name, str(m.status), m.experiment_id, m.model_type, m.source_run_id == key, m.artifact_location.count(m.model_id))
+        for m in found
+    ]
+    return plain, len(other), [one == found[0].model_id for one in direct_models.put_out(client, key)]
+
+
+def rows_of_models(place):
+    """All rows, with numbers for keys, in the order in which they came, and without times."""
+    with sqlite3.connect(place) as connection:
+        tables = {table: connection.execute(f"SELECT * FROM {table} ORDER BY rowid") for table in OF_MODELS}
+        content = {
+            name: [dict(zip([c[0] for c in rows.description], row, strict=True)) for row in rows] for name, rows in tables.items()
+        }
+    plain = [
+        [table, sorted((k, v) for k, v in row.items() if "timestamp" not in k)] for table, rows in content.items() for row in rows
+    ]
+    text, keys = str(plain).replace(place.parent.as_uri(), ""), {}
+    return re.sub(r"[0-9a-f]{32}", lambda match: keys.setdefault(match[0], f"key {len(keys)}"), text)
+
+
+def test_data_sets_and_models_leave_the_same_rows_files_and_answers(fresh, tmp_path):
+    mine, other = fresh(), fresh()
+    assert keep_a_model(ours(mine), tmp_path / "m") == keep_a_model(theirs(other), tmp_path / "o")
+    assert rows_of_models(mine) == rows_of_models(other)
+    assert [path.read_text() for path in mine.parent.rglob("two.txt")] == ["two"] and str(files(other)).count("two.txt") == 1
+
+
+@pytest.mark.parametrize("last", ["create_logged_model", "log_outputs", "log_model_artifacts", "finalize_logged_model"])
+def test_a_model_that_was_cut_short_anywhere_is_there_once_and_whole(fresh, tmp_path, monkeypatch, last):
+    place, real = fresh(), getattr(direct_models.Client, last)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/MLmodel").write_text("flavors: {}\n")
+    run = ours(place).create_run("1", tags={}, run_name="r")
+
+    def carry_out_and_die(*arguments, **named):
+        real(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(direct_models.Client, last, carry_out_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            models.send(ours(place), run, {"model": "made"}, tmp_path)
+    models.send(ours(place), run, {"model": "made"}, tmp_path)
+    [model] = theirs(place).search_logged_models(["1"])
+    assert str(model.status) == "READY" and direct_models.put_out(theirs(place), run.info.run_id) == [model.model_id]
+    [description] = place.parent.rglob("MLmodel")
+    assert f"run_id: {run.info.run_id}" in description.read_text() and model.model_id in str(description)
+
+
+def test_a_model_is_finished_later_than_it_was_begun(fresh):
+    place = fresh()
+    made = ours(place).create_logged_model("1", "model", "0" * 32)
+    with sqlite3.connect(place) as connection:
+        connection.execute("UPDATE logged_models SET creation_timestamp_ms = 1, last_updated_timestamp_ms = 1")
+    ours(place).finalize_logged_model(made.model_id, "READY")
+    found = theirs(place).get_logged_model(made.model_id)
+    assert (str(found.status), found.creation_timestamp) == ("READY", 1) and found.last_updated_timestamp > 1
+
+
+COLUMNS = {"größe, 'x'": [1.5, 1.5], "yes": ["false", "true"], "012": ["", "é\n"], "n": [3, 3], "a: b": ["2024-01-01", "x" * 200]}
+
+
+def test_the_folder_of_a_model_is_the_one_that_mlflow_writes(tmp_path):
+    """Else a new MLflow writes another: then look at model_files.py."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/about.json").write_text('{"é": 1}', "utf-8")
+    (tmp_path / "model.py").write_text(export_module.CODE)
+    given = dict.fromkeys(COLUMNS, "numeric"), {"predicted": "string", "p_é": "double"}, COLUMNS, ["mlflow==3.17.2", "a==1"]
+    for save, name in ((model_files.save, "ours"), (export_module.save_by_mlflow, "theirs")):
+        save(tmp_path / name, tmp_path / "model.py", tmp_path / "run", *given)
+        model_files.describe(tmp_path / name, {"run_id": "1", "model_id": "2", "artifact_path": "é"})
+    mine, other = ({p.relative_to(d): _but_for_its_birth(p) for p in d.rglob("*") if p.is_file()} for d in
+                   (tmp_path / "ours", tmp_path / "theirs"))  # fmt: skip
+    assert mine == other and len(mine) == 8
+
+
+def _but_for_its_birth(path):
+    return re.sub(r"(model_uuid|utc_time_created): .*", "", path.read_text("utf-8"))
+
+
+def test_what_another_mlflow_wants_and_columns_without_a_name_are_its_own_matter(monkeypatch):
+    assert model_files.known(["a"]) and not model_files.known(["a", ""])
+    monkeypatch.setattr(model_files, "VERSIONS", ("2.",))
+    assert not model_files.known(["a"])
 
 
 def files(place):

@@ -299,6 +299,39 @@ def test_a_rare_colour_stays_what_it_is_in_the_palette():
     assert np.abs(shown - np.asarray(canvas.buffer_rgba())[..., :3]).max() <= 24
 
 
+def test_no_title_lies_on_the_factor_of_an_axis():
+    numbers = [f"{n}e6" for n in range(300, 330)]
+    for name in ("b", "a target with a name of many letters"):
+        drawing = residuals({"target": [name] * 30, "actual": numbers, "predicted": numbers, "residual": ["0"] * 30}, "a run")
+        style.png(drawing)
+        panel = drawing.axes[0]
+        factor = panel.yaxis.get_offset_text()
+        assert factor.get_text() == "1e8" and not factor.get_window_extent().overlaps(panel.title.get_window_extent())
+
+
+def test_what_is_drawn_stays_within_the_figure_and_apart(history):
+    """A panel is measured once, before it has its place: its labels must still fit when it has."""
+    names = [f"a class with a long name, number {i}" for i in range(60)]
+    drawings = [learning_curves(history, "digits, relu", 5), gradient_flow(history, "digits, relu"), weights(bins(30), "a run")]
+    for drawing in [*drawings, confusion({"actual": names, "predicted": names}, "a run")]:
+        style.png(drawing)
+        boxes = [type(panel).__bases__[0].get_tightbbox(panel) for panel in drawing.axes if panel.axison]
+        assert all(drawing.bbox.x0 <= box.x0 and box.x1 <= drawing.bbox.x1 for box in boxes)
+        assert all(drawing.bbox.y0 <= box.y0 and box.y1 <= drawing.bbox.y1 for box in boxes)
+        assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+
+
+def test_one_row_of_many_that_is_taken_for_another_class_is_shaded_and_the_ground_is_white():
+    from PIL import Image
+
+    right = [str(n % 10) for n in range(360)]
+    drawing = confusion({"actual": right, "predicted": ["5", *right[1:]]}, "a run")
+    shown = np.asarray(Image.open(io.BytesIO(style.png(drawing))).convert("RGB")).astype(int)
+    corners = drawing.axes[0].transData.transform([(5, 0), (6, 0)]) - [0, 12]  # in the cell, below its number
+    one, none = (shown[len(shown) - int(y), int(x)] for x, y in corners)
+    assert one[0] <= none[0] - 3 and shown[3, 3].tolist() == [255, 255, 255]
+
+
 def test_every_panel_says_what_it_shows(tmp_path, history):
     drawings = [learning_curves(history, "digits, relu", 5), gradient_flow(history, "digits, relu")]
     drawings += [gradient_profile(history, "digits, relu", 5, "relu"), weights(bins(2), "digits, relu")]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.tracking.direct_models import entities
 from pipelines.tracking.redact import redact
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ def _schema(about: Mapping[str, Any]) -> str:
 def send(client: MlflowClient, run: Run, rows: Mapping[str, Mapping[str, str]]) -> None:
     """Put them on the run; a store keeps each once, however often they are sent."""
     if not rows:
-        return  # of a study: MLflow need not be imported for that
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    given = [DatasetInput(Dataset(**dict(each)), [InputTag(CONTEXT, context)]) for context, each in rows.items()]
+        return  # of a study
+    kinds = entities(client)
+    given = [
+        kinds.DatasetInput(kinds.Dataset(**dict(each)), [kinds.InputTag(CONTEXT, context)]) for context, each in rows.items()
+    ]
     client.log_inputs(run.info.run_id, datasets=given)

@@ -31,6 +31,12 @@ TABLES = {
     "source_type source_version start_time status user_id",
     "tags": "key run_uuid value",
     "params": "key run_uuid value",
+    "datasets": "dataset_profile dataset_schema dataset_source dataset_source_type dataset_uuid digest experiment_id name",
+    "inputs": "destination_id destination_type input_uuid source_id source_type step",
+    "input_tags": "input_uuid name value",
+    "logged_models": "artifact_location creation_timestamp_ms experiment_id last_updated_timestamp_ms lifecycle_stage model_id "
+    "model_type name source_run_id status status_message",
+    "logged_model_params": "experiment_id model_id param_key param_value",
     "metrics": "is_nan key run_uuid step timestamp value",
     "latest_metrics": "is_nan key run_uuid step timestamp value",
     "experiments": "artifact_location creation_time experiment_id last_update_time lifecycle_stage name workspace",
@@ -130,7 +136,7 @@ def known(database: Path) -> bool:
     try:
         if not metadata.version("mlflow").startswith(VERSIONS) or not database.is_file():
             return False
-        with _opened(database, seconds=BRIEFLY) as connection:
+        with opened(database, seconds=BRIEFLY) as connection:
             columns = {table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in TABLES}
     except (metadata.PackageNotFoundError, sqlite3.Error):
         return False
@@ -162,13 +168,13 @@ class Client:
     def get_experiment_by_name(self, name: str) -> Experiment | None:
         """None if there is none."""
         query = "SELECT experiment_id, name, artifact_location, lifecycle_stage FROM experiments WHERE name = ?"
-        with _opened(self.database) as connection:
+        with opened(self.database) as connection:
             row = connection.execute(f"{query} AND workspace = 'default'", (name,)).fetchone()
         return None if row is None else Experiment(str(row[0]), *row[1:])
 
     def get_run(self, run_id: str) -> Any:
         """A run with its params, tags and latest metrics."""
-        with _opened(self.database) as connection:
+        with opened(self.database) as connection:
             found = _runs(connection, [run_id])
         return found[0] if found else self.theirs.get_run(run_id)
 
@@ -193,14 +199,14 @@ class Client:
         query = f"SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ({marks})"
         query += "".join(" AND status = ?" if len(one) == 1 else _TAGGED for one in wanted)
         values = [*map(int, experiment_ids), *(text for one in wanted for text in one), max_results]
-        with _opened(self.database) as connection:
+        with opened(self.database) as connection:
             found = connection.execute(f"{query} ORDER BY {_ORDER[order_by[0]]} LIMIT ?", values).fetchall()
             return _runs(connection, [run_id for (run_id,) in found])
 
     def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
         """Every point of one metric."""
         query = "SELECT key, value, timestamp, step, is_nan FROM metrics WHERE run_uuid = ? AND key = ?"
-        with _opened(self.database) as connection:
+        with opened(self.database) as connection:
             rows = connection.execute(query, (run_id, key)).fetchall()
         return [Metric(name, math.nan if lost else value, time, step) for name, value, time, step, lost in rows]
 
@@ -211,10 +217,10 @@ class Client:
         usual = artifact_location is not None and artifact_location.startswith("file:///") and len(artifact_location) <= 256
         if not usual or not all(_NAMED.fullmatch(key) for key in (name, *(tags or {}))) or self.get_experiment_by_name(name):
             return str(self.theirs.create_experiment(name, artifact_location, dict(tags or {})))
-        now = _now()
+        made = now()
         row = {"name": name, "artifact_location": artifact_location, "lifecycle_stage": "active", "workspace": "default"}
-        with _opened(self.database, write=True) as connection:
-            add(connection, "experiments", [{**row, "experiment_id": None, "creation_time": now, "last_update_time": now}])
+        with opened(self.database, write=True) as connection:
+            add(connection, "experiments", [{**row, "experiment_id": None, "creation_time": made, "last_update_time": made}])
             (number,) = connection.execute("SELECT last_insert_rowid()").fetchone()
             labels = [{"experiment_id": number, "key": key, "value": value} for key, value in (tags or {}).items()]
             add(connection, "experiment_tags", labels)
@@ -224,15 +230,15 @@ class Client:
         self, experiment_id: str, start_time: int | None = None, tags: Mapping[str, str] | None = None, run_name: str = ""
     ) -> Any:
         """A run that is RUNNING."""
-        row = new_run(self.location(experiment_id), experiment_id, run_name, tags or {}, start_time or _now())
-        with _opened(self.database, write=True) as connection:
+        row = new_run(self.location(experiment_id), experiment_id, run_name, tags or {}, start_time or now())
+        with opened(self.database, write=True) as connection:
             add(connection, "runs", [row])
             _set_tags(connection, row["run_uuid"], {**(tags or {}), NAME: run_name})
         return self.get_run(row["run_uuid"])
 
     def location(self, experiment_id: str) -> str:
         """Where the artifacts of an experiment stand."""
-        with _opened(self.database) as connection:
+        with opened(self.database) as connection:
             query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
             return str(connection.execute(query, (int(experiment_id),)).fetchone()[0]).rstrip("/")
 
@@ -243,7 +249,7 @@ class Client:
         if named or not all(_NAMED.fullmatch(one.key) for one in (*metrics, *params, *tags)):
             self.theirs.log_batch(run_id, metrics, params, tags, **named)  # which says what is wrong with them
             return
-        with _opened(self.database, write=True) as connection:
+        with opened(self.database, write=True) as connection:
             held = dict(connection.execute("SELECT key, value FROM params WHERE run_uuid = ?", (run_id,)))
             clash = next((one for one in params if held.get(one.key, one.value) != one.value), None)
             if clash is None:
@@ -262,18 +268,18 @@ class Client:
         if name is not None:
             self.theirs.update_run(run_id, status, name)
         elif status is not None:
-            with _opened(self.database, write=True) as connection:
+            with opened(self.database, write=True) as connection:
                 connection.execute("UPDATE runs SET status = ? WHERE run_uuid = ?", (status, run_id))
 
     def set_terminated(self, run_id: str, status: str | None = None, end_time: int | None = None) -> None:
         """Its status, FINISHED unless given, and when it ended, in ms."""
-        with _opened(self.database, write=True) as connection:
-            ended = (status or "FINISHED", end_time or _now(), run_id)
+        with opened(self.database, write=True) as connection:
+            ended = (status or "FINISHED", end_time or now(), run_id)
             connection.execute("UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", ended)
 
     def insert(self, rows: Mapping[str, Sequence[Mapping[str, Any]]], tags: Mapping[str, Mapping[str, str]]) -> None:
         """Rows of whole new runs by table, and tags of others (run id -> name -> value), in one transaction: all or nothing."""
-        with _opened(self.database, write=True) as connection:
+        with opened(self.database, write=True) as connection:
             for table, content in rows.items():
                 add(connection, table, content)
             for run_id, values in tags.items():
@@ -295,9 +301,7 @@ class Client:
         if folder is None:
             self.theirs.log_artifacts(run_id, local_dir, artifact_path)
             return
-        for path in sorted(Path(local_dir).rglob("*")):
-            if path.is_file():
-                _copy(path, folder / (artifact_path or "") / path.relative_to(local_dir))
+        copied(Path(local_dir), folder / (artifact_path or ""))
 
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         """A file that holds this text."""
@@ -310,15 +314,14 @@ class Client:
 
     def _artifacts(self, run_id: str) -> Path | None:
         """The run's folder, where it is one of this machine."""
-        uri = urlsplit(self.get_run(run_id).info.artifact_uri)
-        return Path(unquote(uri.path)) if uri.scheme == "file" and not uri.netloc else None
+        return folder_of(self.get_run(run_id).info.artifact_uri)
 
 
 # -- rows ---------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _opened(database: Path, write: bool = False, seconds: float = SECONDS) -> Iterator[sqlite3.Connection]:
+def opened(database: Path, write: bool = False, seconds: float = SECONDS) -> Iterator[sqlite3.Connection]:
     """A connection for one transaction."""
     connection = sqlite3.connect(database, timeout=seconds, isolation_level=None)
     try:
@@ -419,10 +422,24 @@ def point(run_id: str, name: str, step: int, value: float, time_ms: int) -> dict
     return {"run_uuid": run_id, "key": name, "value": kept, "timestamp": time_ms, "step": step, "is_nan": lost}
 
 
+def folder_of(location: str) -> Path | None:
+    """Where artifacts are, as a folder of this machine."""
+    uri = urlsplit(location)
+    return Path(unquote(uri.path)) if uri.scheme == "file" and not uri.netloc else None
+
+
+def copied(source: Path, target: Path) -> None:
+    """Copy all that a folder holds into another one."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            _copy(path, target / path.relative_to(source))
+
+
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 
 
-def _now() -> int:
+def now() -> int:
+    """In ms since 1970."""
     return int(time.time() * 1000)

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipelines.tracking import model_files
 from pipelines.tracking.redact import HIDDEN, redacted
 from pipelines.tracking.store import TrackingError
 
@@ -77,7 +78,9 @@ def export(
         for file in files:
             _copy(file, run / file.name)
         code.write_text(CODE, encoding="utf-8")
-        _save(made, code, run, columns, answers, example)
+        required = [f"{name}=={version(name)}" for name in REQUIRED]
+        save = model_files.save if model_files.known(columns) else save_by_mlflow
+        save(made, code, run, columns, answers, example, required)
         made.rename(folder)
 
 
@@ -102,14 +105,16 @@ def _meaning(content: dict[str, Any]) -> Any:
     return {key: value for key, value in block.items() if key != "source"}
 
 
-def _save(
+def save_by_mlflow(
     made: Path,
     code: Path,
     run: Path,
     columns: Mapping[str, str],
     answers: Mapping[str, str],
     example: Mapping[str, Sequence[Any]],
+    requirements: Sequence[str],
 ) -> None:
+    """As model_files.save, by whichever MLflow is installed."""
     for name, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")):
         os.environ.setdefault(name, value)
     import pandas
@@ -131,7 +136,7 @@ def _save(
             artifacts={"run": str(run)},
             signature=ModelSignature(inputs, outputs),
             input_example=pandas.DataFrame(dict(example)),
-            pip_requirements=[f"{name}=={version(name)}" for name in REQUIRED],
+            pip_requirements=list(requirements),
             metadata={"columns": dict(columns)},
         )
     model = Model.load(made)

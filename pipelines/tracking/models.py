@@ -6,9 +6,10 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipelines.tracking.direct import mlflows
+from pipelines.tracking import model_files
+from pipelines.tracking.direct_models import entities, put_out
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,25 +43,15 @@ def _create(client: MlflowClient, run: Run, name: str) -> LoggedModel:
 
 def _link(client: MlflowClient, run: Run, model: LoggedModel) -> None:
     """The run's page shows what it has put out; said once."""
-    from mlflow.entities import LoggedModelOutput
-
-    outputs: Any = mlflows(client).get_run(run.info.run_id).outputs
-    if model.model_id not in [one.model_id for one in (outputs.model_outputs if outputs else ())]:
-        client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    if model.model_id not in put_out(client, run.info.run_id):
+        client.log_outputs(run.info.run_id, [entities(client).LoggedModelOutput(model.model_id, step=0)])
 
 
 def _upload(client: MlflowClient, run: Run, model: LoggedModel, folder: Path) -> None:
     """Its files, which then name the run and the model they are of; its status goes last, and says that they are whole."""
-    from mlflow.models import Model
-
     with tempfile.TemporaryDirectory() as scratch:
         copy = shutil.copytree(folder, Path(scratch) / "model")
-        description = Model.load(copy / "MLmodel")
-        description.run_id, description.model_id, description.artifact_path = (
-            run.info.run_id,
-            model.model_id,
-            model.artifact_location,
-        )
-        description.save(copy / "MLmodel")
+        of = {"run_id": run.info.run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
+        model_files.describe(copy, of)
         client.log_model_artifacts(model.model_id, str(copy))
     client.finalize_logged_model(model.model_id, "READY")

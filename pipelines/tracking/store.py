@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from filelock import FileLock
 
-from pipelines.tracking import direct, fresh
+from pipelines.tracking import direct, direct_models, fresh, model_files
 from pipelines.tracking.redact import redact
 
 if TYPE_CHECKING:
@@ -106,20 +106,27 @@ def absolute(uri: str, project: Path) -> str:
 
 
 def warm(database: Path | None) -> None:
-    """Import what a sender needs: three seconds, and more on a busy machine, in which no store has to be waited for."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    import mlflow.pyfunc
-    import mlflow.tracking
-    from mlflow.utils import requirements_utils
-
+    """Import what a sender needs, while no store has to be waited for: half a second, and where MLflow is needed two more."""
     from pipelines.report import style
 
     style.warm()
-    with suppress(Exception):  # what it asks when a model is saved: which packages there are, a second to find out
-        requirements_utils._init_modules_to_packages_map()  # type: ignore[no-untyped-call]
+    if not model_files.known():
+        import mlflow.pyfunc
+        from mlflow.utils import requirements_utils
 
-    if database:
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        with suppress(Exception):  # what it asks when a model is saved: which packages there are, a second to find out
+            requirements_utils._init_modules_to_packages_map()  # type: ignore[no-untyped-call]
+    if database is None or not _spares_mlflow(database):
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow.tracking
+
+        if database:
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def _spares_mlflow(database: Path) -> bool:
+    """Whether a database, or one that is yet to be made, is written without MLflow."""
+    return direct.known(database) if database.exists() else fresh.known() and model_files.known()
 
 
 def check(store: Store) -> None:
@@ -151,7 +158,7 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
 def _client(store: Store) -> MlflowClient:
     """MLflow's, or what does the same on a database that is known without importing it."""
     if store.database and direct.known(store.database):
-        return cast("MlflowClient", direct.Client(store.database))
+        return cast("MlflowClient", direct_models.Client(store.database))
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO

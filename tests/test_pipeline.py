@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import call, copy_of_the_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 STAGES = ["split", "train", "validate", "test", "record"]
 
 

@@ -12,8 +12,7 @@ import pytest
 pytest.importorskip("torch")
 PLUGIN = Path(__file__).parent / "plugin"
 BIN = Path(sys.executable).parent
-# One process installs it, once, for both tests.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("plugin")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, call, environment
 
-# Beside the pipeline's own tests in one process, so that two do not train at once on two cores.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 PAGES = ["README.md", "docs/pipeline.md", "docs/python-api.md", "docs/search.md", "docs/your-own-data.md"]
 # Needs no install in a copy, and must not make one: the virtual environment is that of the tests.
 MADE = "make -o .venv/installed -o .venv/installed-dev"

@@ -23,9 +23,10 @@ export DVC_NO_ANALYTICS := 1
 repro: .venv/installed
 	$(BIN)/dvc repro
 
-# Two test processes, one thread each: small nets lose tenfold to threads that wait for each other.
+# Two test processes, one thread each: small nets lose tenfold to threads that wait for each other. tests/conftest.py says
+# which runs what.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What tests share: a copy of this project to run things in, and the command line as people call it."""
+"""What tests share: a copy of this project to run things in, the command line as people call it, and who runs what."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,47 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
     os.environ.pop(name, None)
 
+# Each line is run by one process from end to end: what its files share is made once, and no two of them compete. The longest
+# stand first, or one process would begin one when the other has nothing left to do. Other files are a line of their own.
+TOGETHER = (
+    ("test_pipeline.py", "test_readme.py"),  # which train, with all that a core can give
+    ("test_keras_jax.py",),
+    # What the reference did on the covering list of the contract is worked out once a process, and TensorFlow imported once.
+    ("test_conformance_cases.py", "test_conformance_teeth.py", "test_reference.py", "test_lightning.py", "test_keras.py",
+     "test_keras_plain.py", "test_search_keras.py", "test_stages.py"),
+    ("test_new.py",),
+    ("test_carry.py",),
+    ("test_event_log.py",),
+    ("test_cli.py",),
+    ("test_ddp.py",),
+    ("test_plugin.py",),
+    ("test_search_storage.py", "test_search_engines.py"),  # one database server
+    ("test_engine_ray.py", "test_search_ray.py"),  # one cluster at a time
+    ("test_ui.py",),
+    ("test_reproduce.py",),
+)  # fmt: skip
+LINES = {name: number for number, line in enumerate(TOGETHER) for name in line}
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Line by line; within one, and for the files of no line, as they were."""
+    items.sort(key=lambda item: LINES.get(item.path.name, len(TOGETHER)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deals lines and files out to processes. (pytest-xdist 3.8 does not see its own groups with pytest 9.2: its issue 1386.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByLine(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return str(LINES.get(Path(file).name, file))
+
+    config.option.loadscopereorder = False  # else what has most tests would come first
+    return ByLine(config, log)
 
 
 def environment(**more: str) -> dict[str, str]:

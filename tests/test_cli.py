@@ -99,17 +99,6 @@ def test_a_reader_that_hangs_up_is_no_error_of_ours(tmp_path):
     assert done.stdout == "{\n" and "Traceback" not in done.stderr
 
 
-def test_backends_are_listed_with_what_they_compute_on(deltarule, tmp_path):
-    (tmp_path / "backends").mkdir()  # a folder of the same name where it is called: not ours
-    (tmp_path / "backends/__init__.py").write_text("raise SystemExit(99)")
-    done = deltarule("backends", "--json")
-    found = {backend["name"]: backend for backend in json.loads(done.stdout)["backends"]}
-    assert {"reference", "lightning", "keras", "keras-jax"} <= set(found)
-    assert found["reference"]["installed"] and found["reference"]["devices"] == ["cpu"]
-    for backend in found.values():
-        assert backend["versions"] if backend["installed"] else "install" in backend["message"]
-
-
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_quietly_with_its_code(tmp_path, spec, sign, code):
     command = [BIN / "deltarule", "run", "--set", "train.epochs=100000", "--set", "tracking.enabled=false"]

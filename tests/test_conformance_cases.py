@@ -7,8 +7,6 @@ from backends.conformance.cases import ALL_LEVELS, FREE, NEVER, STRUCTURE, STRUC
 from backends.conformance.compare import course
 from backends.conformance.pairwise import all_pairs, pairs_of, pairwise
 
-pytestmark = pytest.mark.xdist_group("oracle")  # what the reference did is worked out once a process
-
 
 def test_every_two_levels_of_any_two_factors_meet_in_a_case():
     listed = covering_list()

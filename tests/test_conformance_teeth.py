@@ -14,8 +14,6 @@ import pytest
 from backends.conformance import TASKS, Conformance
 from backends.conformance.cases import ALL_LEVELS, STRUCTURES, TARGETS
 
-pytestmark = pytest.mark.xdist_group("oracle")  # what the reference did is worked out once a process
-
 PLUGIN = Path(__file__).parent / "plugin/deltarule_torch.py"
 SUITE = Conformance()
 

@@ -36,10 +36,7 @@ from backends.lightning.share import ALONE, Share
 from backends.spec import AdamW, EarlyStopping
 from backends.supervisor import Checkpoint, Supervisor, fit
 
-pytestmark = [
-    pytest.mark.xdist_group("ddp"),  # `two` and `four` are run once, and by one process
-    pytest.mark.skipif(0 < torch.cuda.device_count() < 4, reason="a GPU a rank: hide the GPUs by CUDA_VISIBLE_DEVICES="),
-]
+pytestmark = pytest.mark.skipif(0 < torch.cuda.device_count() < 4, reason="a GPU a rank: hide the GPUs by CUDA_VISIBLE_DEVICES=")
 
 MODEL = "outputs/train/model.safetensors"
 WAIT = 120  # seconds after which something that should end is said to hang

@@ -25,7 +25,6 @@ SMALL = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard":
 # Ray's own: sockets and files that it leaves to the collector, and what it announces of its next version.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),  # one cluster
     pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc"),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:.*accelerator visible devices:FutureWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

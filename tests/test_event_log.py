@@ -296,6 +296,8 @@ def test_runs_that_wait_are_sent_by_the_next_run(project):
         later.begun(FINGERPRINT, 1)
         later.finish()
         assert later.close().run_id
+        if not journals(project):
+            break
     assert run.is_on_record_once(database)
 
 

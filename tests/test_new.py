@@ -22,7 +22,7 @@ import pytest
 from conftest import ROOT
 from installed import Tool, install
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("installed")]
+pytestmark = pytest.mark.slow
 STAGES = ["code", "split", "train", "validate", "test", "record"]
 QUICK = {"hidden": "[8]", "epochs": "2", "backend": "reference"}
 

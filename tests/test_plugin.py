@@ -12,8 +12,7 @@ import pytest
 pytest.importorskip("torch")
 PLUGIN = Path(__file__).parent / "plugin"
 BIN = Path(sys.executable).parent
-# One process installs it, once, for both tests.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("plugin")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +27,17 @@ def installed(tmp_path_factory):
     return os.environ | {"PYTHONPATH": str(folder / "site")}
 
 
-def test_a_backend_that_pip_installed_is_listed_beside_ours(installed, tmp_path):
+def test_backends_are_listed_with_what_they_compute_on_one_that_pip_installed_beside_ours(installed, tmp_path):
+    (tmp_path / "backends").mkdir()  # a folder of the same name where it is called: not ours
+    (tmp_path / "backends/__init__.py").write_text("raise SystemExit(99)")
     done = subprocess.run([BIN / "deltarule", "backends", "--json"], cwd=tmp_path, env=installed, capture_output=True, text=True)
     found = {backend["name"]: backend for backend in json.loads(done.stdout)["backends"]}
     assert found["torch"]["installed"], found["torch"]["message"]
     assert found["torch"]["devices"] == ["cpu"] and "torch" in found["torch"]["versions"]
-    assert "lightning" in found
+    assert {"reference", "lightning", "keras", "keras-jax"} <= set(found)
+    assert found["reference"]["installed"] and found["reference"]["devices"] == ["cpu"]
+    for backend in found.values():
+        assert backend["versions"] if backend["installed"] else "install" in backend["message"]
 
 
 def test_it_trains_a_spec_by_its_name(installed, tmp_path):

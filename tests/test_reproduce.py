@@ -26,7 +26,6 @@ from pipelines.stages import Places
 from pipelines.tracking import TrackingError, locate
 from pipelines.tracking.fetch import Recorded
 
-pytestmark = pytest.mark.xdist_group("reproduce")  # one process makes the project, not each
 BLOCKS = {"model": {"hidden": [8]}, "train": {"backend": "reference", "epochs": 3}}
 COMMIT = "mlflow.source.git.commit"
 

@@ -23,10 +23,7 @@ from pipelines.spec import Experiment, dump
 
 pytest.importorskip("optuna")
 psutil = pytest.importorskip("psutil")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("postgres"),  # beside test_search_storage
-]
+pytestmark = pytest.mark.slow
 __all__ = ["database", "server"]  # fixtures
 SHORT = {"search__trials": 8, "search__rung": 2, "search__pruner": "median"}
 LONGER = {**SHORT, "search__trials": 16, "train__epochs": 60, "search__rung": 20, "search__width": 2}

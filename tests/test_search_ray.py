@@ -22,7 +22,6 @@ from pipelines.search import driver, search, work
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc"),
     # Ray's own: sockets and files that it leaves to the collector, and what it announces of its next version.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:.*accelerator visible devices:FutureWarning"),

@@ -20,7 +20,6 @@ import pytest
 from pipelines.search.storage import StorageError, answering, locked, open_storage
 
 optuna = pytest.importorskip("optuna")
-pytestmark = pytest.mark.xdist_group("postgres")  # one server
 ROOT = Path(__file__).parents[1]
 PASSWORD = "gr@nite-" + secrets.token_hex(4)
 

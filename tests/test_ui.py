@@ -15,7 +15,6 @@ from pipelines.tracking import locate
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'deltarule[dev]'")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("ui"),
     pytest.mark.skipif(ui_pages.CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
 ]
 SHOWN = {"best_val_loss", "validate_accuracy", "model.activation", "regularization.l1", "regularization.l2", "model.dropout",

@@ -310,6 +310,7 @@ def test_of_many_rows_fewer_resamples_are_drawn_and_the_interval_stays(monkeypat
     assert drawn == [333, 1000]
 
 
+@pytest.mark.slow
 def test_95_percent_of_intervals_cover_the_truth():
     covered = {"rmse": 0, "mae": 0}
     for seed in range(200):

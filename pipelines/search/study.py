@@ -113,18 +113,17 @@ def _carry_out(
     with nullcontext(early) if early else _engine(experiment, variants.of(experiment).about, left) as engine:
         if "width" not in book.settings or experiment.search.width != "auto":
             book.keep(width=choose_width(engine, experiment))
-        _tell_idle(
-            engine, min(left, experiment.search.generation) * _networks(experiment, variants), book.settings["width"], warn
-        )
+        networks = min(left, experiment.search.generation) * _networks(experiment, variants.of(experiment).about)
+        _tell_idle(engine, networks, book.settings["width"], warn)
         machine = Machine("auto", experiment.train.threads if engine.name == "here" else engine.threads)
         Driver(experiment, folder, book, variants, engine, book.settings["width"], machine, watch, recorder.wake, stood).run(
             total
         )
 
 
-def _networks(experiment: Experiment, variants: Variants) -> int:
+def _networks(experiment: Experiment, about: About) -> int:
     """Of a trial: one for each seed and fold."""
-    return experiment.search.seeds * len(variants.of(experiment).about.each)
+    return experiment.search.seeds * len(about.each)
 
 
 def _tell_idle(engine: Engine, networks: int, width: int, warn: Callable[[str], None]) -> None:
@@ -143,10 +142,8 @@ def _engine(experiment: Experiment, about: About | None = None, left: int = 0) -
     if about is not None:
         network = trial(experiment, about.each[0])
         steps = -(-about.each[0].rows["train"] // experiment.train.batch_size) * experiment.train.epochs
-        work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * left * search.seeds * len(about.each)
-        jobs = -(
-            -min(left, search.generation) * search.seeds * len(about.each) // (16 if search.width == "auto" else search.width)
-        )
+        work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * left * _networks(experiment, about)
+        jobs = -(-min(left, search.generation) * _networks(experiment, about) // (16 if search.width == "auto" else search.width))
     start = partial(backends.get, experiment.train.backend)
     return open_engine(name, search.workers, 1, work=work, jobs=jobs, jobs_per_worker=JOBS_A_PROCESS, warm=start)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import time
 from contextlib import closing
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+
+from pipelines.tracking.direct import now
 
 SCHEMA = Path(__file__).with_name("mlflow_3_17.sql")
 _REVISION = re.compile(r'^(down_)?revision = "(\w+)"', re.MULTILINE)
@@ -39,9 +40,9 @@ def latest(migrations: Path) -> list[str]:
 
 def make(database: Path, folder: Path) -> None:
     """Write a database that is not there yet. `folder` is for artifacts of the experiment "Default", which nobody here uses."""
-    now = int(time.time() * 1000)
+    made = now()
     with closing(sqlite3.connect(database)) as connection:
         connection.executescript(SCHEMA.read_text(encoding="utf-8"))
-        default = (str(folder / "mlruns/0"), now, now)
+        default = (str(folder / "mlruns/0"), made, made)
         connection.execute("UPDATE experiments SET artifact_location = ?, creation_time = ?, last_update_time = ?", default)
         connection.commit()

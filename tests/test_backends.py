@@ -41,7 +41,7 @@ def test_another_distribution_can_register_a_backend(monkeypatch):
     from importlib.metadata import EntryPoint
 
     plugin = EntryPoint("mine", "backends.reference:Reference", "deltarule.backends")
-    monkeypatch.setattr(backends, "entry_points", lambda group: [plugin] if group == "deltarule.backends" else [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [plugin] if group == "deltarule.backends" else [])
     assert get("mine").name == "reference"
 
 

@@ -16,8 +16,11 @@ import torch
 
 from backends import BackendError
 from backends.base import Backend, Data, Machine, NDArray
-from backends.lightning.stack import LightningStack
+from backends.imports import without
 from backends.spec import Trial
+
+with without("scipy", "matplotlib"):
+    from backends.lightning.stack import LightningStack
 
 __all__ = ["Lightning"]
 

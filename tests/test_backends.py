@@ -7,7 +7,6 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-import backends
 from backends import BackendError, get, registered, weights
 from backends.base import Machine, activation_groups, check_stackable, threads_for
 from backends.conformance import TASKS, make_data, make_trial

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from backends.imports import without
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {
@@ -207,3 +211,50 @@ except backends.BackendError as error:
 """
     )
     assert f"pip install 'deltarule[{name}]'" in out
+
+
+# Imports a backend, says which packages that training never uses came along, then imports them.
+LOOK_AT_UNUSED = """
+import sys
+from backends import get
+from backends.imports import only_training
+if sys.argv[1] == "alone": only_training()
+get(sys.argv[2])
+print(*{"pandas", "matplotlib", "sklearn", "scipy.signal"} & set(sys.modules))
+assert "_Hidden" not in {type(finder).__name__ for finder in sys.meta_path}
+import pandas, matplotlib.figure, scipy.signal, sklearn.metrics
+import importlib.metadata
+importlib.metadata.version("matplotlib")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "brought"),
+    [("lightning", {"matplotlib", "scipy.signal"}), ("keras", {"pandas", "matplotlib", "sklearn"})],
+)
+def test_frameworks_come_without_what_training_never_uses_where_the_process_is_ours(name, brought):
+    """With it elsewhere: otherwise a newer framework no longer imports it, and hiding it can go."""
+    look = [sys.executable, "-c", LOOK_AT_UNUSED]
+    alone, shared = (subprocess.run([*look, how, name], cwd=ROOT, capture_output=True, text=True) for how in ("alone", "shared"))
+    assert (alone.returncode, shared.returncode) == (0, 0), alone.stderr + shared.stderr
+    assert alone.stdout.split() == []
+    assert set(shared.stdout.split()) == brought
+
+
+def test_what_is_loaded_already_and_what_another_thread_imports_is_not_hidden(monkeypatch):
+    monkeypatch.setattr("backends.imports._only_training", True)
+    for name in ("colorsys", "json.tool"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with without("json", "colorsys"):
+        assert importlib.import_module("json.tool")
+        with pytest.raises(ModuleNotFoundError, match="hidden by backends"):
+            importlib.import_module("colorsys")
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(importlib.import_module, "colorsys").result()
+
+
+def test_in_a_process_of_somebody_else_nothing_is_hidden(monkeypatch):
+    monkeypatch.setattr("backends.imports._only_training", False)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with without("colorsys"):
+        assert importlib.import_module("colorsys")

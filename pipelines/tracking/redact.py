@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ SECRET_NAME = r"(?:password|passwd|passphrase|pwd|secret|token|credential|api[_-
 PLAIN = frozenset({"", "numeric", "categorical", "boolean", "datetime", "ignore", "true", "false", "null", "none", HIDDEN})
 CODE = frozenset({".py", ".pyi", ".ipynb", ".js", ".ts", ".c", ".h", ".cpp", ".rs", ".go", ".java"})
 CLEANED = (".json", ".yaml", ".csv")  # files that may hold a secret of the spec
+SHORT = 100  # characters of a text that is looked through once a process
 SHORTEST = 8  # characters of a variable's value that is looked for everywhere: shorter ones are words that occur by chance
 
 # Greedy up to the last @ of the word: a password may itself hold one. Rather too much is hidden than too little.
@@ -48,18 +49,25 @@ _SECRET_FILE = re.compile(
 def redact(text: str) -> str:
     """`text` without users and passwords in URLs, without what follows password=, token:, --api-key and their kin, and without
     tokens and values of the environment that are secrets."""
+    return (_short if len(text) <= SHORT else _redact)(text, secrets_of_the_environment())
+
+
+def _redact(text: str, secrets: Sequence[str]) -> str:
     text = _OPTION.sub(rf"\1{HIDDEN}", _ASSIGNED.sub(rf"\1{HIDDEN}", _USERINFO.sub(rf"\1{HIDDEN}@", text)))
-    return _known(text)
+    return _known(text, secrets)
+
+
+_short = lru_cache(maxsize=8192)(_redact)  # names and values of a study's runs, of which hundreds are the same
 
 
 def redact_code(text: str) -> str:
     """As `redact`, for source code: what stands after a name is a secret only where it is quoted."""
-    return _known(_QUOTED.sub(rf"\1'{HIDDEN}'", _USERINFO.sub(rf"\1{HIDDEN}@", text)))
+    return _known(_QUOTED.sub(rf"\1'{HIDDEN}'", _USERINFO.sub(rf"\1{HIDDEN}@", text)), secrets_of_the_environment())
 
 
-def _known(text: str) -> str:
+def _known(text: str, secrets: Sequence[str]) -> str:
     text = _LOOKS.sub(HIDDEN, _HEADER.sub(rf"\1{HIDDEN}", text))
-    for secret in secrets_of_the_environment():
+    for secret in secrets:
         text = text.replace(secret, HIDDEN)
     return text
 

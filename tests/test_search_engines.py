@@ -243,3 +243,19 @@ def test_ctrl_c_between_two_lines_of_optunas_lock_is_ctrl_c(place, undisturbed, 
     done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
     assert outcome(search(spec(**SHORT))) == undisturbed(spec(**SHORT))
+
+
+@pytest.mark.parametrize(
+    "changes, width",
+    [
+        ({}, 8),
+        ({"search.generation": 64}, 16),
+        ({"search.generation": 5}, 3),
+        ({"search.generation": 1}, 1),
+        ({"search.generation": 4, "search.seeds": 3}, 6),
+        ({"search.generation": 4, "data.split.folds": 5}, 10),
+        ({"search.width": 5}, 5),
+    ],
+)
+def test_two_workers_have_a_stack_each_unless_it_would_be_wider_than_pays(changes, width):
+    assert driver.processor_width(Experiment().override(changes)) == width

@@ -264,11 +264,21 @@ def mean_history(progress: Sequence[dict[str, Any]]) -> tuple[dict[str, float], 
     return tuple(rows)
 
 
+def networks_at_once(experiment: Experiment, trials: int) -> int:
+    """Of so many trials, no more than a generation of which train at a time: one for each seed and fold."""
+    return min(trials, experiment.search.generation) * experiment.search.seeds * (experiment.data.split.folds or 1)
+
+
+def processor_width(experiment: Experiment) -> int:
+    """Networks in a stack on a processor, where nothing is gained beyond 16: two stacks a generation, for two workers."""
+    search = experiment.search
+    return search.width if search.width != "auto" else min(16, -(-networks_at_once(experiment, search.generation) // 2))
+
+
 def choose_width(engine: Engine, experiment: Experiment) -> int:
-    """Networks in a stack. Measured: on a processor nothing is gained beyond 16; an accelerator wants many."""
-    if experiment.search.width != "auto":
-        return experiment.search.width
-    return 256 if engine.submit(accelerated, experiment.train.backend).result() else 16
+    """Networks in a stack; an accelerator wants many."""
+    accelerator = experiment.search.width == "auto" and engine.submit(accelerated, experiment.train.backend).result()
+    return 256 if accelerator else processor_width(experiment)
 
 
 def accelerated(backend: str) -> bool:

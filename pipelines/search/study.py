@@ -20,7 +20,7 @@ from pipelines.engine import Engine, check_name, open_engine
 from pipelines.metrics import Truth, check_metric
 from pipelines.project import project_of
 from pipelines.search.book import Book, StudyError, identity
-from pipelines.search.driver import STUDIES, Driver, choose_width
+from pipelines.search.driver import STUDIES, Driver, choose_width, networks_at_once, processor_width
 from pipelines.search.importance import importances
 from pipelines.search.mirror import OURS, drawn
 from pipelines.search.pictures import draw_study
@@ -113,17 +113,11 @@ def _carry_out(
     with nullcontext(early) if early else _engine(experiment, variants.of(experiment).about, left) as engine:
         if "width" not in book.settings or experiment.search.width != "auto":
             book.keep(width=choose_width(engine, experiment))
-        networks = min(left, experiment.search.generation) * _networks(experiment, variants.of(experiment).about)
-        _tell_idle(engine, networks, book.settings["width"], warn)
+        _tell_idle(engine, networks_at_once(experiment, left), book.settings["width"], warn)
         machine = Machine("auto", experiment.train.threads if engine.name == "here" else engine.threads)
         Driver(experiment, folder, book, variants, engine, book.settings["width"], machine, watch, recorder.wake, stood).run(
             total
         )
-
-
-def _networks(experiment: Experiment, about: About) -> int:
-    """Of a trial: one for each seed and fold."""
-    return experiment.search.seeds * len(about.each)
 
 
 def _tell_idle(engine: Engine, networks: int, width: int, warn: Callable[[str], None]) -> None:
@@ -142,8 +136,9 @@ def _engine(experiment: Experiment, about: About | None = None, left: int = 0) -
     if about is not None:
         network = trial(experiment, about.each[0])
         steps = -(-about.each[0].rows["train"] // experiment.train.batch_size) * experiment.train.epochs
-        work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * left * _networks(experiment, about)
-        jobs = -(-min(left, search.generation) * _networks(experiment, about) // (16 if search.width == "auto" else search.width))
+        networks = left * search.seeds * len(about.each)
+        work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * networks
+        jobs = -(-networks_at_once(experiment, left) // processor_width(experiment))
     start = partial(backends.get, experiment.train.backend)
     return open_engine(name, search.workers, 1, work=work, jobs=jobs, jobs_per_worker=JOBS_A_PROCESS, warm=start)
 
@@ -156,8 +151,8 @@ def _surely_many(experiment: Experiment, folder: Path, total: int) -> bool:
     except (OSError, ValueError, KeyError):
         over = 0
     epochs = (total - over) * search.seeds * experiment.train.epochs
-    stacks = min(total - over, search.generation) * search.seeds / (16 if search.width == "auto" else search.width)
-    return search.engine in ("auto", "processes") and stacks > 1 and epochs >= SURELY_MANY_EPOCHS
+    several = networks_at_once(experiment, total - over) > processor_width(experiment)
+    return search.engine in ("auto", "processes") and several and epochs >= SURELY_MANY_EPOCHS
 
 
 def check(experiment: Experiment) -> None:

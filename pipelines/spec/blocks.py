@@ -349,7 +349,7 @@ class Search(Spec):
     pruner: Literal["none", "median", "halving", "hyperband"] = Field("none", description="ends trials that fall behind")
     rung: Auto = Field("auto", description="epochs between two looks of the pruner; auto: a tenth of train.epochs")
     generation: Annotated[int, Field(ge=1, le=4096)] = Field(
-        32, description="trials drawn together; the next are drawn once all of these have ended"
+        16, description="trials drawn together; the next are drawn once all of these have ended"
     )
     width: Auto = Field("auto", description="networks trained as one stack, at most; changes no trial")
     seeds: Count = Field(1, description="networks a trial, of seeds seed, seed + 1, ...; its value is their mean")

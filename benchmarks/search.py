@@ -11,6 +11,7 @@ search has no dropout, no L1, no leaky_relu and no MLflow: compare seconds a mod
     python benchmarks/search.py --trials 64 256 --full   the same, nothing extrapolated
     python benchmarks/search.py --trials 64 --full --winners   and what each winner is worth under 15 other seeds
     python benchmarks/search.py --growth                 how our cost grows with trials, K and workers; memory
+    python benchmarks/search.py --logging --rounds 5     what the record in MLflow adds, with it and without in turn
     python benchmarks/search.py --accelerator            K up to 1024 on an accelerator
 """
 
@@ -50,6 +51,7 @@ search:
     regularization.l2: {{low: 1e-6, high: 1e-2, log: true}}
 """
 LINE = "{:20} {:>6} {:>8} {:>8} {:>8} {:>7} {:>4} {:>9} {:>15} {:>6}"
+UNTRACKED = "tracking.enabled=false"
 PATHS = {"activation": "model.activation", "l1": "regularization.l1", "l2": "regularization.l2", "dropout": "model.dropout"}
 SEEDS = 15  # under which a winner is trained again; none of them is one of a search
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
@@ -99,7 +101,8 @@ def carry_out(candidate: Candidate, trials: int, rows: Path, threads: str, chang
             sets = [word for change in (*changes, f"search.seed={seed}") for word in ("--set", change)]
             command = [sys.executable, "-m", "pipelines.cli", "search", "--json", "--name", "bench", *sets]
         seconds, cpu, peak, said = watched([*command, "--trials", str(trials)], folder, environment(candidate, threads))
-        (count_ours if candidate.backend else count_theirs)(folder, trials, candidate)
+        if UNTRACKED not in changes:
+            (count_ours if candidate.backend else count_theirs)(folder, trials, candidate)
     best = said["best"]["values"][0] if candidate.backend else said["best"]
     found = said["best"]["changes"] if candidate.backend else {PATHS[k]: v for k, v in said.get("params", {}).items()}
     return Run(seconds, best, trials, cpu, peak, winner=tuple(f"{path}={value}" for path, value in found.items()))
@@ -287,6 +290,20 @@ def growth(backend: str, sizes: list[int], chosen: argparse.Namespace, rows: Pat
         print(f"{label:24} {n:6} {run.seconds:8.1f} {run.cpu:8.1f} {run.seconds / n:8.3f} {run.peak:6.0f}", flush=True)
 
 
+def logging(backend: str, n: int, chosen: argparse.Namespace, rows: Path) -> None:
+    """A study with its record and without, in turn: the medians, and the median of the differences within a round."""
+    taken: dict[str, list[Run]] = {"with MLflow": [], "without": []}
+    for _ in range(chosen.rounds):
+        for label, changes in zip(taken, ([], [UNTRACKED]), strict=True):
+            taken[label].append(told(label, n, carry_out(Candidate(backend), n, rows, chosen.threads, changes)))
+    print(f"{backend}, {n} trials, {chosen.rounds} rounds\n{'':12} {'wall s':>8} {'cpu s':>8}")
+    for label, runs in taken.items():
+        print(f"{label:12} {median(runs).seconds:8.2f} {median(runs).cpu:8.2f}")
+    more = [tracked.seconds - bare.seconds for tracked, bare in zip(*taken.values(), strict=True)]
+    share = statistics.median(more) / median(taken["without"]).seconds
+    print(f"more, each round: {' '.join(f'{each:.2f}' for each in more)} s; median {100 * share:.1f} %")
+
+
 def accelerator(sizes: list[int], chosen: argparse.Namespace, rows: Path) -> None:
     """Wide stacks in one process that holds the accelerator, beside the Lightning script there and on the processor."""
     look = [sys.executable, "-c", "import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else '')"]
@@ -316,7 +333,7 @@ def show_case(label: str, size: int, run: Run, peer: float | None) -> None:
 
 
 def main() -> None:
-    """One of the three tables."""
+    """One of the four tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", nargs="*", type=int, help="64 256; with --growth 64 256 1024, with --accelerator 1024")
     parser.add_argument("--peer-trials", type=int, default=8, help="at least 2")
@@ -325,8 +342,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=list(CANDIDATES), choices=list(CANDIDATES), metavar="NAME")
     parser.add_argument("--threads", choices=["one", "free"], default="one", help="of the peers")
-    parser.add_argument("--backend", default="lightning", help="for --growth")
+    parser.add_argument("--backend", default="lightning", help="for --growth and --logging")
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--logging", action="store_true")
     parser.add_argument("--accelerator", action="store_true")
     chosen = parser.parse_args()
     if chosen.peer_trials < 2:
@@ -335,6 +353,8 @@ def main() -> None:
         rows = make_rows(Path(place))
         if chosen.growth:
             growth(chosen.backend, sorted(chosen.trials or [64, 256, 1024]), chosen, rows)
+        elif chosen.logging:
+            logging(chosen.backend, (chosen.trials or [128])[0], chosen, rows)
         elif chosen.accelerator:
             accelerator(sorted(chosen.trials or [1024]), chosen, rows)
         else:

@@ -217,9 +217,12 @@ def test_the_folder_of_a_model_is_the_one_that_mlflow_writes(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/about.json").write_text('{"é": 1}', "utf-8")
     (tmp_path / "model.py").write_text(export_module.CODE)
-    given = dict.fromkeys(COLUMNS, "numeric"), {"predicted": "string", "p_é": "double"}, COLUMNS, ["mlflow==3.17.2", "a==1"]
+    model = model_files.Written(
+        tmp_path / "model.py", tmp_path / "run", dict.fromkeys(COLUMNS, "numeric"), {"predicted": "string", "p_é": "double"},
+        COLUMNS, ["mlflow==3.17.2", "a==1"],
+    )  # fmt: skip
     for save, name in ((model_files.save, "ours"), (export_module.save_by_mlflow, "theirs")):
-        save(tmp_path / name, tmp_path / "model.py", tmp_path / "run", *given)
+        save(model, tmp_path / name)
         model_files.describe(tmp_path / name, {"run_id": "1", "model_id": "2", "artifact_path": "é"})
     mine, other = ({p.relative_to(d): _but_for_its_birth(p) for p in d.rglob("*") if p.is_file()} for d in
                    (tmp_path / "ours", tmp_path / "theirs"))  # fmt: skip

@@ -80,7 +80,7 @@ def export(
         code.write_text(CODE, encoding="utf-8")
         required = [f"{name}=={version(name)}" for name in REQUIRED]
         save = model_files.save if model_files.known(columns) else save_by_mlflow
-        save(made, code, run, columns, answers, example, required)
+        save(model_files.Written(code, run, columns, answers, example, required), made)
         made.rename(folder)
 
 
@@ -105,15 +105,7 @@ def _meaning(content: dict[str, Any]) -> Any:
     return {key: value for key, value in block.items() if key != "source"}
 
 
-def save_by_mlflow(
-    made: Path,
-    code: Path,
-    run: Path,
-    columns: Mapping[str, str],
-    answers: Mapping[str, str],
-    example: Mapping[str, Sequence[Any]],
-    requirements: Sequence[str],
-) -> None:
+def save_by_mlflow(model: model_files.Written, folder: Path) -> None:
     """As model_files.save, by whichever MLflow is installed."""
     for name, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")):
         os.environ.setdefault(name, value)
@@ -128,19 +120,19 @@ def save_by_mlflow(
         logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
         any_type: Any = AnyType
         # Any type: MLflow takes no whole number for a double and no date for a text; what a cell must be, the model itself says.
-        inputs = Schema([ColSpec(any_type(), name) for name in columns])
-        outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
+        inputs = Schema([ColSpec(any_type(), name) for name in model.columns])
+        outputs = Schema([ColSpec(kind, name) for name, kind in model.answers.items()])
         save_model(
-            made,
-            python_model=str(code),
-            artifacts={"run": str(run)},
+            folder,
+            python_model=str(model.code),
+            artifacts={"run": str(model.run)},
             signature=ModelSignature(inputs, outputs),
-            input_example=pandas.DataFrame(dict(example)),
-            pip_requirements=list(requirements),
-            metadata={"columns": dict(columns)},
+            input_example=pandas.DataFrame(dict(model.example)),
+            pip_requirements=list(model.requirements),
+            metadata={"columns": dict(model.columns)},
         )
-    model = Model.load(made)
-    flavor = model.flavors["python_function"]  # MLflow writes down where these came from, on this machine
-    flavor["model_code_path"] = code.name
+    description = Model.load(folder)
+    flavor = description.flavors["python_function"]  # MLflow writes down where these came from, on this machine
+    flavor["model_code_path"] = model.code.name
     flavor["artifacts"]["run"]["uri"] = "run"
-    model.save(made / "MLmodel")
+    description.save(folder / "MLmodel")

@@ -12,6 +12,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,30 +24,34 @@ DESCRIPTION = "MLmodel"
 EXAMPLE, SERVED_EXAMPLE = "input_example.json", "serving_input_example.json"
 
 
+@dataclass(frozen=True)
+class Written:
+    """A model before it is written: the module `code`, which loads the folder `run`. The rest as `tracking.export` has it."""
+
+    code: Path
+    run: Path
+    columns: Mapping[str, str]
+    answers: Mapping[str, str]
+    example: Mapping[str, Sequence[Any]]
+    requirements: Sequence[str]
+
+
 def known(columns: Iterable[str] = ()) -> bool:
     """Whether the MLflow that is installed writes models as it is done here; a column without a name it refuses."""
     return metadata.version("mlflow").startswith(VERSIONS) and all(columns)
 
 
-def save(
-    folder: Path,
-    code: Path,
-    run: Path,
-    columns: Mapping[str, str],
-    answers: Mapping[str, str],
-    example: Mapping[str, Sequence[Any]],
-    requirements: Sequence[str],
-) -> None:
-    """Write the model: the module `code`, which loads the folder `run`. The rest as `tracking.export` has it."""
-    shutil.copytree(run, folder / "artifacts/run")
-    shutil.copyfile(code, folder / code.name)
-    split = {"columns": list(example), "data": list(zip(*example.values(), strict=True))}
+def save(model: Written, folder: Path) -> None:
+    """Write a model into a folder that is not there yet."""
+    shutil.copytree(model.run, folder / "artifacts/run")
+    shutil.copyfile(model.code, folder / model.code.name)
+    split = {"columns": list(model.example), "data": list(zip(*model.example.values(), strict=True))}
     (folder / EXAMPLE).write_text(json.dumps(split), "utf-8")
     (folder / SERVED_EXAMPLE).write_text(json.dumps({"dataframe_split": split}, indent=2), "utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    _write_yaml(folder / DESCRIPTION, _description(code.name, columns, answers, size))
-    (folder / "requirements.txt").write_text("\n".join(requirements), "utf-8")
-    _write_yaml(folder / "conda.yaml", _conda(requirements))
+    _write_yaml(folder / DESCRIPTION, _description(model, size))
+    (folder / "requirements.txt").write_text("\n".join(model.requirements), "utf-8")
+    _write_yaml(folder / "conda.yaml", _conda(model.requirements))
     _write_yaml(folder / "python_env.yaml", _python_env(), sort_keys=False)
 
 
@@ -58,7 +63,7 @@ def describe(folder: Path, values: Mapping[str, str]) -> None:
     _write_yaml(folder / DESCRIPTION, {**known, **values})
 
 
-def _description(code: str, columns: Mapping[str, str], answers: Mapping[str, str], size: int) -> dict[str, Any]:
+def _description(model: Written, size: int) -> dict[str, Any]:
     return {
         "flavors": {
             "python_function": {
@@ -67,13 +72,13 @@ def _description(code: str, columns: Mapping[str, str], answers: Mapping[str, st
                 "code": None,
                 "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
                 "loader_module": "mlflow.pyfunc.loaders.code_model",
-                "model_code_path": code,
+                "model_code_path": model.code.name,
                 "python_version": platform.python_version(),
                 "streamable": False,
             }
         },
         "is_signature_from_type_hint": False,
-        "metadata": {"columns": dict(columns)},
+        "metadata": {"columns": dict(model.columns)},
         "mlflow_version": metadata.version("mlflow"),
         "model_id": None,
         "model_size_bytes": size,
@@ -85,7 +90,7 @@ def _description(code: str, columns: Mapping[str, str], answers: Mapping[str, st
             "serving_input_path": SERVED_EXAMPLE,
             "type": "dataframe",
         },
-        "signature": {"inputs": _schema(dict.fromkeys(columns, "any")), "outputs": _schema(answers), "params": None},
+        "signature": {"inputs": _schema(dict.fromkeys(model.columns, "any")), "outputs": _schema(model.answers), "params": None},
         "type_hint_from_example": False,
         "utc_time_created": str(datetime.now(UTC).replace(tzinfo=None)),
     }

@@ -22,6 +22,7 @@ from synthetic_study import TRACKING, make, spec, study
 from pipelines.search import record as search_record
 from pipelines.search.record import Head, send_study, send_waiting_studies, study_events, trial_events
 from pipelines.search.records import load_importances, load_study, load_trial, save_study, save_trial, trial_path
+from pipelines.search.table import ranked
 from pipelines.spec import Experiment, flat
 from pipelines.tracking import TrackingError, bulk, direct, family, locate
 
@@ -589,3 +590,11 @@ print(sorted({name.partition(".")[0] for name in sys.modules} & {"mlflow", "sqla
     done = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True, check=True)
     key, loaded = done.stdout.splitlines()
     assert loaded == "[]" and client_of(project).get_run(key).info.status == "FINISHED"
+
+
+def test_tables_show_the_front_of_several_metrics_first():
+    several, single = study(40, metrics=("loss", "weights")), study(40)
+    first = [trial.number for trial in ranked(several)[: len(several.front)]]
+    assert sorted(first) == sorted(several.front) and len(first) > 1
+    done = [trial.values[0] for trial in ranked(single) if trial.state == "COMPLETE"]
+    assert done == sorted(done)

@@ -54,7 +54,12 @@ def _cell(value: Any) -> Any:
 
 
 def ranked(study: StudyRecord) -> list[TrialRecord]:
-    """Complete trials from the best on by the first metric, then the pruned, the failed, and those that run."""
+    """Of several metrics, the front first. Complete trials from the best on by the first metric, the pruned, failed, running."""
     sign = 1 if study.directions[0] == "minimize" else -1
     order = {"COMPLETE": 0, "PRUNED": 1, "FAIL": 2, "RUNNING": 3}
-    return sorted(study.trials, key=lambda t: (order[t.state], sign * t.values[0] if t.values else 0.0, t.number))
+
+    def place(trial: TrialRecord) -> tuple[Any, ...]:
+        behind = len(study.metrics) > 1 and trial.number not in study.front
+        return order[trial.state], behind, sign * trial.values[0] if trial.values else 0.0, trial.number
+
+    return sorted(study.trials, key=place)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.search.mirror import OURS, quiet
+from pipelines.search.records import TrialRecord
 from pipelines.search.storage import StorageError, open_storage, uninterrupted
 from pipelines.spec import Experiment, flat
 
@@ -63,6 +64,7 @@ class Book:
         self.settings: dict[str, Any] = self.study.user_attrs[OURS]
         self._storage, self._key = self.study._storage, self.study._study_id
         self._known: dict[int, FrozenTrial] = {}
+        self.over: dict[int, TrialRecord] = {}  # of trials that are over, which no longer change
         self.trials()
 
     def _write_first(self, known: Mapping[str, Any]) -> None:

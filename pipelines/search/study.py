@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from hashlib import sha256
@@ -226,15 +226,34 @@ def hand_out(folder: Path, into: Path) -> None:
 def record_of(experiment: Experiment, name: str, book: Book) -> StudyRecord:
     """The study as its storage has it; histories stand in the files of the trials."""
     found = book.trials()
-    trials = tuple(_record(stored, experiment) for stored in found)
-    front = tuple(sorted(one.number for one in book.study.best_trials)) if any(t.state == "COMPLETE" for t in trials) else ()
+    trials = tuple(_record(stored, experiment, book) for stored in found)
+    front = _front(book, found)
     single = len(experiment.search.metrics) == 1
     best = min(front) if single and front else None
     metrics, directions = experiment.search.metrics, experiment.search.directions
     return StudyRecord(name, book.settings["identity"], metrics, directions, trials, best, front, experiment)
 
 
-def _record(stored: FrozenTrial, experiment: Experiment) -> TrialRecord:
+def _front(book: Book, found: Sequence[FrozenTrial]) -> tuple[int, ...]:
+    """The numbers of the trials that no other beats. (Optuna's own copies all trials first, which takes longer than this.)"""
+    values = {one.number: one.values[0] for one in found if one.state.name == "COMPLETE"}
+    if len(book.study.directions) > 1 or not values:
+        return tuple(sorted(one.number for one in book.study.best_trials)) if values else ()
+    best = (min if book.study.direction.name == "MINIMIZE" else max)(values.values())
+    return tuple(number for number, value in values.items() if value == best)
+
+
+def _record(stored: FrozenTrial, experiment: Experiment, book: Book) -> TrialRecord:
+    """Made once of a trial that is over."""
+    if stored.number in book.over:
+        return book.over[stored.number]
+    record = _made(stored, experiment)
+    if stored.state.is_finished():
+        book.over[stored.number] = record
+    return record
+
+
+def _made(stored: FrozenTrial, experiment: Experiment) -> TrialRecord:
     more: Mapping[str, Any] = stored.user_attrs.get(OURS, {})
     values = drawn(stored, experiment)
     return TrialRecord(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.imports import without
+from backends.imports import framework, without
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {
@@ -260,3 +261,23 @@ def test_in_a_process_of_somebody_else_nothing_is_hidden(monkeypatch):
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     with without("colorsys"):
         assert importlib.import_module("colorsys")
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_an_import_collects_no_garbage_and_in_a_process_of_ours_none_is_looked_for_in_it_later(ours, monkeypatch):
+    monkeypatch.setattr("backends.imports._only_training", ours)
+    frozen = gc.get_freeze_count()
+    try:
+        with framework():
+            assert not gc.isenabled()
+        assert gc.isenabled() and (gc.get_freeze_count() > frozen) == ours
+        with pytest.raises(ImportError), framework():
+            raise ImportError
+        assert gc.isenabled()
+        gc.disable()
+        with framework():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from backends import BackendError
-from backends.imports import without
+from backends.imports import framework
 
 if TYPE_CHECKING:
     from backends.keras.jax import KerasJax
@@ -41,7 +41,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     backend, engine, module = _TRAINERS[name]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # 2 still reports a missing GPU as an error
-    with chosen_engine(backend, engine), _without_greetings(), without(*UNUSED, *_ENGINES - {engine}):
+    with chosen_engine(backend, engine), _without_greetings(), framework(*UNUSED, *_ENGINES - {engine}):
         trainer: object = getattr(import_module(module), name)
     return trainer
 

@@ -59,4 +59,4 @@ def test_its_own_three_line_test_file_passes_the_conformance_suite(installed, tm
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "-k", some, tests]
     done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
-    assert "failed" not in done.stdout and int(done.stdout.split(" passed")[0].split()[-1]) > 60
+    assert "failed" not in done.stdout and int(done.stdout.split(" passed")[0].split()[-1]) > 50

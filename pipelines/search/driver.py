@@ -67,9 +67,7 @@ class Driver:
 
     def __post_init__(self) -> None:
         search = self.experiment.search
-        self.tally = Tally(
-            search.directions[0], self.experiment.train.epochs * search.seeds * (self.experiment.data.split.folds or 1)
-        )
+        self.tally = Tally(search.directions[0], self.experiment.train.epochs * networks(self.experiment, 1))
         for stored in self.book.trials():
             if stored.state.is_finished():
                 epochs = stored.user_attrs.get(OURS, {}).get("epochs", 0)
@@ -264,9 +262,14 @@ def mean_history(progress: Sequence[dict[str, Any]]) -> tuple[dict[str, float], 
     return tuple(rows)
 
 
+def networks(experiment: Experiment, trials: int) -> int:
+    """Of so many trials: one for each seed and fold."""
+    return trials * experiment.search.seeds * (experiment.data.split.folds or 1)
+
+
 def networks_at_once(experiment: Experiment, trials: int) -> int:
-    """Of so many trials, no more than a generation of which train at a time: one for each seed and fold."""
-    return min(trials, experiment.search.generation) * experiment.search.seeds * (experiment.data.split.folds or 1)
+    """Of so many trials, no more than a generation of which train at a time."""
+    return networks(experiment, min(trials, experiment.search.generation))
 
 
 def processor_width(experiment: Experiment) -> int:

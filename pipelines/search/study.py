@@ -20,7 +20,7 @@ from pipelines.engine import Engine, check_name, open_engine
 from pipelines.metrics import Truth, check_metric
 from pipelines.project import project_of
 from pipelines.search.book import Book, StudyError, identity
-from pipelines.search.driver import STUDIES, Driver, choose_width, networks_at_once, processor_width
+from pipelines.search.driver import STUDIES, Driver, choose_width, networks, networks_at_once, processor_width
 from pipelines.search.importance import importances
 from pipelines.search.mirror import OURS, drawn
 from pipelines.search.pictures import draw_study
@@ -136,8 +136,7 @@ def _engine(experiment: Experiment, about: About | None = None, left: int = 0) -
     if about is not None:
         network = trial(experiment, about.each[0])
         steps = -(-about.each[0].rows["train"] // experiment.train.batch_size) * experiment.train.epochs
-        networks = left * search.seeds * len(about.each)
-        work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * networks
+        work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * networks(experiment, left)
         jobs = -(-networks_at_once(experiment, left) // processor_width(experiment))
     start = partial(backends.get, experiment.train.backend)
     return open_engine(name, search.workers, 1, work=work, jobs=jobs, jobs_per_worker=JOBS_A_PROCESS, warm=start)

@@ -105,6 +105,7 @@ def test_several_targets_come_in_the_order_asked_for():
 def test_parts_and_what_is_known_of_them_come_back_from_disk(tmp_path, name):
     about = prepare(read(DataSpec(source=name)), DataSpec(source=name), tmp_path)
     assert About.load(tmp_path / "about.json") == about
+    assert DataSpec.model_validate(about.data) == DataSpec(source=name)
     for part in PARTS:
         opened = Part.load(tmp_path / part)
         assert opened.X.dtype == np.float32 and opened.X.shape == (about.rows[part], len(about.inputs))

@@ -67,6 +67,7 @@ class About:
     sha256: dict[str, str]
     rare: dict[str, list[int]] = field(default_factory=dict)  # column -> categories that share an input, their training rows
     number: int | None = None  # of the fold, from 1
+    data: dict[str, Any] = field(default_factory=dict)  # the data block that the rows were split by; {}: not known
     folds: tuple[About, ...] = ()
 
     @property
@@ -118,7 +119,7 @@ class About:
 
     def _as_json(self) -> dict[str, Any]:
         kept = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "folds"}
-        for name, without in (("number", None), ("rare", {})):
+        for name, without in (("number", None), ("rare", {}), ("data", {})):
             if kept[name] == without:
                 del kept[name]
         scale = {"mean": self.target_scale.mean, "scale": self.target_scale.scale}

@@ -43,6 +43,7 @@ def prepare(source: Source, spec: DataSpec, folder: Path, parts: Sequence[str] =
             source=source.name, task=target.task, targets=target.names, classes=target.classes, outputs=target.outputs,
             kinds=dict(source.kinds), duplicates=dealt.duplicates, rows={}, class_counts={}, missing={}, unseen={},
             preprocessing=Preprocessing(()), target_scale=TargetScale((), ()), sha256={},
+            data=spec.model_dump(mode="json"),
         )  # fmt: skip
         if spec.split.folds is None:
             about = makers[0].finish(about, target)

@@ -156,11 +156,11 @@ def test_an_interval_ends_where_the_metric_does():
 
 def test_many_seeds_need_rows_that_were_split_from_the_same_data(project):
     experiment, places = load("params.yaml"), stages.Places(project)
-    with pytest.raises(stages.StageError, match=r"rows that split wrote, but outputs/data/about\.json is missing") as refused:
+    with pytest.raises(stages.StageError, match=r"outputs/data/about\.json is missing; run `deltarule split`") as refused:
         evaluate(experiment, places, seeds=2)
     assert refused.value.exit_code == 2
     stages.split(experiment, places)
-    with pytest.raises(stages.StageError, match=r"these predict species from iris, not .* from wine; run"):
+    with pytest.raises(stages.StageError, match=r"another data block than the spec's: data\.source \(iris, now wine\); run"):
         evaluate(experiment.override("data.source", "wine"), places, seeds=2)
     report = evaluate(experiment, places, seeds=2)
     assert all(one.low >= 0 and one.high <= 1 for name, one in report.parts["validate"].items() if name == "accuracy")

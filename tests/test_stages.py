@@ -17,6 +17,7 @@ import backends
 from backends import weights
 from pipelines import stages, summary
 from pipelines.data import DataError, read
+from pipelines.search.evaluate import evaluate
 from pipelines.spec import DataSpec, Experiment, SpecError
 from pipelines.stages import Places, StageError, ThresholdError
 from pipelines.stages.openings import enter, openers
@@ -349,6 +350,35 @@ def test_a_model_of_other_data_or_of_another_spec_is_not_reported_on(places):
     carry_out(experiment(data__split__seed=4), places, "split")
     with pytest.raises(StageError, match="other data than now: train, valid; run `deltarule train`"):
         carry_out(experiment(data__split__seed=4), places, "validate")
+
+
+@pytest.mark.parametrize(
+    ("split_with", "told"),
+    [
+        ({"data__scaling": "minmax"}, "data.scaling (minmax, now standardize)"),
+        (
+            {"data__split__seed": 4, "data__columns": {"petal*": "ignore"}},
+            "data.columns.petal* (ignore, now null), data.split.seed (4, now 0)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stage", ["train", "validate", "test", "evaluate"])
+def test_rows_that_another_data_block_made_are_refused_and_the_keys_named(places, stage, split_with, told):
+    carry_out(experiment(**split_with), places, "split", "train")
+    with pytest.raises(StageError) as refused:
+        (evaluate if stage == "evaluate" else getattr(stages, stage))(experiment(), places)
+    assert str(refused.value) == (
+        f"outputs/data holds rows of another data block than the spec's: {told}; run `deltarule split` or `dvc repro` first"
+    )
+    assert refused.value.exit_code == 2
+
+
+def test_rows_that_were_split_before_the_data_block_stood_beside_them_are_taken(places):
+    carry_out(experiment(), places, "split")
+    old = kept(places.about)
+    del old["data"]
+    places.about.write_text(json.dumps(old))
+    carry_out(experiment(), places, "train", "validate", "test")
 
 
 def test_a_model_file_that_was_exchanged_is_not_reported_on(places):

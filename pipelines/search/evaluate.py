@@ -22,6 +22,7 @@ from pipelines.stages.folds import check_monitor, over_folds, train_all
 from pipelines.stages.openings import enter
 from pipelines.stages.places import Places, StageError
 from pipelines.stages.reports import load_networks, predict
+from pipelines.stages.rows import split_rows
 from pipelines.stages.test import check_validated
 
 WIDTH = 16  # networks in a stack at most
@@ -68,7 +69,7 @@ def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: b
     a network, and, before anything is trained, for test rows that may not be opened.
     """
     with places.locked():
-        about = _split_rows(experiment, places)
+        about = split_rows(experiment, places)
         if test:
             _may_open(experiment, places)
         networks = [trial(experiment, one) for one in about.each]
@@ -85,26 +86,6 @@ def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: b
         report = Report(tuple(numbers), found, each, failed)
         _write(places, report)
     return report
-
-
-def _split_rows(experiment: Experiment, places: Places) -> About:
-    """What is known about the rows that lie there; StageError unless they are of the spec's source and target."""
-    if not places.about.exists():
-        raise StageError(
-            f"evaluate trains on the rows that split wrote, but {places.shown(places.about)} is missing; run `deltarule split` "
-            "or `dvc repro` first, with the same data",
-            exit_code=2,
-        )
-    about, data = About.load(places.about), experiment.data
-    targets = (data.target,) if isinstance(data.target, str) else data.target or about.targets
-    openml = isinstance(data.source, str) and data.source.startswith("openml:")  # which is known by its file
-    if (about.source != data.shown_source and not openml) or about.targets != tuple(targets):
-        raise StageError(
-            f"evaluate trains on the rows that split wrote, and these predict {', '.join(about.targets)} from {about.source}, "
-            f"not {', '.join(targets)} from {data.shown_source}; run `deltarule split` or `dvc repro` first, with the same data",
-            exit_code=2,
-        )
-    return about
 
 
 def _may_open(experiment: Experiment, places: Places) -> None:

@@ -23,16 +23,16 @@ SOURCES = {
     "split": ("backends/draws.py", "pipelines/data", "pipelines/stages/files.py", "pipelines/stages/split.py"),
     "train": (
         "{backend}", *CONTRACTS, "pipelines/metrics.py", "pipelines/spec/to_trial.py", "pipelines/stages/files.py",
-        "pipelines/stages/folds.py", "pipelines/stages/histograms.py", "pipelines/stages/surroundings.py",
-        "pipelines/stages/train.py",
+        "pipelines/stages/folds.py", "pipelines/stages/histograms.py", "pipelines/stages/rows.py",
+        "pipelines/stages/surroundings.py", "pipelines/stages/train.py",
     ),
     "validate": (
         "backends/reference", "pipelines/curves.py", "pipelines/metrics.py", "pipelines/stages/files.py",
-        "pipelines/stages/folds.py", "pipelines/stages/reports.py", "pipelines/stages/validate.py",
+        "pipelines/stages/folds.py", "pipelines/stages/reports.py", "pipelines/stages/rows.py", "pipelines/stages/validate.py",
     ),
     "test": (
         "backends/reference", "pipelines/curves.py", "pipelines/metrics.py", "pipelines/stages/files.py",
-        "pipelines/stages/folds.py", "pipelines/stages/reports.py", "pipelines/stages/test.py",
+        "pipelines/stages/folds.py", "pipelines/stages/reports.py", "pipelines/stages/rows.py", "pipelines/stages/test.py",
     ),
     "search": ("{backend}", *CONTRACTS, "pipelines/data", "pipelines/metrics.py", "pipelines/search"),
 }  # fmt: skip

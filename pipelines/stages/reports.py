@@ -19,6 +19,7 @@ from pipelines.spec import Experiment
 from pipelines.stages.files import read_json, remove, sha256, write_csv, write_json
 from pipelines.stages.folds import about_of, over_folds
 from pipelines.stages.places import Places, StageError
+from pipelines.stages.rows import differences, split_rows
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 CURVES = ("roc.csv", "pr.csv", "calibration.csv", "classes.csv")
@@ -73,7 +74,7 @@ def predict(trial: Trial, flat: NDArray, X: NDArray) -> NDArray:
 
 def load_networks(experiment: Experiment, places: Places) -> list[Network]:
     """The network that train wrote, or that of each fold. StageError if missing, or of other data or another spec than now."""
-    about = About.load(places.need(places.about, "split"))
+    about = split_rows(experiment, places)
     run = read_json(places.need(places.run, "train"))
     found, digest = weights.load_all(places.need(places.model, "train")), sha256(places.model)
     _check_same(experiment, about, run, digest, places)
@@ -92,7 +93,7 @@ def _check_same(experiment: Experiment, about: About, run: dict[str, Any], diges
     """The model in place must be that of this spec and these data."""
     other = [part for part, known in run["data_hashes"].items() if about.sha256[part] != known]
     wanted = experiment.model_dump(mode="json", include={"seed", "model", "regularization", "train"})
-    other += [f"{key} ({was}, now {now})" for key, was, now in _differences(run["spec"], wanted)]
+    other += differences({key: run["spec"].get(key) for key in wanted}, wanted)
     if digest != run["model_hash"]:
         other.append("model.safetensors")
     if other:
@@ -101,15 +102,6 @@ def _check_same(experiment: Experiment, about: About, run: dict[str, Any], diges
             "run `deltarule train` or `dvc repro` first",
             exit_code=2,
         )
-
-
-def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted path, was, now) of the values of `now` that differ. Devices and threads do not make another experiment."""
-    if isinstance(now, dict) and isinstance(was, dict):
-        for key in now:
-            yield from _differences(was.get(key), now[key], f"{path}.{key}".lstrip("."))
-    elif was != now and path not in ("train.devices", "train.threads"):
-        yield path, was, now
 
 
 def judge(network: Network, places: Places, part: str) -> Judged:

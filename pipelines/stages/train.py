@@ -16,6 +16,7 @@ from pipelines.stages.files import remove, sha256, write_csv, write_json
 from pipelines.stages.folds import check_monitor, over_folds, train_all
 from pipelines.stages.histograms import HEADER, histograms
 from pipelines.stages.places import HeldError, Places
+from pipelines.stages.rows import split_rows
 from pipelines.stages.surroundings import environment, versions
 
 OUTS = ("model.safetensors", "metrics.json", "history.csv", "weights.csv", "run.json")
@@ -40,7 +41,7 @@ def train(
     backend that is not installed.
     """
     with places.locked():
-        about = About.load(places.need(places.about, "split"))
+        about = split_rows(experiment, places)
         networks = [trial(experiment, one) for one in about.each]
         mark = fingerprint(experiment, _hashes(about), source_hash(experiment.train.backend))
         check_monitor(experiment, about, places.data)

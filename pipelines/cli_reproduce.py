@@ -30,6 +30,7 @@ def reproduce(
     into: Annotated[Path | None, typer.Option("--into", metavar="DIR", help="Check out there; must be empty or new.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the temporary folder where it is.")] = False,
     with_test: Annotated[bool, typer.Option("--test", help="Open the test rows too, if the run did.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Run code that was uncommitted too; it comes from the record.")] = False,
     params: Params = PARAMS,
     changes: Changes = None,
     as_json: Json = False,
@@ -46,7 +47,8 @@ def reproduce(
     if any(not change.startswith("tracking.") for change in changes or ()):
         raise typer.BadParameter("--set may change tracking alone, where the run is on record; the spec is the run's own")
     with console.reserved():
-        done = carry_out(run, experiment, project_of(Path()), into=into, keep=keep, test=with_test, say=console.say)
+        project = project_of(Path())
+        done = carry_out(run, experiment, project, into=into, keep=keep, test=with_test, trust=trust, say=console.say)
     show(console, done)
     console.result(done.as_dict())
     if not done.verdict.reproduced:

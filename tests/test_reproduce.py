@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipelines.tracking.fetch import Recorded
 
 BLOCKS = {"model": {"hidden": [8]}, "train": {"backend": "reference", "epochs": 3}}
 COMMIT = "mlflow.source.git.commit"
+MARK = "import os, pathlib; pathlib.Path(os.environ['MARK']).touch()\n"  # code that shows that it ran
 
 
 def spec(source: str = "data/rows.csv", **blocks) -> Experiment:
@@ -74,6 +76,10 @@ def made(tmp_path_factory):
 def _commit_data(project: Path) -> None:
     for name in ("rows", "kept", "own"):
         rows(project / f"data/{name}.csv", 1)
+    (project / "lib").mkdir()
+    (project / "lib/sitecustomize.py").write_text(
+        "import os\nif 'MARK' in os.environ:\n    open(os.environ['MARK'], 'w').close()\n"
+    )
     (project / "params.yaml").write_text("{}\n")
     (project / "dvc.yaml").write_text("stages: {}\n")
     (project / ".gitignore").write_text("/data/own.csv\n/runs/\n/.mlflow/\n/.deltarule/\n/studies/\n/record/\n")
@@ -197,8 +203,69 @@ def test_a_patch_that_does_not_apply_is_said_with_what_it_lacks(project, monkeyp
         + git(project, "diff", "HEAD~1", "HEAD").replace("length", "depth").encode()
     )
     monkeypatch.setattr(Asked, "patch", patch)
-    with pytest.raises(ReproduceError, match=r"source/uncommitted\.diff\) must apply to commit .*left out: big\.csv"):
+    with pytest.raises(ReproduceError, match=r"source/uncommitted\.diff\) do not apply to commit .*left out: big\.csv"):
         again("clean", project)
+
+
+# -- what is uncommitted comes from the record, and may be anybody's --------------------------------------------------------
+
+
+def patch_of(project: Path, scratch: Path, files: dict[str, str], link: str = "") -> bytes:
+    """What `git diff` says of these files, and of a symbolic link, on top of the commit that the runs were made of."""
+    clone, commit = scratch / "clone", recorded_commit(project)
+    call("git", "clone", "--quiet", "--no-checkout", project, clone, cwd=scratch)
+    git(clone, "checkout", "--quiet", "--detach", commit)
+    for name, text in files.items():
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text(text)
+    if link:
+        (clone / link).symlink_to("/etc/passwd")
+    git(clone, "add", "--all", "--force")
+    return git(clone, "diff", "--binary", "--cached", "HEAD").encode()
+
+
+def recorded_commit(project: Path) -> str:
+    [run] = client_of(project).search_runs(["1"], "attributes.run_name = 'clean'")
+    return run.data.tags[COMMIT]
+
+
+def test_uncommitted_code_runs_only_with_trust_and_the_commit_says_whose_code_runs(project, tmp_path, monkeypatch, capfd):
+    ours = dict.fromkeys(("_deltarule.py", "backends/__init__.py", "pipelines/__init__.py", "pipelines/cli.py"), MARK)
+    monkeypatch.setattr(Asked, "patch", patch_of(project, tmp_path, ours))
+    monkeypatch.setenv("MARK", str(tmp_path / "ran"))
+    assert leave("reproduce", "clean") == 2
+    [line] = [line for line in capfd.readouterr().err.splitlines() if "--trust" in line]
+    assert all(name in line for name in ours), line
+    assert leave("reproduce", "clean", "--trust") == 0
+    assert "runs the installed deltarule" in capfd.readouterr().out and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tool.py", "lib/a.PTH", "lib/_x.cpython-311.so", "lib/libx.so.1", "Pipelines/notes.txt", "a/backends/x", ".dvc/config"],
+)
+def test_what_counts_as_code_is_named(project, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(Asked, "patch", patch_of(project, tmp_path, {name: "x\n", "notes.txt": "y\n"}))
+    with pytest.raises(ReproduceError, match=rf"touch code, which would be executed: {re.escape(name)};"):
+        again("clean", project)
+
+
+def test_links_and_submodules_are_refused_whoever_is_trusted(project, tmp_path, monkeypatch):
+    submodule = (
+        f"diff --git a/sub b/sub\nnew file mode 160000\nindex {'0' * 40}..{'a' * 40}\n--- /dev/null\n+++ b/sub\n"
+        f"@@ -0,0 +1 @@\n+Subproject commit {'a' * 40}\n"
+    )
+    for name, patch in (("secrets", patch_of(project, tmp_path, {}, link="secrets")), ("sub", submodule.encode())):
+        monkeypatch.setattr(Asked, "patch", patch)
+        with pytest.raises(ReproduceError, match=f"no symbolic link and no submodule, got: {name};"):
+            again("clean", project, trust=True)
+
+
+def test_a_relative_entry_of_pythonpath_names_nothing_in_the_checkout(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("MARK", str(tmp_path / "ran"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["lib", "", str(tmp_path)]))
+    assert again("clean", project).verdict.word == "bit-equal"
+    assert not (tmp_path / "ran").exists(), "lib/sitecustomize.py of the commit was run"
 
 
 def test_where_no_run_was_ever_made_it_is_said(tmp_path):

@@ -60,11 +60,13 @@ def reproduce(
     into: Path | None = None,
     keep: bool = False,
     test: bool = False,
+    trust: bool = False,
     say: Say = lambda line: None,
 ) -> Reproduction:
     """Run the run that `text` means again, and compare. `experiment` says where the record is; nothing is added to it.
 
-    In `into`, which must be empty or new, or in a temporary folder, which `keep` leaves there. `say` is told what happens.
+    In `into`, which must be empty or new, or in a temporary folder, which `keep` leaves there. `trust`: run
+    code that was uncommitted too, which comes from the record. `say` is told what happens.
     Raises ReproduceError for what cannot be run again, TrackingError for a run that cannot be found or read.
     """
     from pipelines.tracking.fetch import fetch
@@ -73,7 +75,7 @@ def reproduce(
         run = runnable(fetch(experiment.tracking, project, text, Path(scratch)), test)
         more = " and what was uncommitted" if run.patch else ""
         say(f"run {run.recorded.run_id} ({run.recorded.name}): commit {run.commit}{more}")
-        checkout = check_out(project, run.commit, run.patch, folder)
+        checkout = check_out(project, run.commit, run.patch, folder, trust=trust)
         say(f"checked out into {checkout.project}; runs {_whose(checkout)}")
         verdict = _carry_out(run, project, checkout, (*STAGES, "test") if test else STAGES, say)
         kept = folder if into is not None or keep else None

@@ -9,11 +9,14 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from backends import children
 from pipelines.reproduce.errors import ReproduceError
 
+LINKS = ("120000", "160000")  # modes of symbolic links and submodules
+CODE = (".py", ".pyc", ".pyw", ".pyd", ".pth", ".so", ".dll", ".dylib", ".zip", ".egg")
+CODE_FOLDERS = ("backends", "pipelines", ".dvc")
 OURS = ("_deltarule.py", "backends/__init__.py", "pipelines/cli.py")  # what a repository holds that is deltarule itself
 
 
@@ -23,11 +26,7 @@ class Checkout:
 
     top: Path
     project: Path
-
-    @property
-    def code(self) -> Path | None:
-        """Where deltarule's own source lies in it; None for a project that uses an installed one."""
-        return next((place for place in (self.project, self.top) if all((place / name).is_file() for name in OURS)), None)
+    code: Path | None = None  # deltarule's own source in the commit; None for a project that uses an installed one
 
     def command(self, *arguments: str) -> list[str]:
         """deltarule, of the checkout where it holds one."""
@@ -35,10 +34,17 @@ class Checkout:
 
     def environment(self) -> dict[str, str]:
         """Of what runs in the checkout: nothing that points to the project that it was made from, or to a run."""
-        inherited = without_pointers(children.environment())
+        inherited = environment_of_children()
         if self.code is not None:
             inherited["PYTHONPATH"] = os.pathsep.join([str(self.code), inherited["PYTHONPATH"]])
         return inherited
+
+
+def environment_of_children() -> dict[str, str]:
+    """Of our Python processes in the checkout. A relative entry of PYTHONPATH would name a folder of the checkout."""
+    inherited = without_pointers(children.environment())
+    absolute = [entry for entry in inherited["PYTHONPATH"].split(os.pathsep) if os.path.isabs(entry)]
+    return {**inherited, "PYTHONPATH": os.pathsep.join(absolute)}
 
 
 def without_pointers(environment: dict[str, str]) -> dict[str, str]:
@@ -46,10 +52,11 @@ def without_pointers(environment: dict[str, str]) -> dict[str, str]:
     return {k: v for k, v in environment.items() if not k.startswith(("GIT_", "DVC_", "MLFLOW_"))} | {"DVC_NO_ANALYTICS": "1"}
 
 
-def check_out(project: Path, commit: str, patch: bytes, folder: Path) -> Checkout:
+def check_out(project: Path, commit: str, patch: bytes, folder: Path, *, trust: bool = False) -> Checkout:
     """Clone the repository of `project` into `folder`, which is empty or new, at `commit`, and apply `patch`.
 
-    Commits that no branch holds any more are found too, as long as git keeps them. Raises ReproduceError.
+    Commits that no branch holds any more are found too, as long as git keeps them. A patch that touches code is applied only
+    with `trust`: it comes from the record, the commit from the user's own repository. Raises ReproduceError.
     """
     top = repository_of(project)
     if _git(top, "cat-file", "-e", f"{commit}^{{commit}}").returncode:
@@ -61,14 +68,62 @@ def check_out(project: Path, commit: str, patch: bytes, folder: Path) -> Checkou
     clone = ("clone", "--quiet", "--no-checkout", "--config", "core.hooksPath=/dev/null", str(top), str(folder))
     _checked(_git(top, *clone), f"git clone of {top}")
     _checked(_git(folder, "checkout", "--quiet", "--detach", commit), f"git checkout of {commit}")
-    if patch.strip():
-        applied = _git(folder, "apply", "--binary", "--whitespace=nowarn", "-", given=patch)
-        if applied.returncode and b"No valid patches" not in applied.stderr:
-            raise ReproduceError(
-                f"what was uncommitted at the run (source/uncommitted.diff) must apply to commit {commit}, but git says: "
-                f"{_last(applied)}{_why(patch)}"
-            )
-    return Checkout(folder.resolve(), folder.resolve() / project.resolve().relative_to(top))
+    folder = folder.resolve()
+    inside = folder / project.resolve().relative_to(top)
+    # Before the patch: a patch must not decide whose code runs.
+    code = next((place for place in (inside, folder) if all((place / name).is_file() for name in OURS)), None)
+    if patch.strip() and _apply(folder, patch, commit, "--cached"):
+        _check_patch(folder, trust)
+        _apply(folder, patch, commit)
+    return Checkout(folder, inside, code)
+
+
+def _apply(folder: Path, patch: bytes, commit: str, *options: str) -> bool:
+    """Apply the patch to the files, or with --cached to the index alone; False for one that holds nothing."""
+    applied = _git(folder, "apply", "--binary", "--whitespace=nowarn", *options, "-", given=patch)
+    if applied.returncode and b"No valid patches" not in applied.stderr:
+        raise ReproduceError(
+            f"the run's uncommitted changes (source/uncommitted.diff) do not apply to commit {commit}; git says: "
+            f"{_last(applied)}{_why(patch)}"
+        )
+    return not applied.returncode
+
+
+def _check_patch(folder: Path, trust: bool) -> None:
+    """Look at what the patch, applied to the index, changes. Raises ReproduceError."""
+    changed = _git(folder, "diff", "--cached", "--raw", "-z", "--no-renames", "--ignore-submodules=none", "HEAD")
+    _checked(changed, "git diff of the run's uncommitted changes")
+    entries = os.fsdecode(changed.stdout).split("\0")
+    modes = dict(zip(entries[1::2], (entry.split()[1] for entry in entries[0:-1:2]), strict=True))
+    links = [name for name, mode in modes.items() if mode in LINKS]
+    if links:
+        raise ReproduceError(
+            f"the run's uncommitted changes (source/uncommitted.diff) must hold no symbolic link and no submodule, got: "
+            f"{_named(links)}; such a patch is not applied"
+        )
+    code = [name for name in modes if _is_code(name)]
+    if code and not trust:
+        raise ReproduceError(
+            f"the run's uncommitted changes (source/uncommitted.diff) touch code, which would be executed: {_named(code)}; "
+            "read the patch, and add --trust if you trust who made the run"
+        )
+
+
+def _is_code(name: str) -> bool:
+    """Whether Python, or DVC by its settings, may execute it."""
+    path = PurePosixPath(name.casefold())
+    return (
+        path.suffix in CODE
+        or ".so." in path.name
+        or any(part in CODE_FOLDERS for part in path.parts)
+        or any(part.endswith((".egg-info", ".dist-info")) for part in path.parts)
+    )
+
+
+def _named(names: list[str], most: int = 20) -> str:
+    """One line, whatever the names hold."""
+    shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def repository_of(project: Path) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backends import children
-from pipelines.reproduce.checkout import Checkout, without_pointers
+from pipelines.reproduce.checkout import Checkout, environment_of_children
 from pipelines.reproduce.errors import ReproduceError
 from pipelines.spec.blocks import BUNDLED
 
@@ -125,8 +125,8 @@ def _cache_of(project: Path) -> Path | None:
 
 
 def _dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = without_pointers(children.environment())
-    return subprocess.run(children.command("-m", "dvc", *arguments), cwd=folder, env=environment, capture_output=True, text=True)
+    command = children.command("-m", "dvc", *arguments)
+    return subprocess.run(command, cwd=folder, env=environment_of_children(), capture_output=True, text=True)
 
 
 def _copy(source: Path, target: Path) -> None:

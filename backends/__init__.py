@@ -6,8 +6,12 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from backends.errors import BackendError
+
 if TYPE_CHECKING:
     from backends.base import Backend
+
+__all__ = ["REGISTRY", "BackendError", "check_name", "get", "registered"]
 
 # name -> (module:class, what to install). Another distribution adds its own by the entry point group "deltarule.backends".
 REGISTRY: dict[str, tuple[str, str]] = {
@@ -16,10 +20,6 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "keras": ("backends.keras:KerasTensorFlow", "deltarule[keras]"),
     "keras-jax": ("backends.keras:KerasJax", "deltarule[keras-jax]"),
 }
-
-
-class BackendError(ValueError):
-    """A backend that is unknown, not installed, or asked for what it cannot do here; the message says what to do."""
 
 
 def registered() -> dict[str, tuple[str, str]]:

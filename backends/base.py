@@ -11,7 +11,7 @@ Only specs, NumPy arrays and flat weights (weights.py) cross this border. In a s
 - folds lie behind one another in the data; the rows of a chunk are counted over all of them, so that a step gathers rows
   and knows no fold. Validation and probe of a trial are on the rows of its own fold, `region` (K,);
 - losses are summed over trials and averaged over rows, so that no trial feels another; with class weights a row's ℓ and
-  its δ·y count w_c times in E and its gradient (tasks.row_weights), and B stays what they are divided by;
+  its δ·y count w_c times in E and its gradient (losses.row_weights), and B stays what they are divided by;
 - a trial that ended has learning rate 0: its weights stay, and nobody reads them any more.
 
 To add a backend: one folder, one line in the registry (backends/__init__.py), one extra, and a test file that points the
@@ -30,10 +30,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from backends import BackendError, draws, weights
+from backends import draws, weights
+from backends.errors import BackendError
+from backends.losses import targets
 from backends.rows import release
 from backends.spec import Trial, storage
-from backends.tasks import targets
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, NDArray]
@@ -42,7 +43,7 @@ CHUNK_STEPS = 256  # of a chunk at most: bounds the memory of row indices and no
 
 @dataclass(frozen=True)
 class Data:
-    """Training and validation rows. X (n, I); y as `tasks.targets` takes it. Test rows never come here.
+    """Training and validation rows. X (n, I); y as `losses.targets` takes it. Test rows never come here.
 
     Of F folds, `folds` are the numbers. They lie behind one another and are of one size: X (F·n, I), X_valid (F·m, I).
     """
@@ -204,7 +205,7 @@ class Stack(ABC):
     def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
         """For checking against the delta rule: `flat` (K, P), the same B rows for all trials, keys (U, places, 2) or None.
 
-        y as `tasks.targets` takes it. With `noise` None, dropout is off. Does not change the stack.
+        y as `losses.targets` takes it. With `noise` None, dropout is off. Does not change the stack.
         """
 
     def keep(self, positions: Sequence[int]) -> None:

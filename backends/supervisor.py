@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backends import draws, tasks, weights
+from backends import draws, losses, weights
 from backends.base import CHUNK_STEPS, Backend, Chunk, Data, Losses, Machine, Signals, Stack
 from backends.spec import Trial, learning_rates
 
@@ -228,7 +228,7 @@ class Supervisor:
         for position in self.live():
             number = self.members[position]
             trial = self.trials[number]
-            loss = tasks.validation_loss(trial.task, outputs[position], self._own_y_valid(position))
+            loss = losses.validation_loss(trial.task, outputs[position], self._own_y_valid(position))
             record = self._record(position, sizes / self.rows, loss, outputs[position], signals)
             if self._judge(number, record):
                 flat = self.stack.weights() if flat is None else flat

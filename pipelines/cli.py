@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from backends.imports import only_training
 from pipelines import cli_compare, cli_data, cli_project, cli_register, cli_report, cli_reproduce, cli_search
 from pipelines.options import (
     BAD_INPUT,
@@ -346,7 +345,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     signal.signal(signal.SIGTERM, _terminate)
-    only_training()
     try:
         code = app([a for a in arguments if a != "--debug"] or ["--help"], prog_name="deltarule", standalone_mode=False) or 0
     except (Exception, KeyboardInterrupt, Terminated) as error:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from backends.draws import BOOTSTRAP, raw_words
+from backends.losses import mean_loss, predictions, targets
 from backends.spec import Task
-from backends.tasks import mean_loss, predictions, targets
 from pipelines.data import About
 from pipelines.data.scaling import TargetScale
 
@@ -44,7 +44,7 @@ BLOCK = 200_000  # numbers of W held at once; larger ones leave the cache
 
 @dataclass(frozen=True)
 class Truth:
-    """What outputs are judged by: the task, y as `backends.tasks.targets` takes it, and the names of the targets.
+    """What outputs are judged by: the task, y as `backends.losses.targets` takes it, and the names of the targets.
 
     For regression, `scale` leads from the training's scale, which y and the outputs are in, to the targets' own units.
     """

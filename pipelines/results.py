@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import backends
-from backends.tasks import predictions
+from backends.losses import predictions
 from pipelines.data import Source
 from pipelines.data.values import given
 from pipelines.metrics import decide

@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from backends import BackendError, get, registered, weights
+from backends import BackendError, get, losses, registered, weights
 from backends.base import Machine, activation_groups, check_stackable, threads_for
 from backends.conformance import TASKS, make_data, make_trial
 from backends.supervisor import fit
@@ -42,6 +42,13 @@ def test_another_distribution_can_register_a_backend(monkeypatch):
     plugin = EntryPoint("mine", "backends.reference:Reference", "deltarule.backends")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [plugin] if group == "deltarule.backends" else [])
     assert get("mine").name == "reference"
+
+
+def test_the_old_name_of_losses_works_with_a_warning_as_plug_ins_import_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "backends.tasks", raising=False)
+    with pytest.warns(DeprecationWarning, match="now backends.losses"):
+        from backends.tasks import row_losses
+    assert row_losses is losses.row_losses
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from backends import draws, get, tasks, weights
+from backends import draws, get, losses, weights
 from backends.conformance import BATCH, make_data, make_trial
 from backends.supervisor import fit
 from pipelines import stages
@@ -30,13 +30,13 @@ def resolved(asked, described):
 
 
 def test_balanced_weights_make_each_class_weigh_the_same_and_have_mean_one_over_the_rows():
-    w = tasks.class_weights([10, 70, 20], None)
+    w = losses.class_weights([10, 70, 20], None)
     assert [count * weight for count, weight in zip((10, 70, 20), w, strict=True)] == pytest.approx([100 / 3] * 3)
     assert w[0] == 100 / (3 * 10)
 
 
 def test_given_weights_are_scaled_to_mean_one_over_the_rows_and_keep_their_ratios():
-    w = tasks.class_weights([10, 70, 20], [5.0, 1.0, 1.0])
+    w = losses.class_weights([10, 70, 20], [5.0, 1.0, 1.0])
     assert np.dot(w, (10, 70, 20)) == pytest.approx(100)
     assert w[0] / w[1] == pytest.approx(5) and w[1] == w[2]
 
@@ -46,8 +46,8 @@ def test_a_spec_that_asks_for_none_has_none():
 
 
 def test_balanced_and_given_weights_go_by_the_training_rows_in_the_order_of_the_classes():
-    assert resolved("balanced", about()) == tasks.class_weights(list(THREE.values()), None)
-    assert resolved({"some": 1.0, "common": 1.0, "rare": 5.0}, about()) == tasks.class_weights([10, 70, 20], [5.0, 1.0, 1.0])
+    assert resolved("balanced", about()) == losses.class_weights(list(THREE.values()), None)
+    assert resolved({"some": 1.0, "common": 1.0, "rare": 5.0}, about()) == losses.class_weights([10, 70, 20], [5.0, 1.0, 1.0])
     assert resolved("balanced", about("binary", {"no": 30, "yes": 10})) == (40 / 60, 40 / 20)
 
 
@@ -155,5 +155,5 @@ def test_balanced_weights_find_more_of_a_rare_class(tmp_path):
         found[words] = read_json(places.report("validate") / "metrics.json")["balanced_accuracy"]
         saved, _ = weights.load(places.model)
         counts = stages.reports.About.load(places.about).class_counts["train"]
-        assert saved.class_weights == (None if words == "none" else tasks.class_weights(list(counts.values()), None))
+        assert saved.class_weights == (None if words == "none" else losses.class_weights(list(counts.values()), None))
     assert found["balanced"] > found["none"] + 0.2

@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from backends import draws, get, supervisor, tasks, weights
+from backends import draws, get, losses, supervisor, weights
 from backends.base import Data
 from backends.conformance import make_trial
 from backends.conformance.folds import FOLDS, in_folds, make_folds
@@ -47,8 +47,8 @@ def test_the_validation_loss_is_that_of_the_folds_own_rows():
         stack = get("reference").stack([trial])
         stack.load({"weights": result.weights[None]})
         own = folds[trial.fold]
-        d = tasks.targets("multiclass", own.y_valid, 3)
-        assert result.best["val_loss"] == tasks.mean_loss("multiclass", stack.predict(own.X_valid)[0], d)
+        d = losses.targets("multiclass", own.y_valid, 3)
+        assert result.best["val_loss"] == losses.mean_loss("multiclass", stack.predict(own.X_valid)[0], d)
 
 
 def test_each_fold_has_the_metrics_of_its_own_validation_rows():
@@ -58,13 +58,13 @@ def test_each_fold_has_the_metrics_of_its_own_validation_rows():
     assert [result.best["val_fold"] for result in results] == list(FOLDS)
 
 
-@pytest.mark.parametrize("rows", [1, tasks.ROWS_AT_ONCE, tasks.ROWS_AT_ONCE + 3])
+@pytest.mark.parametrize("rows", [1, losses.ROWS_AT_ONCE, losses.ROWS_AT_ONCE + 3])
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
 def test_a_validation_loss_some_rows_at_a_time_is_that_of_all_at_once_to_the_bit(task, rows):
     rng = np.random.default_rng(rows)
     outputs = 1 if task == "binary" else 3
     logits, y = rng.normal(size=(rows, outputs)).astype(np.float32), rng.integers(0, max(2, outputs), rows)
-    assert tasks.validation_loss(task, logits, y) == tasks.mean_loss(task, logits, tasks.targets(task, y, outputs))
+    assert losses.validation_loss(task, logits, y) == losses.mean_loss(task, logits, losses.targets(task, y, outputs))
 
 
 # -- what does not fit ----------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_each_folds_network_is_the_one_that_its_rows_alone_give(places):
     for one, flat in saved:
         known = about.fold(one.fold)
         counts = list(known.class_counts["train"].values())
-        assert one.class_weights == tasks.class_weights(counts, None)
+        assert one.class_weights == losses.class_weights(counts, None)
         learn, choose = (known.open(places.data, part) for part in ("train", "valid"))
         (alone,) = fit(get("reference"), [one], Data(learn.X, learn.y, choose.X, choose.y, (one.fold,)))
         np.testing.assert_array_equal(flat, alone.weights)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import ast
-import gc
-import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
-from backends.imports import framework, without
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {
@@ -212,72 +207,3 @@ except backends.BackendError as error:
 """
     )
     assert f"pip install 'deltarule[{name}]'" in out
-
-
-# Imports a backend, says which packages that training never uses came along, then imports them.
-LOOK_AT_UNUSED = """
-import sys
-from backends import get
-from backends.imports import only_training
-if sys.argv[1] == "alone": only_training()
-for name in sys.argv[2:]: get(name)
-print(*{"pandas", "matplotlib", "sklearn", "scipy.signal"} & set(sys.modules))
-assert "_Hidden" not in {type(finder).__name__ for finder in sys.meta_path}
-import importlib.metadata, pandas, matplotlib.figure, scipy.signal, sklearn.metrics
-importlib.metadata.version("matplotlib")
-"""
-
-
-@pytest.mark.parametrize(
-    ("how", "names", "brought"),
-    [
-        ("alone", ["lightning"], set()),
-        ("alone", ["keras"], set()),
-        # Otherwise newer frameworks no longer import them, and hiding them can go.
-        ("shared", ["lightning", "keras"], {"pandas", "matplotlib", "sklearn", "scipy.signal"}),
-    ],
-)
-def test_frameworks_come_without_what_training_never_uses_where_the_process_is_ours(how, names, brought):
-    look = [sys.executable, "-c", LOOK_AT_UNUSED, how, *names]
-    done = subprocess.run(look, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) == brought
-
-
-def test_what_is_loaded_already_and_what_another_thread_imports_is_not_hidden(monkeypatch):
-    monkeypatch.setattr("backends.imports._only_training", True)
-    for name in ("colorsys", "json.tool"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    with without("json", "colorsys"):
-        assert importlib.import_module("json.tool")
-        with pytest.raises(ModuleNotFoundError, match="hidden by backends"):
-            importlib.import_module("colorsys")
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(importlib.import_module, "colorsys").result()
-
-
-def test_in_a_process_of_somebody_else_nothing_is_hidden(monkeypatch):
-    monkeypatch.setattr("backends.imports._only_training", False)
-    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
-    with without("colorsys"):
-        assert importlib.import_module("colorsys")
-
-
-@pytest.mark.parametrize("ours", [True, False])
-def test_an_import_collects_no_garbage_and_in_a_process_of_ours_none_is_looked_for_in_it_later(ours, monkeypatch):
-    monkeypatch.setattr("backends.imports._only_training", ours)
-    frozen = gc.get_freeze_count()
-    try:
-        with framework():
-            assert not gc.isenabled()
-        assert gc.isenabled() and (gc.get_freeze_count() > frozen) == ours
-        with pytest.raises(ImportError), framework():
-            raise ImportError
-        assert gc.isenabled()
-        gc.disable()
-        with framework():
-            pass
-        assert not gc.isenabled()
-    finally:
-        gc.enable()
-        gc.unfreeze()

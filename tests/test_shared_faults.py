@@ -18,7 +18,7 @@ import test_reference
 import test_supervisor
 import test_weights
 
-from backends import activations, base, draws, supervisor, tasks, weights
+from backends import activations, base, draws, losses, supervisor, weights
 from backends.conformance import Conformance
 from backends.reference import Reference, delta, optimizers, stack
 from backends.supervisor import Supervisor
@@ -260,10 +260,10 @@ SHARED = [
         "if True",
         test_weights.test_penalties_lie_on_weight_matrices_alone_one_number_a_layer,
     ),
-    Shared("squared errors summed over targets", tasks, "row_losses", "xp.mean((d", "xp.sum((d", by_differences),
+    Shared("squared errors summed over targets", losses, "row_losses", "xp.mean((d", "xp.sum((d", by_differences),
     Shared(
         "a binary loss without its shift",
-        tasks,
+        losses,
         "row_losses",
         "softplus(xp, logits)",
         "xp.log(1.0 + xp.exp(logits))",
@@ -272,7 +272,7 @@ SHARED = [
     ),
     Shared(
         "a softmax over other classes",
-        tasks,
+        losses,
         "row_losses",
         "xp.logsumexp(logits, -1)",
         "xp.logsumexp(logits[..., 1:], -1)",
@@ -281,7 +281,7 @@ SHARED = [
     ),
     Shared(
         "half the squared error",
-        tasks,
+        losses,
         "row_losses",
         "(d - logits) * (d - logits)",
         "0.5 * (d - logits) * (d - logits)",
@@ -290,7 +290,7 @@ SHARED = [
     ),
     Shared(
         "class weights that are not scaled",
-        tasks,
+        losses,
         "class_weights",
         "w * n / total",
         "w",
@@ -298,7 +298,7 @@ SHARED = [
     ),
     Shared(
         "class weights of mean one over the classes",
-        tasks,
+        losses,
         "class_weights",
         "w * n / total",
         "w * len(counts) / sum(given)",
@@ -306,7 +306,7 @@ SHARED = [
     ),
     Shared(
         "balanced without the number of classes",
-        tasks,
+        losses,
         "class_weights",
         "(len(counts) * count)",
         "count",
@@ -314,7 +314,7 @@ SHARED = [
     ),
     Shared(
         "the weight of the other class",
-        tasks,
+        losses,
         "row_weights",
         "w[:, 1:] + (1 - d[..., 0]) * w[:, :1]",
         "w[:, :1] + (1 - d[..., 0]) * w[:, 1:]",
@@ -323,7 +323,7 @@ SHARED = [
     ),
     Shared(
         "the weight of the next class",
-        tasks,
+        losses,
         "row_weights",
         "d * w[:, None, :]",
         "d * np.roll(w, 1, 1)[:, None, :]",
@@ -389,15 +389,13 @@ ORACLE = [
     Shared(
         "class weights left out of the gradient", delta, "dense_backward", "w[:, None] * delta", "delta", WEIGHED, ("binary",)
     ),
-    Shared(
-        "class weights in the gradient alone", stack.ReferenceStack, "_gradient", "w * losses", "losses", WEIGHED, ("binary",)
-    ),
+    Shared("class weights in the gradient alone", stack.ReferenceStack, "_gradient", "w * each", "each", WEIGHED, ("binary",)),
     Shared(
         "divided by the sum of the weights",
         stack.ReferenceStack,
         "_gradient",
-        "(losses if w is None else w * losses).mean()",
-        "np.average(losses, weights=w)",
+        "(each if w is None else w * each).mean()",
+        "np.average(each, weights=w)",
         WEIGHED,
         ("binary",),
     ),

@@ -17,8 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from backends import BackendError
-from backends.imports import framework
+from backends.errors import BackendError
 
 if TYPE_CHECKING:
     from backends.keras.jax import KerasJax
@@ -31,8 +30,6 @@ _TRAINERS = {
     "KerasTensorFlow": ("keras", "tensorflow", "backends.keras.tensorflow"),
     "KerasJax": ("keras-jax", "jax", "backends.keras.jax"),
 }
-_ENGINES = {"tensorflow", "jax", "torch"}
-UNUSED = ("pandas", "matplotlib", "sklearn")
 
 
 def __getattr__(name: str) -> object:
@@ -41,7 +38,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     backend, engine, module = _TRAINERS[name]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # 2 still reports a missing GPU as an error
-    with chosen_engine(backend, engine), _without_greetings(), framework(*UNUSED, *_ENGINES - {engine}):
+    with chosen_engine(backend, engine), _without_greetings():
         trainer: object = getattr(import_module(module), name)
     return trainer
 

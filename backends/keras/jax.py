@@ -25,9 +25,10 @@ import numpy as np  # noqa: E402
 from jax import lax  # noqa: E402
 from jax import numpy as jnp  # noqa: E402
 
-from backends import BackendError, tasks  # noqa: E402
+from backends import losses  # noqa: E402
 from backends.activations import ACTIVATIONS, Activation  # noqa: E402
 from backends.base import Backend, Chunk, Data, Losses, Machine, Stack, refuse_mixed, threads_for  # noqa: E402
+from backends.errors import BackendError  # noqa: E402
 from backends.keras.network import StackedActivation, clipped, penalty  # noqa: E402
 from backends.keras.noise import noise  # noqa: E402
 from backends.keras.optimizer import RULES, corrections  # noqa: E402
@@ -133,13 +134,13 @@ class JaxProgram(Program):
         seen = (jnp.zeros((rows.shape[1], trials), jnp.float64), jnp.zeros((rows.shape[1], trials), self.dtype))
 
         def step(i: Array, carry: Any, start: Array, made: list[Array]) -> Any:
-            state, (losses, penalties) = carry
+            state, (errors, penalties) = carry
             x, y = (self._to_trials(part[_at(rows, i, 1)]) for part in (X, d))
             masks = iter(made)
             here = [self._to_trials(_at(next(masks), i - start, 1)) if on else None for on in self.noisy]
             loss, omega, gradients, _ = self._backward(state[0], x, y, here)
             state = self._update(state, gradients, _at(rates, i, 1)[:, None], _at(corrected, i, 0))
-            return state, (losses.at[i].set(loss), penalties.at[i].set(omega))
+            return state, (errors.at[i].set(loss), penalties.at[i].set(omega))
 
         def several(carry: Any) -> Any:
             start, carry = carry
@@ -167,13 +168,13 @@ class JaxProgram(Program):
 
         def total(theta: list[Array]) -> tuple[Array, tuple[Array, Array]]:
             logits = self.network.fields(theta, x, masks)[-1]
-            losses = tasks.row_losses(XP, self.task, logits, d)
+            each = losses.row_losses(XP, self.task, logits, d)
             if self.weighed:
-                losses = losses * tasks.row_weights(XP, self.task, d, self.class_weights.value)
+                each = each * losses.row_weights(XP, self.task, d, self.class_weights.value)
             # Sum over trials: a mean would divide every trial's gradient by K.
-            return jnp.sum(jnp.mean(losses, -1)), (losses, logits)
+            return jnp.sum(jnp.mean(each, -1)), (each, logits)
 
-        gradients, (losses, logits) = jax.grad(total, has_aux=True)(theta)
+        gradients, (each, logits) = jax.grad(total, has_aux=True)(theta)
         omega = jnp.zeros(len(theta[0]), theta[0].dtype)
         if self.penalised:
             starts = [span.start for span in self.network.spans]  # one λ a matrix and trial
@@ -181,7 +182,7 @@ class JaxProgram(Program):
             found = [penalty(piece, *both) for piece, both in zip(theta, lambdas, strict=True)]
             omega = sum((part for part, _ in found), omega)
             gradients = [g + more for g, (_, more) in zip(gradients, found, strict=True)]
-        return jnp.mean(losses.astype(jnp.float64), -1), omega, gradients, logits
+        return jnp.mean(each.astype(jnp.float64), -1), omega, gradients, logits
 
     def _update(self, state: list[list[Array]], gradients: list[Array], rates: Array, corrected: Array) -> list[list[Array]]:
         """One optimizer step, piece by piece: [weights, slot, ...] of pieces (K, n), rates (K, 1)."""
@@ -202,7 +203,7 @@ class JaxProgram(Program):
 
         def total(pushes: list[Array]) -> tuple[Array, list[Array]]:
             fields = self.network.fields(theta, x, masks, pushes)
-            return jnp.sum(tasks.row_losses(XP, self.task, fields[-1], d)), fields
+            return jnp.sum(losses.row_losses(XP, self.task, fields[-1], d)), fields
 
         still = [jnp.zeros((len(theta[0]), x.shape[1], units), self.dtype) for units in self.outputs]
         slopes, fields = jax.grad(total, has_aux=True)(still)

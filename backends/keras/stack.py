@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from backends import tasks, weights
+from backends import losses, weights
 from backends.base import Data, Gradients, Machine, Signals, Stack, State
 from backends.keras.network import Network, StackedActivation
 from backends.keras.optimizer import StackedOptimizer
@@ -148,7 +148,7 @@ class KerasStack(Stack):
     def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
         """The same gradient and the same penalty as in `run`."""
         first = self.trials[0]
-        d = self._put(tasks.targets(first.task, y, first.outputs))
+        d = self._put(losses.targets(first.task, y, first.outputs))
         found = self.program.gradients(self._put(flat), self._put(X), d, noise)
         logits, loss, omega, gradient, deltas = found
         return Gradients(

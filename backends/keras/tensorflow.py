@@ -17,8 +17,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from backends import BackendError, tasks
+from backends import losses
 from backends.base import Backend, Chunk, Data, Losses, Machine, Stack, refuse_mixed, threads_for
+from backends.errors import BackendError
 from backends.keras.network import clipped, penalty
 from backends.keras.noise import noise
 from backends.keras.optimizer import corrections
@@ -95,17 +96,17 @@ class TensorFlowProgram(Program):
             flat = tf.convert_to_tensor(flat)
             tape.watch(flat)
             fields = self.network.fields(self.network.pieces(flat), x, masks)
-            losses = tasks.row_losses(keras.ops, self.task, fields[-1], d)
+            each = losses.row_losses(keras.ops, self.task, fields[-1], d)
             if self.weighed:
-                losses = losses * tasks.row_weights(keras.ops, self.task, d, self.class_weights.value)
+                each = each * losses.row_weights(keras.ops, self.task, d, self.class_weights.value)
             # Sum over trials: a mean would divide every trial's gradient by K.
-            total = tf.reduce_sum(tf.reduce_mean(losses, -1))
+            total = tf.reduce_sum(tf.reduce_mean(each, -1))
         gradient = tape.gradient(total, flat)
         omega = tf.zeros(flat.shape[:1], flat.dtype)
         if self.penalised:
             omega, more = penalty(flat, self.l1.value, self.l2.value)
             gradient = gradient + more
-        return tf.reduce_mean(tf.cast(losses, tf.float64), -1), omega, gradient, fields
+        return tf.reduce_mean(tf.cast(each, tf.float64), -1), omega, gradient, fields
 
     def _update(self, gradient: Tensor, rates: Tensor, corrected: Tensor) -> None:
         """One optimizer step."""
@@ -123,7 +124,7 @@ class TensorFlowProgram(Program):
             flat = tf.convert_to_tensor(flat)
             tape.watch(flat)
             fields = self.network.fields(self.network.pieces(flat), x, masks)
-            total = tf.reduce_sum(tasks.row_losses(keras.ops, self.task, fields[-1], d))
+            total = tf.reduce_sum(losses.row_losses(keras.ops, self.task, fields[-1], d))
         return [-slope for slope in tape.gradient(total, fields)], fields
 
     def _predict(self, X: Tensor) -> Tensor:

@@ -12,15 +12,12 @@ from pathlib import Path
 # bits in a stack as alone; it cost nothing that could be measured (16 x 32x64x128: 90 µs with and without).
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
-from backends import BackendError
+import torch
+
 from backends.base import Backend, Data, Machine, NDArray
-from backends.imports import framework
+from backends.errors import BackendError
+from backends.lightning.stack import LightningStack
 from backends.spec import Trial
-
-with framework("scipy", "matplotlib"):
-    import torch
-
-    from backends.lightning.stack import LightningStack
 
 __all__ = ["Lightning"]
 

@@ -18,8 +18,8 @@ from backends.base import CHUNK_STEPS, Chunk, NDArray, Stack
 from backends.lightning.network import Masks
 from backends.lightning.noise import multipliers, noise, upload
 from backends.lightning.share import ALONE, Share
+from backends.losses import row_weights
 from backends.rows import gather, steps_at_once
-from backends.tasks import row_weights
 
 BLOCK_NUMBERS = 2**20  # numbers made ready at a time: 4 MB in float32
 GATHERED_NUMBERS = 2**18  # the same where rows were gathered from a map before, and memory is short

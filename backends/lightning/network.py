@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from backends.base import Stack
 from backends.lightning.activations import sigmoid, slope, value
+from backends.losses import row_losses
 from backends.spec import Task
-from backends.tasks import row_losses
 
 Parameters = dict[str, Tensor]
 Masks = Sequence[Tensor | None]  # for each place where noise enters: what multiplies it, or None for no dropout

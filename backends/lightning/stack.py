@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backends import tasks, weights
+from backends import losses, weights
 from backends.activations import ACTIVATIONS
 from backends.base import Chunk, Data, Gradients, Losses, Machine, NDArray, Signals, Stack, State, threads_for
 from backends.lightning import loop, ranks
@@ -218,7 +218,7 @@ class LightningStack(Stack):
     def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
         """Forward and backward as `run` does them, from weights that are given."""
         first, network = self.trials[0], self.network
-        W, x, d = self._tensor(flat), self._tensor(X)[None], self._tensor(tasks.targets(first.task, y, first.outputs))
+        W, x, d = self._tensor(flat), self._tensor(X)[None], self._tensor(losses.targets(first.task, y, first.outputs))
         masks = network.quiet if noise is None else self.batches.masks(noise, len(X))
         batch = Batch(x, d, masks, W[:, :0], len(X), self.batches.weights_of(d))
         g, parameters = torch.empty_like(W), network.views(W)

@@ -12,8 +12,8 @@ import numpy as np
 
 from backends import draws, numerics
 from backends.activations import ACTIVATIONS
+from backends.losses import predictions
 from backends.spec import Layer, Trial
-from backends.tasks import predictions
 from backends.weights import layout
 
 NDArray = np.ndarray[Any, np.dtype[Any]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backends import numerics, tasks, weights
+from backends import losses, numerics, weights
 from backends.activations import ACTIVATIONS
 from backends.base import OPTIMIZER_SLOTS, Chunk, Data, Gradients, Losses, Machine, Signals, Stack, State
 from backends.reference import delta
@@ -55,13 +55,13 @@ class ReferenceStack(Stack):
         trial = self.trials[k]
         layers = delta.parameters_of(trial, flat)
         done = delta.forward(trial, layers, X, noise)
-        w = None if self.class_weights is None else tasks.row_weights(numerics, trial.task, d, self.class_weights[k, None])[0]
+        w = None if self.class_weights is None else losses.row_weights(numerics, trial.task, d, self.class_weights[k, None])[0]
         deltas, corrections = delta.local_gradients(trial, layers, done, d, w)
         # Δw = η·(mean of w·δ·y) is gradient descent, so the gradient of E is its negative.
         g = -delta.correction_vector(trial, corrections)
         g = g + self.l1[k] * np.sign(flat) + 2 * self.l2[k] * flat
-        losses = tasks.row_losses(numerics, trial.task, done.fields[-1], d)
-        loss = (losses if w is None else w * losses).mean()
+        each = losses.row_losses(numerics, trial.task, done.fields[-1], d)
+        loss = (each if w is None else w * each).mean()
         penalty = (self.l1[k] * np.abs(flat) + self.l2[k] * flat * flat).sum()
         return float(loss), float(penalty), g, deltas, done.fields[-1]
 
@@ -128,7 +128,7 @@ class ReferenceStack(Stack):
 
     def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
         """The delta rule on B rows, for each trial with its own weights and noise."""
-        d = tasks.targets(self.trials[0].task, y, self.trials[0].outputs).astype(self.dtype)
+        d = losses.targets(self.trials[0].task, y, self.trials[0].outputs).astype(self.dtype)
         rows = X.astype(self.dtype)
         keys = [None if noise is None else noise[u] for u in self.seed_index]
         with np.errstate(all="ignore"):

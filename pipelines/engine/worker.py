@@ -43,18 +43,10 @@ def main() -> None:
     faulthandler.enable()
     jobs, outcomes = _pipes()
     sys.path[:] = pickle.loads(receive(jobs))
-    _only_training()
     waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(jobs, waiting), daemon=True).start()
     while True:
         send(outcomes, carried_out(waiting.get()))
-
-
-def _only_training() -> None:
-    """What is imported here imports the standard library alone."""
-    from backends.imports import only_training
-
-    only_training()
 
 
 def _pipes() -> tuple[IO[bytes], IO[bytes]]:

@@ -10,7 +10,6 @@ import os
 import sys
 from pathlib import Path
 
-from backends.imports import only_training
 from pipelines.parity.case import Case
 from pipelines.parity.record import RECORDING, measure, record
 
@@ -23,7 +22,6 @@ def main(folder: str, name: str) -> None:
     def tell(share: float, what: str) -> None:
         print(json.dumps([share, what]), file=lines, flush=True)
 
-    only_training()
     case = Case.load(Path(folder))
     if name == RECORDING:
         record(case, tell)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
 TRAINING = ("metrics.py", "spec/to_trial.py", "stages/folds.py", "stages/train.py")
-CONTRACTS = [f"backends/{n}.py" for n in ("activations", "base", "draws", "numerics", "spec", "supervisor", "tasks", "weights")]
+CONTRACTS = [f"backends/{n}.py" for n in ("activations", "base", "draws", "losses", "numerics", "spec", "supervisor", "weights")]
 # What each stage runs, of our own: files and folders. dvc.yaml lists the same ones; for projects elsewhere `source_of` hashes
 # them, since DVC cannot see the files of an installed package. {backend} is the folder of train.backend.
 SOURCES = {

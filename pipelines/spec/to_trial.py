@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from backends.losses import class_weights
 from backends.spec import ClassWeights, Task, Trial
-from backends.tasks import class_weights
 from pipelines.spec.describe import nearest
 from pipelines.spec.file import SpecError
 

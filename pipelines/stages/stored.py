@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from backends import weights
+from backends.losses import predictions
 from backends.spec import Task
-from backends.tasks import predictions
 from pipelines.data import About, Source
 from pipelines.metrics import decide
 from pipelines.stages.files import read_json, sha256

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backends import BackendError, base, tasks, weights
+from backends import BackendError, base, weights
 from backends.activations import ACTIVATIONS
 from backends.base import OPTIMIZER_SLOTS, Backend, Chunk, Data, Gradients, Losses, Machine, NDArray, Signals, Stack, State
 from backends.draws import MULTIPLY_1, MULTIPLY_2
+from backends.losses import row_losses, row_weights, targets
 from backends.spec import Trial
 
 PROBE_ROWS = 1024
@@ -92,7 +93,7 @@ class TorchStack(Stack):
 
     def _losses(self, fields: list[Tensor], d: Tensor) -> Tensor:
         """ℓ of each row, (K, B)."""
-        losses: Tensor = tasks.row_losses(torch, self.trials[0].task, fields[-1], d)
+        losses: Tensor = row_losses(torch, self.trials[0].task, fields[-1], d)
         return losses
 
     def run(self, chunk: Chunk) -> Losses:
@@ -121,7 +122,7 @@ class TorchStack(Stack):
 
     def _weighed(self, losses: Tensor, d: Tensor) -> Tensor:
         """w·ℓ of each row, (K, B)."""
-        return losses if self.w is None else losses * tasks.row_weights(torch, self.trials[0].task, d, self.w)
+        return losses if self.w is None else losses * row_weights(torch, self.trials[0].task, d, self.w)
 
     def _clipped(self, g: Tensor) -> Tensor:
         """g · min(1, c/‖g‖)."""
@@ -159,7 +160,7 @@ class TorchStack(Stack):
     def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
         """The gradient of `run`, from weights that are given."""
         first = self.trials[0]
-        d = self._put(tasks.targets(first.task, y, first.outputs))
+        d = self._put(targets(first.task, y, first.outputs))
         loss, penalty, g, fields = self._gradient(self._put(flat), self._put(X), d, noise)
         logits = fields[-1].detach().numpy()
         deltas = tuple(delta.numpy() for delta in self._deltas(fields, d))

@@ -49,7 +49,7 @@ def report(
 def write(folder: Path, path: Path) -> None:
     """The page of the run in `folder`, whole or not at all. Raises StageError if nothing was trained there."""
     from backends.weights import write_atomically
-    from pipelines.report import run_page
+    from pipelines.report import figures, run_page
     from pipelines.stages import Places, StageError
 
     places = Places(folder)
@@ -59,7 +59,7 @@ def write(folder: Path, path: Path) -> None:
         )
     for needed, command in ((places.about, "split"), (places.run, "train")):
         places.need(needed, command)
-    write_atomically(path, run_page(places, _spec_of(folder)).encode())
+    write_atomically(path, run_page(folder, figures(folder), _spec_of(folder)).encode())
 
 
 def _spec_of(folder: Path) -> Experiment | None:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from html import escape
+from html import unescape
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from pipelines.compare.listing import listing
 from pipelines.compare.show import show, sparklines
 from pipelines.console import Console
 from pipelines.report.compare_page import compare_page
-from pipelines.report.page import brief
+from pipelines.report.pages import brief
 from pipelines.spec import Experiment
 from pipelines.tracking.query import Recorded
 
@@ -350,7 +350,7 @@ def test_the_page_is_whole_in_itself_says_the_sentences_and_is_the_same_each_tim
     found = compared(by="activation", margin="0.01").as_dict()
     page = compare_page(json.loads(json.dumps(found, allow_nan=False)))
     assert page == compare_page(found)
-    assert escape(found["comparisons"][0]["sentence"]) in page and "relu against sigmoid" in page
+    assert found["comparisons"][0]["sentence"] in unescape(page) and "relu against sigmoid" in page
     assert page.count("data:image/png;base64,") == 2 and not re.search(r"(src|href)=.(?!data:)", page) and "<script" not in page
 
 

@@ -64,7 +64,7 @@ FRAMEWORKS = {
 # Which module, or package, alone may import a library.
 HOMES = {
     "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "ray": "pipelines.engine",
-    "onnx": "pipelines.to_onnx", "onnxruntime": "pipelines.to_onnx", "PIL": "pipelines.report",
+    "onnx": "pipelines.to_onnx", "onnxruntime": "pipelines.to_onnx", "jinja2": "pipelines.report",
 }  # fmt: skip
 
 

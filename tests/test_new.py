@@ -73,6 +73,7 @@ def test_the_wheel_has_every_module_and_nothing_else(tool):
         *(ROOT / "backends").rglob("*.py"),
         *(ROOT / "pipelines").rglob("*.py"),
         *ROOT.glob("pipelines/tracking/*.sql"),
+        *ROOT.glob("pipelines/report/templates/*.html"),
     ]
     wanted = {path.relative_to(ROOT).as_posix() for path in ours if path.parent.name != "keras-jax"}  # which is a link
     held = {name for name in ZipFile(tool.wheel).namelist() if ".dist-info/" not in name}
@@ -82,6 +83,11 @@ def test_the_wheel_has_every_module_and_nothing_else(tool):
 def test_the_tool_sees_no_source_of_ours(tool, tmp_path):
     said = tool(tool.python, "-P", "-c", "import deltarule, pipelines, backends as b; print(b.__file__)", cwd=tmp_path)
     assert Path(said.strip()).is_relative_to(tool.folder)
+
+
+def test_the_tool_makes_a_report_from_its_own_templates(tool, own):
+    tool("deltarule", "report", cwd=own)
+    assert "<h2>How good it is</h2>" in (own / "outputs/report.html").read_text()
 
 
 def test_nothing_runs_again_but_what_always_runs(tool, own):

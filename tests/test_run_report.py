@@ -12,14 +12,13 @@ from synthetic_run import make
 
 from pipelines import stages
 from pipelines.options import launched
-from pipelines.report import run_page, run_report
+from pipelines.report import figures, run_page
 from pipelines.spec import Experiment
 from pipelines.stages.places import Places
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x02\x00\x00\x00\x01\x00"
 NAMES = ("learning_curves", "gradient_profile", "validate_confusion", "test_confusion", "test_residuals")
 DRAWN = dict.fromkeys(NAMES, PNG)
-BARE = dict.fromkeys(("weights", "validate_roc", "test_roc"), PNG)  # one of each stage, so that nothing need be drawn
 ADDRESSED = ("src", "href", "srcset", "action", "data", "poster", "background")
 
 
@@ -52,7 +51,7 @@ def told(page):
 
 @pytest.mark.parametrize("task", ["multiclass", "binary", "regression"])
 def test_a_page_fetches_nothing_and_runs_nothing(tmp_path, task):
-    page = run_page(make(tmp_path, task), drawn=DRAWN)
+    page = run_page(make(tmp_path, task).root, DRAWN)
     read = Reader(page)
     assert len(read.fetched) == len(NAMES) and all(value.startswith("data:image/png;base64,") for value in read.fetched)
     assert not {"script", "link", "iframe", "object", "embed", "form"} & set(read.tags)
@@ -60,7 +59,7 @@ def test_a_page_fetches_nothing_and_runs_nothing(tmp_path, task):
 
 
 def test_the_headline_says_what_was_trained_how_it_ended_and_what_came_of_it(tmp_path):
-    said = told(run_page(make(tmp_path), drawn=BARE))
+    said = told(run_page(make(tmp_path).root, {}))
     assert "A network (hidden layers 128-64, relu) was trained on 60 rows of digits to tell classes apart, by lightning." in said
     assert "epoch 5 was the best on the validation rows" in said
     assert "On 20 validation rows: accuracy 0.9." in said
@@ -68,20 +67,20 @@ def test_the_headline_says_what_was_trained_how_it_ended_and_what_came_of_it(tmp
 
 
 def test_every_figure_stands_with_how_to_read_it_validation_beside_test(tmp_path):
-    page = run_page(make(tmp_path), drawn=DRAWN)
+    page = run_page(make(tmp_path).root, DRAWN)
     assert page.count("<figure>") == 4 and page.count("<img") == 5
     assert re.search(r'class="drawn two"><img[^>]*validation rows[^>]*><img[^>]*test rows', page)
     assert "by heart" in page and "validate/confusion.csv and test/confusion.csv" in page
 
 
 def test_a_run_that_diverged_says_so_and_shows_no_metrics(tmp_path):
-    said = told(run_page(make(tmp_path, stages=("data", "train"), ended="diverged", diverged_at=3), drawn=BARE))
+    said = told(run_page(make(tmp_path, stages=("data", "train"), ended="diverged", diverged_at=3).root, {}))
     assert "the loss became NaN in epoch 3" in said and "There is no model" in said and "How good it is" not in said
     assert "have not been opened" not in said
 
 
 def test_a_run_whose_test_rows_are_closed_says_so(tmp_path):
-    said = told(run_page(make(tmp_path, stages=("data", "train", "validate")), drawn=BARE))
+    said = told(run_page(make(tmp_path, stages=("data", "train", "validate")).root, {}))
     assert "The test rows have not been opened." in said
 
 
@@ -89,18 +88,18 @@ def test_a_run_that_missed_a_threshold_says_so(tmp_path):
     places = make(tmp_path, stages=("data", "train", "validate"))
     about = places.report("validate") / "about.json"
     about.write_text(json.dumps({**json.loads(about.read_text()), "held": True}))
-    page = run_page(places, drawn=BARE)
+    page = run_page(places.root, {})
     assert "A threshold of the spec was missed" in page and 'class="verdict failed"' in page
 
 
 def test_a_report_of_another_model_is_left_out(tmp_path):
     make(tmp_path, fingerprint="aaaa" + "0" * 28)
-    assert "How good it is" not in run_page(make(tmp_path, stages=("data", "train")), drawn=BARE)
+    assert "How good it is" not in run_page(make(tmp_path, stages=("data", "train")).root, {})
 
 
 def test_the_spec_is_there_in_whole_and_what_differs_from_the_defaults_apart(tmp_path):
     spec = Experiment.model_validate({"model": {"hidden": [7]}, "thresholds": {"accuracy": {"min": 0.5}}})
-    page = run_page(make(tmp_path, spec=spec), spec, drawn=BARE)
+    page = run_page(make(tmp_path, spec=spec).root, {}, spec)
     assert re.search(r"<td>model.hidden</td><td class=.number.>\[7\]</td>", page)
     assert "data.scaling</td>" not in page and "scaling: standardize" in page
     assert re.search(r"thresholds:\s+accuracy:\s+min: 0.5", page)
@@ -112,16 +111,27 @@ def test_names_are_escaped_and_secrets_stay_at_home(tmp_path):
     about |= {"targets": ["<b>target</b>"], "classes": ["a & b", "<script>alert(1)</script>"]}
     places.about.write_text(json.dumps(about | {"source": "data/password=hunter2.csv"}))
     spec = Experiment.model_validate({"tracking": {"uri": "http://me:hunter2@localhost:5000"}})
-    page = run_page(places, spec, drawn=BARE)
+    page = run_page(places.root, {}, spec)
     assert "<script>" not in page and "<b>target</b>" not in page and "a &amp; b" in page
     assert "hunter2" not in page
 
 
-def test_what_is_not_drawn_yet_is_drawn_a_stage_at_a_time(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(run_report, "figures", lambda places, stages: asked.append(stages) or {"test_roc": PNG})
-    page = run_page(make(tmp_path), drawn={"gradient_flow": PNG, "validate_roc": PNG})
-    assert asked == [["test"]] and page.count("<img") == 3
+def test_a_text_in_the_place_of_a_number_is_shown_and_does_not_run(tmp_path):
+    places = make(tmp_path)
+    evil = "<script>alert(1)</script>"
+    (places.report("test") / "metrics.json").write_text(
+        json.dumps({"loss": evil, "accuracy": evil, "accuracy_low": evil, evil: 1})
+    )
+    about = json.loads(places.about.read_text())
+    places.about.write_text(json.dumps(about | {"rows": dict.fromkeys(about["rows"], evil), "missing": {"train": {evil: evil}}}))
+    page = run_page(places.root, DRAWN)
+    assert "<script" not in page and page.count("&lt;script&gt;") > 8
+
+
+def test_a_page_forbids_what_it_does_not_need(tmp_path):
+    page = run_page(make(tmp_path).root, DRAWN)
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="(.*?)">', page)[1]
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 # -- of real runs -----------------------------------------------------------------------------------------------------------
@@ -141,7 +151,7 @@ def carried_out(root, **changes):
 
 def test_a_page_of_folds_tells_of_each_fold_and_that_drawings_are_of_all(tmp_path):
     places, spec = carried_out(tmp_path, **{"data.split.folds": 3})
-    page = run_page(places, spec, drawn=DRAWN)
+    page = run_page(places.root, DRAWN, spec)
     said = told(page)
     assert "3 networks (hidden layers 4, relu), one a fold, were trained on" in said and "over the folds" in said
     assert "Each of the 3 folds on the validation rows" in said and "the mean of the folds" in said
@@ -150,7 +160,7 @@ def test_a_page_of_folds_tells_of_each_fold_and_that_drawings_are_of_all(tmp_pat
 def test_a_page_of_a_real_run_has_its_classes_data_and_surroundings(tmp_path):
     places, spec = carried_out(tmp_path)
     run, about = (json.loads(path.read_text()) for path in (places.run, places.about))
-    said = told(run_page(places, spec, drawn=BARE))
+    said = told(run_page(places.root, {}, spec))
     assert "Each of the 3 classes on the test rows" in said and "4 numeric" in said
     for fact in (
         run["fingerprint"],
@@ -166,7 +176,7 @@ def test_a_page_of_a_real_run_that_diverged_needs_nothing_that_it_lacks(tmp_path
     optimizer = {"name": "sgd", "learning_rate": 1e9}
     places, spec = carried_out(tmp_path, **{"data.source": "diabetes", "data.scale_target": False, "train.optimizer": optimizer})
     assert not places.model.exists() and not places.weights.exists()
-    assert "There is no model" in run_page(places, spec)
+    assert "There is no model" in run_page(tmp_path, figures(tmp_path), spec)
 
 
 # -- the command ------------------------------------------------------------------------------------------------------------

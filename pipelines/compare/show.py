@@ -13,7 +13,7 @@ from pipelines.compare.listing import SHORT
 from pipelines.compare.pairs import Group
 from pipelines.compare.verdict import left_out
 from pipelines.console import plain_columns
-from pipelines.report.page import brief
+from pipelines.report.pages import brief
 
 if TYPE_CHECKING:
     from pipelines.console import Console

@@ -1,4 +1,4 @@
-"""Drawings and the report of a run. The numbers are in the outs of the stages; a figure only shows them."""
+"""Figures, and pages that show them. The numbers are in the outs of the stages; a figure only draws them."""
 
 from pipelines.report.figures import figures
 from pipelines.report.run_report import run_page

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipelines.report import outs, predictions, style, training
+from pipelines.report import predictions, style, training
+from pipelines.report.outs import Outs, Texts, over_folds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pipelines.report.outs import Texts
-    from pipelines.stages.places import Places
-
 STAGES = ("train", "validate", "test")
 ROWS = {"validate": "validation rows", "test": "test rows"}
-# File of a report, by which it is drawn, and how.
-OF_REPORTS: dict[str, Callable[[Texts, str, Texts | None], Figure]] = {
+# File of a report, and how it is drawn: from its columns, a title, and the table of the classes.
+OF_REPORTS: dict[str, Callable[[Texts, str, Texts], Figure]] = {
     "confusion": lambda table, title, classes: predictions.confusion(table, title),
     "roc": predictions.roc,
     "pr": predictions.precision_recall,
@@ -26,39 +24,32 @@ OF_REPORTS: dict[str, Callable[[Texts, str, Texts | None], Figure]] = {
 }
 
 
-def figures(places: Places, stages: Sequence[str] = STAGES) -> dict[str, bytes]:
-    """Name -> PNG, of what the outs of these stages hold. Same outs, same bytes.
+def figures(folder: Path, stages: Sequence[str] = STAGES) -> dict[str, bytes]:
+    """Name -> PNG, of what the outs of these stages in a run's folder hold. Same outs, same bytes.
 
     A report on another model than the one in place is not drawn.
     """
-    there = ["train", *outs.reports(places)]
-    wanted = [stage for stage in stages if stage in there]
-    return {name: style.png(drawing) for stage in wanted for name, drawing in _of(places, stage)}
+    outs = Outs(folder)
+    wanted = [stage for stage in stages if stage in ("train", *outs.reports)]
+    return {name: style.png(drawing) for stage in wanted for name, drawing in _of(outs, stage)}
 
 
-def _of(places: Places, stage: str) -> Iterator[tuple[str, Figure]]:
+def _of(outs: Outs, stage: str) -> Iterator[tuple[str, Figure]]:
     if stage == "train":
-        yield from _training(places)
-    else:
-        title = outs.title(places, "{} folds together")
-        yield from _predictions(places.report(stage), stage, f"{title}, {ROWS[stage]}")
-
-
-def _training(places: Places) -> Iterator[tuple[str, Figure]]:
-    title = outs.title(places, "mean of {} folds")
-    history = outs.over_folds(outs.read(places.history)) if places.history.is_file() else {}
-    run = outs.read_json(places.run)
-    if len(history.get("epoch", ())):  # else it diverged within the first
-        yield "learning_curves", training.learning_curves(history, title, run["best_epoch"])
-        yield "gradient_flow", training.gradient_flow(history, title)
-        yield "gradient_profile", training.gradient_profile(history, title, run["best_epoch"], run["spec"]["model"]["activation"])
-    if places.weights.is_file():
-        yield "weights", training.weights(outs.read(places.weights), outs.title(places, "{} folds together"))
-
-
-def _predictions(folder: Path, stage: str, title: str) -> Iterator[tuple[str, Figure]]:
-    classes = folder / "classes.csv"
-    known: Any = outs.read_text(classes) if classes.is_file() else None
+        yield from _training(outs)
+        return
+    title, classes = f"{outs.title('{} folds together')}, {ROWS[stage]}", outs.texts(f"{stage}/classes.csv")
     for name, draw in OF_REPORTS.items():
-        if (folder / f"{name}.csv").is_file():
-            yield f"{stage}_{name}", draw(outs.read_text(folder / f"{name}.csv"), title, known)
+        if table := outs.texts(f"{stage}/{name}.csv"):
+            yield f"{stage}_{name}", draw(table, title, classes)
+
+
+def _training(outs: Outs) -> Iterator[tuple[str, Figure]]:
+    title, best = outs.title("mean of {} folds"), outs.run["best_epoch"]
+    history = over_folds(outs.table("train/history.csv"))
+    if len(history.get("epoch", ())):  # else it diverged within the first
+        yield "learning_curves", training.learning_curves(history, title, best)
+        yield "gradient_flow", training.gradient_flow(history, title)
+        yield "gradient_profile", training.gradient_profile(history, title, best, outs.run["spec"]["model"]["activation"])
+    if weights := outs.table("train/weights.csv"):
+        yield "weights", training.weights(weights, outs.title("{} folds together"))

@@ -1,17 +1,16 @@
-"""The outs of a run as a reader of figures and pages wants them: columns, groups of rows, reports that are on this model."""
+"""The outs of a run as figures and pages want them: JSON files, columns, groups of rows, reports that are on this model."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from pipelines.stages.places import Places
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Table = dict[str, NDArray]
@@ -19,24 +18,57 @@ Texts = dict[str, list[str]]
 REPORTS = ("validate", "test")
 
 
-def read_text(path: Path) -> Texts:
-    """Column -> its cells, of a CSV with a header."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        header = next(rows, [])
-        cells = list(rows)
-    return {name: [row[i] for row in cells] for i, name in enumerate(header)}
+@dataclass(frozen=True)
+class Outs:
+    """What the stages wrote below the folder of a run."""
 
+    folder: Path
 
-def read(path: Path) -> Table:
-    """Column -> its numbers."""
-    return {name: floats(cells) for name, cells in read_text(path).items()}
+    def path(self, name: str) -> Path:
+        """Such as train/history.csv."""
+        return self.folder / "outputs" / name
 
+    def json(self, name: str) -> dict[str, Any]:
+        """Such as validate/metrics.json."""
+        content: dict[str, Any] = json.loads(self.path(name).read_text(encoding="utf-8"))
+        return content
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a stage."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    def texts(self, name: str) -> Texts:
+        """Column -> its cells, of a CSV with a header; {} if there is no such file."""
+        if not self.path(name).is_file():
+            return {}
+        with self.path(name).open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            cells = list(rows)
+        return {column: [row[i] for row in cells] for i, column in enumerate(header)}
+
+    def table(self, name: str) -> Table:
+        """Column -> its numbers."""
+        return {column: floats(cells) for column, cells in self.texts(name).items()}
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """What was trained, and how it ended."""
+        return self.json("train/run.json")
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What is known about the data."""
+        return self.json("data/about.json")
+
+    @cached_property
+    def reports(self) -> list[str]:
+        """Those of validate and test that report on the model in place: one may be left over from another."""
+        model = self.run["model_hash"]
+        there = [stage for stage in REPORTS if self.path(f"{stage}/about.json").is_file()]
+        return [stage for stage in there if model and self.json(f"{stage}/about.json")["model_hash"] == model]
+
+    def title(self, folds: str = "{} folds") -> str:
+        """What a figure or a page is of, at a glance; `folds` says what of several folds it shows."""
+        run, source = self.run, Path(self.about["source"]).stem
+        of = f", {folds.format(len(run['folds']))}" if "folds" in run else ""
+        return f"{source}, {run['spec']['model']['activation']}, {run['backend']}, run {run['fingerprint'][:4]}{of}"
 
 
 def floats(cells: Sequence[str]) -> NDArray:
@@ -46,14 +78,11 @@ def floats(cells: Sequence[str]) -> NDArray:
 
 def groups(table: Texts, by: str) -> Iterator[tuple[str, Texts]]:
     """(name, its rows) of each value of a column, in order; all rows under "" if there is no such column."""
-    names = table.get(by)
-    if names is None:
+    if by not in table:
         yield "", table
         return
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        places.setdefault(name, []).append(place)
-    for name, own in places.items():
+    for name in dict.fromkeys(table[by]):
+        own = [place for place, value in enumerate(table[by]) if value == name]
         yield name, {column: [cells[place] for place in own] for column, cells in table.items()}
 
 
@@ -69,17 +98,3 @@ def over_folds(history: Table) -> Table:
     epochs = np.unique(history["epoch"])
     names = [name for name in history if name != "fold"]
     return {name: np.array([np.mean(history[name][history["epoch"] == epoch]) for epoch in epochs]) for name in names}
-
-
-def reports(places: Places) -> list[str]:
-    """Those of validate and test that report on the model in place: one may be left over from another."""
-    model = read_json(places.run)["model_hash"] if places.run.is_file() else None
-    files = {stage: places.report(stage) / "about.json" for stage in REPORTS}
-    return [s for s, file in files.items() if model and file.is_file() and read_json(file)["model_hash"] == model]
-
-
-def title(places: Places, folds: str = "{} folds") -> str:
-    """What a figure or a page is of, at a glance; `folds` says what of several folds it shows."""
-    run, source = read_json(places.run), Path(read_json(places.about)["source"]).stem
-    of = f", {folds.format(len(run['folds']))}" if "folds" in run else ""
-    return f"{source}, {run['spec']['model']['activation']}, {run['backend']}, run {run['fingerprint'][:4]}{of}"

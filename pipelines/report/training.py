@@ -9,13 +9,13 @@ import numpy as np
 
 from pipelines.report import style
 from pipelines.report.outs import NDArray, Table, numbered
+from pipelines.report.pages import spelled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 IN_UNITS = ("rmse", "mae")
-SPELLED = {"rmse": "RMSE", "mae": "MAE", "r2": "R²", "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "macro_f1": "macro F1"}
 LAYERS = 12  # panels of weights in a figure
 SIGMOID = 0.25  # the most that σ' comes to
 
@@ -57,8 +57,7 @@ def _metric_groups(history: Table) -> dict[str, list[str]]:
 
 def _metrics(panel: Axes, history: Table, names: Sequence[str]) -> None:
     for i, (name, colour) in enumerate(zip(names, style.series_colours(len(names)), strict=True)):
-        metric = name.removeprefix("val_")
-        _line(panel, history, name, SPELLED.get(metric, metric.replace("_", " ")), colour, style.DASHES[i % 4])
+        _line(panel, history, name, spelled(name.removeprefix("val_")), colour, style.DASHES[i % 4])
 
 
 def gradient_flow(history: Table, title: str) -> Figure:

@@ -106,10 +106,7 @@ def absolute(uri: str, project: Path) -> str:
 
 
 def warm(database: Path | None) -> None:
-    """Import what a sender needs, while no store has to be waited for: half a second, and where MLflow is needed two more."""
-    from pipelines.report import style
-
-    style.warm()
+    """Import what a sender needs, while no store has to be waited for: two seconds where MLflow is needed."""
     if not model_files.known():
         import mlflow.pyfunc
         from mlflow.utils import requirements_utils

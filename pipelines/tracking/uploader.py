@@ -172,10 +172,10 @@ def send_figures(client: MlflowClient, run: Run, stage: str, places: Places, dra
         return
     try:
         if not drawn:
-            drawn |= figures(places, stages=DRAWN[: DRAWN.index(stage)])  # sent by another process, and wanted in the page
-        now = figures(places, stages=(stage,))
+            drawn |= figures(places.root, DRAWN[: DRAWN.index(stage)])  # sent by another process, and wanted in the page
+        now = figures(places.root, (stage,))
         drawn |= now
-        page = run_page(places, drawn=drawn)
+        page = run_page(places.root, drawn)
     except Exception as error:
         client.set_tag(
             run.info.run_id, "deltarule.not_drawn", redact(f"{stage}: {type(error).__name__}: {error}")[:TAG_CHARACTERS]

@@ -89,7 +89,7 @@ def search(
     """Top a study up to `trials` trials in all (search.trials unless given), in studies/NAME of the project; what it found.
 
     A study of that name and spec is continued. `warn` is told what went wrong with MLflow. Raises StudyError, SpecError,
-    DataError, BackendError, EngineError and StorageError.
+    DataError, BackendError, ExecutorError and StorageError.
     """
     from pipelines.search import search as carry_out
 

@@ -49,7 +49,7 @@ OUR_ERRORS = (
     ("pipelines.search.book", "StudyError", BAD_INPUT),
     ("pipelines.tracking", "TrackingError", FAILED),
     ("pipelines.compare.keys", "QueryError", BAD_INPUT),
-    ("pipelines.engine", "EngineError", FAILED),
+    ("pipelines.executors", "ExecutorError", FAILED),
     ("pipelines.search.storage", "StorageError", BAD_INPUT),
     ("pipelines.reproduce", "ReproduceError", BAD_INPUT),
 )

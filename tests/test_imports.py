@@ -18,8 +18,8 @@ HEAVY = {
 # What may import what, by height: a module imports from its own height or from below.
 HEIGHTS = [
     {"backends"},
-    {"pipelines.project", "pipelines.spec"},
-    {f"pipelines.{name}" for name in ("curves", "data", "metrics", "tracking", "report", "engine")},
+    {"pipelines.executors", "pipelines.preload", "pipelines.project", "pipelines.spec"},
+    {f"pipelines.{name}" for name in ("curves", "data", "metrics", "tracking", "report")},
     {"pipelines.stages", "pipelines.search", "pipelines.export", "pipelines.to_onnx"},
     {
         f"pipelines.{name}"
@@ -63,7 +63,7 @@ FRAMEWORKS = {
 }
 # Which module, or package, alone may import a library.
 HOMES = {
-    "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "ray": "pipelines.engine",
+    "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "ray": "pipelines.executors",
     "onnx": "pipelines.to_onnx", "onnxruntime": "pipelines.to_onnx", "jinja2": "pipelines.report",
 }  # fmt: skip
 

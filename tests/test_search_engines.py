@@ -16,7 +16,6 @@ from conftest import environment
 from test_search import spec, told
 from test_search_storage import PASSWORD, database, query, server
 
-from pipelines.engine.worker import __file__ as WORKER
 from pipelines.search import driver, search, work
 from pipelines.search.storage import StorageError
 from pipelines.spec import Experiment, dump
@@ -108,7 +107,8 @@ def test_a_worker_that_is_killed_changes_nothing(undisturbed, monkeypatch):
     def kill_one(path, states):
         work.save_states(path, states)
         if len(killed) < 2:
-            workers = [child for child in psutil.Process().children() if alive(child) and WORKER in child.cmdline()]
+            below = [child for server in psutil.Process().children() for child in server.children()]  # of the fork server
+            workers = [child for child in below if alive(child)]
             if workers:
                 workers[-1].kill()
                 killed.append(workers[-1].pid)

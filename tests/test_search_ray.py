@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import Counter
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,10 +12,9 @@ import pytest
 
 pytest.importorskip("ray")
 
-from test_engine_ray import nodes
+from test_executors_ray import nodes
 from test_search import spec, told
 
-from pipelines.engine import open_engine
 from pipelines.search import driver, search, work
 
 pytestmark = [
@@ -40,7 +37,7 @@ def marked(job: work.Job) -> list[work.State]:
     import ray
 
     node, key = ray.get_runtime_context().get_node_id(), sha256(work.address(job).encode()).hexdigest()[:24]
-    Path(os.environ["MARKS"], f"{key}.{node}.{time.monotonic_ns()}").touch()
+    Path(job.data).parents[3].joinpath("marks", f"{key}.{node}.{time.monotonic_ns()}").touch()
     time.sleep(2 if is_long(key) else 0.1)
     return work.advance(job)
 
@@ -67,8 +64,6 @@ def test_a_cluster_whose_node_is_killed_gives_the_study_of_this_process(nodes, m
             there[0].kill_raylet(check_alive=False)
             nodes.remove_node(there[0], allow_graceful=False)
 
-    more = {"PYTHONPATH": str(Path(__file__).parent), "MARKS": str(marks)}
-    monkeypatch.setattr("pipelines.search.study.open_engine", partial(open_engine, environment=more))
     monkeypatch.setattr(driver, "advance", marked)
     monkeypatch.setattr(driver, "save_states", save)
     study = search(experiment.override("search.engine", f"ray:{nodes.address}"), name="disturbed")

@@ -1,4 +1,4 @@
-"""A study from its spec to its winner: generations of trials, each trained rung by rung in stacks, on any engine.
+"""A study from its spec to its winner: generations of trials, each trained rung by rung in stacks, on any executor.
 
 The driver alone talks to Optuna. What it does follows from the study's spec and what was found, never from which worker was
 quick: so a study that was interrupted anywhere and goes on, with other workers, is the study that was not.
@@ -18,7 +18,7 @@ import backends
 from backends.base import Machine
 from backends.weights import layout, write_atomically
 from pipelines.data import DataError
-from pipelines.engine import Engine
+from pipelines.executors import Executor
 from pipelines.search.book import Book
 from pipelines.search.mirror import OURS, Mirror, drawn
 from pipelines.search.pack import Network, State, stacks
@@ -56,7 +56,7 @@ class Driver:
     folder: Path
     book: Book
     variants: Variants
-    engine: Engine
+    executor: Executor
     width: int
     machine: Machine
     watch: Watch = lambda look: None
@@ -209,9 +209,8 @@ class Driver:
                 left.append((group, job, file))
             else:
                 yield group, found
-        for place, future in self.engine.completed(advance, [(job,) for _, job, _ in left]):
+        for place, states in self.executor.run(advance, [(job,) for _, job, _ in left]):
             group, _, file = left[place]
-            states = future.result()
             save_states(file, states)
             yield group, states
 
@@ -278,10 +277,12 @@ def processor_width(experiment: Experiment) -> int:
     return search.width if search.width != "auto" else min(16, -(-networks_at_once(experiment, search.generation) // 2))
 
 
-def choose_width(engine: Engine, experiment: Experiment) -> int:
+def choose_width(executor: Executor, experiment: Experiment) -> int:
     """Networks in a stack; an accelerator wants many."""
-    accelerator = experiment.search.width == "auto" and engine.submit(accelerated, experiment.train.backend).result()
-    return 256 if accelerator else processor_width(experiment)
+    if experiment.search.width == "auto":
+        [(_, accelerator)] = executor.run(accelerated, [(experiment.train.backend,)])
+        return 256 if accelerator else processor_width(experiment)
+    return processor_width(experiment)
 
 
 def accelerated(backend: str) -> bool:

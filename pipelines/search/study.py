@@ -7,16 +7,14 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import backends
 from backends.base import Machine
 from backends.weights import layout, write_atomically
 from pipelines.data import About
-from pipelines.engine import Engine, check_name, open_engine
+from pipelines.executors import Executor, check_name, open_executor
 from pipelines.metrics import Truth, check_metric
 from pipelines.project import project_of
 from pipelines.search.book import Book, StudyError, identity
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SURELY_MANY_EPOCHS = 500  # of all networks of a study
-JOBS_A_PROCESS = 100  # TensorFlow keeps some 6 MB of every new structure
 WINNER, TABLE = "winner.yaml", "trials.csv"
 ENDED: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAIL"}  # a trial that waits counts as running
 
@@ -59,7 +56,7 @@ def search(
     A study of that name is continued if its spec is the same; `anew` begins one anew that is complete. `into`: a folder that
     gets study.json, trials.csv and winner.yaml too, and makes the study's name follow from its spec. `watch` sees where it
     stands; `warn` is told what ends no study: what went wrong with MLflow, and workers that have nothing to do. Raises
-    StudyError (another spec, nothing to search, no trial that completed), SpecError, DataError, BackendError, EngineError,
+    StudyError (another spec, nothing to search, no trial that completed), SpecError, DataError, BackendError, ExecutorError,
     StorageError.
     """
     check(experiment)
@@ -68,8 +65,8 @@ def search(
     check_name_of_study(name)
     folder = project / STUDIES / name
     total = capped(experiment, trials or experiment.search.trials)
-    with locked(folder, experiment.search.storage, name), ExitStack() as engines:
-        early = engines.enter_context(_engine(experiment)) if _surely_many(experiment, folder, total) else None
+    with locked(folder, experiment.search.storage, name), ExitStack() as executors:
+        early = executors.enter_context(_executor(experiment)) if _surely_many(experiment, folder, total) else None
         variants = Variants(folder, project)
         base = variants.of(experiment)
         check_metrics(experiment, base)
@@ -103,34 +100,34 @@ def search(
 
 
 def _carry_out(
-    experiment: Experiment, folder: Path, book: Book, variants: Variants, total: int, early: Engine | None, watch: Watch,
+    experiment: Experiment, folder: Path, book: Book, variants: Variants, total: int, early: Executor | None, watch: Watch,
     recorder: Recorder, stood: Callable[[], None], warn: Callable[[str], None],
 ) -> None:  # fmt: skip
-    """Open the engine, if it is not open and there is something left to do."""
+    """Open the executor, if it is not open and there is something left to do."""
     left = total - sum(stored.state.is_finished() for stored in book.trials())
     if left <= 0:
         return
-    with nullcontext(early) if early else _engine(experiment, variants.of(experiment).about, left) as engine:
+    with nullcontext(early) if early else _executor(experiment, variants.of(experiment).about, left) as executor:
         if "width" not in book.settings or experiment.search.width != "auto":
-            book.keep(width=choose_width(engine, experiment))
-        _tell_idle(engine, networks_at_once(experiment, left), book.settings["width"], warn)
-        machine = Machine("auto", experiment.train.threads if engine.name == "here" else engine.threads)
-        Driver(experiment, folder, book, variants, engine, book.settings["width"], machine, watch, recorder.wake, stood).run(
+            book.keep(width=choose_width(executor, experiment))
+        _tell_idle(executor, networks_at_once(experiment, left), book.settings["width"], warn)
+        machine = Machine("auto", experiment.train.threads if executor.name == "here" else 1)
+        Driver(experiment, folder, book, variants, executor, book.settings["width"], machine, watch, recorder.wake, stood).run(
             total
         )
 
 
-def _tell_idle(engine: Engine, networks: int, width: int, warn: Callable[[str], None]) -> None:
+def _tell_idle(executor: Executor, networks: int, width: int, warn: Callable[[str], None]) -> None:
     """Say so where workers have nothing to do, since the networks of a generation make fewer stacks."""
     stacks = -(-networks // width)
-    if stacks < min(engine.workers, networks):
+    if stacks < min(executor.workers, networks):
         warn(
-            f"{networks} networks at a time in stacks of {width} keep {stacks} of {engine.workers} workers busy; search.width: "
-            f"{-(-networks // engine.workers)} would keep all of them, and so would a larger search.generation"
+            f"{networks} networks at a time in stacks of {width} keep {stacks} of {executor.workers} workers busy; search.width: "
+            f"{-(-networks // executor.workers)} would keep all of them, and so would a larger search.generation"
         )
 
 
-def _engine(experiment: Experiment, about: About | None = None, left: int = 0) -> Engine:
+def _executor(experiment: Experiment, about: About | None = None, left: int = 0) -> Executor:
     """As the spec says; auto goes by the size of the work, and takes processes where that is not known."""
     search, name, work, jobs = experiment.search, experiment.search.engine, None, None
     if about is not None:
@@ -138,8 +135,7 @@ def _engine(experiment: Experiment, about: About | None = None, left: int = 0) -
         steps = -(-about.each[0].rows["train"] // experiment.train.batch_size) * experiment.train.epochs
         work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * networks(experiment, left)
         jobs = -(-networks_at_once(experiment, left) // processor_width(experiment))
-    start = partial(backends.get, experiment.train.backend)
-    return open_engine(name, search.workers, 1, work=work, jobs=jobs, jobs_per_worker=JOBS_A_PROCESS, warm=start)
+    return open_executor(name, experiment.train.backend, search.workers, work=work, jobs=jobs)
 
 
 def _surely_many(experiment: Experiment, folder: Path, total: int) -> bool:

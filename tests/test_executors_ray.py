@@ -1,4 +1,4 @@
-"""The Ray engine on a real cluster: two nodes of one machine, one of them killed in the middle of its work."""
+"""The Ray executor on a real cluster: two nodes of one machine, one of them killed in the middle of its work."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from concurrent.futures import wait
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
-from test_engine import THREAD_LIMITS, add, alive, appear, deadly, executions, fail, loud, variables
+from test_executors import THREAD_LIMITS, add, alive, appear, deadly, executions, fail, loud, opened, results, variables
 
-from pipelines.engine import EngineError, cluster, open_engine
+from pipelines import executors
+from pipelines.executors import ExecutorError
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 TESTS = Path(__file__).parent
@@ -52,79 +53,77 @@ def nodes():
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: the names of sockets lie below it
     os.makedirs("/tmp/ray", exist_ok=True)  # where Ray notes the cluster's address, and does not make the folder
-    made = Cluster(initialize_head=True, head_node_args={**SMALL, "temp_dir": folder})
-    made.add_node(**SMALL)
-    yield made
-    made.shutdown()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(TESTS))  # for the workers
+        made = Cluster(initialize_head=True, head_node_args={**SMALL, "temp_dir": folder})
+        made.add_node(**SMALL)
+        yield made
+        made.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def connect(nodes, **options):
-    return open_engine(f"ray:{nodes.address}", environment={"PYTHONPATH": str(TESTS)}, **options)
-
-
 @pytest.fixture(scope="module")
-def engine(nodes):
+def cluster(nodes):
     before = signal.getsignal(signal.SIGTERM)
-    with connect(nodes) as opened:
+    with opened(f"ray:{nodes.address}", "auto") as made:
         assert signal.getsignal(signal.SIGTERM) is before
-        yield opened
+        yield made
 
 
-def test_jobs_run_on_the_cluster_limited_in_threads(engine, capfd):
-    assert engine.workers == 2
-    assert [future.result() for future in [engine.submit(add, n, b=1) for n in range(9)]] == list(range(1, 10))
-    assert engine.submit(variables, *THREAD_LIMITS).result() == dict.fromkeys(THREAD_LIMITS, "1")
-    assert engine.submit(loud).result() == "quiet"
+def test_jobs_run_on_the_cluster_limited_in_threads(cluster, capfd):
+    assert cluster.workers == 2
+    assert results(cluster, add, *((n, 1) for n in range(9))) == list(range(1, 10))
+    assert results(cluster, variables, tuple(THREAD_LIMITS)) == [THREAD_LIMITS]
+    assert results(cluster, loud, ()) == ["quiet"]
     with pytest.raises(KeyError) as raised:
-        engine.submit(fail, KeyError, "name", 3).result()
+        results(cluster, fail, (KeyError, "name", 3))
     assert raised.value.args == ("name", 3)
     assert capfd.readouterr().out == ""
 
 
-def test_the_code_of_the_driver_travels_with_the_jobs(engine):
-    assert engine.submit(travelled).result() == [True, True]
+def test_the_code_of_the_driver_travels_with_the_jobs(cluster):
+    assert results(cluster, travelled, ()) == [[True, True]]
 
 
-def test_a_killed_node_loses_no_job_and_repeats_none_that_had_finished(nodes, engine, tmp_path):
+def test_a_killed_node_loses_no_job_and_repeats_none_that_had_finished(nodes, cluster, tmp_path):
     names = [f"job{n}" for n in range(10)]
-    # Results of 300 kB stay on the node that made them until somebody fetches them: Ray sends only small ones along.
-    futures = [engine.submit(on_node, tmp_path, name, 0.7, 300_000) for name in names]
-    node = nodes.worker_nodes.copy().pop()
-
-    def done_there():
-        return [f for f in futures if f.done() and f.result()[0] == node.node_id]
+    node, came = nodes.worker_nodes.copy().pop(), {}
 
     def running_there():
         begun = [name for name in names if any(node.node_id in file.name for file in executions(tmp_path, name))]
         return [name for name in begun if not (tmp_path / f"{name}.done").exists()]
 
-    appear(lambda: done_there() and running_there())
+    def receive():
+        # Results of 300 kB stay on the node that made them until somebody fetches them: Ray sends only small ones along.
+        came.update(cluster.run(on_node, [(tmp_path, name, 0.7, 300_000) for name in names]))
+
+    receiver = threading.Thread(target=receive)
+    receiver.start()
+    appear(lambda: len(list(tmp_path.glob("*.done"))) >= 3 and running_there())
     interrupted = running_there()
     node.kill_raylet(check_alive=False)
-    wait(futures, timeout=60)
+    receiver.join(60)
     nodes.remove_node(node, allow_graceful=False)
-    assert all(len(future.result(timeout=0)[1]) == 300_000 for future in futures)
+    assert [len(came[place][1]) for place in range(10)] == [300_000] * 10
     repeated = {name: len(executions(tmp_path, name)) for name in names if len(executions(tmp_path, name)) != 1}
     assert repeated == dict.fromkeys(interrupted, 2)
     nodes.add_node(**SMALL)
 
 
-def test_a_job_that_ends_three_processes_is_given_up(engine, tmp_path):
-    with pytest.raises(EngineError, match=r"deadly\(.* was lost on ray:") as raised:
-        engine.submit(deadly, tmp_path, 99).result(timeout=60)
+def test_a_job_that_ends_three_processes_is_given_up(cluster, tmp_path):
+    with pytest.raises(ExecutorError, match=r"deadly\(.* was lost on ray:") as raised:
+        results(cluster, deadly, (tmp_path, 99))
     assert raised.value.exit_code == 1 and len(executions(tmp_path, "deadly")) == 3
-    assert engine.submit(add, 1, 1).result(timeout=60) == 2
+    assert results(cluster, add, (1, 1)) == [2]
 
 
 DRIVER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import test_engine
-from pipelines.engine import open_engine
-with open_engine({name!r}, environment={{"PYTHONPATH": {tests!r}}}) as engine:
-    engine.submit(test_engine.counted, Path({folder!r}), "a", 300).result()
+import test_executors
+with test_executors.opened({name!r}) as cluster:
+    list(cluster.run(test_executors.counted, [(Path({folder!r}), "a", 300)]))
 """
 
 
@@ -145,20 +144,20 @@ def test_no_job_outlives_its_driver(nodes, tmp_path, how):
 def test_an_address_where_nobody_listens_is_told_at_once():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening
-        with pytest.raises(EngineError, match=r"no Ray cluster answers at .*refused.*ray start --head") as raised:
-            open_engine(f"ray:127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(ExecutorError, match=r"no Ray cluster answers at .*refused.*ray start --head") as raised:
+            opened(f"ray:127.0.0.1:{taken.getsockname()[1]}")
     assert raised.value.exit_code == 2
 
 
 def test_an_address_where_something_else_listens_is_told_soon(monkeypatch):
-    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 4)
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(EngineError, match="no answer within 4 s") as raised:
-        open_engine(f"ray:127.0.0.1:{server.getsockname()[1]}")
+    monkeypatch.setattr(executors, "ANSWER_SECONDS", 4)
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(ExecutorError, match="no answer within 4 s") as raised:
+        opened(f"ray:127.0.0.1:{server.getsockname()[1]}")
     assert raised.value.exit_code == 2
 
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EngineError, match=r"pip install 'deltarule\[ray\]'") as raised:
-        open_engine("ray:auto")
+    with pytest.raises(ExecutorError, match=r"pip install 'deltarule\[ray\]'") as raised:
+        opened("ray:auto")
     assert raised.value.exit_code == 2

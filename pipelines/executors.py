@@ -1,0 +1,437 @@
+"""Where the jobs of a search run: in this process, in processes of this machine, or on a Ray cluster that exists already.
+
+A job is a call of an importable function with arguments that can be pickled. Where it runs must not matter to what it returns,
+so a job whose process or node died is simply carried out again. Every process computes in one thread.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib.util
+import logging
+import multiprocessing
+import os
+import pickle
+import reprlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, redirect_stdout, suppress
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Literal, cast
+
+import backends
+import pipelines
+from backends import children
+
+NAMES = "auto, here, processes, ray:auto or ray:HOST:PORT (of a cluster that this machine is a node of)"
+# Multiply-adds below which a second process costs more than it brings: importing a framework takes a core 3 to 7 s, in
+# which small stacks of networks do about 10^10 a second.
+WORTH_PROCESSES = 5 * 10**10
+ATTEMPTS = 3  # times that processes may die over the same jobs
+JOBS_A_PROCESS = 100  # TensorFlow keeps some 6 MB of every new structure
+SAID_AT_MOST = 2000  # last bytes of what dead processes said that an error quotes
+ANSWER_SECONDS = 20  # of a Ray cluster
+# Whoever computes reads one of these once, when it is imported: OpenMP, the BLAS of NumPy, TensorFlow, XLA.
+THREAD_LIMITS = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "TF_NUM_INTRAOP_THREADS",
+        "TF_NUM_INTEROP_THREADS",
+        "PJRT_NPROC",
+    ),
+    "1",
+)
+
+
+class ExecutorError(RuntimeError):
+    """A job could not be carried out for a reason that is not its own, or an executor could not be opened (exit code 2)."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Executor:
+    """Carries out jobs, `workers` at a time. As a context manager it ends what still runs when it is left by an exception."""
+
+    name: str
+    workers: int
+
+    def run(self, fn: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """(place in `jobs`, result) of each `fn(*job)`, as they come. Raises what a job raises; ExecutorError for a lost job."""
+        raise NotImplementedError
+
+    def close(self, now: bool = False) -> None:
+        """Release the workers; `now` ends the jobs that are running."""
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close(now=kind is not None)  # Ctrl-C does not wait for jobs
+
+
+def open_executor(
+    name: str, backend: str, workers: int | Literal["auto"] = "auto", *, work: int | None = None, jobs: int | None = None
+) -> Executor:
+    """Open an executor by the name that search.engine gives; its workers start to import the framework of `backend` at once.
+
+    `workers`: jobs at a time; "auto" is one a core. `work` (estimated multiply-adds of all jobs) and `jobs` (how many there are,
+    at most, at a time) decide for "auto". Raises ExecutorError (exit code 2) for a name that is none, and for a cluster that does
+    not answer.
+    """
+    check_name(name)
+    count = max(1, cores()) if workers == "auto" else workers
+    if name == "auto":
+        too_small = work is not None and work < WORTH_PROCESSES
+        name = "here" if too_small or jobs == 1 or count == 1 else "processes"
+    if name == "here":
+        return Here()
+    return Cluster(name, backend, workers) if name.startswith("ray:") else Processes(backend, count)
+
+
+def check_name(name: str) -> None:
+    """Raises ExecutorError unless `name` is one that search.engine may have; does not look whether a cluster is there."""
+    if name in ("auto", "here", "processes", "ray:auto"):
+        return
+    # Not ray://, Ray's client for machines outside the cluster: jobs sent through it were never answered (Ray 2.60).
+    host, _, port = name.removeprefix("ray:").rpartition(":")
+    if not name.startswith("ray:") or not host or "/" in host or not port.isdigit():
+        raise ExecutorError(f"search.engine must be one of {NAMES}, got {name!r}", exit_code=2)
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of the container that it is in."""
+    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return given if quota == "max" else max(1, min(given, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return given
+
+
+# -- a job -----------------------------------------------------------------------------------------------------------------
+
+Outcome = tuple[bool, Any]  # (True, result) or (False, error)
+
+
+def carry_out(fn: Callable[..., Any], job: tuple[Any, ...]) -> Outcome:
+    """In a worker: what came of a job, in a form that can be pickled."""
+    try:
+        outcome = True, fn(*job)
+        pickle.dumps(outcome)
+        return outcome
+    except BaseException as error:
+        return False, _portable(error)
+
+
+def _portable(error: BaseException) -> Exception:
+    """The error with its traceback as a note; a RuntimeError in its place where it cannot travel, or is a SystemExit."""
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    with suppress(Exception):
+        error.add_note(f"In a worker process:\n{trace}")
+        if isinstance(error, Exception) and pickle.loads(pickle.dumps(error)) is not None:
+            return error
+    return RuntimeError(f"{type(error).__name__} in a worker process:\n{trace}")
+
+
+def _result(outcome: Outcome) -> Any:
+    succeeded, found = outcome
+    if not succeeded:
+        raise found
+    return found
+
+
+def _check_importable(fn: Callable[..., Any]) -> None:
+    if getattr(fn, "__module__", None) == "__main__":
+        raise ExecutorError(f"a job must be a function of a module, got {_shown(fn, ())} of __main__; move it into a module")
+
+
+def _shown(fn: Callable[..., Any], job: tuple[Any, ...]) -> str:
+    """A job in a few words, for messages."""
+    return f"{getattr(fn, '__qualname__', fn)}({', '.join(map(reprlib.repr, job))})"
+
+
+# -- this process ------------------------------------------------------------------------------------------------------------
+
+
+class Here(Executor):
+    """One job after another, each when its result is asked for, so that the caller can save one before the next begins."""
+
+    name, workers = "here", 1
+
+    def run(self, fn: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """What jobs print goes to standard error."""
+        for place, job in enumerate(jobs):
+            with redirect_stdout(sys.stderr):
+                result = fn(*job)
+            yield place, result
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------------
+
+
+class Processes(Executor):
+    """A ProcessPoolExecutor. A process that is killed breaks the pool: the jobs that it had not finished go to a new one."""
+
+    name = "processes"
+
+    def __init__(self, backend: str, workers: int) -> None:
+        self.workers, self._backend = workers, backend
+        self._context = Context(backend)
+        self._said = tempfile.NamedTemporaryFile(prefix="deltarule-", suffix=".log")  # noqa: SIM115 - closed by close()
+        self._pool: ProcessPoolExecutor | None = None
+        self._taken = 0  # jobs that the pool was given
+
+    def run(self, fn: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """What jobs print is shown only if their process dies."""
+        _check_importable(fn)
+        left, lost = dict(enumerate(jobs)), 0
+        if self._taken > JOBS_A_PROCESS * self.workers:
+            self._end_pool()
+        while left:
+            futures: dict[Future[Outcome], int] = {}
+            try:
+                with suppress(BrokenProcessPool):  # a process died while it had nothing to do
+                    for place, job in left.items():
+                        futures[self._submit(fn, job)] = place
+                for future in as_completed(futures):
+                    with suppress(BrokenProcessPool):
+                        outcome, lost = future.result(), 0
+                        del left[futures[future]]
+                        yield futures[future], _result(outcome)
+            finally:
+                for future in futures:
+                    future.cancel()
+            if left:
+                lost += 1
+                self._end_pool()
+                if lost == ATTEMPTS:
+                    raise ExecutorError(self._lost([_shown(fn, job) for job in left.values()][: self.workers]))
+
+    def _submit(self, fn: Callable[..., Any], job: tuple[Any, ...]) -> Future[Outcome]:
+        if self._pool is None:
+            context = cast(BaseContext, self._context)
+            self._pool = ProcessPoolExecutor(self.workers, context, _begin, (self._backend, self._said.name))
+        self._taken += 1
+        with _variables(THREAD_LIMITS), _without_main():  # a process may be started in here
+            return self._pool.submit(carry_out, fn, job)
+
+    def _lost(self, jobs: Sequence[str]) -> str:
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - SAID_AT_MOST))
+        said = self._said.read().decode(errors="replace").strip()
+        return (
+            f"{' or '.join(jobs)} must not end the process it runs in, but {ATTEMPTS} times a worker process ended abruptly over "
+            f"it (killed for its memory?), {f'saying:{chr(10)}{said}' if said else 'saying nothing'}"
+        )
+
+    def _end_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._pool, self._taken = None, 0
+
+    def close(self, now: bool = False) -> None:
+        """Release the processes; `now` kills them."""
+        for process in self._context.processes if now else ():
+            process.kill()
+        self._end_pool()
+        self._said.close()
+
+
+class Context:
+    """How processes are started, as a multiprocessing context; remembers them (Python 3.14 has ProcessPoolExecutor.kill_workers).
+
+    They are copies of a fork server, which has imported the framework of a backend. There is one fork server a process: where it
+    has imported another framework, or the system has none, each worker is spawned and imports for itself.
+    """
+
+    preloaded = ""  # backend of the fork server
+
+    def __init__(self, backend: str) -> None:
+        forks = "forkserver" in multiprocessing.get_all_start_methods() and Context.preloaded in ("", backend)
+        self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        self.processes: list[Any] = []
+        if forks:
+            Context.preloaded = backend
+            self._context.set_forkserver_preload(["pipelines.preload"])
+            # Not a folder `pipelines` that lies in the current one.
+            packages = {**children.environment(), "PYTHONSAFEPATH": "1", "DELTARULE_PRELOAD": backend}
+            with _variables({**packages, **THREAD_LIMITS}):
+                forkserver.ensure_running()
+
+    def Process(self, *arguments: Any, **options: Any) -> Any:
+        """A process, not started yet."""
+        self.processes.append(self._context.Process(*arguments, **options))
+        return self.processes[-1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Of the environment, for processes that are started in here."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Multiprocessing imports the main script in every process: one without `if __name__ == "__main__"` would run again there."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _begin(backend: str, said: str) -> None:
+    """In a worker process, before its first job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer
+    threading.Thread(target=_end_with_the_driver, daemon=True).start()
+    file = os.open(said, os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    faulthandler.enable()
+    os.environ.update(THREAD_LIMITS)
+    with suppress(backends.BackendError):  # the first job will say so
+        backends.get(backend)
+
+
+def _end_with_the_driver() -> None:
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    driver.join()
+    os._exit(0)  # the main thread may be deep in a framework
+
+
+# -- a Ray cluster -----------------------------------------------------------------------------------------------------------
+
+
+class Cluster(Executor):
+    """A client of a Ray cluster, never its starter. A node that dies loses no job: Ray repeats what ran there.
+
+    Every node needs the same Python, Ray and frameworks; the code of `backends` and `pipelines` travels with the jobs
+    (runtime_env py_modules), so the nodes need not have it.
+    """
+
+    def __init__(self, name: str, backend: str, workers: int | Literal["auto"]) -> None:
+        self.name, self._ray = name, _connect(name)
+        self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1))) if workers == "auto" else workers
+        options = {"num_cpus": 1, "max_retries": ATTEMPTS - 1, "max_calls": JOBS_A_PROCESS}
+        self._remote = self._ray.remote(**options)(carry_out)
+        for _ in range(self.workers):
+            self._remote.remote(_import, (backend,))
+
+    def run(self, fn: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """No more jobs are sent than can run, since what is sent lies in the cluster's memory."""
+        _check_importable(fn)
+        waiting, running = deque(enumerate(jobs)), dict[Any, int]()
+        while waiting or running:
+            while waiting and len(running) < self.workers:
+                place, job = waiting.popleft()
+                running[self._remote.remote(fn, job)] = place
+            [done], _ = self._ray.wait([*running], num_returns=1)
+            place = running.pop(done)
+            try:
+                outcome = self._ray.get(done)
+            except self._ray.exceptions.RayError as error:
+                reason = " ".join(str(error).split())[:500] or type(error).__name__
+                raise ExecutorError(
+                    f"{_shown(fn, jobs[place])} was lost on {self.name}, after {ATTEMPTS} attempts at most: {reason}"
+                ) from None
+            yield place, _result(outcome)
+
+    def close(self, now: bool = False) -> None:
+        """Close the connection; Ray ends what a driver has left behind."""
+        self._ray.shutdown()
+
+
+def _import(backend: str) -> None:
+    """The framework, in a worker process of Ray, before its first job."""
+    backends.get(backend)
+
+
+def _connect(name: str) -> Any:
+    """The module ray, connected."""
+    if importlib.util.find_spec("ray") is None:
+        raise ExecutorError(
+            f"search.engine: {name} needs Ray, which is not installed; install it with: pip install 'deltarule[ray]', or set "
+            "search.engine: processes",
+            exit_code=2,
+        )
+    address = name.removeprefix("ray:")
+    if reason := _refused(address) or _unanswered(address):
+        raise ExecutorError(
+            f"no Ray cluster answers at {name!r} ({reason}); start one with `ray start --head` and name its address in "
+            "search.engine, or set search.engine: processes",
+            exit_code=2,
+        )
+    with _own_signals():
+        import ray
+
+        if ray.is_initialized():
+            raise ExecutorError("this process is connected to a Ray cluster already; call ray.shutdown() first", exit_code=2)
+        code = [str(Path(package.__path__[0])) for package in (backends, pipelines)]
+        settings = {"env_vars": THREAD_LIMITS, "py_modules": code, "excludes": ["**/__pycache__"]}
+        ray.init(address=address, runtime_env=settings, log_to_driver=False, logging_level=logging.ERROR)
+    return ray
+
+
+def _refused(address: str) -> str:
+    """Why nobody listens there; empty if somebody does, or Ray itself is to find the address."""
+    if address == "auto":
+        return ""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS / 4).close()
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return ""
+
+
+def _unanswered(address: str) -> str:
+    """Why Ray does not answer there; empty if it does.
+
+    Asked in a process of its own: where nothing answers, ray.init tries for two minutes, and then ends its process.
+    """
+    code = "import logging, sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)"
+    quiet = {"PYTHONWARNINGS": "ignore", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    command = children.command("-c", code, address)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, env={**os.environ, **quiet})
+    except subprocess.TimeoutExpired:
+        return f"no answer within {ANSWER_SECONDS} s"
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return lines[-1] if done.returncode else ""
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray answers SIGTERM its own way from init on; the driver's way is put back."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)

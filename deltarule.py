@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends import BackendError
+from pipelines.api.results import Model, Run, load_model
 from pipelines.data import DataError
-from pipelines.results import Model, Run, load_model
 from pipelines.spec import Experiment, SpecError
 from pipelines.spec import load as _load
 from pipelines.stages import StageError
@@ -26,8 +26,8 @@ from pipelines.stages import StageError
 if TYPE_CHECKING:
     import optuna
 
+    from pipelines.api.many import Trained as Trained
     from pipelines.compare.comparison import Result
-    from pipelines.many import Trained as Trained
     from pipelines.search import StudyError as StudyError
     from pipelines.search.evaluate import Report
     from pipelines.search.records import StudyRecord
@@ -58,7 +58,7 @@ def run(
     `test` opens the test rows too; `track` puts the run into MLflow (a store that fails is told in `Run.warnings`);
     `progress` is called with the record of each epoch. Raises SpecError, BackendError, DataError and StageError.
     """
-    from pipelines.launch import launch
+    from pipelines.api.launch import launch
 
     place = None if folder is None else Path(folder)
     done = launch(experiment, place, name=name, test=test, track=track, progress=progress)
@@ -74,7 +74,7 @@ def train_many(
     Nothing is written, and test rows are out of reach. `progress` hears how many are done, of how many. Raises SpecError,
     DataError and BackendError; a network that diverges says so in its `ended`.
     """
-    from pipelines.many import train_many as train_all
+    from pipelines.api.many import train_many as train_all
 
     return train_all(experiments, width=width, progress=progress)
 
@@ -105,9 +105,9 @@ def evaluate(
     StageError.
     """
     from pipelines.search.evaluate import evaluate as train_all
-    from pipelines.stages import Places
+    from pipelines.stages import RunPaths
 
-    return train_all(experiment, Places(Path(folder)), seeds=seeds, test=test, train=train)
+    return train_all(experiment, RunPaths(Path(folder)), seeds=seeds, test=test, train=train)
 
 
 def objective(experiment: Experiment) -> Callable[[Any], float | tuple[float, ...]]:
@@ -171,7 +171,7 @@ def __getattr__(name: str) -> Any:
 
         return StudyError
     if name == "Trained":
-        from pipelines.many import Trained
+        from pipelines.api.many import Trained
 
         return Trained
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

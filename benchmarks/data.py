@@ -56,7 +56,7 @@ from pathlib import Path
 from pipelines import stages
 from pipelines.data import About
 from pipelines.spec import load
-places, ends = stages.Places(Path()), []
+places, ends = stages.RunPaths(Path()), []
 stages.train(load("params.yaml", sys.argv[1:]), places, progress=lambda record: ends.append(time.perf_counter()))
 rows = About.load(places.about).rows["train"]
 print(json.dumps([1e6 * (b - a) / rows for a, b in zip(ends, ends[1:])]))

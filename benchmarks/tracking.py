@@ -29,7 +29,7 @@ from pathlib import Path
 
 from backends import children
 from pipelines.spec import Tracking
-from pipelines.stages.places import Places
+from pipelines.stages.paths import RunPaths
 from pipelines.tracking.events import Event
 from pipelines.tracking.journal import Journal
 from pipelines.tracking.record import deliver
@@ -202,7 +202,7 @@ def replay() -> None:
             journal = journal_of(Path(folder))
             began = time.perf_counter()
             with journal.claim():
-                deliver(journal, locate(tracking, Path(folder)), Places(journal.files))
+                deliver(journal, locate(tracking, Path(folder)), RunPaths(journal.files))
             print(f"{POINTS} points into {name}: {time.perf_counter() - began:.1f} s", flush=True)
 
 

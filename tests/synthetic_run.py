@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.spec import Experiment
-from pipelines.stages.places import Places
+from pipelines.stages.paths import RunPaths
 
 METRICS = {"multiclass": "accuracy", "binary": "accuracy", "regression": "rmse"}
 SOURCES = {"multiclass": "digits", "binary": "breast_cancer", "regression": "diabetes"}
@@ -26,7 +26,7 @@ def make(
     ended="completed",
     spec=None,
     diverged_at=None,
-) -> Places:
+) -> RunPaths:
     """Write the outs of these stages below `root`."""
     experiment = spec or Experiment.model_validate({"data": {"source": SOURCES[task]}, "tracking": {"experiment": "tests"}})
     if "data" in stages:
@@ -39,7 +39,7 @@ def make(
     for stage, seed in (("validate", 1), ("test", 2)):
         if stage in stages:
             write_report(root, task, stage, seed, model)
-    return Places(root)
+    return RunPaths(root)
 
 
 def write_train(root, task, experiment, epochs, fingerprint, ended, diverged_at, model):

@@ -23,7 +23,7 @@ from backends import children
 from pipelines import tracking
 from pipelines.export import carry, export
 from pipelines.spec import Experiment
-from pipelines.stages import Places, StageError
+from pipelines.stages import RunPaths, StageError
 from pipelines.tracking import LookupFailed, TrackingError, events, models
 from pipelines.tracking.events import carried, params
 from pipelines.tracking.redact import secrets_of_the_environment
@@ -195,7 +195,7 @@ def test_a_run_that_comes_back_from_the_cache_keeps_how_it_was_begun(begun, proj
     run_id = tracking.sync(make(project, fingerprint="ab" * 16), experiment)
     before = client.get_run(run_id).data.tags
     make(project, fingerprint="cd" * 16)
-    tracking.sync(Places(project), experiment)
+    tracking.sync(RunPaths(project), experiment)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["deltarule", "sync"])
         assert tracking.sync(make(project, fingerprint="ab" * 16), experiment) == run_id
@@ -282,7 +282,7 @@ def test_the_onnx_file_says_what_goes_in(recorded, run, project):
 
 
 def test_sending_again_makes_no_second_model_and_a_model_cut_short_is_completed(begun, run, project, client, recorded):
-    places = Places(run.folder, base=project, project=project)
+    places = RunPaths(run.folder, base=project, project=project)
     again = {}
     with pytest.MonkeyPatch.context() as patch:
         finalize = "pipelines.tracking.direct_models.Client.finalize_logged_model"
@@ -305,12 +305,12 @@ import sys
 sys.modules |= dict.fromkeys(["mlflow", "sqlalchemy", "pandas"])
 from pathlib import Path
 from pipelines.spec import load
-from pipelines.stages import Places
+from pipelines.stages import RunPaths
 from pipelines.tracking import sync
 from pipelines.tracking.store import warm
 warm(Path({str(project / ".mlflow/mlflow.db")!r}))
 again, project = Path({str(again)!r}), Path({str(project)!r})
-print(sync(Places(again), load(again / "params.yaml"), new_run=True, project=project))
+print(sync(RunPaths(again), load(again / "params.yaml"), new_run=True, project=project))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=children.environment())
     found = client.get_run(done.stdout.strip())
@@ -320,7 +320,7 @@ print(sync(Places(again), load(again / "params.yaml"), new_run=True, project=pro
 
 def test_what_cannot_be_made_costs_no_record_and_is_told(begun, run, project, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
-    places = Places(shutil.copytree(run.folder, project / "runs/copied"), project=project)
+    places = RunPaths(shutil.copytree(run.folder, project / "runs/copied"), project=project)
     carry(places, ["onnx", "native"])
     [files] = places.root.glob(".deltarule/carried/*/files.json")
     told = json.loads(files.read_text())["told"]

@@ -11,7 +11,7 @@ from backends.conformance import BATCH, make_data, make_trial
 from backends.supervisor import fit
 from pipelines import stages
 from pipelines.spec import Experiment, SpecError, trial
-from pipelines.stages import Places
+from pipelines.stages import RunPaths
 from pipelines.stages.files import read_json
 
 THREE = {"rare": 10, "common": 70, "some": 20}
@@ -143,7 +143,7 @@ def test_balanced_weights_find_more_of_a_rare_class(tmp_path):
     (tmp_path / "few.csv").write_text("a,b,ill\n" + "\n".join(rows) + "\n")
     found = {}
     for words in ("none", "balanced"):
-        places = Places(tmp_path / words, base=tmp_path)
+        places = RunPaths(tmp_path / words, base=tmp_path)
         spec = Experiment().override(
             {
                 "data.source": "few.csv", "data.target": "ill", "model.hidden": [4], "train.backend": "reference",

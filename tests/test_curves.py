@@ -10,9 +10,9 @@ from test_metrics import case
 
 from backends import weights
 from backends.spec import Trial
-from pipelines import curves
-from pipelines.metrics import Truth, decide, evaluate, wilson
-from pipelines.stages.histograms import histograms
+from pipelines.stages import curves
+from pipelines.stages.metrics import Truth, decide, evaluate, wilson
+from pipelines.stages.train import histograms
 
 by_task = pytest.mark.parametrize("name", ["binary", "multiclass"])
 

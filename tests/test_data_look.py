@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pipelines.cli_data import block_of
+from pipelines.cli.data import block_of
 from pipelines.data.columns import Column
 from pipelines.data.look import look, shown
 from pipelines.data.prepare import prepare

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sources import column, source
 
+from pipelines.cli.summary import _data
 from pipelines.data import About, Column, DataError, Part, prepare
 from pipelines.data.encoders import Categorical, CellError, Flag, fit
 from pipelines.data.preprocess import Preprocessing
@@ -15,7 +16,6 @@ from pipelines.data.scaling import Scale, fit_scale, fit_target_scale
 from pipelines.data.values import given
 from pipelines.spec import DataSpec
 from pipelines.stages.split import report_of
-from pipelines.summary import _data
 
 SCALINGS = ("none", "standardize", "minmax", "quantile")
 ROWS = 60

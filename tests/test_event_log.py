@@ -26,7 +26,7 @@ from conftest import BIN, call, environment
 from synthetic_run import make
 
 from pipelines.spec import Experiment
-from pipelines.stages.places import Places
+from pipelines.stages.paths import RunPaths
 from pipelines.tracking import Recording, TrackingError, send_waiting, store
 from pipelines.tracking.journal import journals
 
@@ -129,7 +129,7 @@ class Run:
         self.places = make(project / "runs/1", epochs=8)
         with self.places.history.open(newline="") as file:
             self.rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        self.recording = Recording(self.experiment, Places(self.places.root, project=project), new_run=True, name=project.name)
+        self.recording = Recording(self.experiment, RunPaths(self.places.root, project=project), new_run=True, name=project.name)
         self.recording.begun(FINGERPRINT, 1)
 
     def epochs(self, first, last):
@@ -144,7 +144,7 @@ class Run:
         return self.recording.journal.sent()
 
     def sync(self):
-        return dict(send_waiting(self.project, self.experiment.tracking, Places))
+        return dict(send_waiting(self.project, self.experiment.tracking, RunPaths))
 
     def is_on_record_once(self, database):
         """Every number of every epoch, as often as it happened, and all that comes after; nothing is left to be sent."""
@@ -292,7 +292,7 @@ def test_runs_that_wait_are_sent_by_the_next_run(project):
         run.recording.close(0)
         other.execute("ROLLBACK")
     for name in ("later", "last"):  # on a busy machine the first may not come to the end of it
-        later = Recording(run.experiment, Places(run.places.root, project=project), new_run=True, name=name)
+        later = Recording(run.experiment, RunPaths(run.places.root, project=project), new_run=True, name=name)
         later.begun(FINGERPRINT, 1)
         later.finish()
         assert later.close().run_id
@@ -352,7 +352,7 @@ def test_a_run_that_was_killed_is_marked_by_the_next_command_and_goes_on_as_the_
 
 
 def test_a_run_that_raises_is_failed_with_its_message(project, monkeypatch):
-    from pipelines.launch import launch
+    from pipelines.api.launch import launch
 
     def progress(record):
         if record["epoch"] == 2:

@@ -12,11 +12,11 @@ from backends.conformance import make_trial
 from backends.conformance.folds import FOLDS, in_folds, make_folds
 from backends.supervisor import Supervisor, fit
 from pipelines import stages
+from pipelines.api.results import Run
 from pipelines.data import About, read
-from pipelines.results import Run
 from pipelines.search.evaluate import evaluate
 from pipelines.spec import Experiment, SpecError, dump
-from pipelines.stages import Places, folds
+from pipelines.stages import RunPaths, folds
 from pipelines.stages.files import read_json
 
 
@@ -100,7 +100,7 @@ def experiment(source="wine", /, **changes):
 
 @pytest.fixture
 def places(tmp_path):
-    return Places(tmp_path / "root", base=tmp_path)
+    return RunPaths(tmp_path / "root", base=tmp_path)
 
 
 def carry_out(spec, places, *names):
@@ -192,7 +192,7 @@ def test_each_network_judges_all_test_rows_with_its_own_preprocessing(places):
 
 def test_killed_in_its_second_stack_a_run_goes_on_there_and_leaves_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor, "CHECKPOINT_SECONDS", 0.0)
-    whole, torn = (Places(tmp_path / name, base=tmp_path) for name in ("whole", "torn"))
+    whole, torn = (RunPaths(tmp_path / name, base=tmp_path) for name in ("whole", "torn"))
     for place in (whole, torn):
         stages.split(experiment(), place)
     stages.train(experiment(), whole)

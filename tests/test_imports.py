@@ -19,39 +19,11 @@ HEAVY = {
 HEIGHTS = [
     {"backends"},
     {"pipelines.executors", "pipelines.preload", "pipelines.project", "pipelines.spec"},
-    {f"pipelines.{name}" for name in ("curves", "data", "metrics", "tracking", "report")},
-    {"pipelines.stages", "pipelines.search", "pipelines.export", "pipelines.to_onnx"},
-    {
-        f"pipelines.{name}"
-        for name in (
-            "cli",
-            "cli_data",
-            "cli_register",
-            "cli_report",
-            "cli_search",
-            "console",
-            "launch",
-            "options",
-            "parity",
-            "probe",
-            "results",
-            "summary",
-        )
-    }
-    | {
-        "_deltarule",
-        "deltarule",
-        "pipelines.cli_compare",
-        "pipelines.compare",
-        "pipelines.halting",
-        "pipelines.many",
-        "pipelines.uploads",
-        "pipelines.cli_project",
-        "pipelines.new",
-        "pipelines.predict",
-        "pipelines.cli_reproduce",
-        "pipelines.reproduce",
-    },
+    {f"pipelines.{name}" for name in ("data", "tracking", "report", "console")},
+    {"pipelines.stages", "pipelines.search", "pipelines.export", "pipelines.uploads"},
+    {"pipelines.compare", "pipelines.new", "pipelines.parity", "pipelines.reproduce"},
+    {"pipelines.api", "pipelines.results", "deltarule"},
+    {"pipelines.cli", "_deltarule"},
 ]
 # What each package of backends/ may use besides the standard library and COMMON: its one framework.
 COMMON = {"numpy", "pydantic", "safetensors", "backends"}
@@ -64,7 +36,7 @@ FRAMEWORKS = {
 # Which module, or package, alone may import a library.
 HOMES = {
     "mlflow": "pipelines.tracking", "optuna": "pipelines.search", "matplotlib": "pipelines.report", "ray": "pipelines.executors",
-    "onnx": "pipelines.to_onnx", "onnxruntime": "pipelines.to_onnx", "jinja2": "pipelines.report",
+    "onnx": "pipelines.export.onnx", "onnxruntime": "pipelines.export.onnx", "jinja2": "pipelines.report",
 }  # fmt: skip
 
 

@@ -94,8 +94,8 @@ def test_a_model_that_predicts_otherwise_is_refused(plain, monkeypatch):
 def test_a_trained_run_gives_it(plain, tmp_path):
     import keras
 
-    from pipelines.results import Model
-    from pipelines.stages.reports import Network
+    from pipelines.api.results import Model
+    from pipelines.stages.networks import Network
 
     trial, flat, X, expected = trained("multiclass", precision="float32")
     network = dataclasses.make_dataclass("Stub", ["trial", "flat"])(trial, flat)

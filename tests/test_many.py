@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import deltarule
-from pipelines.results import load_networks
+from pipelines.api.results import load_networks
 
 SMALL = {"data.source": "iris", "model.hidden": [6, 5], "train.epochs": 3, "train.batch_size": 32, "train.backend": "reference"}
 

@@ -9,16 +9,15 @@ import sys
 import numpy as np
 import pytest
 
-from pipelines.curves import roc_curves
 from pipelines.data.scaling import TargetScale
-from pipelines.metrics import (
-    HIGHER_IS_BETTER,
+from pipelines.spec import HIGHER_IS_BETTER, higher_is_better
+from pipelines.stages.curves import roc_curves
+from pipelines.stages.metrics import (
     Truth,
     calibration_error,
     decide,
     epoch_metrics,
     evaluate,
-    higher_is_better,
     intervals,
     kernel,
     names,
@@ -225,8 +224,8 @@ def test_an_epochs_metrics_are_those_of_the_report(name):
 def test_metrics_need_no_scikit_learn():
     code = """
 import sys, numpy as np
-from pipelines.curves import roc_curves
-from pipelines.metrics import Truth, epoch_metrics, evaluate, intervals
+from pipelines.stages.curves import roc_curves
+from pipelines.stages.metrics import Truth, epoch_metrics, evaluate, intervals
 truth, outputs = Truth("binary", np.array([0, 1, 1]), 1), np.array([[1.0], [2.0], [0.5]])
 epoch_metrics(truth, "roc_auc")(outputs)
 evaluate(truth, outputs), intervals(truth, outputs), list(roc_curves(truth, truth.probabilities(outputs)))
@@ -285,7 +284,7 @@ def test_intervals_are_the_same_each_time_and_do_not_depend_on_blocks(monkeypatc
     truth, outputs = case("multiclass")
     first = intervals(truth, outputs)
     assert intervals(truth, outputs) == first
-    monkeypatch.setattr("pipelines.metrics.BLOCK", 7 * len(outputs))
+    monkeypatch.setattr("pipelines.stages.metrics.BLOCK", 7 * len(outputs))
     again = intervals(truth, outputs)
     assert all(again[metric] == pytest.approx(pair, rel=1e-12) for metric, pair in first.items())
 
@@ -303,9 +302,9 @@ def test_of_many_rows_fewer_resamples_are_drawn_and_the_interval_stays(monkeypat
     rng = np.random.default_rng(1)
     truth, outputs = Truth("binary", rng.integers(0, 2, 30_000), 1), rng.normal(size=(30_000, 1))
     drawn = []
-    monkeypatch.setattr("pipelines.metrics.resamples", lambda rows, count: drawn.append(count) or resamples(rows, count))
+    monkeypatch.setattr("pipelines.stages.metrics.resamples", lambda rows, count: drawn.append(count) or resamples(rows, count))
     found = intervals(truth, outputs)["loss"]
-    monkeypatch.setattr("pipelines.metrics.DRAWN", 10**9)
+    monkeypatch.setattr("pipelines.stages.metrics.DRAWN", 10**9)
     assert np.diff(found) == pytest.approx(np.diff(intervals(truth, outputs)["loss"]), rel=0.15)
     assert drawn == [333, 1000]
 

@@ -10,8 +10,8 @@ import pytest
 from backends import BackendError, weights
 from backends.activations import ACTIVATIONS
 from backends.spec import Trial
-from pipelines.stages.reports import predict
-from pipelines.to_onnx import TOLERANCE, difference, save_onnx, to_onnx
+from pipelines.export.onnx import TOLERANCE, difference, save_onnx, to_onnx
+from pipelines.stages.networks import predict
 
 pytest.importorskip("onnxruntime")
 

@@ -12,8 +12,8 @@ import pandas
 import pytest
 
 import deltarule
+from pipelines.api.predict import predict
 from pipelines.data import DataError, blocks, delimited
-from pipelines.predict import predict
 from pipelines.stages import StageError
 
 HEADER = ["id", "day", "colour", "size", "fits", "kind"]

@@ -15,15 +15,15 @@ import pytest
 from conftest import call, copy_of_the_project
 
 from pipelines import reproduce as package
+from pipelines.api.launch import launch
 from pipelines.cli import main
-from pipelines.launch import launch
 from pipelines.reproduce import ReproduceError, reproduce
 from pipelines.reproduce.asked import Asked, nested, runnable
 from pipelines.reproduce.checkout import Checkout, check_out
 from pipelines.reproduce.data import Placed, place
 from pipelines.reproduce.verdict import Quantity, Verdict, differences, judge
 from pipelines.spec import Experiment, flat
-from pipelines.stages import Places
+from pipelines.stages import RunPaths
 from pipelines.tracking import TrackingError, locate
 from pipelines.tracking.fetch import Recorded
 
@@ -369,7 +369,7 @@ def pair(project, tmp_path):
     """A run on record, which a test may change, and the same outs as a reproduction of it."""
     shutil.copytree(recorded(project, "clean").folder, tmp_path / "record")
     [folder] = (project / "runs").glob("*-clean")
-    return Asked(Recorded("ab12", "clean", "FINISHED", {COMMIT: "a" * 40}, {}, tmp_path / "record")), Places(folder)
+    return Asked(Recorded("ab12", "clean", "FINISHED", {COMMIT: "a" * 40}, {}, tmp_path / "record")), RunPaths(folder)
 
 
 def shift(run: Asked, column: str, by: float, epoch: int = 2) -> None:

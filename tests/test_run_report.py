@@ -11,10 +11,10 @@ import pytest
 from synthetic_run import make
 
 from pipelines import stages
-from pipelines.options import launched
+from pipelines.cli.options import launched
 from pipelines.report import figures, run_page
 from pipelines.spec import Experiment
-from pipelines.stages.places import Places
+from pipelines.stages.paths import RunPaths
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x02\x00\x00\x00\x01\x00"
 NAMES = ("learning_curves", "gradient_profile", "validate_confusion", "test_confusion", "test_residuals")
@@ -138,7 +138,7 @@ def test_a_page_forbids_what_it_does_not_need(tmp_path):
 
 
 def carried_out(root, **changes):
-    places = Places(root, project=root)
+    places = RunPaths(root, project=root)
     blocks = {"data.source": "iris", "train.backend": "reference", "train.epochs": 2, "model.hidden": [4]}
     spec = Experiment().override({**blocks, **changes})
     try:

@@ -74,7 +74,7 @@ def test_a_trial_equals_the_run_of_its_spec_to_the_bit(project, backend):
     experiment = spec(train__backend=backend)
     study = search(experiment)
     for trial in load_study(project / "studies/iris").trials[:5]:
-        places = stages.Places(project / f"solo{trial.number}", base=project, project=project)
+        places = stages.RunPaths(project / f"solo{trial.number}", base=project, project=project)
         alone = experiment.drawn(trial.changes)
         stages.split(alone, places)
         metrics = stages.train(alone, places)
@@ -214,7 +214,7 @@ def test_several_seeds_a_trial_have_a_mean_and_a_spread(project):
     one = study.trials[2]
     alone = []
     for seed in range(3):
-        places = stages.Places(project / f"seed{seed}", base=project, project=project)
+        places = stages.RunPaths(project / f"seed{seed}", base=project, project=project)
         experiment = spec().alone().override({**one.changes, "seed": seed})
         stages.split(experiment, places)
         alone.append(stages.train(experiment, places)["best_val_loss"])
@@ -231,7 +231,7 @@ def test_trials_may_each_have_a_seed_of_their_own_which_is_adopted_with_them(pro
     assert [int(row["seed"]) for row in rows_of(project / "studies/iris/trials.csv")] == seeds
     best = study.trial(study.best)
     alone = experiment.drawn(best.changes)
-    places = stages.Places(project / "solo", base=project, project=project)
+    places = stages.RunPaths(project / "solo", base=project, project=project)
     stages.split(alone, places)
     assert stages.train(alone, places)["best_val_loss"] == best.values[0]
     adopted = experiment.override(best.changes)
@@ -266,7 +266,7 @@ def test_structures_and_scalings_are_searched_too(project):
     assert {t.variant for t in study.trials} == {p.name for p in (project / "studies/iris/data").iterdir()}
     assert all(("train.optimizer.momentum" in t.changes) == (t.changes["train.optimizer.name"] == "sgd") for t in study.trials)
     worst = max(study.trials, key=lambda t: t.values[0])
-    places = stages.Places(project / "solo", base=project, project=project)
+    places = stages.RunPaths(project / "solo", base=project, project=project)
     stages.split(spec(space=space, train__optimizer=sgd).drawn(worst.changes), places)
     assert stages.train(spec(space=space, train__optimizer=sgd).drawn(worst.changes), places)["best_val_loss"] == worst.values[0]
 
@@ -297,6 +297,6 @@ def test_the_exported_spec_of_a_trial_is_its_experiment_also_where_a_kind_was_dr
     for name in ("adam", "sgd"):  # which have learning rates of their own, where none is written
         one = next(t for t in kept.trials if t.changes["train.optimizer.name"] == name)
         (project / "exported.yaml").write_text(export(kept, "spec", one.number))
-        alone, places = load(project / "exported.yaml"), stages.Places(project / name, base=project, project=project)
+        alone, places = load(project / "exported.yaml"), stages.RunPaths(project / name, base=project, project=project)
         stages.split(alone, places)
         assert stages.train(alone, places)["best_val_loss"] == one.values[0]

@@ -23,6 +23,6 @@ def test_a_trial_equals_the_run_of_its_spec_within_the_tolerance(project, precis
     experiment = spec(space=activations, train__backend="keras", train__precision=precision, search__trials=6, search__width=6,
                       search__generation=6)  # fmt: skip
     for one in search(experiment).trials:
-        alone, places = experiment.drawn(one.changes), stages.Places(project / str(one.number), base=project, project=project)
+        alone, places = experiment.drawn(one.changes), stages.RunPaths(project / str(one.number), base=project, project=project)
         stages.split(alone, places)
         assert stages.train(alone, places)["best_val_loss"] == pytest.approx(one.values[0], rel=TOLERANCES[precision])

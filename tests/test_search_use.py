@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import metrics, stages
+from pipelines import stages
 from pipelines.search import StudyError, search
 from pipelines.search.adopt import adopt
 from pipelines.search.evaluate import evaluate, summarise
 from pipelines.search.objective import objective, open_study
 from pipelines.search.records import load_study
 from pipelines.spec import SpecError, load
-from pipelines.stages.reports import judge, load_networks
+from pipelines.stages import metrics
+from pipelines.stages.networks import load_networks
+from pipelines.stages.reports import judge
 
 SPEC = """\
 # What we found out so far
@@ -78,7 +80,7 @@ def test_the_adopted_winner_gives_its_value_again_and_nothing_else_in_the_file_c
     kept = {line.split("#")[0].strip() for line in SPEC.splitlines()} - {"activation: relu", "dropout: 0.1", "l1: 0.0"}
     assert kept <= {line.split("#")[0].strip() for line in text.splitlines()}
     assert [c for c in ("# small", "# of the hidden units", "# λ1", "# found by hand", "# three flowers") if c not in text] == []
-    places = stages.Places(project)
+    places = stages.RunPaths(project)
     stages.split(load("params.yaml"), places)
     metrics = stages.train(load("params.yaml"), places)
     assert metrics["best_val_loss"] == best.values[0]
@@ -114,12 +116,12 @@ def test_adopt_refuses_what_would_not_be_that_trial(project):
 
 
 def test_many_seeds_of_a_spec_have_a_mean_and_an_interval(project):
-    experiment, places = load("params.yaml"), stages.Places(project)
+    experiment, places = load("params.yaml"), stages.RunPaths(project)
     stages.split(experiment, places)
     report = evaluate(experiment, places, seeds=4)
     losses = []
     for seed in range(3, 7):
-        alone = stages.Places(project / str(seed), base=project, project=project)
+        alone = stages.RunPaths(project / str(seed), base=project, project=project)
         one = experiment.override("seed", seed)
         stages.split(one, alone)
         stages.train(one, alone)
@@ -132,7 +134,7 @@ def test_many_seeds_of_a_spec_have_a_mean_and_an_interval(project):
 
 
 def test_training_rows_are_measured_where_they_are_asked_for(project):
-    experiment, places = load("params.yaml"), stages.Places(project)
+    experiment, places = load("params.yaml"), stages.RunPaths(project)
     stages.split(experiment, places)
     stages.train(experiment, places)
     assert list(evaluate(experiment, places, seeds=2).parts) == ["validate"]
@@ -155,7 +157,7 @@ def test_an_interval_ends_where_the_metric_does():
 
 
 def test_many_seeds_need_rows_that_were_split_from_the_same_data(project):
-    experiment, places = load("params.yaml"), stages.Places(project)
+    experiment, places = load("params.yaml"), stages.RunPaths(project)
     with pytest.raises(stages.StageError, match=r"outputs/data/about\.json is missing; run `deltarule split`") as refused:
         evaluate(experiment, places, seeds=2)
     assert refused.value.exit_code == 2
@@ -167,7 +169,7 @@ def test_many_seeds_need_rows_that_were_split_from_the_same_data(project):
 
 
 def test_many_seeds_open_the_test_rows_by_the_test_stages_rules_alone(project):
-    experiment, places = load("params.yaml"), stages.Places(project)
+    experiment, places = load("params.yaml"), stages.RunPaths(project)
     stages.split(experiment, places)
     with pytest.raises(stages.StageError):
         evaluate(experiment, places, seeds=2, test=True)

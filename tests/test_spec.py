@@ -672,7 +672,7 @@ def source(tmp_path, monkeypatch):
     """A small house whose source is hashed in place of ours."""
     for name in (
         "backends/__init__.py", "backends/spec.py", "backends/keras/__init__.py", "backends/keras/deep/trainer.py",
-        "backends/reference/__init__.py", "pipelines/metrics.py", "pipelines/cli.py", "pipelines/stages/train.py",
+        "backends/reference/__init__.py", "pipelines/stages/metrics.py", "pipelines/cli.py", "pipelines/stages/train.py",
         "pipelines/stages/test.py", "backends/keras/__pycache__/x.pyc", "pipelines/spec/to_trial.py", "pipelines/stages/folds.py",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -686,7 +686,7 @@ def source(tmp_path, monkeypatch):
     [
         ("backends/spec.py", True),
         ("backends/keras/deep/trainer.py", True),
-        ("pipelines/metrics.py", True),
+        ("pipelines/stages/metrics.py", True),
         ("pipelines/stages/train.py", True),
         ("pipelines/stages/folds.py", True),
         ("backends/reference/__init__.py", False),

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from backends.spec import Model
-from pipelines import metrics
 from pipelines.spec import Choices, Experiment, Range, SpecError, dump, flat, load, models_schema, schema, space
 from pipelines.spec.blocks import METRICS, Search, same
 from pipelines.spec.describe import leaves
 from pipelines.spec.layers import LAYERED
 from pipelines.spec.space import ordered, takes_whole_numbers
 from pipelines.spec.yaml_file import parse
+from pipelines.stages import metrics
 
 ROOT = Path(__file__).parents[1]
 KNOWN = "accuracy, balanced_accuracy, macro_f1, roc_auc, pr_auc, r2, loss, log_loss, brier, calibration_error, rmse, mae, weights"
@@ -155,7 +155,6 @@ def test_what_a_study_may_be_judged_by_is_what_the_metrics_are():
     tasks = [metrics.Truth(task, y, outputs) for task, outputs in (("binary", 1), ("multiclass", 3), ("regression", 1))]
     names = {name for truth in tasks for name in metrics.names(truth)}
     assert set(METRICS) == names | {"weights"}
-    assert all((METRICS[name] == "maximize") == metrics.higher_is_better(name) for name in names)
 
 
 def test_each_target_of_several_has_metrics_of_its_own():

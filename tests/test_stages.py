@@ -15,12 +15,13 @@ import pytest
 
 import backends
 from backends import weights
-from pipelines import stages, summary
+from pipelines import stages
+from pipelines.cli import summary
 from pipelines.data import DataError, read
 from pipelines.search.evaluate import evaluate
 from pipelines.spec import DataSpec, Experiment, SpecError
-from pipelines.stages import Places, StageError, ThresholdError
-from pipelines.stages.openings import enter, openers
+from pipelines.stages import RunPaths, StageError, ThresholdError
+from pipelines.stages.test import enter, openers
 
 ALL = ("split", "train", "validate", "test")
 BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes", "linnerud")
@@ -40,7 +41,7 @@ def experiment(source="iris", /, **changes):
 
 @pytest.fixture
 def places(tmp_path):
-    return Places(tmp_path / "root", base=tmp_path)
+    return RunPaths(tmp_path / "root", base=tmp_path)
 
 
 def carry_out(spec, places, *names):
@@ -86,7 +87,7 @@ def test_four_stages_give_metrics_on_every_bundled_set(places, source):
 
 @pytest.mark.parametrize("source", ["iris", "breast_cancer", "linnerud"])
 def test_the_same_spec_gives_the_same_bytes_and_no_trace_of_place(tmp_path, source):
-    one, two = Places(tmp_path / "one"), Places(tmp_path / "two")
+    one, two = RunPaths(tmp_path / "one"), RunPaths(tmp_path / "two")
     for where in (one, two):
         carry_out(experiment(source, model__dropout=0.3), where)
     assert len(outs(one)) >= 20
@@ -132,7 +133,7 @@ def test_run_json_tells_the_spec_the_place_and_the_end(places):
 
 def test_search_tracking_and_thresholds_change_no_byte_of_train(places, tmp_path):
     carry_out(experiment(), places, "split", "train")
-    other = Places(tmp_path / "other")
+    other = RunPaths(tmp_path / "other")
     changed = experiment(search__trials=3, tracking__experiment="x", thresholds={"accuracy": {"min": 0.1}})
     carry_out(changed, other, "split", "train")
     assert outs(places) == outs(other)
@@ -198,7 +199,7 @@ def test_a_csv_file_is_found_from_the_base(places, tmp_path):
     assert carry_out(spec, places)["accuracy"] > 0.5
     assert kept(places.about)["classes"] == ["no", "yes"]
     with pytest.raises(DataError, match=r"found none at 'mine\.csv'"):
-        stages.split(spec, Places(tmp_path / "elsewhere", base=tmp_path / "root"))
+        stages.split(spec, RunPaths(tmp_path / "elsewhere", base=tmp_path / "root"))
 
 
 # Keras takes one engine a process: tests/test_keras_jax.py runs the one in a process of its own.
@@ -279,7 +280,7 @@ def test_the_test_rows_stay_closed_while_a_threshold_is_missed(places):
 
 def test_experiments_that_open_the_same_test_rows_are_counted(tmp_path):
     (tmp_path / ".dvc").mkdir()
-    roots = [Places(tmp_path / f"runs/{name}") for name in "abcd"]
+    roots = [RunPaths(tmp_path / f"runs/{name}") for name in "abcd"]
     counts = [carry_out(spec, root)["openings"] for spec, root in zip(
         [experiment(), experiment(seed=1), experiment(), experiment(data__split__seed=9)], roots, strict=True)]  # fmt: skip
     assert counts == [1, 2, 2, 1]  # the third is the first again; the last has other test rows
@@ -288,7 +289,7 @@ def test_experiments_that_open_the_same_test_rows_are_counted(tmp_path):
 
 def test_a_temporary_copy_of_dvc_counts_in_the_project_it_came_from(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
-    assert Places(tmp_path / "copy").ledger == tmp_path / "project/.deltarule/test-openings.jsonl"
+    assert RunPaths(tmp_path / "copy").ledger == tmp_path / "project/.deltarule/test-openings.jsonl"
 
 
 def test_a_line_of_the_count_that_a_crash_cut_short_is_passed_over(tmp_path):
@@ -432,7 +433,7 @@ class Killed(BaseException):
 def test_a_killed_train_goes_on_to_the_same_bytes(places, tmp_path, monkeypatch):
     monkeypatch.setattr("backends.supervisor.CHECKPOINT_SECONDS", -1.0)
     spec = experiment("wine", model__dropout=0.3)
-    whole = Places(tmp_path / "whole")
+    whole = RunPaths(tmp_path / "whole")
     carry_out(spec, whole, "split", "train")
     carry_out(spec, places, "split")
 
@@ -452,7 +453,7 @@ def test_a_killed_train_goes_on_to_the_same_bytes(places, tmp_path, monkeypatch)
 
 
 def test_a_second_stage_in_the_same_root_waits_and_then_says_why_it_cannot(places, monkeypatch):
-    monkeypatch.setattr("pipelines.stages.places.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("pipelines.stages.paths.LOCK_SECONDS", 0.05)
     holds, done = threading.Event(), threading.Event()
 
     def hold():
@@ -475,8 +476,8 @@ def test_a_second_stage_in_the_same_root_waits_and_then_says_why_it_cannot(place
 def test_the_lock_of_a_process_that_was_killed_is_free(places):
     code = f"""
 import os, pathlib
-from pipelines.stages import Places
-with Places(pathlib.Path({str(places.root)!r})).locked():
+from pipelines.stages import RunPaths
+with RunPaths(pathlib.Path({str(places.root)!r})).locked():
     os._exit(9)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
@@ -500,7 +501,7 @@ import sys, pathlib
 from pipelines import stages
 from pipelines.spec import Experiment
 spec = Experiment.model_validate_json({spec.model_dump_json()!r})
-places = stages.Places(pathlib.Path({str(places.root)!r}))
+places = stages.RunPaths(pathlib.Path({str(places.root)!r}))
 stages.validate(spec, places), stages.test(spec, places)
 print(*{FRAMEWORKS | {"matplotlib"}} & set(sys.modules))
 """

@@ -276,11 +276,11 @@ def test_a_given_run_id_stands_above_the_fingerprint(project, no_figures, monkey
 SYNC = """
 import sys
 from pathlib import Path
-from pipelines.stages.places import Places
+from pipelines.stages.paths import RunPaths
 from pipelines.spec import Experiment
 from pipelines.tracking import sync
 experiment = Experiment.model_validate({"tracking": {"experiment": sys.argv[2]}})
-print(sync(Places(Path(sys.argv[1])), experiment))
+print(sync(RunPaths(Path(sys.argv[1])), experiment))
 """
 
 

@@ -16,7 +16,7 @@ import synthetic_run
 import synthetic_study
 
 from backends import children
-from pipelines.launch import send_waiting
+from pipelines.api.launch import send_waiting
 from pipelines.search.record import send_study
 from pipelines.spec import Experiment
 from pipelines.tracking import bulk, events, locate

@@ -20,8 +20,8 @@ from pipelines.compare.verdict import Comparison, judge, measure
 from pipelines.compare.where import Where, parse
 from pipelines.project import project_of
 from pipelines.spec.describe import nearest
-from pipelines.stages.openings import openers
-from pipelines.stages.places import Places
+from pipelines.stages.paths import RunPaths
+from pipelines.stages.test import openers
 from pipelines.tracking.query import KIND, Curves, Recorded, histories, texts
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def _notes(measured: Sequence[Comparison], pairings: Mapping[str, Sequence[Pairi
 
 
 def _of_the_test_rows(runs: Sequence[Recorded], project: Path) -> str:
-    ledger, rows = Places(project, project=project).ledger, {run.tags.get(TEST, "") for run in runs}
+    ledger, rows = RunPaths(project, project=project).ledger, {run.tags.get(TEST, "") for run in runs}
     opened = max((len(openers(ledger, each)) for each in rows), default=0)
     told = f" {opened} experiments have opened them." if opened > 1 else ""
     return f"The test rows are for one look after all choices: what is chosen by them looks better than it is.{told}"

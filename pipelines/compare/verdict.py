@@ -11,7 +11,7 @@ from pipelines.compare import inference
 from pipelines.compare.inference import FEWEST, LEVEL, Paired
 from pipelines.compare.keys import number
 from pipelines.compare.pairs import FOLDS, Pair, Pairing
-from pipelines.metrics import higher_is_better
+from pipelines.spec import higher_is_better
 
 Word = Literal["real", "negligible", "real but negligible", "cannot tell"]
 Unit = Literal["seed", "pair", "split", "fold"]

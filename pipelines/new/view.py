@@ -11,9 +11,8 @@ from typing import Any
 from pipelines.data.look import ColumnLook, Look, look
 from pipelines.data.table import DataError
 from pipelines.new.errors import ProjectError
-from pipelines.options import as_option
 from pipelines.spec import DataSpec, Experiment, models_schema
-from pipelines.spec.file import known_path
+from pipelines.spec.file import as_option, known_path
 
 FIELDS = 80  # of a file with more columns, only those that are remarkable stand in params.yaml
 NAMED = 5  # categories and classes that a comment names

@@ -12,10 +12,10 @@ from backends.spec import Storage, Trial, storage
 from backends.weights import layout
 from pipelines import stages
 from pipelines.data import About, Part
-from pipelines.metrics import HIGHER_IS_BETTER, Truth, check_metric, higher_is_better
-from pipelines.spec import Experiment, SpecError, trial
-from pipelines.stages import Places
+from pipelines.spec import HIGHER_IS_BETTER, Experiment, SpecError, higher_is_better, trial
+from pipelines.stages import RunPaths
 from pipelines.stages.files import read_json, write_json
+from pipelines.stages.metrics import Truth, check_metric
 
 REFERENCE = "reference"
 # A whole fit is carried out if it costs no more than this: products of a weight and a row, summed over steps, and steps.
@@ -48,7 +48,7 @@ class Case:
                 f"data.split.folds must be null for deltarule parity, which compares one network, got {folds}; "
                 "add --set data.split.folds=null"
             )
-        places = Places(folder, base=base, project=folder)
+        places = RunPaths(folder, base=base, project=folder)
         stages.split(experiment, places)
         shutil.rmtree(places.data / "test")
         about = About.load(places.about)
@@ -68,7 +68,7 @@ class Case:
         """What `make` wrote."""
         kept = read_json(folder / "case.json")
         network = Trial.model_validate(kept["trial"])
-        return Case(folder, network, About.load(Places(folder).about), tuple(kept["precisions"]), kept["steps"])
+        return Case(folder, network, About.load(RunPaths(folder).about), tuple(kept["precisions"]), kept["steps"])
 
     def at(self, precision: Storage) -> Trial:
         """The user's trial, in this precision."""
@@ -76,12 +76,12 @@ class Case:
 
     def data(self) -> Data:
         """Training and validation rows."""
-        learn, choose = (Part.load(Places(self.folder).data / part) for part in ("train", "valid"))
+        learn, choose = (Part.load(RunPaths(self.folder).data / part) for part in ("train", "valid"))
         return Data(learn.X, learn.y, choose.X, choose.y)
 
     def truth(self) -> Truth:
         """What outputs on the validation rows are judged by."""
-        return Truth.of(self.about, Part.load(Places(self.folder).data / "valid").y)
+        return Truth.of(self.about, Part.load(RunPaths(self.folder).data / "valid").y)
 
     @property
     def higher_is_better(self) -> frozenset[str]:

@@ -16,8 +16,8 @@ from backends import get, weights
 from backends.base import OPTIMIZER_SLOTS, Backend, Chunk, Data, Stack, State
 from backends.spec import Storage, Trial
 from backends.supervisor import Record, Supervisor
-from pipelines.metrics import NDArray, epoch_metrics, kernel
 from pipelines.parity.case import EPOCHS, REFERENCE, Case
+from pipelines.stages.metrics import NDArray, epoch_metrics, kernel
 
 Tell = Callable[[float, str], None]  # share of the work that is done, and what comes now
 LOSSES = {"train_loss": "E", "train_penalty": "λΩ", "train_objective": "E + λΩ", "val_loss": "validation E"}

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.metrics import higher_is_better
 from pipelines.report.figures import OF_REPORTS
 from pipelines.report.outs import Outs
 from pipelines.report.pages import image, number, render, spelled
-from pipelines.spec import Experiment, dump, flat
+from pipelines.spec import Experiment, dump, flat, higher_is_better
 from pipelines.tracking.redact import redact, redacted
 
 Found = Mapping[str, Any]

@@ -112,12 +112,12 @@ def _whose(checkout: Checkout) -> str:
 
 def _carry_out(run: Asked, project: Path, checkout: Checkout, stages: tuple[str, ...], say: Say) -> Verdict:
     from pipelines.reproduce.verdict import judge
-    from pipelines.stages import Places
+    from pipelines.stages import RunPaths
 
     spec = checkout.project / SPEC
     spec.parent.mkdir(parents=True, exist_ok=True)
     spec.write_text(run.spec_text(), encoding="utf-8")
-    places, failed = Places(checkout.project, base=checkout.project, project=checkout.project), ""
+    places, failed = RunPaths(checkout.project, base=checkout.project, project=checkout.project), ""
     _split(run, project, checkout, places, say)
     try:
         for stage in stages:
@@ -157,11 +157,11 @@ def _other_parts(run: Asked, places: Any) -> list[tuple[str, str, str]]:
 
 def _count_opening(project: Path, places: Any) -> None:
     """The same experiment counts once, however often it opens the test rows; one that turned out another is counted."""
-    from pipelines.stages import Places
-    from pipelines.stages.openings import enter
+    from pipelines.stages import RunPaths
+    from pipelines.stages.test import enter
 
     about, run = read_json(places.about), read_json(places.run)
-    enter(Places(project, project=project).ledger, about["sha256"]["test"], run["fingerprint"])
+    enter(RunPaths(project, project=project).ledger, about["sha256"]["test"], run["fingerprint"])
 
 
 def _notes(run: Asked) -> list[str]:

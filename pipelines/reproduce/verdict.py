@@ -20,10 +20,10 @@ import numpy as np
 from backends import weights
 from pipelines.parity.verdict import TOLERANCE
 from pipelines.reproduce.asked import Asked, read_json
-from pipelines.stages import Places, StageError
+from pipelines.stages import RunPaths, StageError
 from pipelines.stages.files import sha256
+from pipelines.stages.networks import stored_networks
 from pipelines.stages.reports import judge as judge_rows
-from pipelines.stages.stored import stored_networks
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Word = Literal["bit-equal", "within tolerance", "different"]
@@ -88,7 +88,7 @@ class Verdict:
         }
 
 
-def judge(run: Asked, places: Places, notes: Sequence[str] = (), failed: str = "") -> Verdict:
+def judge(run: Asked, places: RunPaths, notes: Sequence[str] = (), failed: str = "") -> Verdict:
     """Compare the outs of a reproduction with the record. `failed`: the stage that did not come to its end, and what it said."""
     precision = run.spec["train"]["precision"]
     data = [part for part in DATA if part in run.hashes and read_json(places.about)["sha256"][part] != run.hashes[part]]
@@ -101,7 +101,7 @@ def judge(run: Asked, places: Places, notes: Sequence[str] = (), failed: str = "
     return Verdict(word, same, other, begins, quantities, environment, tuple(notes))
 
 
-def _bytes(run: Asked, places: Places) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _bytes(run: Asked, places: RunPaths) -> tuple[tuple[str, ...], tuple[str, ...]]:
     same: list[str] = []
     other: list[str] = []
     for name in FILES:
@@ -131,7 +131,7 @@ def _place(where: str) -> tuple[int, ...]:
 # -- quantities -----------------------------------------------------------------------------------------------------------
 
 
-def _quantities(run: Asked, places: Places, precision: str, same_rows: bool) -> Iterator[Quantity]:
+def _quantities(run: Asked, places: RunPaths, precision: str, same_rows: bool) -> Iterator[Quantity]:
     """What differs, and always the objective."""
     then = _recorded_history(run)
     yield from _of_history(then, _history(places.history), precision)
@@ -198,7 +198,7 @@ def _allowed(precision: str, largest: float, objective: bool) -> float | None:
     return TOLERANCE[precision] * max(1.0, largest) if objective or precision == "float64" else None
 
 
-def _of_networks(run: Asked, places: Places, precision: str, same_rows: bool) -> Iterator[Quantity]:
+def _of_networks(run: Asked, places: RunPaths, precision: str, same_rows: bool) -> Iterator[Quantity]:
     """Weights, and what they say of the validation rows before softmax or sigmoid."""
     then, now = weights.load_all(run.recorded.folder / "train/model.safetensors"), weights.load_all(places.model)
     if [flat.shape for _, flat in then] != [flat.shape for _, flat in now]:
@@ -212,8 +212,8 @@ def _of_networks(run: Asked, places: Places, precision: str, same_rows: bool) ->
         yield from _of_outputs(then, places, precision)
 
 
-def _of_outputs(then: Sequence[tuple[Any, NDArray]], places: Places, precision: str) -> Iterator[Quantity]:
-    from pipelines.stages.reports import predict
+def _of_outputs(then: Sequence[tuple[Any, NDArray]], places: RunPaths, precision: str) -> Iterator[Quantity]:
+    from pipelines.stages.networks import predict
 
     try:
         networks = stored_networks(places.root)

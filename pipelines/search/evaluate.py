@@ -13,17 +13,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from backends.spec import Trial
-from pipelines import metrics
 from pipelines.data import About
-from pipelines.metrics import NDArray, Truth
 from pipelines.spec import Experiment, fingerprint, source_hash, trial
+from pipelines.stages import metrics
 from pipelines.stages.files import write_csv, write_json
 from pipelines.stages.folds import check_monitor, over_folds, train_all
-from pipelines.stages.openings import enter
-from pipelines.stages.places import Places, StageError
-from pipelines.stages.reports import load_networks, predict
-from pipelines.stages.rows import split_rows
-from pipelines.stages.test import check_validated
+from pipelines.stages.metrics import NDArray, Truth
+from pipelines.stages.networks import load_networks, predict, split_rows
+from pipelines.stages.paths import RunPaths, StageError
+from pipelines.stages.test import check_validated, enter
 
 WIDTH = 16  # networks in a stack at most
 INF = math.inf
@@ -61,7 +59,7 @@ class Report:
         return {"seeds": list(self.seeds), **found, "failed": {str(seed): why for seed, why in self.failed.items()}}
 
 
-def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: bool = False, train: bool = False) -> Report:
+def evaluate(experiment: Experiment, places: RunPaths, *, seeds: int = 15, test: bool = False, train: bool = False) -> Report:
     """Train under seeds seed, seed + 1, ...; write outputs/evaluate; validation metrics, and with `test` those of the test rows.
 
     With `train` also those of the training rows, dropout off: how well the networks fit what they learnt from. The rows are
@@ -88,12 +86,12 @@ def evaluate(experiment: Experiment, places: Places, *, seeds: int = 15, test: b
     return report
 
 
-def _may_open(experiment: Experiment, places: Places) -> None:
+def _may_open(experiment: Experiment, places: RunPaths) -> None:
     """The test stage's rules."""
     check_validated(load_networks(experiment, places)[0], places)
 
 
-def _enter(experiment: Experiment, places: Places, about: About, seeds: int) -> None:
+def _enter(experiment: Experiment, places: RunPaths, about: About, seeds: int) -> None:
     """One entry for them all: their mean is one look."""
     hashes = {part: about.sha256[part] for part in ("train", "valid")}
     mark = fingerprint(experiment, hashes, source_hash(experiment.train.backend))
@@ -101,7 +99,7 @@ def _enter(experiment: Experiment, places: Places, about: About, seeds: int) -> 
 
 
 def _train(
-    experiment: Experiment, places: Places, about: About, trials: Sequence[Trial]
+    experiment: Experiment, places: RunPaths, about: About, trials: Sequence[Trial]
 ) -> tuple[dict[int, list[NDArray]], dict[int, str]]:
     """Weights by seed, one a fold, and why there are none for the others."""
     check_monitor(experiment, about, places.data)
@@ -117,7 +115,7 @@ def _train(
 
 
 def _measure(
-    places: Places, about: About, part: str, networks: Sequence[Trial], seeds: Sequence[int], flat: Mapping[int, list[NDArray]]
+    places: RunPaths, about: About, part: str, networks: Sequence[Trial], seeds: Sequence[int], flat: Mapping[int, list[NDArray]]
 ) -> dict[str, list[float | None]]:
     """metric -> a value a seed, the mean over the folds; None where it is undefined, or the seed gave no network."""
     opened = [one.open(places.data, part) for one in about.each]
@@ -154,7 +152,7 @@ def summarise(values: Sequence[float], least: float = -INF, most: float = INF) -
     return Summary(mean, sd, max(mean - half, least), min(mean + half, most), len(values))
 
 
-def _write(places: Places, report: Report) -> None:
+def _write(places: RunPaths, report: Report) -> None:
     """outputs/evaluate: metrics.json with the summaries, seeds.csv with a row a seed and part."""
     folder = places.report("evaluate")
     write_json(folder / "metrics.json", report.as_dict())

@@ -15,7 +15,6 @@ from backends.base import Machine
 from backends.weights import layout, write_atomically
 from pipelines.data import About
 from pipelines.executors import Executor, check_name, open_executor
-from pipelines.metrics import Truth, check_metric
 from pipelines.project import project_of
 from pipelines.search.book import Book, StudyError, identity
 from pipelines.search.driver import STUDIES, Driver, choose_width, networks, networks_at_once, processor_width
@@ -31,6 +30,7 @@ from pipelines.search.variants import Variant, Variants
 from pipelines.spec import Experiment, SpecError, trial
 from pipelines.spec.yaml_file import write
 from pipelines.stages.folds import check_monitor
+from pipelines.stages.metrics import Truth, check_metric
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

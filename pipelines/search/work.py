@@ -15,10 +15,10 @@ from backends.base import Data, Machine
 from backends.spec import Trial
 from backends.supervisor import Checkpoint, Supervisor
 from pipelines.data import About
-from pipelines.metrics import Truth, epoch_metrics, higher_is_better
 from pipelines.search.pack import State, join, part
-from pipelines.spec import Search
+from pipelines.spec import Search, higher_is_better
 from pipelines.stages.folds import open_rows
+from pipelines.stages.metrics import Truth, epoch_metrics
 
 
 @dataclass(frozen=True)

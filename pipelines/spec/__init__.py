@@ -18,7 +18,19 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 import backends
 from backends.spec import Model, Regularization, Seed, Spec, Train, check_penalties
 from pipelines.spec import space
-from pipelines.spec.blocks import BUNDLED, Choices, DataSpec, Range, Search, Split, Threshold, Tracking, check_metric
+from pipelines.spec.blocks import (
+    BUNDLED,
+    HIGHER_IS_BETTER,
+    Choices,
+    DataSpec,
+    Range,
+    Search,
+    Split,
+    Threshold,
+    Tracking,
+    check_metric,
+    higher_is_better,
+)
 from pipelines.spec.describe import Node, leaves
 from pipelines.spec.explain import Problem, explain
 from pipelines.spec.file import SpecError, SpecFile, known_path
@@ -29,6 +41,7 @@ from pipelines.spec.yaml_file import Path_, write
 
 __all__ = [
     "BUNDLED",
+    "HIGHER_IS_BETTER",
     "Choices",
     "DataSpec",
     "Experiment",
@@ -42,6 +55,7 @@ __all__ = [
     "dump_written",
     "fingerprint",
     "flat",
+    "higher_is_better",
     "load",
     "schema",
     "source_hash",

@@ -319,11 +319,17 @@ Space = Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choic
 
 Direction = Literal["minimize", "maximize"]
 Auto = Annotated[int, Field(ge=1)] | Literal["auto"]
-# What a study may be judged by, and which way is better; pipelines.metrics computes them, several targets have "rmse.NAME" each.
+# What a study may be judged by, and which way is better; stages/metrics.py computes them, several targets have "rmse.NAME" each.
 METRICS: dict[str, Direction] = {
     **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "pr_auc", "r2"), "maximize"),
     **dict.fromkeys(("loss", "log_loss", "brier", "calibration_error", "rmse", "mae", "weights"), "minimize"),
 }
+HIGHER_IS_BETTER = frozenset(name for name, direction in METRICS.items() if direction == "maximize")
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more of it is better, also for one target of several."""
+    return metric.partition(".")[0] in HIGHER_IS_BETTER
 
 
 def check_metric(key: str, metric: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,9 @@ from pipelines.spec.describe import Node, split_path
 from pipelines.spec.explain import Problem, shown
 from pipelines.spec.layers import put
 from pipelines.spec.yaml_file import Document, Path_, YamlError, parse, read_text
+
+# How a problem of the data says what to set: "set data.format.encoding: latin-1", "set data.columns: {age: categorical}".
+TO_SET = re.compile(r"\bset (data\.[\w.]+): (?:\{([^{}]*): (\w+)\}|([\w-]+))")
 
 
 class SpecError(ValueError):
@@ -101,3 +106,27 @@ def known_path(text: str, schema: Node) -> Path_:
         return split_path(text, schema)
     except ValueError as error:
         raise SpecError(str(error)) from None
+
+
+def values_of(changes: Sequence[str]) -> dict[str, object]:
+    """path -> value of each --set, where there is no file to lay them over. Raises SpecError."""
+    found: dict[str, object] = {}
+    for text in changes:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise SpecError(f"--set {text}: must have the form path=value, such as data.format.decimal=comma")
+        try:
+            found[name.strip()] = parse(value).value
+        except YamlError as error:
+            raise SpecError(f"--set {text}: {error}") from None
+    return found
+
+
+def as_option(problem: str) -> str:
+    """What is wrong with the data, and at its end what to set as an option: for who has no spec to set it in."""
+    found = TO_SET.search(problem)
+    if found is None:
+        return problem
+    path, column, kind, value = found.groups()
+    change = f"{path}.{column}={kind}" if column else f"{path}={value}"
+    return f"{problem}; give it as --set {shlex.quote(change)}"

@@ -15,27 +15,19 @@ if TYPE_CHECKING:
     from pipelines.spec import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
-TRAINING = ("metrics.py", "spec/to_trial.py", "stages/folds.py", "stages/train.py")
+TRAINING = ("spec/to_trial.py", "stages/folds.py", "stages/metrics.py", "stages/train.py")
 CONTRACTS = [f"backends/{n}.py" for n in ("activations", "base", "draws", "losses", "numerics", "spec", "supervisor", "weights")]
+SHARED = [f"pipelines/stages/{name}.py" for name in ("files", "folds", "metrics", "networks")]
+JUDGING = ["backends/reference", "pipelines/stages/curves.py", "pipelines/stages/reports.py", *SHARED]
 # What each stage runs, of our own: files and folders. dvc.yaml lists the same ones; for projects elsewhere `source_of` hashes
 # them, since DVC cannot see the files of an installed package. {backend} is the folder of train.backend.
 SOURCES = {
-    "split": ("backends/draws.py", "pipelines/data", "pipelines/stages/files.py", "pipelines/stages/split.py"),
-    "train": (
-        "{backend}", *CONTRACTS, "pipelines/metrics.py", "pipelines/spec/to_trial.py", "pipelines/stages/files.py",
-        "pipelines/stages/folds.py", "pipelines/stages/histograms.py", "pipelines/stages/rows.py",
-        "pipelines/stages/surroundings.py", "pipelines/stages/train.py",
-    ),
-    "validate": (
-        "backends/reference", "pipelines/curves.py", "pipelines/metrics.py", "pipelines/stages/files.py",
-        "pipelines/stages/folds.py", "pipelines/stages/reports.py", "pipelines/stages/rows.py", "pipelines/stages/validate.py",
-    ),
-    "test": (
-        "backends/reference", "pipelines/curves.py", "pipelines/metrics.py", "pipelines/stages/files.py",
-        "pipelines/stages/folds.py", "pipelines/stages/reports.py", "pipelines/stages/rows.py", "pipelines/stages/test.py",
-    ),
-    "search": ("{backend}", *CONTRACTS, "pipelines/data", "pipelines/metrics.py", "pipelines/search"),
-}  # fmt: skip
+    "split": ["backends/draws.py", "pipelines/data", "pipelines/stages/files.py", "pipelines/stages/split.py"],
+    "train": ["{backend}", *CONTRACTS, "pipelines/spec/to_trial.py", *SHARED, "pipelines/stages/train.py"],
+    "validate": [*JUDGING, "pipelines/stages/validate.py"],
+    "test": [*JUDGING, "pipelines/stages/test.py"],
+    "search": ["{backend}", *CONTRACTS, "pipelines/data", "pipelines/stages/metrics.py", "pipelines/search"],
+}
 
 
 def fingerprint(experiment: Experiment, data_hashes: Mapping[str, str], source_hash: str) -> str:

@@ -14,8 +14,8 @@ from backends.base import Data, Machine
 from backends.spec import Trial
 from backends.supervisor import Result, Watch, fit
 from pipelines.data import About
-from pipelines.metrics import HIGHER_IS_BETTER, Truth, check_metric, epoch_metrics, higher_is_better
-from pipelines.spec import Experiment, SpecError
+from pipelines.spec import HIGHER_IS_BETTER, Experiment, SpecError, higher_is_better
+from pipelines.stages.metrics import Truth, check_metric, epoch_metrics
 
 SD = "_sd"  # what the name of a metric ends in for its sd over the folds
 

@@ -9,38 +9,17 @@ from typing import Any
 
 import numpy as np
 
-import backends
-from backends import weights
-from backends.spec import Trial
-from pipelines import curves, metrics
-from pipelines.data import About
-from pipelines.metrics import Truth
-from pipelines.spec import Experiment
-from pipelines.stages.files import read_json, remove, sha256, write_csv, write_json
-from pipelines.stages.folds import about_of, over_folds
-from pipelines.stages.places import Places, StageError
-from pipelines.stages.rows import differences, split_rows
+from pipelines.stages import curves, metrics
+from pipelines.stages.files import remove, write_csv, write_json
+from pipelines.stages.folds import over_folds
+from pipelines.stages.metrics import Truth
+from pipelines.stages.networks import Network
+from pipelines.stages.paths import RunPaths
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 CURVES = ("roc.csv", "pr.csv", "calibration.csv", "classes.csv")
 OUTS = ("about.json", "metrics.json", "folds.csv", "predictions.csv", "confusion.csv", "residuals.csv", *CURVES)
 PREDICTED = "the predicted class"  # whose probability calibration.csv is about, where there are several
-ROWS_AT_ONCE = 65536  # bounds the memory of a forward pass
-
-
-@dataclass(frozen=True)
-class Network:
-    """A trained network, with the data and the run that it comes from."""
-
-    trial: Trial
-    flat: NDArray
-    sha256: str  # of its file
-    about: About
-    run: dict[str, Any]
-
-    def outputs(self, X: NDArray) -> NDArray:
-        """Before softmax or sigmoid, (n, O), by the reference: whatever trained it, no framework is needed to predict."""
-        return predict(self.trial, self.flat, X)
 
 
 @dataclass(frozen=True)
@@ -64,47 +43,7 @@ def measured(each: Sequence[Judged]) -> dict[str, float]:
     return {**found, **ends}
 
 
-def predict(trial: Trial, flat: NDArray, X: NDArray) -> NDArray:
-    """Outputs of one network before softmax or sigmoid, (n, O), by the reference."""
-    stack = backends.get("reference").stack([trial])
-    stack.load({**stack.state(), "weights": flat[None]})
-    blocks = [stack.predict(X[start : start + ROWS_AT_ONCE])[0] for start in range(0, len(X), ROWS_AT_ONCE)]
-    return np.concatenate(blocks)
-
-
-def load_networks(experiment: Experiment, places: Places) -> list[Network]:
-    """The network that train wrote, or that of each fold. StageError if missing, or of other data or another spec than now."""
-    about = split_rows(experiment, places)
-    run = read_json(places.need(places.run, "train"))
-    found, digest = weights.load_all(places.need(places.model, "train")), sha256(places.model)
-    _check_same(experiment, about, run, digest, places)
-    return [Network(trial, flat, digest, about_of(about, trial.fold), run) for trial, flat in found]
-
-
-def load_network(experiment: Experiment, places: Places) -> Network:
-    """The one network that train wrote. Raises StageError as `load_networks` does, and where there is one a fold."""
-    networks = load_networks(experiment, places)
-    if len(networks) > 1:
-        raise StageError(f"{places.shown(places.model)} holds a network a fold ({len(networks)}); this takes one", exit_code=2)
-    return networks[0]
-
-
-def _check_same(experiment: Experiment, about: About, run: dict[str, Any], digest: str, places: Places) -> None:
-    """The model in place must be that of this spec and these data."""
-    other = [part for part, known in run["data_hashes"].items() if about.sha256[part] != known]
-    wanted = experiment.model_dump(mode="json", include={"seed", "model", "regularization", "train"})
-    other += differences({key: run["spec"].get(key) for key in wanted}, wanted)
-    if digest != run["model_hash"]:
-        other.append("model.safetensors")
-    if other:
-        raise StageError(
-            f"{places.shown(places.trained)} is of another spec or other data than now: {', '.join(other[:5])}; "
-            "run `deltarule train` or `dvc repro` first",
-            exit_code=2,
-        )
-
-
-def judge(network: Network, places: Places, part: str) -> Judged:
+def judge(network: Network, places: RunPaths, part: str) -> Judged:
     """Open the rows of one part, of a fold its own, and predict."""
     opened = network.about.open(places.data, part)
     truth = Truth.of(network.about, opened.y)

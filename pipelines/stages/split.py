@@ -10,10 +10,10 @@ from pipelines.data import About, prepare, read
 from pipelines.data.ways import steering
 from pipelines.spec import Experiment
 from pipelines.stages.files import remove
-from pipelines.stages.places import Places
+from pipelines.stages.paths import RunPaths
 
 
-def split(experiment: Experiment, places: Places) -> dict[str, Any]:
+def split(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
     """Write outputs/data; returns what it holds. Raises DataError with file, row and column for what cannot be used."""
     with places.locked():
         source = read(experiment.data, places.base)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 from pipelines.data import About
 from pipelines.spec import Experiment
 from pipelines.stages.files import read_json
-from pipelines.stages.openings import enter
-from pipelines.stages.places import Places, StageError
-from pipelines.stages.reports import Network, judge, load_networks, measured, write_report
+from pipelines.stages.networks import Network, load_networks
+from pipelines.stages.paths import RunPaths, StageError
+from pipelines.stages.reports import judge, measured, write_report
 
 
-def test(experiment: Experiment, places: Places) -> dict[str, Any]:
+def test(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
     """Write outputs/test; returns its metrics, and how many different experiments have opened these test rows so far.
 
     Of folds, each network judges all test rows: means and sds, and no intervals, since the networks share training rows.
@@ -30,7 +33,7 @@ def test(experiment: Experiment, places: Places) -> dict[str, Any]:
     return {**found, "openings": openings}
 
 
-def check_validated(network: Network, places: Places) -> None:
+def check_validated(network: Network, places: RunPaths) -> None:
     """The validation report must be there, of this model, and must not hold the pipeline."""
     report = read_json(places.need(places.report("validate") / "about.json", "validate"))
     shown = places.shown(places.report("validate"))
@@ -38,3 +41,44 @@ def check_validated(network: Network, places: Places) -> None:
         raise StageError(f"{shown} reports on another model than the one in place; run `deltarule validate` first", exit_code=2)
     if report["held"]:
         raise StageError(f"{shown} misses a threshold of the spec, so the test rows stay closed; see `deltarule validate`")
+
+
+# Who opened the test rows -------------------------------------------------------------------------------------------------
+# A test set that many experiments have looked at no longer says what it seems to say: measured by simulation, the best of 100
+# models on 114 test rows looks 4 points of accuracy better than it is.
+
+
+def enter(ledger: Path, rows: str, fingerprint: str) -> int:
+    """Put an experiment on the list of those that opened these rows (by their hash); how many different ones there are."""
+    from filelock import FileLock
+
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(ledger.with_suffix(".lock")):
+        known = openers(ledger, rows)
+        if fingerprint not in known:
+            _append(ledger, json.dumps({"test": rows, "fingerprint": fingerprint}))
+    return len(known | {fingerprint})
+
+
+def openers(ledger: Path, rows: str) -> set[str]:
+    """Fingerprints of the experiments that opened these rows. A line that was cut short by a crash is passed over."""
+    found = set()
+    for line in ledger.read_text(encoding="utf-8").splitlines() if ledger.exists() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if entry["test"] == rows:
+            found.add(entry["fingerprint"])
+    return found
+
+
+def _append(ledger: Path, line: str) -> None:
+    """On a line of its own, synced, before the rows are opened."""
+    with ledger.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else f"\n{line}"
+        file.write(f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import backends
 from backends import weights
-from backends.base import Machine, NDArray
+from backends.base import Backend, Machine, NDArray, threads_for
 from backends.spec import Trial
 from backends.supervisor import Record, Result, Watch
 from pipelines.data import About
 from pipelines.spec import Experiment, fingerprint, source_hash, trial
 from pipelines.stages.files import remove, sha256, write_csv, write_json
 from pipelines.stages.folds import check_monitor, over_folds, train_all
-from pipelines.stages.histograms import HEADER, histograms
-from pipelines.stages.places import HeldError, Places
-from pipelines.stages.rows import split_rows
-from pipelines.stages.surroundings import environment, versions
+from pipelines.stages.networks import split_rows
+from pipelines.stages.paths import HeldError, RunPaths
 
 OUTS = ("model.safetensors", "metrics.json", "history.csv", "weights.csv", "run.json")
 BLOCKS = ("seed", "data", "model", "regularization", "train")  # what a run depends on
@@ -28,7 +31,7 @@ Trained = tuple[Trial, Result]
 
 def train(
     experiment: Experiment,
-    places: Places,
+    places: RunPaths,
     progress: Progress | None = None,
     *,
     begun: Begun = lambda fingerprint, networks: None,
@@ -71,7 +74,7 @@ def _watch(progress: Progress | None, networks: Sequence[Trial]) -> Watch | None
     return watch
 
 
-def _write(experiment: Experiment, about: About, places: Places, mark: str, trained: Sequence[Trained]) -> dict[str, Any]:
+def _write(experiment: Experiment, about: About, places: RunPaths, mark: str, trained: Sequence[Trained]) -> dict[str, Any]:
     """The outs, then HeldError if there is no model: one fold that diverged leaves none of any."""
     remove(places.trained, OUTS)
     failed = next((one for one in trained if one[1].weights is None or one[1].reason == "diverged"), None)
@@ -91,7 +94,7 @@ def _write(experiment: Experiment, about: About, places: Places, mark: str, trai
     return metrics
 
 
-def _save(places: Places, networks: Sequence[tuple[Trial, NDArray]]) -> None:
+def _save(places: RunPaths, networks: Sequence[tuple[Trial, NDArray]]) -> None:
     if networks[0][0].fold is None:
         weights.save(places.model, *networks[0])
     else:
@@ -99,7 +102,7 @@ def _save(places: Places, networks: Sequence[tuple[Trial, NDArray]]) -> None:
     write_csv(places.weights, HEADER, histograms(networks))
 
 
-def _write_history(places: Places, trained: Sequence[Trained]) -> None:
+def _write_history(places: RunPaths, trained: Sequence[Trained]) -> None:
     """A row an epoch; of folds, one fold after the other."""
     rows = [
         (record if network.fold is None else {"fold": network.fold, **record})
@@ -126,7 +129,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def record_of(experiment: Experiment, about: About, places: Places, mark: str, trained: Sequence[Trained]) -> dict[str, Any]:
+def record_of(experiment: Experiment, about: About, places: RunPaths, mark: str, trained: Sequence[Trained]) -> dict[str, Any]:
     """run.json: what was trained, on what data, by what, where, and how it ended. No time, path or name of this run."""
     backend = backends.get(experiment.train.backend)
     networks, results = zip(*trained, strict=True)
@@ -152,3 +155,71 @@ def _ended(networks: Sequence[Trial], results: Sequence[Result]) -> dict[str, An
     message = "; ".join(dict.fromkeys(r.message for r in results))
     folds = [{"fold": network.fold, **one} for network, one in zip(networks, each, strict=True)]
     return {"ended": worst, "message": message, "best_epoch": None, "folds": folds}
+
+
+# How the weights of each layer lie -----------------------------------------------------------------------------------------
+
+HEADER = ("layer", "low", "high", "middle", "initial", "final")
+MOST, FEWEST = 41, 11  # bins, as many as 2√n of n weights in between
+
+
+def histograms(networks: Sequence[tuple[Trial, NDArray]]) -> Iterator[tuple[int, float, float, float, int, int]]:
+    """A row a layer (from 1) and bin: its ends and middle, and how many weights lie in it, initial and final; without biases.
+
+    Both share their bins, which are even, and reach as far as the largest weight to either side; one has 0 as its middle, where
+    L1 sends weights. Of several networks (P,) of one structure, the folds', all weights together.
+    """
+    trial = networks[0][0]
+    initial = np.concatenate([weights.initial([one]) for one, _ in networks])
+    final = np.stack([flat for _, flat in networks])
+    for layer in range(len(trial.layers)):
+        first, last = (_of(trial, flat, layer) for flat in (initial, final))
+        reach = max(float(np.abs(first).max()), float(np.abs(last).max())) or 1.0
+        bins = int(np.clip(2 * math.isqrt(len(last) // len(final)) + 1, FEWEST, MOST))
+        edges = np.linspace(-reach, reach, bins + 1)
+        counts = [np.histogram(values, edges)[0].tolist() for values in (first, last)]
+        middles = (edges[:-1] + edges[1:]) / 2
+        for row in zip(edges[:-1].tolist(), edges[1:].tolist(), middles.tolist(), *counts, strict=True):
+            yield (layer + 1, *row)
+
+
+def _of(trial: Trial, flat: NDArray, layer: int) -> NDArray:
+    """The weights of a layer, of flat (K, P)."""
+    parts = [flat[:, s.start : s.stop] for s in weights.layout(trial) if s.layer == layer and s.penalised]
+    return np.concatenate([part.ravel() for part in parts])
+
+
+# Where a run was computed: what its last bits depend on beside the spec, the data and the source ---------------------------
+
+
+def versions(backend: Backend) -> dict[str, str]:
+    """Name -> version of all that numbers come from."""
+    return {"python": platform.python_version(), "numpy": np.__version__, **backend.versions()}
+
+
+def environment(backend: Backend, trial: Trial, machine: Machine) -> dict[str, Any]:
+    """Processor, its vector instructions, threads, devices, system."""
+    return {
+        "cpu": processor(),
+        "isa": instructions(),
+        "threads": threads_for([trial], machine),
+        "devices": backend.devices(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def instructions() -> str:
+    """The newest vector instructions that NumPy finds here."""
+    simd: Any = np.show_config(mode="dicts")
+    found = simd["SIMD Extensions"]
+    return str([*found.get("baseline", ()), *found.get("found", ())][-1])

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines import metrics
-from pipelines.metrics import Truth
 from pipelines.spec import Experiment, SpecError, Threshold
-from pipelines.stages.places import HeldError, Places
-from pipelines.stages.reports import judge, load_networks, measured, write_report
+from pipelines.stages import metrics
+from pipelines.stages.metrics import Truth
+from pipelines.stages.networks import load_networks
+from pipelines.stages.paths import HeldError, RunPaths
+from pipelines.stages.reports import judge, measured, write_report
 
 
 class ThresholdError(HeldError):
     """A metric of the validation rows is not what the spec asks for."""
 
 
-def validate(experiment: Experiment, places: Places) -> dict[str, Any]:
+def validate(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
     """Write outputs/validate; returns its metrics with the ends of their 95 % intervals (NAME_low, NAME_high).
 
     Of folds: each network's on the rows of its fold, means and sds (NAME_sd).

@@ -21,7 +21,7 @@ from pipelines.tracking import circumstances, datasets, note
 from pipelines.tracking.redact import PLAIN, redact, redacted
 
 if TYPE_CHECKING:
-    from pipelines.stages.places import Places
+    from pipelines.stages.paths import RunPaths
 
 Kind = Literal["create", "begin", "params", "metrics", "tags", "artifacts", "text", "inputs", "model", "mark", "end"]
 REPORTS = ("validate", "test")
@@ -46,7 +46,7 @@ class Event:
     time: int = 0
 
 
-def events(places: Places, experiment: Experiment | None = None) -> list[Event]:
+def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event]:
     """The run that the outs of `places` tell of. Stages that were not carried out, and reports on another model, are absent.
 
     The outs hold the part of the spec that the run depends on; an `experiment` that agrees with it adds the rest
@@ -68,7 +68,7 @@ def events(places: Places, experiment: Experiment | None = None) -> list[Event]:
     return [_create(places, run, about), *body, end]
 
 
-def opening(places: Places, experiment: Experiment, fingerprint: str) -> list[Event]:
+def opening(places: RunPaths, experiment: Experiment, fingerprint: str) -> list[Event]:
     """What is known of a run when its training begins: its creation, without outs, then its data and its spec."""
     about = _json(places.about)
     spec = redacted(experiment.model_dump(mode="json"))
@@ -90,7 +90,7 @@ def whole_spec(trained: Mapping[str, Any], experiment: Experiment | None) -> dic
     return redacted({**now, **trained} if agrees else dict(trained))
 
 
-def _source(places: Places) -> Iterator[Event]:
+def _source(places: RunPaths) -> Iterator[Event]:
     """How the run was begun, where that was kept."""
     tags, diff = circumstances.kept(places.root)
     if tags:
@@ -101,7 +101,7 @@ def _source(places: Places) -> Iterator[Event]:
         yield Event("mark", "source", {"outs": "begun"})
 
 
-def _create(places: Places, run: dict[str, Any], about: dict[str, Any]) -> Event:
+def _create(places: RunPaths, run: dict[str, Any], about: dict[str, Any]) -> Event:
     name, outs = _name(about, run["spec"], run["fingerprint"]), outs_hash(places.trained)
     return Event("create", "create", redacted({"fingerprint": run["fingerprint"], "outs": outs, "name": name}))
 
@@ -110,7 +110,7 @@ def _name(about: Mapping[str, Any], spec: Mapping[str, Any], fingerprint: str) -
     return f"{Path(about['source']).stem} {spec['model']['activation']} {spec['train']['backend']} {fingerprint[:4]}"
 
 
-def _data(places: Places, about: dict[str, Any], data: Mapping[str, Any]) -> Iterator[Event]:
+def _data(places: RunPaths, about: dict[str, Any], data: Mapping[str, Any]) -> Iterator[Event]:
     """The parts themselves are no artifacts: they can be large, and their hashes say which they are."""
     hashes = {f"deltarule.data.{part}": digest for part, digest in about["sha256"].items()}
     rows = {f"rows_{part}": float(count) for part, count in about["rows"].items()}
@@ -121,7 +121,7 @@ def _data(places: Places, about: dict[str, Any], data: Mapping[str, Any]) -> Ite
     yield Event("mark", "data", {"outs": _sha256(places.about)})
 
 
-def _train(places: Places, run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
+def _train(places: RunPaths, run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
     yield from _spec(spec)
     yield Event("tags", "train", {**_run_tags(run), **circumstances.dvc_lock(places.root)})
     if (places.root / "dvc.lock").is_file():
@@ -161,7 +161,7 @@ def _param_name(key: str) -> str:
 
 
 def _note(
-    places: Places, about: dict[str, Any], run: dict[str, Any], files: Sequence[str], stages: Sequence[str]
+    places: RunPaths, about: dict[str, Any], run: dict[str, Any], files: Sequence[str], stages: Sequence[str]
 ) -> dict[str, str]:
     """The tag that MLflow shows as the description of a run."""
     reports = {stage: _json(places.report(stage) / "metrics.json") for stage in stages}
@@ -170,8 +170,8 @@ def _note(
     return {"mlflow.note.content": redact(note.write(about, run, trained, reports, tags, "mlflow" in files))}
 
 
-def carried(places: Places) -> Iterator[Event]:
-    """The model for MLflow and files of the network for other programs, where Places.carry made them; nothing else does.
+def carried(places: RunPaths) -> Iterator[Event]:
+    """The model for MLflow and files of the network for other programs, where RunPaths.carry made them; nothing else does.
 
     They belong to the outs, but to make them takes longer than to train some networks: so who sends a run makes them.
     """
@@ -206,7 +206,7 @@ def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
     return [float(row[name]) for row in rows if row[name] != ""]
 
 
-def _report(places: Places, about: dict[str, Any], run: dict[str, Any], stage: str) -> Iterator[Event]:
+def _report(places: RunPaths, about: dict[str, Any], run: dict[str, Any], stage: str) -> Iterator[Event]:
     folder = places.report(stage)
     if stage == "test":  # not before: these rows are no input of a run that has not opened them
         yield Event("inputs", stage, datasets.inputs(about, run["spec"]["data"], ("test",)))
@@ -222,7 +222,7 @@ def _reports_on(folder: Path, run: dict[str, Any]) -> bool:
     return about.is_file() and run["model_hash"] is not None and _json(about)["model_hash"] == run["model_hash"]
 
 
-def _whole(places: Places, stage: str, folder: Path) -> Iterator[Event]:
+def _whole(places: RunPaths, stage: str, folder: Path) -> Iterator[Event]:
     """The files of a stage, and the mark that its events are complete."""
     yield Event("artifacts", stage, {f"{stage}/{path.name}": _below(places, path) for path in _outs(folder)})
     yield Event("mark", stage, {"outs": outs_hash(folder)})
@@ -268,7 +268,7 @@ def _outs(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
-def _below(places: Places, path: Path) -> str:
+def _below(places: RunPaths, path: Path) -> str:
     return path.relative_to(places.root).as_posix()
 
 

@@ -30,8 +30,7 @@ from mlflow.types.schema import DataType, Schema
 
 _deltarule.ours_first()  # a server may have been started where there is another folder pipelines/
 
-from pipelines.data import DataError  # noqa: E402
-from pipelines.results import load_model  # noqa: E402
+from deltarule import DataError, load_model  # noqa: E402
 
 
 def pandas_types(schema):

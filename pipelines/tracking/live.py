@@ -25,7 +25,7 @@ from pipelines.tracking.sender import WORKING_SECONDS, Beat, Sender
 from pipelines.tracking.store import Store, TrackingError, locate, warm
 
 if TYPE_CHECKING:
-    from pipelines.stages.places import Places
+    from pipelines.stages.paths import RunPaths
 
 MODULE = "pipelines.uploads"  # which knows the outs of stages, as this package does not
 BEAT = "beat"
@@ -89,7 +89,7 @@ class Uploader:
         return redact(self._lines[-1]) if self._lines else ""
 
 
-def follow(run: int, database: Path | None, given: IO[str], places_of: Callable[[Path], Places]) -> None:
+def follow(run: int, database: Path | None, given: IO[str], places_of: Callable[[Path], RunPaths]) -> None:
     """Send the journal whose folder is `given`, as it grows, until its run is over; then those that wait for the same store.
 
     `run` is the id of the run's process: with it, this one ends. `database`: that of the store. `places_of` gives
@@ -111,7 +111,7 @@ def follow(run: int, database: Path | None, given: IO[str], places_of: Callable[
                 _send_others(journal, store, project, places_of, beat)
 
 
-def _send_others(journal: Journal, store: Store, project: Path, places_of: Callable[[Path], Places], beat: Beat) -> None:
+def _send_others(journal: Journal, store: Store, project: Path, places_of: Callable[[Path], RunPaths], beat: Beat) -> None:
     """The runs that wait for the same store."""
     ends = time.monotonic() + OTHERS_SECONDS
     same = (journal.head() or {})["tracking"]

@@ -21,7 +21,7 @@ from pipelines.tracking.store import Store, TrackingError, answering, locate
 
 if TYPE_CHECKING:
     from pipelines.spec import Experiment, Tracking
-    from pipelines.stages.places import Places
+    from pipelines.stages.paths import RunPaths
 
 _CLAIM_SECONDS = 5
 _ATTEMPTS = 2  # at one store: a run can be refused for a reason of its own, and a store that hangs costs 8 s each time
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def sync(
-    places: Places,
+    places: RunPaths,
     experiment: Experiment,
     *,
     new_run: bool = False,
@@ -118,7 +118,7 @@ def _is_of(journal: Journal, create: Event) -> bool:
     return same and (state := journal.state()).outs == outs and not state.running
 
 
-def deliver(journal: Journal, store: Store, places: Places) -> str | None:
+def deliver(journal: Journal, store: Store, places: RunPaths) -> str | None:
     """Send a journal that this process has claimed, and remove it if its run is over. Raises TrackingError; it then waits."""
     sender = Sender(journal, store, places)
     with answering(store, sender.doing), store.turn():
@@ -127,7 +127,7 @@ def deliver(journal: Journal, store: Store, places: Places) -> str | None:
     return sender.run_id
 
 
-def _events(places: Places, experiment: Experiment) -> list[Event]:
+def _events(places: RunPaths, experiment: Experiment) -> list[Event]:
     try:
         return events(places, experiment)
     except FileNotFoundError as error:
@@ -151,7 +151,7 @@ def _identity(create: Event, root: Path, project: Path, new_run: bool) -> dict[s
 # -- what waits -----------------------------------------------------------------------------------------------------------
 
 
-def send_waiting(project: Path, tracking: Tracking, places_of: Callable[[Path], Places]) -> Iterator[tuple[str, str | None]]:
+def send_waiting(project: Path, tracking: Tracking, places_of: Callable[[Path], RunPaths]) -> Iterator[tuple[str, str | None]]:
     """Send the journals that wait: (folder of the launch, or name of the pipeline's run; id in MLflow) of each.
 
     Runs of this host whose process is gone end as KILLED first. `places_of` gives the outs below a folder. Raises

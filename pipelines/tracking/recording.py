@@ -24,7 +24,7 @@ from pipelines.tracking.redact import redact
 
 if TYPE_CHECKING:
     from pipelines.spec import Experiment
-    from pipelines.stages.places import Places
+    from pipelines.stages.paths import RunPaths
 
 _CLAIM_SECONDS = 3
 INTERRUPTED_SECONDS = 2.0
@@ -46,7 +46,7 @@ class Recording:
     """
 
     def __init__(
-        self, experiment: Experiment, places: Places, *, new_run: bool = False, name: str | None = None, on: bool = True
+        self, experiment: Experiment, places: RunPaths, *, new_run: bool = False, name: str | None = None, on: bool = True
     ) -> None:
         self.experiment, self.places, self.new_run, self.name = experiment, places, new_run, name
         self.on = on and experiment.tracking.enabled

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from pipelines.stages.places import Places
+    from pipelines.stages.paths import RunPaths
 
 ORIGIN, LOG = "deltarule.origin", "deltarule.log"
 EVENTS_A_PASS = 1000  # between two passes others can have the store
@@ -41,7 +41,7 @@ class Sender:
         self,
         journal: Journal,
         store: Store,
-        places: Places,
+        places: RunPaths,
         beat: Beat = lambda seconds: None,
     ) -> None:
         self.journal, self.store, self.places, self.beat = journal, store, places, beat

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-    from pipelines.stages.places import Places
+    from pipelines.stages.paths import RunPaths
 
 T = TypeVar("T")
 
@@ -161,7 +161,7 @@ def _clean(path: Path, scratch: Path) -> Path:
     return copy
 
 
-def send_figures(client: MlflowClient, run: Run, stage: str, places: Places, drawn: dict[str, bytes]) -> None:
+def send_figures(client: MlflowClient, run: Run, stage: str, places: RunPaths, drawn: dict[str, bytes]) -> None:
     """Draw what the outs of a stage show, and send it, with the page of the run; `drawn` keeps the figures for the next stage.
 
     What cannot be drawn costs no record: the reason stands on the run, as the tag deltarule.not_drawn.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipelines.console import Console
     from pipelines.spec import Experiment, Tracking
-    from pipelines.stages import Places
+    from pipelines.stages import RunPaths
     from pipelines.tracking import Recording, Waiting
 
 Progress = Callable[[dict[str, float]], None]  # an epoch's record
@@ -69,7 +69,7 @@ def launch(
         (done.folder / "params.yaml").chmod(0o600)
     if track:
         tracking.keep(done.folder, "deltarule run")
-    places = stages.Places(done.folder, base=project, project=project)
+    places = stages.RunPaths(done.folder, base=project, project=project)
     recording = tracking.Recording(experiment, places, new_run=True, name=name, on=track)
     try:
         with recorded(recording):
@@ -95,7 +95,7 @@ def _leave_nothing(folder: Path) -> None:
 
 
 def _carry_out(
-    done: Launch, experiment: Experiment, places: Places, test: bool, progress: Progress | None, recording: Recording
+    done: Launch, experiment: Experiment, places: RunPaths, test: bool, progress: Progress | None, recording: Recording
 ) -> None:
     from pipelines import stages
 
@@ -111,9 +111,9 @@ def _carry_out(
             done.reports["test"] = stages.test(experiment, places)
 
 
-def _train(experiment: Experiment, places: Places, progress: Progress | None, recording: Recording) -> dict[str, Any]:
+def _train(experiment: Experiment, places: RunPaths, progress: Progress | None, recording: Recording) -> dict[str, Any]:
     from pipelines import stages
-    from pipelines.halting import halting
+    from pipelines.api.halting import halting
 
     def epoch(record: dict[str, float]) -> None:
         recording.epoch(record)
@@ -124,7 +124,7 @@ def _train(experiment: Experiment, places: Places, progress: Progress | None, re
         return stages.train(experiment, places, epoch, begun=recording.begun, halt=halt)
 
 
-def train_in_place(experiment: Experiment, places: Places, progress: Progress, warn: Callable[[str], None]) -> dict[str, Any]:
+def train_in_place(experiment: Experiment, places: RunPaths, progress: Progress, warn: Callable[[str], None]) -> dict[str, Any]:
     """The stage train of the pipeline, and its record; `warn` is told what waits for the store.
 
     Where DVC runs it, the stage `record` comes next and sends what is missing, so a run that went well is not waited for.
@@ -181,7 +181,7 @@ def send_waiting(project: Path, tracked: Tracking) -> Iterator[tuple[str, str | 
 
     failure = None
     try:
-        yield from tracking.send_waiting(project, tracked, stages.Places)
+        yield from tracking.send_waiting(project, tracked, stages.RunPaths)
     except tracking.TrackingError as error:
         failure = error
     if (project / "studies").is_dir():  # else Optuna's packages need not be looked at

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.options import PARAMS, Changes, Json, Params, begin, launched, values_of
+from pipelines.cli.options import PARAMS, Changes, Json, Params, begin, launched
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,9 +34,10 @@ def new(
     Writes params.yaml, filled from a look at the data, and a pipeline; makes git and DVC ready. Overwrites nothing; to a
     .gitignore and a .dvcignore that are there it adds the lines that they lack.
     """
+    from pipelines.api.launch import shown
     from pipelines.console import Console
-    from pipelines.launch import shown
     from pipelines.new import create
+    from pipelines.spec.file import values_of
 
     console = Console(as_json)
     made = create(folder, data, target, task, values_of(changes or []))
@@ -68,10 +69,14 @@ def code(
 
     The pipeline of a project depends on them, so that a new version of deltarule re-runs what it may change.
     """
-    from pipelines.stages.code import write
+    from backends.weights import write_atomically
+    from pipelines.spec import identity
 
     console, experiment = begin(params, changes, as_json)
-    console.result({"code": write(into, experiment.train.backend)})
+    found = {stage: identity.source_of(stage, experiment.train.backend) for stage in identity.SOURCES}
+    for stage, digest in found.items():
+        write_atomically(into / stage, f"{digest}\n".encode())
+    console.result({"code": found})
 
 
 Model = Annotated[
@@ -88,9 +93,9 @@ def predict(
 
     Raw rows in; predictions, and the probabilities of classes, out. The target may be there, and is passed over.
     """
+    from pipelines.api.predict import predict as carry_out
+    from pipelines.api.results import load_model
     from pipelines.console import Console, Counting
-    from pipelines.predict import predict as carry_out
-    from pipelines.results import load_model
 
     console = Console(as_json=True)  # standard output is for the answers
     with Counting(console, "rows") as progress:

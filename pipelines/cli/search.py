@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipelines.options import PARAMS, Changes, Json, Params, begin
+from pipelines.cli.options import PARAMS, Changes, Json, Params, begin
 
 if TYPE_CHECKING:
     from pipelines.search.records import StudyRecord
@@ -84,11 +84,11 @@ def evaluate(
     """
     from pipelines.console import number
     from pipelines.search.evaluate import evaluate as train_all
-    from pipelines.stages import Places
+    from pipelines.stages import RunPaths
 
     console, experiment = begin(params, changes, as_json)
     with console.reserved():
-        report = train_all(experiment, Places(Path()), seeds=seeds, test=with_test)
+        report = train_all(experiment, RunPaths(Path()), seeds=seeds, test=with_test)
     for part, metrics in report.parts.items():
         rows = [(key, number(m.mean), number(m.sd), f"[{number(m.low)}, {number(m.high)}]") for key, m in metrics.items()]
         console.table(f"{part}, {seeds} seeds", ("metric", "mean", "sd", "95 % interval of the mean"), rows)

@@ -21,10 +21,10 @@ from backends.base import Machine, Signals
 from backends.spec import Trial
 from backends.supervisor import Record, Result, Supervisor
 from pipelines.data import About, prepare, read
-from pipelines.metrics import epoch_metrics, higher_is_better
 from pipelines.project import project_of
-from pipelines.spec import Experiment, SpecError, trial
+from pipelines.spec import Experiment, SpecError, higher_is_better, trial
 from pipelines.stages.folds import check_monitor, open_rows
+from pipelines.stages.metrics import epoch_metrics
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Weights = dict[str, NDArray]  # "layers.0.weight" (I, O), "layers.0.bias" (O,), ...; the last layer is the output layer

@@ -25,7 +25,7 @@ class HeldError(StageError):
 
 
 @dataclass(frozen=True)
-class Places:
+class RunPaths:
     """Every path of one run, below `root`.
 
     `base` is where a relative data.source starts. `project` keeps the count of who opened the test rows; it is found from

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.options import PARAMS, Changes, Json, Params
+from pipelines.cli.options import PARAMS, Changes, Json, Params
 
 if TYPE_CHECKING:
     from pipelines.compare.comparison import Grouping, Result
@@ -51,10 +51,10 @@ def runs(
 
     Newest first. A study counts as one run; --study STUDY lists its trials.
     """
+    from pipelines.cli.options import experiment_of
     from pipelines.compare.choose import choose
     from pipelines.compare.listing import listing
     from pipelines.console import Console, plain_columns
-    from pipelines.options import experiment_of
     from pipelines.project import project_of
 
     _not_both(as_csv and as_json, "--csv and --json")
@@ -114,10 +114,10 @@ def compare(
     The params that differ, metrics, curves. With --by, or --a and --b: groups paired by seed and split, and whether their
     difference is real.
     """
+    from pipelines.cli.options import experiment_of
     from pipelines.compare.comparison import compare as set_side_by_side
     from pipelines.compare.show import show
     from pipelines.console import Console
-    from pipelines.options import experiment_of
 
     grouping = _grouping(by, one, other, metrics, margin, ignore)
     if html is not None and html.is_dir():

@@ -20,9 +20,8 @@ from backends import BackendError
 from pipelines import tracking
 from pipelines.data.encoders import Categorical, Encoder, Flag
 from pipelines.stages.files import read_json, write_json
-from pipelines.stages.places import Places, StageError
-from pipelines.stages.reports import Network
-from pipelines.stages.stored import files_of, names_of, stored_networks
+from pipelines.stages.networks import Network, files_of, names_of, stored_networks
+from pipelines.stages.paths import RunPaths, StageError
 
 ROWS = 64  # on which ONNX is compared with the reference
 
@@ -42,7 +41,7 @@ def export(model: Path, folder: Path, form: str = "mlflow") -> None:
         made.rename(folder)
 
 
-def carry(places: Places, forms: Sequence[str]) -> None:
+def carry(places: RunPaths, forms: Sequence[str]) -> None:
     """Write what tracking.files names, of the network of the run whose outs stand in `places`, into places.carried; once.
 
     What cannot be made costs no record: the reason stands on the run, as the tag deltarule.files.
@@ -87,7 +86,7 @@ def _mlflow(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
 
 
 def _onnx(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
-    from pipelines.to_onnx import save_onnx
+    from pipelines.export.onnx import save_onnx
 
     for network in networks:
         X = rows_to_try(network)

@@ -16,11 +16,11 @@ from pipelines.data.encoders import Categorical
 from pipelines.data.table import DataError
 from pipelines.data.written import writer
 from pipelines.spec import DataSpec
-from pipelines.stages.stored import answer
+from pipelines.stages.networks import answer
 
 if TYPE_CHECKING:
-    from pipelines.results import FoldModels, Model
-    from pipelines.stages.reports import Network
+    from pipelines.api.results import FoldModels, Model
+    from pipelines.stages.networks import Network
 
 
 @dataclass

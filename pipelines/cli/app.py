@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from pipelines import cli_compare, cli_data, cli_project, cli_register, cli_report, cli_reproduce, cli_search
-from pipelines.options import (
+from pipelines.cli import compare, data, project, register, report, reproduce, search
+from pipelines.cli.options import (
     BAD_INPUT,
     FAILED,
     INTERRUPTED,
@@ -100,13 +100,13 @@ def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
     _stage("test", params, changes, as_json)
 
 
-cli_search.add_to(app)
-cli_data.add_to(app)
-cli_project.add_to(app)
-cli_register.add_to(app)
-cli_report.add_to(app)
-cli_compare.add_to(app)
-cli_reproduce.add_to(app)
+search.add_to(app)
+data.add_to(app)
+project.add_to(app)
+register.add_to(app)
+report.add_to(app)
+compare.add_to(app)
+reproduce.add_to(app)
 
 
 @app.command()
@@ -125,11 +125,11 @@ def sync(
     sent again. Runs of this machine whose process is gone are marked KILLED.
     """
     from pipelines import stages, tracking
+    from pipelines.api.launch import send_waiting, show_waiting
     from pipelines.console import Console
-    from pipelines.launch import send_waiting, show_waiting
     from pipelines.project import project_of
 
-    project, places = project_of(Path()), stages.Places(Path())
+    project, places = project_of(Path()), stages.RunPaths(Path())
     if status:
         return show_waiting(Console(as_json), project)
     if drop is not None:
@@ -172,9 +172,9 @@ def run(
 
     The same stages in one process, in a new folder under runs/, as a new run in MLflow.
     """
+    from pipelines.api.launch import Launch, launch, shown
+    from pipelines.cli.summary import show
     from pipelines.console import Epochs
-    from pipelines.launch import Launch, launch, shown
-    from pipelines.summary import show
 
     console, experiment = begin(params, changes, as_json)
     folder = ""
@@ -263,8 +263,8 @@ def backends(as_json: Json = False) -> None:
 
     Installed or not, versions, devices, and what to install for the rest.
     """
+    from pipelines.cli.probe import look_at_all
     from pipelines.console import Console
-    from pipelines.probe import look_at_all
 
     console, found = Console(as_json), look_at_all()
     rows = [
@@ -302,15 +302,15 @@ def spec(params: Params = PARAMS, changes: Changes = None) -> None:
 def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) -> None:
     """Carry out one stage in the workspace, as dvc.yaml does."""
     from pipelines import stages
+    from pipelines.api.launch import train_in_place
+    from pipelines.cli.summary import show
     from pipelines.console import Epochs
-    from pipelines.launch import train_in_place
-    from pipelines.summary import show
 
     console, experiment = begin(params, changes, as_json)
     began = time.perf_counter()
     with console.reserved(), Epochs(console, experiment.train.epochs) as progress:
         if name == "train":
-            report = train_in_place(experiment, stages.Places(Path()), progress, console.warn)
+            report = train_in_place(experiment, stages.RunPaths(Path()), progress, console.warn)
         else:
             report = _other_stage(name, console, experiment)
     seconds = {name: round(time.perf_counter() - began, 3)}
@@ -321,7 +321,7 @@ def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) ->
 def _other_stage(name: str, console: Console, experiment: Experiment) -> dict[str, Any]:
     from pipelines import stages, tracking
 
-    places = stages.Places(Path())
+    places = stages.RunPaths(Path())
     try:
         return dict(getattr(stages, name)(experiment, places))
     except stages.HeldError:  # the pipeline ends here, and will not come to its own `record`
@@ -400,7 +400,3 @@ def _of_the_system(error: BaseException) -> tuple[int, str] | None:
 
 def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error} (the traceback: deltarule --debug ...)"
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.options import PARAMS, Changes, Json, Params, begin
+from pipelines.cli.options import PARAMS, Changes, Json, Params, begin
 
 
 def add_to(app: typer.Typer) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.options import Json, launched
+from pipelines.cli.options import Json, launched
 
 if TYPE_CHECKING:
     from pipelines.spec import Experiment
@@ -50,9 +50,9 @@ def write(folder: Path, path: Path) -> None:
     """The page of the run in `folder`, whole or not at all. Raises StageError if nothing was trained there."""
     from backends.weights import write_atomically
     from pipelines.report import figures, run_page
-    from pipelines.stages import Places, StageError
+    from pipelines.stages import RunPaths, StageError
 
-    places = Places(folder)
+    places = RunPaths(folder)
     if not folder.is_dir():
         raise StageError(
             f"RUN_FOLDER must be the folder of a run, such as runs/..., or . for the pipeline's; found none at {folder}", 2

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,8 +17,6 @@ Changes = Annotated[
     typer.Option("--set", metavar="A.B=VALUE", help="Override one value of the spec; may be given several times."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, all else on standard error.")]
-# How a problem of the data says what to set: "set data.format.encoding: latin-1", "set data.columns: {age: categorical}".
-TO_SET = re.compile(r"\bset (data\.[\w.]+): (?:\{([^{}]*): (\w+)\}|([\w-]+))")
 PARAMS = Path("params.yaml")
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -47,30 +42,3 @@ def experiment_of(params: Path, changes: list[str] | None) -> Experiment:
     from pipelines.spec import load
 
     return load(params, changes or [])
-
-
-def values_of(changes: Sequence[str]) -> dict[str, object]:
-    """path -> value of each --set, where there is no file to lay them over. Raises SpecError."""
-    from pipelines.spec import SpecError
-    from pipelines.spec.yaml_file import YamlError, parse
-
-    found: dict[str, object] = {}
-    for text in changes:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise SpecError(f"--set {text}: must have the form path=value, such as data.format.decimal=comma")
-        try:
-            found[name.strip()] = parse(value).value
-        except YamlError as error:
-            raise SpecError(f"--set {text}: {error}") from None
-    return found
-
-
-def as_option(problem: str) -> str:
-    """What is wrong with the data, and at its end what to set as an option: for who has no spec to set it in."""
-    found = TO_SET.search(problem)
-    if found is None:
-        return problem
-    path, column, kind, value = found.groups()
-    change = f"{path}.{column}={kind}" if column else f"{path}={value}"
-    return f"{problem}; give it as --set {shlex.quote(change)}"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.metrics import Truth, average_precision, decide, judged, ranking, roc_area, wilson
+from pipelines.stages.metrics import Truth, average_precision, decide, judged, ranking, roc_area, wilson
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 POINTS = 1000  # of a curve; the area below it moves by less than 1/2000 then, which is half of the third decimal

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.options import FAILED, PARAMS, Changes, Json, Params, begin
+from pipelines.cli.options import FAILED, PARAMS, Changes, Json, Params, begin
 
 if TYPE_CHECKING:
     from pipelines.console import Console

@@ -35,7 +35,6 @@ CLASSIFICATION = (
     "calibration_error",
 )
 REGRESSION = ("rmse", "mae", "r2")
-HIGHER_IS_BETTER = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "pr_auc", "r2"})
 BINS = 15  # of the calibration error, of equal width (Guo et al. 2017)
 RESAMPLES, FEWEST, DRAWN = 1000, 200, 10**7  # of the rows: most, fewest, and rows in all of them together, about
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
@@ -83,11 +82,6 @@ def names(truth: Truth) -> tuple[str, ...]:
         return ("loss", *CLASSIFICATION)
     each = tuple(f"{metric}.{name}" for metric in REGRESSION for name in truth.names) if truth.outputs > 1 else ()
     return ("loss", *REGRESSION, *each)
-
-
-def higher_is_better(metric: str) -> bool:
-    """Whether more of it is better, also for one target of several."""
-    return metric.partition(".")[0] in HIGHER_IS_BETTER
 
 
 def decide(task: Task, outputs: NDArray) -> NDArray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.options import PARAMS, Changes, Json, Params, as_option, experiment_of, values_of
+from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of
 
 if TYPE_CHECKING:
     from pipelines.console import Console
@@ -41,6 +41,7 @@ def data(
     from pipelines.console import Console
     from pipelines.data.look import look
     from pipelines.data.table import DataError
+    from pipelines.spec.file import as_option
 
     console, block = Console(as_json), block_of(params, changes, file, target)
     if html is not None and html.is_dir():
@@ -74,6 +75,7 @@ def block_of(params: Path, changes: list[str] | None, file: str | None, target: 
             raise typer.BadParameter("--target goes with --file; for the spec there is --set data.target=COL")
         return experiment_of(params, changes).data
     from pipelines.spec import Experiment
+    from pipelines.spec.file import values_of
 
     # What is not known yet is stood in for, and taken out again.
     laid: dict[str, Any] = {"data.source": file, "data.target": target or UNKNOWN}

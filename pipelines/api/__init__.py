@@ -1,0 +1,1 @@
+"""What commands and notebooks call: run, results, predict, and many networks at once."""

@@ -1,0 +1,227 @@
+"""What a run left in its folder, for people who go on from it in Python: metrics, history, predictions, the model."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import backends
+from backends.losses import predictions
+from pipelines.data import Source
+from pipelines.data.values import given
+from pipelines.spec import DataSpec, Experiment, load
+from pipelines.stages.files import read_json
+from pipelines.stages.metrics import decide
+from pipelines.stages.networks import Network, answer, load_networks, stored_networks
+from pipelines.stages.paths import RunPaths
+
+if TYPE_CHECKING:
+    from keras import Sequential as KerasSequential
+    from torch.nn import Sequential
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+Columns = dict[str, list[Any]]  # name -> values; pandas.DataFrame takes it as it is
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network that takes raw rows: preprocessing inside, and no framework needed."""
+
+    network: Network
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the raw columns that it needs; those of a matrix must come in this order."""
+        return self.network.about.columns
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels of the classes, sorted; empty for regression."""
+        return self.network.about.classes
+
+    def predict(self, X: Any) -> NDArray:
+        """Raw rows, as `inputs` takes them -> labels (n,), or targets in their own units, (n,) for one, (n, m) for several."""
+        if self.classes:
+            return np.array(self.classes)[decide(self.network.about.task, self._outputs(X))]
+        targets = self.network.about.target_scale.undo(self._outputs(X))
+        return targets[:, 0] if targets.shape[1] == 1 else targets
+
+    def probabilities(self, X: Any) -> NDArray:
+        """Raw rows, as `inputs` takes them -> P(class), (n, classes) as in `classes`. Raises ValueError for regression."""
+        if not self.classes:
+            raise ValueError("a regression has no class probabilities; use predict")
+        p = predictions(self.network.about.task, self._outputs(X))
+        return np.stack([1 - p, p], axis=1) if p.ndim == 1 else p
+
+    def inputs(self, X: Any) -> NDArray:
+        """Raw rows -> what the network itself is given, (n, I) float32: preprocessed as the training rows were.
+
+        X is a DataFrame, a mapping of columns, or, where all columns are numbers, a matrix. Cells are read as a file's are,
+        markers and spellings of the spec included; None and NaN are missing values too. Columns that are not needed are passed
+        over. Raises DataError, a ValueError, for what does not fit.
+        """
+        return self.network.about.preprocessing.apply(rows_of(self.network, X))
+
+    def to_torch(self) -> Sequential:
+        """The network as a plain torch.nn.Sequential: nn.Linear, activation and nn.Dropout, weights in place, in eval mode.
+
+        It takes what `inputs` gives, in the weights' type, and gives outputs before sigmoid or softmax; those of a regression
+        are in the scaled targets' units: `network.about.target_scale.undo` takes them back. Raises BackendError without torch.
+        """
+        backends.get("lightning")
+        from backends.lightning.plain import to_torch
+
+        return to_torch(self.network.trial, self.network.flat)
+
+    def to_keras(self) -> KerasSequential:
+        """The network as a plain keras.Sequential: Input, Dense, activations and Dropout, weights in place, not compiled.
+
+        It takes and gives what `to_torch`'s module does. Keras is on the engine that this process or KERAS_BACKEND chose, else
+        on TensorFlow or JAX, whichever is installed. It was checked to predict the same. Raises BackendError without Keras.
+        """
+        from backends.keras import present
+
+        backends.get(present())
+        from backends.keras.plain import to_keras
+
+        return to_keras(self.network.trial, self.network.flat)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The one network."""
+        return (self.network,)
+
+    def answers(self, X: Any) -> dict[str, NDArray]:
+        """Raw rows, as `inputs` takes them -> what `deltarule predict` writes, column -> (n,).
+
+        These are predicted and p_CLASS each, or predicted_TARGET. Raises DataError.
+        """
+        return answer(self.networks, rows_of(self.network, X))
+
+    def _outputs(self, X: Any) -> NDArray:
+        return self.network.outputs(self.inputs(X))
+
+
+@dataclass(frozen=True)
+class FoldModels:
+    """The networks of k folds as one: what they say of a row is the mean over them.
+
+    Of classes it is the mean of their probabilities, of a regression the mean of their targets in their own units. Each of them
+    is a model of its own, `folds[0].to_torch()` and so on, with the preprocessing of its fold.
+    """
+
+    folds: tuple[Model, ...]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the raw columns that they need; those of a matrix must come in this order."""
+        return self.folds[0].features
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels of the classes, sorted; empty for regression."""
+        return self.folds[0].classes
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """One a fold."""
+        return tuple(model.network for model in self.folds)
+
+    def answers(self, X: Any) -> dict[str, NDArray]:
+        """As Model.answers, means over the folds."""
+        return answer(self.networks, rows_of(self.networks[0], X))
+
+    def predict(self, X: Any) -> NDArray:
+        """Raw rows, as Model.inputs takes them -> labels (n,), or targets in their own units, (n,) for one, (n, m) for several.
+
+        A label is the likeliest class by `probabilities`; of two, the second where it has a half at least.
+        """
+        if not self.classes:
+            return np.asarray(np.mean([model.predict(X) for model in self.folds], axis=0))
+        P = self.probabilities(X)
+        chosen = (P[:, 1] >= 0.5).astype(np.int64) if len(self.classes) == 2 else P.argmax(axis=1)
+        return np.array(self.classes)[chosen]
+
+    def probabilities(self, X: Any) -> NDArray:
+        """Raw rows, as Model.inputs takes them -> mean P(class), (n, classes). Raises ValueError for regression."""
+        return np.asarray(np.mean([model.probabilities(X) for model in self.folds], axis=0))
+
+
+def rows_of(network: Network, X: Any) -> Source:
+    """Rows that are given in Python, with the columns that a network needs."""
+    block = DataSpec.model_validate(network.run["spec"]["data"])
+    return given(X, block, network.about.preprocessing).source()
+
+
+def load_model(folder: str | PathLike[str] = ".") -> Model | FoldModels:
+    """The model of a run's folder (runs/..., or "." for the pipeline's), or of what `deltarule export` wrote.
+
+    Raises StageError where there is none, or only a part of one.
+    """
+    models = tuple(map(Model, stored_networks(Path(folder))))
+    return models[0] if len(models) == 1 else FoldModels(models)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, read from its folder: of a launch (runs/...), or "." for the pipeline's own. Files are read when asked for."""
+
+    folder: Path
+    run_id: str | None = None  # in MLflow
+    seconds: dict[str, float] = field(default_factory=dict)  # stage -> wall time
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The spec that was run."""
+        return load(Path(self.folder) / "params.yaml")
+
+    @property
+    def places(self) -> RunPaths:
+        """Every path of the run."""
+        return RunPaths(Path(self.folder))
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """On the validation rows, with the weights of the best epoch."""
+        return read_json(self.places.need(self.places.report("validate") / "metrics.json", "validate"))
+
+    @cached_property
+    def test_metrics(self) -> dict[str, float]:
+        """On the test rows, with NAME_low and NAME_high, the ends of 95 % intervals. StageError if they were not opened."""
+        return read_json(self.places.need(self.places.report("test") / "metrics.json", "test"))
+
+    @cached_property
+    def history(self) -> Columns:
+        """One value an epoch, of folds one fold after the other: train_loss, train_penalty, val_loss, delta_rms_1, ..."""
+        return _columns(self.places.need(self.places.history, "train"), text=())
+
+    @cached_property
+    def predictions(self) -> Columns:
+        """One value a validation row: its number in the source, its label, what was predicted, probabilities."""
+        text = ("label", "predicted") if self.model.classes else ()
+        return _columns(self.places.need(self.places.report("validate") / "predictions.csv", "validate"), text)
+
+    @cached_property
+    def model(self) -> Model | FoldModels:
+        """The weights of the best epoch, ready for raw rows; with folds, their networks as one."""
+        models = tuple(Model(network) for network in load_networks(self.experiment, self.places))
+        return models[0] if models[0].network.about.number is None else FoldModels(models)
+
+
+def _columns(path: Path, text: tuple[str, ...]) -> Columns:
+    """A CSV file of numbers by column; whole numbers as int, the columns named in `text` as they are."""
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    read = [str if name in text else _number for name in header]
+    return {name: [read[place](row[place]) for row in rows] for place, name in enumerate(header)}
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)

@@ -1,0 +1,173 @@
+"""Trained networks, as they lie in a folder: of the spec in place, or by themselves, with no spec beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import backends
+from backends import weights
+from backends.losses import predictions
+from backends.spec import Task, Trial
+from pipelines.data import About, Source
+from pipelines.spec import Experiment
+from pipelines.stages.files import read_json, sha256
+from pipelines.stages.folds import about_of
+from pipelines.stages.metrics import decide
+from pipelines.stages.paths import RunPaths, StageError
+
+NDArray = np.ndarray[Any, np.dtype[Any]]
+ROWS_AT_ONCE = 65536  # bounds the memory of a forward pass
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network, with the data and the run that it comes from."""
+
+    trial: Trial
+    flat: NDArray
+    sha256: str  # of its file
+    about: About
+    run: dict[str, Any]
+
+    def outputs(self, X: NDArray) -> NDArray:
+        """Before softmax or sigmoid, (n, O), by the reference: whatever trained it, no framework is needed to predict."""
+        return predict(self.trial, self.flat, X)
+
+
+def predict(trial: Trial, flat: NDArray, X: NDArray) -> NDArray:
+    """Outputs of one network before softmax or sigmoid, (n, O), by the reference."""
+    stack = backends.get("reference").stack([trial])
+    stack.load({**stack.state(), "weights": flat[None]})
+    blocks = [stack.predict(X[start : start + ROWS_AT_ONCE])[0] for start in range(0, len(X), ROWS_AT_ONCE)]
+    return np.concatenate(blocks)
+
+
+# Of the spec in place ----------------------------------------------------------------------------------------------------
+
+
+def split_rows(experiment: Experiment, places: RunPaths) -> About:
+    """What is known about them. Raises StageError if there are none, or if another data block made them."""
+    about = About.load(places.need(places.about, "split"))
+    now = experiment.data.model_dump(mode="json")
+    other = list(differences(about.data, now, "data")) if about.data else []  # older outs do not say
+    if other:
+        raise StageError(
+            f"{places.shown(places.data)} holds rows of another data block than the spec's: {', '.join(other[:5])}; "
+            "run `deltarule split` or `dvc repro` first",
+            exit_code=2,
+        )
+    return about
+
+
+def load_networks(experiment: Experiment, places: RunPaths) -> list[Network]:
+    """The network that train wrote, or that of each fold. StageError if missing, or of other data or another spec than now."""
+    about = split_rows(experiment, places)
+    run = read_json(places.need(places.run, "train"))
+    found, digest = weights.load_all(places.need(places.model, "train")), sha256(places.model)
+    _check_same(experiment, about, run, digest, places)
+    return [Network(trial, flat, digest, about_of(about, trial.fold), run) for trial, flat in found]
+
+
+def load_network(experiment: Experiment, places: RunPaths) -> Network:
+    """The one network that train wrote. Raises StageError as `load_networks` does, and where there is one a fold."""
+    networks = load_networks(experiment, places)
+    if len(networks) > 1:
+        raise StageError(f"{places.shown(places.model)} holds a network a fold ({len(networks)}); this takes one", exit_code=2)
+    return networks[0]
+
+
+def _check_same(experiment: Experiment, about: About, run: dict[str, Any], digest: str, places: RunPaths) -> None:
+    """The model in place must be that of this spec and these data."""
+    other = [part for part, known in run["data_hashes"].items() if about.sha256[part] != known]
+    wanted = experiment.model_dump(mode="json", include={"seed", "model", "regularization", "train"})
+    other += differences({key: run["spec"].get(key) for key in wanted}, wanted)
+    if digest != run["model_hash"]:
+        other.append("model.safetensors")
+    if other:
+        raise StageError(
+            f"{places.shown(places.trained)} is of another spec or other data than now: {', '.join(other[:5])}; "
+            "run `deltarule train` or `dvc repro` first",
+            exit_code=2,
+        )
+
+
+def differences(was: Any, now: Any, path: str = "") -> Iterator[str]:
+    """ "model.activation (relu, now tanh)" of each value that differs. Devices and threads do not make another experiment."""
+    if isinstance(now, dict) and isinstance(was, dict):
+        for key in {**was, **now}:
+            yield from differences(was.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+    elif was != now and path not in ("train.devices", "train.threads"):
+        yield f"{path} ({_shown(was)}, now {_shown(now)})"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+# By themselves -------------------------------------------------------------------------------------------------------------
+
+
+def files_of(folder: Path) -> tuple[Path, Path, Path]:
+    """about.json, run.json and model.safetensors of a run's folder, or of an exported model. Raises StageError."""
+    places = RunPaths(folder)
+    if not folder.is_dir():
+        raise StageError(
+            f"the model must be the folder of a run, such as runs/..., or . for the pipeline's; found none at {folder}", 2
+        )
+    for place in (folder, folder / "artifacts/run"):
+        files = (place / "about.json", place / "run.json", place / "model.safetensors")
+        if files[2].is_file():
+            return files
+    return places.need(places.about, "split"), places.need(places.run, "train"), places.need(places.model, "train")
+
+
+def stored_networks(folder: Path) -> list[Network]:
+    """The network of a folder, or one a fold. Raises StageError if it is missing, or its files do not belong together."""
+    about_file, run_file, model_file = files_of(folder)
+    about, run, digest = About.load(about_file), read_json(run_file), sha256(model_file)
+    other = [part for part, known in run["data_hashes"].items() if about.sha256[part] != known]
+    other += ["model.safetensors"] if digest != run["model_hash"] else []
+    if other:
+        raise StageError(
+            f"{run_file} is of other data or another model than lie beside it: {', '.join(other)}; run `dvc repro` first",
+            exit_code=2,
+        )
+    return [Network(trial, flat, digest, about_of(about, trial.fold), run) for trial, flat in weights.load_all(model_file)]
+
+
+def names_of(about: About) -> tuple[str, ...]:
+    """Of the columns that `answer` gives."""
+    if about.classes:
+        return ("predicted", *(f"p_{name}" for name in about.classes))
+    return tuple(f"predicted_{name}" for name in about.targets)
+
+
+def answer(networks: Sequence[Network], rows: Source) -> dict[str, NDArray]:
+    """Column -> (n,): what is predicted for each row, as the data spell it, and P(class) as p_CLASS.
+
+    Of several folds' networks the mean: of probabilities, or of targets in their own units.
+    """
+    about = networks[0].about
+    outputs = [network.outputs(network.about.preprocessing.apply(rows)) for network in networks]
+    if not about.classes:
+        scales = [network.about.target_scale for network in networks]
+        own = np.mean([scale.undo(z) for scale, z in zip(scales, outputs, strict=True)], axis=0)
+        return dict(zip(names_of(about), own.T, strict=True))
+    P = np.mean([_probabilities(about.task, z) for z in outputs], axis=0)
+    chosen = decide(about.task, outputs[0]) if len(networks) == 1 else _likeliest(P)
+    return dict(zip(names_of(about), [np.array(about.classes)[chosen], *P.T], strict=True))
+
+
+def _probabilities(task: Task, outputs: NDArray) -> NDArray:
+    p = predictions(task, outputs)
+    return np.stack([1 - p, p], axis=1) if p.ndim == 1 else p
+
+
+def _likeliest(P: NDArray) -> NDArray:
+    """Of two classes the second where it has a half at least, as one network decides."""
+    return (P[:, 1] >= 0.5).astype(np.int64) if P.shape[1] == 2 else P.argmax(axis=1)

@@ -1,9 +1,9 @@
-"""Large files through split and one epoch of train: peak memory, time against pyarrow's own, training against small data.
+"""Large files through split and one epoch of train: peak memory, and time against pyarrow's own.
 
 Two files are made in a temporary folder, of normal numbers and a target: Parquet, 5 million rows of 30 inputs, and CSV, a million
-rows of 50. Every measurement is a process of its own, in turn, `--rounds` times; medians are told. The sizes are those of the
-inputs as float32. pyarrow reads and writes the same rows in the same format. Of train two peaks are told: of the whole process,
-and what it takes beyond a process that has imported the backend's libraries and does nothing, which no data make larger.
+rows of 50. Every measurement is a process of its own, in turn, `--rounds` times; medians are shown. The sizes are those of the
+inputs as float32. pyarrow reads and writes the same rows in the same format. Of train two peaks are shown: of the whole process,
+and beyond a process that has imported the backend's libraries and does nothing.
 
     python benchmarks/data.py                  about fifteen minutes on two cores, 8 GB of disk
     python benchmarks/data.py --rows 0.02      a fiftieth of the rows
@@ -12,20 +12,16 @@ and what it takes beyond a process that has imported the backend's libraries and
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = 20_000  # rows
-EPOCHS = 3  # of the large file; the first is left out of the time a row, which then holds no start
-NETWORK = {"hidden": "[64, 64]", "batch_size": 256}
 
 MAKE = """
 import sys, numpy as np, pyarrow as pa
@@ -50,19 +46,6 @@ if path.endswith("parquet"):
 else:
     csv.write_csv(csv.read_csv(path), path + ".copy")
 """
-EPOCH_TIMES = """
-import sys, time, json
-from pathlib import Path
-from pipelines import stages
-from pipelines.data import About
-from pipelines.spec import load
-places, ends = stages.RunPaths(Path()), []
-stages.train(load("params.yaml", sys.argv[1:]), places, progress=lambda record: ends.append(time.perf_counter()))
-rows = About.load(places.about).rows["train"]
-print(json.dumps([1e6 * (b - a) / rows for a, b in zip(ends, ends[1:])]))
-"""
-
-
 IDLE = """
 import sys, backends, pipelines.stages
 backends.get(sys.argv[1])
@@ -71,99 +54,67 @@ backends.get(sys.argv[1])
 
 @dataclass(frozen=True)
 class Run:
-    """A process: how long, how much memory at most, what it printed."""
+    """A process: how long, and how much memory at most."""
 
     seconds: float
     peak: float  # bytes
-    out: str
 
 
 def run(folder: Path, *command: str) -> Run:
     """Carry out one process of this interpreter. This process stays small: a child's peak is at least its parent's."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with tempfile.TemporaryFile("w+") as out:
-        began = time.perf_counter()
-        child = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=out, env=environment)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - began
-        out.seek(0)
-        if child.returncode:
-            raise SystemExit(f"{command[:3]} ended with code {child.returncode}")
-        return Run(seconds, usage.ru_maxrss * 1024, out.read())
+    began = time.perf_counter()
+    child = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=subprocess.DEVNULL, env=environment)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{command[:3]} ended with exit code {child.returncode}")
+    return Run(time.perf_counter() - began, usage.ru_maxrss * 1024)
 
 
-def deltarule(folder: Path, *arguments: str) -> Run:
-    """One command, in a project."""
-    return run(folder, "-c", "from pipelines.cli import main; main()", *arguments)
-
-
-def project(folder: Path, file: Path, backend: str) -> Path:
+def project(folder: Path, file: Path, backend: str) -> None:
     """A folder with a spec for a file."""
     folder.mkdir()
     (folder / "params.yaml").write_text(
-        f"data: {{source: {file}, target: y}}\nmodel: {{hidden: {NETWORK['hidden']}}}\n"
-        f"train: {{backend: {backend}, epochs: 1, batch_size: {NETWORK['batch_size']}, early_stopping: {{patience: null}}}}\n"
+        f"data: {{source: {file}, target: y}}\nmodel: {{hidden: [64, 64]}}\n"
+        f"train: {{backend: {backend}, epochs: 1, batch_size: 256, early_stopping: {{patience: null}}}}\n"
     )
-    return folder
 
 
 @dataclass
 class Case:
     """A file, and what was measured on it."""
 
-    name: str
+    kind: str
     file: Path
     rows: int
     columns: int
-    measured: dict[str, list[float]]
+    measured: dict[str, list[Run]] = field(default_factory=lambda: {"pyarrow": [], "split": [], "train": []})
 
     @property
     def size(self) -> int:
         """Bytes of the inputs as float32."""
         return 4 * self.rows * self.columns
 
-    def note(self, **values: float) -> None:
-        """One round's measurements."""
-        for name, value in values.items():
-            self.measured.setdefault(name, []).append(value)
 
-    def median(self, name: str) -> float:
-        """Over the rounds."""
-        return statistics.median(self.measured[name])
-
-
-def measure(case: Case, folder: Path, small: Path, backend: str) -> None:
+def measure(case: Case, folder: Path) -> None:
     """One round."""
-    arrow = run(folder, "-c", PYARROW, str(case.file))
+    case.measured["pyarrow"].append(run(folder, "-c", PYARROW, str(case.file)))
     case.file.with_name(case.file.name + ".copy").unlink()
-    split = deltarule(folder, "split")
-    train = deltarule(folder, "train")
-    case.note(arrow=arrow.seconds, split=split.seconds, split_peak=split.peak, train=train.seconds, train_peak=train.peak)
-    case.note(idle=run(folder, "-c", IDLE, backend).peak)
-    large = json.loads(run(folder, "-c", EPOCH_TIMES, f"train.epochs={EPOCHS}").out.splitlines()[-1])
-    epochs = max(6, min(100, EPOCHS * case.rows // SMALL // 4))
-    few = run(small, "-c", EPOCH_TIMES, f"train.epochs={epochs}")
-    little = json.loads(few.out.splitlines()[-1])
-    case.note(large=statistics.median(large), small=statistics.median(little), small_peak=few.peak)
-
-
-def show(case: Case) -> None:
-    """A few lines."""
-    data = case.size
-    print(f"\n{case.name}: {case.rows} rows x {case.columns} inputs, {data / 1e6:.0f} MB as float32")
     for stage in ("split", "train"):
-        peak = case.median(f"{stage}_peak")
-        print(f"  {stage}: {case.median(stage):.1f} s, peak {peak / 1e6:.0f} MB, {peak / data:.2f} times the data (limit 2.5)")
-    idle = case.median("idle")
-    beyond = case.median("train_peak") - idle
-    print(f"  train beyond its libraries, {idle / 1e6:.0f} MB idle: {beyond / 1e6:.0f} MB, {beyond / data:.2f} times the data")
-    arrow = case.median("arrow")
-    times = case.median("split") / arrow
-    print(f"  pyarrow reads and writes the same in {arrow:.1f} s; split takes {times:.2f} times that (limit 2)")
-    print(f"  libraries: train takes {case.median('small_peak') / 1e6:.0f} MB on {SMALL} rows")
-    large, small = case.median("large"), case.median("small")
-    print(f"  training: {large:.3f} µs a row; on {SMALL} rows {small:.3f}: {large / small:.2f} times")
+        case.measured[stage].append(run(folder, "-m", "_deltarule", stage))
+
+
+def show(case: Case, idle: float) -> None:
+    """A line a stage."""
+    print(f"\n{case.kind}: {case.rows} rows x {case.columns} inputs, {case.size / 1e6:.0f} MB as float32")
+    seconds = {name: statistics.median(run.seconds for run in runs) for name, runs in case.measured.items()}
+    peak = {name: statistics.median(run.peak for run in runs) for name, runs in case.measured.items()}
+    for name in case.measured:
+        times = f"{peak[name] / 1e6:.0f} MB, {peak[name] / case.size:.2f} times the data"
+        print(f"  {name:8} {seconds[name]:6.1f} s, {seconds[name] / seconds['pyarrow']:.2f} times pyarrow; peak {times}")
+    beyond = peak["train"] - idle
+    print(f"  train beyond its libraries, {idle / 1e6:.0f} MB: {beyond / 1e6:.0f} MB, {beyond / case.size:.2f} times the data")
 
 
 def main() -> None:
@@ -180,22 +131,19 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         cases = []
         for kind, rows, columns in (("parquet", 5_000_000, 30), ("csv", 1_000_000, 50)):
-            if chosen.only not in (None, kind):
-                continue
-            count = int(rows * chosen.rows)
-            case = Case(kind, folder / f"rows-{count}.{kind}", count, columns, {})
-            little = folder / f"small.{kind}"
-            for file, n in ((case.file, count), (little, SMALL)):
-                if not file.exists():
-                    run(folder, "-c", MAKE, str(file), str(n), str(columns))
-            cases.append((case, project(Path(temporary) / kind, case.file, chosen.backend),
-                          project(Path(temporary) / f"small-{kind}", little, chosen.backend)))  # fmt: skip
-            deltarule(cases[-1][2], "split")
+            if chosen.only in (None, kind):
+                count = int(rows * chosen.rows)
+                cases.append(Case(kind, folder / f"rows-{count}.{kind}", count, columns))
+        for case in cases:
+            if not case.file.exists():
+                run(folder, "-c", MAKE, str(case.file), str(case.rows), str(case.columns))
+            project(Path(temporary) / case.kind, case.file, chosen.backend)
         for _ in range(chosen.rounds):
-            for case, large, small in cases:
-                measure(case, large, small, chosen.backend)
-        for case, _, _ in cases:
-            show(case)
+            for case in cases:
+                measure(case, Path(temporary) / case.kind)
+        idle = run(folder, "-c", IDLE, chosen.backend).peak
+        for case in cases:
+            show(case, idle)
 
 
 if __name__ == "__main__":

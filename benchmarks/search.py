@@ -2,17 +2,13 @@
 
 Digits (60/20/20, the same rows for all), 64-128-64-10, batch 32, Adam 1e-3, 30 epochs for every trial, over activation, λ1, λ2
 and dropout by TPE, no pruner, one MLflow run a trial under a parent, sqlite. Each run is a process of its own in an empty
-folder; candidates alternate. The peers, in benchmarks/peers/, take minutes a round: unless `--full`, each is timed at 1 trial
-and at `--peer-trials`, and its time for N trials is the line through both; that their samplers slow down with N is left out,
-which favours them. They compute with one thread (`--threads free`: as they would), which is their quicker way. scikit-learn's
-search has no dropout, no L1, no leaky_relu and no MLflow: compare seconds a model.
+folder; candidates alternate. "wall s" is the time until the command answers with the winner, "record s" until all trials are on
+record in MLflow, counted from the same start. The peers, in benchmarks/peers/, take minutes a round: unless `--full`, each is
+timed at 1 trial and at `--peer-trials`, and its time for N trials is the line through both (~); that their samplers slow down
+with N is left out, which favours them. They compute with one thread, which is their quicker way.
 
     python benchmarks/search.py --trials 64 256          the table
     python benchmarks/search.py --trials 64 256 --full   the same, nothing extrapolated
-    python benchmarks/search.py --trials 64 --full --winners   and what each winner is worth under 15 other seeds
-    python benchmarks/search.py --growth                 how our cost grows with trials, K and workers; memory
-    python benchmarks/search.py --logging --rounds 5     what the record in MLflow adds, with it and without in turn
-    python benchmarks/search.py --accelerator            K up to 1024 on an accelerator
 """
 
 from __future__ import annotations
@@ -21,19 +17,19 @@ import argparse
 import json
 import os
 import resource
-import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PEERS = Path(__file__).resolve().parent / "peers"
-EPOCHS, STEPS = 30, 30 * 34  # 1078 training rows in batches of 32
 PARAMS = """
 data: {{source: digits}}
 model: {{hidden: [128, 64]}}
@@ -50,22 +46,24 @@ search:
     regularization.l1: {{low: 1e-6, high: 1e-3, log: true}}
     regularization.l2: {{low: 1e-6, high: 1e-2, log: true}}
 """
-LINE = "{:20} {:>6} {:>8} {:>8} {:>8} {:>7} {:>4} {:>9} {:>15} {:>6}"
-UNTRACKED = "tracking.enabled=false"
-PATHS = {"activation": "model.activation", "l1": "regularization.l1", "l2": "regularization.l2", "dropout": "model.dropout"}
-SEEDS = 15  # under which a winner is trained again; none of them is one of a search
+LINE = "{:20} {:>6} {:>8} {:>9} {:>8} {:>8} {:>7} {:>4} {:>15} {:>6}"
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+RECORD_SECONDS = 300  # until all trials must be on record
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A backend of ours or a script of peers/, and whom it is held against (with the least ratio at so many trials)."""
+    """A backend of ours or a script of peers/, and what it is compared with (with the least ratio at so many trials)."""
 
     backend: str = ""
     script: str = ""
     peer: str = ""
     aims: Mapping[int, int] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def database(self) -> str:
+        """Where it records its trials."""
+        return ".mlflow/mlflow.db" if self.backend else "mlflow.db"
 
 
 CANDIDATES = {
@@ -74,7 +72,6 @@ CANDIDATES = {
     "ours keras-jax": Candidate("keras-jax", peer="optuna + keras"),
     "optuna + lightning": Candidate(script="optuna_lightning.py"),
     "optuna + keras": Candidate(script="optuna_keras.py"),
-    "sklearn": Candidate(script="sklearn_random.py"),
 }
 
 
@@ -82,46 +79,45 @@ CANDIDATES = {
 class Run:
     """One process, or the median of several, or (`estimated`) the line through two."""
 
-    seconds: float
+    seconds: float  # until the winner is known
+    record: float  # until all trials are on record
     best: float  # validation cross-entropy
     trials: int  # that `best` is the best of
     cpu: float = 0.0  # seconds of processor, of the whole process tree
     peak: float = 0.0  # MiB of the whole process tree, shared pages counted in each
     estimated: bool = False
-    winner: tuple[str, ...] = ()  # as --set takes it
 
 
-def carry_out(candidate: Candidate, trials: int, rows: Path, threads: str, changes: Sequence[str] = (), seed: int = 0) -> Run:
-    """A run from nothing, in an empty folder; what it left behind is counted before the folder goes."""
+def measure(candidate: Candidate, trials: int, rows: Path) -> Run:
+    """A run from nothing, in an empty folder; all its trials must have completed and be on record."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        command = [sys.executable, str(PEERS / candidate.script), "--rows", str(rows), "--seed", str(seed)]
+        command = [sys.executable, str(PEERS / candidate.script), "--rows", str(rows)]
         if candidate.backend:
             (folder / "params.yaml").write_text(PARAMS.format(backend=candidate.backend))
-            sets = [word for change in (*changes, f"search.seed={seed}") for word in ("--set", change)]
-            command = [sys.executable, "-m", "pipelines.cli", "search", "--json", "--name", "bench", *sets]
-        seconds, cpu, peak, said = watched([*command, "--trials", str(trials)], folder, environment(candidate, threads))
-        if UNTRACKED not in changes:
-            (count_ours if candidate.backend else count_theirs)(folder, trials, candidate)
-    best = said["best"]["values"][0] if candidate.backend else said["best"]
-    found = said["best"]["changes"] if candidate.backend else {PATHS[k]: v for k, v in said.get("params", {}).items()}
-    return Run(seconds, best, trials, cpu, peak, winner=tuple(f"{path}={value}" for path, value in found.items()))
+            command = [sys.executable, "-m", "_deltarule", "search", "--json", "--name", "bench"]
+        start, cpu = time.perf_counter(), processor()
+        said, peak = watched([*command, "--trials", str(trials)], folder, environment(candidate))
+        seconds = time.perf_counter() - start
+        if candidate.backend and said["states"].get("COMPLETE") != trials:
+            raise SystemExit(f"{trials} trials were to complete, found {said['states']}")
+        wait_for_record(folder / candidate.database, trials)
+        record = time.perf_counter() - start
+        best = said["best"]["values"][0] if candidate.backend else said["best"]
+        return Run(seconds, record, best, trials, processor() - cpu, peak)
 
 
-def environment(candidate: Candidate, threads: str) -> dict[str, str]:
-    """One thread or free for the peers; ours chooses for itself. No telemetry on either side."""
+def environment(candidate: Candidate) -> dict[str, str]:
+    """One thread for the peers; ours chooses for itself. No telemetry on either side."""
     inherited = {name: value for name, value in os.environ.items() if name not in THREADS}
-    limits = dict.fromkeys(THREADS, "1") if threads == "one" and candidate.script else {}
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return {**inherited, **limits, **quiet, **candidate.environment}
+    limits = dict.fromkeys(THREADS, "1") if candidate.script else {}
+    return {**inherited, **limits, "MLFLOW_DISABLE_TELEMETRY": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def watched(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[float, float, float, dict[str, Any]]:
-    """Seconds, those of the processor, most resident memory in MiB (looked at five times a second), the JSON it ended with."""
-    import psutil
-
+def watched(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[dict[str, Any], float]:
+    """The JSON that a command ends with, and its most resident memory in MiB, looked at five times a second."""
+    peak = 0.0
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        start, worked, peak = time.perf_counter(), processor(), 0.0
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=err)
         tree = psutil.Process(process.pid)
         while True:
@@ -130,12 +126,11 @@ def watched(command: list[str], folder: Path, environment: dict[str, str]) -> tu
                 break
             except subprocess.TimeoutExpired:
                 peak = max(peak, resident(tree))
-        seconds, cpu = time.perf_counter() - start, processor() - worked
         for file in (out, err):
             file.seek(0)
         if process.returncode:
             raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}:\n{err.read()[-3000:]}")
-        return seconds, cpu, peak, json.loads(out.read().strip().splitlines()[-1])
+        return json.loads(out.read().strip().splitlines()[-1]), peak
 
 
 def processor() -> float:
@@ -144,10 +139,8 @@ def processor() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def resident(tree: Any) -> float:
+def resident(tree: psutil.Process) -> float:
     """MiB of a process and all below it; those that ended meanwhile count 0."""
-    import psutil
-
     total = 0
     for process in [tree, *tree.children(recursive=True)]:
         try:
@@ -157,28 +150,20 @@ def resident(tree: Any) -> float:
     return total / 2**20
 
 
-def count_ours(folder: Path, trials: int, _: Candidate) -> None:
-    """Every trial completed, with as many optimizer steps as the peers', and is on record."""
-    records = [json.loads(path.read_text()) for path in (folder / "studies/bench/trials").glob("*.json")]
-    carried = {(one["state"], one["steps"], one["epochs"]) for one in records}
-    if len(records) != trials or carried != {("COMPLETE", STEPS, EPOCHS)}:
-        raise SystemExit(f"{trials} trials of {STEPS} steps were to complete, found {len(records)}: {carried}")
-    count_runs(folder / ".mlflow/mlflow.db", trials)
+def wait_for_record(database: Path, trials: int) -> None:
+    """Until MLflow holds one finished child run a trial; what sends them may go on after the command has answered."""
+    from mlflow import MlflowClient
 
-
-def count_theirs(folder: Path, trials: int, candidate: Candidate) -> None:
-    """Every trial is on record, where the peer keeps one."""
-    if candidate.script != "sklearn_random.py":
-        count_runs(folder / "mlflow.db", trials)
-
-
-def count_runs(database: Path, trials: int) -> None:
-    """One child run a trial, finished."""
-    with sqlite3.connect(database) as store:
-        query = "select count(*) from runs join tags using (run_uuid) where key = 'mlflow.parentRunId' and status = 'FINISHED'"
-        (found,) = store.execute(query).fetchone()
-    if found != trials:
-        raise SystemExit(f"MLflow was to hold {trials} finished child runs, found {found}")
+    end, client = time.perf_counter() + RECORD_SECONDS, MlflowClient(f"sqlite:///{database}")
+    while True:
+        experiments = [one.experiment_id for one in client.search_experiments()]
+        finished = client.search_runs(experiments, "attributes.status = 'FINISHED'", max_results=50_000)
+        found = sum("mlflow.parentRunId" in run.data.tags for run in finished)
+        if found == trials:
+            return
+        if time.perf_counter() > end:
+            raise SystemExit(f"MLflow must hold {trials} finished child runs, found {found} after {RECORD_SECONDS} s")
+        time.sleep(0.2)
 
 
 def make_rows(place: Path) -> Path:
@@ -195,65 +180,39 @@ def make_rows(place: Path) -> Path:
     return place / "rows.npz"
 
 
-# -- the table ------------------------------------------------------------------------------------------------------------
-
-
 def compare(names: list[str], sizes: list[int], chosen: argparse.Namespace, rows: Path) -> None:
     """Time every candidate at every size, in turn; print the table."""
-    wanted = [(name, n) for n in measured_sizes(sizes, chosen, peer=True) for name in names if CANDIDATES[name].script]
-    wanted += [(name, n) for n in measured_sizes(sizes, chosen, peer=False) for name in names if CANDIDATES[name].backend]
-    taken: dict[tuple[str, int], list[Run]] = {key: [] for key in wanted}
+    taken: dict[tuple[str, int], list[Run]] = {}
+    for name in names:
+        timed = sizes if chosen.full or CANDIDATES[name].backend else [chosen.peer_trials]
+        taken |= {(name, n): [] for n in (1, *timed)}
     for _ in range(chosen.rounds):
         for name, n in sorted(taken, key=lambda key: key[1]):
-            taken[name, n].append(told(name, n, carry_out(CANDIDATES[name], n, rows, chosen.threads)))
+            taken[name, n].append(told(name, n, measure(CANDIDATES[name], n, rows)))
     runs = {key: median(of) for key, of in taken.items()}
-    print(f"{os.cpu_count()} cores; peers: {chosen.threads} thread(s); {chosen.rounds} round(s)")
-    print(LINE.format("candidate", "trials", "wall s", "cpu s", "s/trial", "x peer", "aim", "x sklearn", "best loss", "MiB"))
+    print(f"{os.cpu_count()} cores; {chosen.rounds} round(s)")
+    heads = ("candidate", "trials", "wall s", "record s", "cpu s", "s/trial", "x peer", "aim", "best loss", "MiB")
+    print(LINE.format(*heads))
     for size in sizes:
         at = {name: runs.get((name, size)) or line(name, size, chosen.peer_trials, runs) for name in names}
         for name in names:
             show(name, size, at)
     for name in names:
         print(f"start of {name} (1 trial): {runs[name, 1].seconds:.1f} s")
-    if chosen.winners:
-        print(f"validation loss of each winner under {SEEDS} other seeds: mean, its 95 % interval, sd")
-        for (name, size), run in sorted(runs.items()):
-            if run.winner and size in sizes:
-                loss = worth(run.winner)
-                interval = f"{loss['low']:.4f} to {loss['high']:.4f}"
-                print(f"{name:20} {size:>6}  {loss['mean']:.4f}  {interval}  {loss['sd']:.4f}", flush=True)
-
-
-def worth(winner: Sequence[str]) -> dict[str, float]:
-    """What a winner is worth apart from the luck of its seed: the same network, data and epochs, all seeds in one stack."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        (folder / "params.yaml").write_text(PARAMS.format(backend="lightning"))
-        sets = [word for change in (*winner, "seed=1000") for word in ("--set", change)]
-        for command in (["split"], ["evaluate", "--json", "--seeds", str(SEEDS), *sets]):
-            whole = [sys.executable, "-m", "pipelines.cli", *command]
-            done = subprocess.run(whole, cwd=folder, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)["validate"]["loss"]
-
-
-def measured_sizes(sizes: list[int], chosen: argparse.Namespace, peer: bool) -> list[int]:
-    """At how many trials a candidate is timed."""
-    return sorted({1, *(sizes if chosen.full or not peer else [chosen.peer_trials])})
 
 
 def line(name: str, size: int, few: int, runs: Mapping[tuple[str, int], Run]) -> Run:
     """start + N · seconds a trial, from 1 trial and from few."""
     one, some = runs[name, 1], runs[name, few]
-    seconds, cpu = (
-        getattr(one, of) + (getattr(some, of) - getattr(one, of)) / (few - 1) * (size - 1) for of in ("seconds", "cpu")
-    )
-    return Run(seconds, some.best, few, cpu, some.peak, estimated=True)
+    slope = {of: (getattr(some, of) - getattr(one, of)) / (few - 1) for of in ("seconds", "record", "cpu")}
+    estimated = {of: getattr(one, of) + each * (size - 1) for of, each in slope.items()}
+    return replace(some, **estimated, estimated=True)
 
 
 def median(runs: list[Run]) -> Run:
     """By seconds; the best loss is the same in all rounds of ours, the best of the rounds of a peer."""
-    seconds, cpu, peak = (statistics.median(getattr(run, key) for run in runs) for key in ("seconds", "cpu", "peak"))
-    return replace(min(runs, key=lambda run: run.best), seconds=seconds, cpu=cpu, peak=peak)
+    medians = {key: statistics.median(getattr(run, key) for run in runs) for key in ("seconds", "record", "cpu", "peak")}
+    return replace(min(runs, key=lambda run: run.best), **medians)
 
 
 def told(name: str, size: int, run: Run) -> Run:
@@ -268,97 +227,25 @@ def show(name: str, size: int, at: Mapping[str, Run]) -> None:
     peer = at.get(candidate.peer)
     faster = f"{peer.seconds / run.seconds:.1f}" if peer else ""
     aim = str(candidate.aims.get(size, ""))
-    than_sklearn = f"{at['sklearn'].seconds / run.seconds:.1f}" if "sklearn" in at and name != "sklearn" else ""
-    wall, best = f"{'~' if run.estimated else ''}{run.seconds:.1f}", f"{run.best:.4f} of {run.trials}"
-    cpu, each, peak = f"{run.cpu:.1f}", f"{run.seconds / size:.3f}", f"{run.peak:.0f}"
-    print(LINE.format(name, size, wall, cpu, each, faster, aim, than_sklearn, best, peak))
-
-
-# -- growth, accelerator --------------------------------------------------------------------------------------------------
-
-
-def growth(backend: str, sizes: list[int], chosen: argparse.Namespace, rows: Path) -> None:
-    """Our cost and memory by the number of trials, by K in one process, and by workers."""
-    few = sizes[0]
-    whole = f"search.generation={few}"
-    cases: list[tuple[str, int, list[str]]] = [(f"{n} trials", n, []) for n in sizes]
-    cases += [(f"K={k}, one process", few, [f"search.width={k}", "search.engine=here", whole]) for k in (1, 4, 16, 64)]
-    cases += [(f"{w} worker(s)", sizes[-1], ["search.engine=processes", f"search.workers={w}"]) for w in (1, 2)]
-    print(f"{backend}\n{'case':24} {'trials':>6} {'wall s':>8} {'cpu s':>8} {'s/trial':>8} {'MiB':>6}")
-    for label, n, changes in cases:
-        run = median([carry_out(Candidate(backend), n, rows, chosen.threads, changes) for _ in range(chosen.rounds)])
-        print(f"{label:24} {n:6} {run.seconds:8.1f} {run.cpu:8.1f} {run.seconds / n:8.3f} {run.peak:6.0f}", flush=True)
-
-
-def logging(backend: str, n: int, chosen: argparse.Namespace, rows: Path) -> None:
-    """A study with its record and without, in turn: the medians, and the median of the differences within a round."""
-    taken: dict[str, list[Run]] = {"with MLflow": [], "without": []}
-    for _ in range(chosen.rounds):
-        for label, changes in zip(taken, ([], [UNTRACKED]), strict=True):
-            taken[label].append(told(label, n, carry_out(Candidate(backend), n, rows, chosen.threads, changes)))
-    print(f"{backend}, {n} trials, {chosen.rounds} rounds\n{'':12} {'wall s':>8} {'cpu s':>8}")
-    for label, runs in taken.items():
-        print(f"{label:12} {median(runs).seconds:8.2f} {median(runs).cpu:8.2f}")
-    more = [tracked.seconds - bare.seconds for tracked, bare in zip(*taken.values(), strict=True)]
-    share = statistics.median(more) / median(taken["without"]).seconds
-    print(f"more, each round: {' '.join(f'{each:.2f}' for each in more)} s; median {100 * share:.1f} %")
-
-
-def accelerator(sizes: list[int], chosen: argparse.Namespace, rows: Path) -> None:
-    """Wide stacks in one process that holds the accelerator, beside the Lightning script there and on the processor."""
-    look = [sys.executable, "-c", "import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else '')"]
-    device = subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip()
-    if not device:
-        return print("torch sees no accelerator here; nothing was measured")
-    n = sizes[-1]
-    few = chosen.peer_trials
-    print(f"{device}\n{'case':36} {'trials':>6} {'wall s':>9} {'s/trial':>8} {'x quicker peer':>15} {'best loss':>18}")
-    peers = {}
-    for label, hidden in (("on the accelerator", {}), ("on the processor", {"CUDA_VISIBLE_DEVICES": ""})):
-        peer = Candidate(script="optuna_lightning.py", environment=hidden)
-        timed = {(label, size): carry_out(peer, size, rows, chosen.threads) for size in (1, n if chosen.full else few)}
-        peers[label] = timed.get((label, n)) or line(label, n, few, timed)
-        show_case(f"optuna + lightning, {label}", n, peers[label], None)
-    quicker = min(run.seconds for run in peers.values())
-    for k in (width for width in (16, 64, 256, 1024) if width <= n):
-        changes = ["search.engine=here", f"search.width={k}", f"search.generation={n}"]
-        show_case(f"ours lightning K={k}", n, carry_out(Candidate("lightning"), n, rows, chosen.threads, changes), quicker)
-
-
-def show_case(label: str, size: int, run: Run, peer: float | None) -> None:
-    """One line."""
-    wall, ratio = f"{'~' if run.estimated else ''}{run.seconds:.1f}", f"{peer / run.seconds:.1f}" if peer else ""
-    best = f"{run.best:.4f} of {run.trials}"
-    print(f"{label:36} {size:6} {wall:>9} {run.seconds / size:8.3f} {ratio:>15} {best:>18}", flush=True)
+    about = "~" if run.estimated else ""
+    wall, record = f"{about}{run.seconds:.1f}", f"{about}{run.record:.1f}"
+    each, best = f"{run.seconds / size:.3f}", f"{run.best:.4f} of {run.trials}"
+    print(LINE.format(name, size, wall, record, f"{run.cpu:.1f}", each, faster, aim, best, f"{run.peak:.0f}"))
 
 
 def main() -> None:
-    """One of the four tables."""
+    """The table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", nargs="*", type=int, help="64 256; with --growth 64 256 1024, with --accelerator 1024")
+    parser.add_argument("--trials", nargs="*", type=int, help="64 256 unless given")
     parser.add_argument("--peer-trials", type=int, default=8, help="at least 2")
     parser.add_argument("--full", action="store_true", help="time the peers at every size")
-    parser.add_argument("--winners", action="store_true", help="train each winner again under other seeds")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=list(CANDIDATES), choices=list(CANDIDATES), metavar="NAME")
-    parser.add_argument("--threads", choices=["one", "free"], default="one", help="of the peers")
-    parser.add_argument("--backend", default="lightning", help="for --growth and --logging")
-    parser.add_argument("--growth", action="store_true")
-    parser.add_argument("--logging", action="store_true")
-    parser.add_argument("--accelerator", action="store_true")
     chosen = parser.parse_args()
     if chosen.peer_trials < 2:
         parser.error("--peer-trials must be at least 2: a line needs two points")
     with tempfile.TemporaryDirectory() as place:
-        rows = make_rows(Path(place))
-        if chosen.growth:
-            growth(chosen.backend, sorted(chosen.trials or [64, 256, 1024]), chosen, rows)
-        elif chosen.logging:
-            logging(chosen.backend, (chosen.trials or [128])[0], chosen, rows)
-        elif chosen.accelerator:
-            accelerator(sorted(chosen.trials or [1024]), chosen, rows)
-        else:
-            compare(chosen.only, sorted(chosen.trials or [64, 256]), chosen, rows)
+        compare(chosen.only, sorted(chosen.trials or [64, 256]), chosen, make_rows(Path(place)))
 
 
 if __name__ == "__main__":

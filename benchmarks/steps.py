@@ -1,10 +1,12 @@
 """Microseconds an optimizer step (and a trial-step, for stacks) beside the frameworks' own loops: `make bench`.
 
 Digits, 64-128-64-10, batch 32, dropout 0.2, L1 and L2, Adam, float32, validation at each epoch; `--net large` is
-512-512-512 with batch 1024 on generated rows, where the matrix products dominate. Every candidate lives in a process of
-its own; rounds alternate between them, so that a busy machine slows all alike. Steady-state epochs only: imports, tracing
-and the first epochs are shown apart. The ratio of medians is the number to quote. The floor is the time of the bare matrix
-products, forward and back, by the same framework. One thread each, or with `--threads free` as a user runs it.
+512-512-512 with batch 1024 on generated rows, where the matrix products dominate. Every candidate has a process of its own;
+rounds alternate between them, so that a busy machine slows all alike. Steady-state epochs only: imports, tracing and the
+first epochs are shown apart. The ratio of medians is the number to quote. One thread each, or with `--threads free` as a
+user runs it. On a machine with an accelerator everything runs there, and wider stacks can be named:
+
+    python benchmarks/steps.py --only torch-loop "lightning K=16" "lightning K=256" "lightning K=1024"
 """
 
 from __future__ import annotations
@@ -83,8 +85,9 @@ def torch_loop() -> Rounds:
     from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     X, y, X_valid, y_valid = (torch.from_numpy(array) for array in make_rows())
-    net = torch_net()
+    net = torch_net().to(device)
     train = DataLoader(TensorDataset(X, y), batch_size=BATCH, shuffle=True)
     valid = DataLoader(TensorDataset(X_valid, y_valid), batch_size=BATCH)
     optimizer, loss_of = torch.optim.Adam(net.parameters(), lr=1e-3), nn.CrossEntropyLoss()
@@ -95,13 +98,13 @@ def torch_loop() -> Rounds:
             net.train()
             for rows, labels in train:
                 optimizer.zero_grad()
-                loss = loss_of(net(rows), labels)
+                loss = loss_of(net(rows.to(device)), labels.to(device))
                 loss = loss + sum(L1 * w.abs().sum() + L2 * w.square().sum() for w in matrices)
                 loss.backward()
                 optimizer.step()
             net.eval()
             with torch.no_grad():
-                sum(loss_of(net(rows), labels).item() for rows, labels in valid)
+                sum(loss_of(net(rows.to(device)), labels.to(device)).item() for rows, labels in valid)
         yield time.perf_counter() - start
 
 
@@ -152,7 +155,7 @@ def lightning_loader() -> Rounds:
     model = Net()
     while True:
         clock = Clock()
-        trainer = pl.Trainer(max_epochs=EPOCHS + 1, accelerator="cpu", callbacks=[clock], default_root_dir=tempfile.mkdtemp(),
+        trainer = pl.Trainer(max_epochs=EPOCHS + 1, callbacks=[clock], default_root_dir=tempfile.mkdtemp(),
                              logger=pl.loggers.CSVLogger(tempfile.mkdtemp()), enable_checkpointing=False,
                              enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
         trainer.fit(model, train, valid)
@@ -176,94 +179,19 @@ def keras_fit() -> Rounds:
         yield time.perf_counter() - start
 
 
-def torch_floor(width: int) -> Rounds:
-    """Only the products of `width` networks: v = yW forward, Σδw and the mean of δy back."""
-    import torch
-
-    sizes = [*pairwise((INPUTS, *HIDDEN, OUTPUTS))]
-    y, W, d = ([torch.randn(width, *shape) for shape in shapes] for shapes in _shapes(sizes))
-    while True:
-        start = time.perf_counter()
-        for _ in range(STEPS):
-            for layer in range(len(sizes)):
-                torch.matmul(y[layer], W[layer])
-                torch.matmul(y[layer].mT, d[layer])
-                if layer:
-                    torch.matmul(d[layer], W[layer].mT)
-        yield time.perf_counter() - start
-
-
-def tensorflow_floor(width: int) -> Rounds:
-    """The same products inside one graph."""
-    import tensorflow as tf
-
-    sizes = [*pairwise((INPUTS, *HIDDEN, OUTPUTS))]
-    y, W, d = ([tf.random.normal((width, *shape)) for shape in shapes] for shapes in _shapes(sizes))
-
-    @tf.function(autograph=False)
-    def products(steps: Any) -> Any:
-        def step(i: Any, total: Any) -> Any:
-            made = [tf.matmul(a + total, w) for a, w in zip(y, W, strict=True)]  # + total: else TensorFlow computes them once
-            made += [tf.matmul(a + total, e, transpose_a=True) for a, e in zip(y, d, strict=True)]
-            made += [tf.matmul(e + total, w, transpose_b=True) for w, e in zip(W[1:], d[1:], strict=True)]
-            return i + 1, 0.0 * tf.add_n([part[0, 0, 0] for part in made])
-
-        return tf.while_loop(lambda i, _: i < steps, step, (0, 0.0))[1]
-
-    while True:
-        start = time.perf_counter()
-        products(STEPS).numpy()
-        yield time.perf_counter() - start
-
-
-def jax_floor(width: int) -> Rounds:
-    """The same products inside one compiled loop."""
-    import jax
-    from jax import numpy as jnp
-
-    sizes, made = [*pairwise((INPUTS, *HIDDEN, OUTPUTS))], np.random.default_rng(0)
-    y, W, d = ([jnp.array(made.normal(size=(width, *s)), "float32") for s in shapes] for shapes in _shapes(sizes))
-
-    @jax.jit
-    def products(y: list[Any], W: list[Any], d: list[Any]) -> Any:
-        def step(_: Any, total: Any) -> Any:
-            found = [jnp.matmul(a + total, w) for a, w in zip(y, W, strict=True)]  # + total: else XLA computes them once
-            found += [jnp.matmul((a + total).mT, e) for a, e in zip(y, d, strict=True)]
-            found += [jnp.matmul(e + total, w.mT) for w, e in zip(W[1:], d[1:], strict=True)]
-            found = jax.lax.optimization_barrier(found)  # else XLA computes the one number of each that is read
-            return 0.0 * sum(part[0, 0, 0] for part in found)
-
-        return jax.lax.fori_loop(0, STEPS, step, jnp.float32(0))
-
-    while True:
-        start = time.perf_counter()
-        products(y, W, d).block_until_ready()
-        yield time.perf_counter() - start
-
-
-def _shapes(sizes: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], ...]:
-    return [(BATCH, i) for i, _ in sizes], sizes, [(BATCH, o) for _, o in sizes]
-
-
-# name -> (trials, rounds, the framework's own loop, the floor)
-CANDIDATES: dict[str, tuple[int, Callable[[], Rounds], str, str]] = {
-    "lightning-dataloader": (1, lightning_loader, "", "torch-floor K=1"),
-    "torch-loop": (1, torch_loop, "lightning-dataloader", "torch-floor K=1"),
-    "lightning K=1": (1, lambda: ours("lightning", 1), "lightning-dataloader", "torch-floor K=1"),
-    "lightning K=16": (16, lambda: ours("lightning", 16), "lightning-dataloader", "torch-floor K=16"),
-    "torch-floor K=1": (1, lambda: torch_floor(1), "", ""),
-    "torch-floor K=16": (16, lambda: torch_floor(16), "", ""),
-    "keras-fit": (1, keras_fit, "", "tensorflow-floor K=1"),
-    "keras K=1": (1, lambda: ours("keras", 1), "keras-fit", "tensorflow-floor K=1"),
-    "keras K=16": (16, lambda: ours("keras", 16), "keras-fit", "tensorflow-floor K=16"),
-    "tensorflow-floor K=1": (1, lambda: tensorflow_floor(1), "", ""),
-    "tensorflow-floor K=16": (16, lambda: tensorflow_floor(16), "", ""),
-    "keras-fit-jax": (1, keras_fit, "", "jax-floor K=1"),
-    "keras-jax K=1": (1, lambda: ours("keras-jax", 1), "keras-fit-jax", "jax-floor K=1"),
-    "keras-jax K=16": (16, lambda: ours("keras-jax", 16), "keras-fit-jax", "jax-floor K=16"),
-    "jax-floor K=1": (1, lambda: jax_floor(1), "", ""),
-    "jax-floor K=16": (16, lambda: jax_floor(16), "", ""),
+LOOPS: dict[str, Callable[[], Rounds]] = {
+    "lightning-dataloader": lightning_loader,
+    "torch-loop": torch_loop,
+    "keras-fit": keras_fit,
+    "keras-fit-jax": keras_fit,
 }
+PEERS = {
+    "torch-loop": "lightning-dataloader",
+    "lightning": "lightning-dataloader",
+    "keras": "keras-fit",
+    "keras-jax": "keras-fit-jax",
+}
+ALL = [*LOOPS, *(f"{backend} K={width}" for backend in ("lightning", "keras", "keras-jax") for width in (1, 16))]
 STEPS = EPOCHS * -(-ROWS // BATCH)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "PJRT_NPROC": "1"}
 
@@ -272,7 +200,8 @@ def serve(name: str) -> None:
     """A round for each line on standard input, its seconds on standard output."""
     said = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a framework prints is not a result
-    rounds = CANDIDATES[name][1]()
+    backend, _, width = name.partition(" K=")
+    rounds = LOOPS[name]() if name in LOOPS else ours(backend, int(width))
     for _ in sys.stdin:
         print(json.dumps(next(rounds)), file=said)
 
@@ -281,7 +210,7 @@ def main() -> None:
     """Alternate the candidates, print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", nargs="*", default=list(CANDIDATES), help="names of candidates")
+    parser.add_argument("--only", nargs="*", default=ALL, help=f"of {', '.join(ALL)}, or another K")
     parser.add_argument("--net", choices=["small", "large"], default="small")
     parser.add_argument("--threads", choices=["one", "free"], default="one")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -317,17 +246,19 @@ def alternate(names: list[str], rounds: int, threads: dict[str, str]) -> dict[st
 
 
 def show(taken: dict[str, list[float]]) -> None:
-    """A line a candidate: median, least, most, how often faster than its framework's own loop, and times its floor."""
-    each = {name: [s / STEPS / CANDIDATES[name][0] * 1e6 for s in seconds[1:]] for name, seconds in taken.items()}
+    """A line a candidate: median, least, most, the first round, and how many times faster than its framework's own loop."""
+    each = {name: [s / STEPS / trials(name) * 1e6 for s in seconds[1:]] for name, seconds in taken.items()}
     median = {name: statistics.median(micros) for name, micros in each.items()}
-    print(f"{'candidate':22} {'µs a trial-step':>16} {'min':>8} {'max':>8} {'first s':>8} {'times faster':>13} {'x floor':>8}")
+    print(f"{'candidate':22} {'µs a trial-step':>16} {'min':>8} {'max':>8} {'first s':>8} {'times faster':>13}")
     for name, micros in each.items():
-        _, _, peer, floor = CANDIDATES[name]
+        peer = PEERS.get(name.partition(" ")[0], "")
         faster = f"{median[peer] / median[name]:.2f}" if peer in median else ""
-        above = f"{median[name] / median[floor]:.1f}" if floor in median else ""
-        print(
-            f"{name:22} {median[name]:16.0f} {min(micros):8.0f} {max(micros):8.0f} {taken[name][0]:8.2f} {faster:>13} {above:>8}"
-        )
+        print(f"{name:22} {median[name]:16.0f} {min(micros):8.0f} {max(micros):8.0f} {taken[name][0]:8.2f} {faster:>13}")
+
+
+def trials(name: str) -> int:
+    """1 but for a stack."""
+    return int(name.partition(" K=")[2] or 1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Optuna and Keras on TensorFlow, as Optuna's own examples write it: `compile` and `fit` a trial; each a child run in MLflow.
 
-Prints the best validation cross-entropy and its parameters as JSON. Alone: python benchmarks/peers/optuna_keras.py --trials 8
+Prints the best validation cross-entropy and its parameters as JSON.
 """
 
 from __future__ import annotations

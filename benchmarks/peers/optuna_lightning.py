@@ -1,6 +1,6 @@
 """Optuna and Lightning, as Optuna's own examples write it: a Trainer a trial, one after another; each a child run in MLflow.
 
-Prints the best validation cross-entropy and its parameters as JSON. Alone: python benchmarks/peers/optuna_lightning.py --trials 8
+Prints the best validation cross-entropy and its parameters as JSON.
 """
 
 from __future__ import annotations

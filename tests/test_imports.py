@@ -21,7 +21,7 @@ HEIGHTS = [
     {"pipelines.executors", "pipelines.preload", "pipelines.project", "pipelines.spec"},
     {f"pipelines.{name}" for name in ("data", "tracking", "report", "console")},
     {"pipelines.stages", "pipelines.search", "pipelines.export", "pipelines.uploads"},
-    {"pipelines.compare", "pipelines.new", "pipelines.parity", "pipelines.reproduce"},
+    {"pipelines.check", "pipelines.compare", "pipelines.new"},
     {"pipelines.api", "pipelines.results", "deltarule"},
     {"pipelines.cli", "_deltarule"},
 ]

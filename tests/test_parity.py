@@ -18,10 +18,12 @@ from conftest import BIN, call, environment
 
 from backends import BackendError
 from backends.spec import Model, Trial
+from pipelines.check import parity as module
+from pipelines.check import verdict
+from pipelines.check.case import LEAST, Case
+from pipelines.check.measure import Expected, largest_distance
+from pipelines.check.parity import attach_to_run, parity
 from pipelines.data import About
-from pipelines.parity import conduct, parity, publish, verdict
-from pipelines.parity.case import LEAST, Case
-from pipelines.parity.record import Entry, gap
 from pipelines.spec import Experiment, load
 
 SMALL = """
@@ -354,8 +356,8 @@ def test_what_cannot_be_compared_is_told_and_is_bad_input(deltarule, tiny, plugi
 def test_of_all_backends_those_that_are_not_installed_are_told_and_count_for_nothing(tiny, plugins, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", plugins)
     known = ["reference", "sound", "missing", "refuses"]
-    monkeypatch.setattr(conduct, "registered", lambda: dict.fromkeys(known, ("", "")))
-    monkeypatch.setattr(conduct, "check_name", lambda name: None)
+    monkeypatch.setattr(module, "registered", lambda: dict.fromkeys(known, ("", "")))
+    monkeypatch.setattr(module, "check_name", lambda name: None)
     report = parity(load(), steps=5)
     assert {o.backend: o.status for o in report.outcomes} == {"sound": "agrees", "missing": "absent", "refuses": "refused"}
     assert report.passed and "is not installed" in report.outcomes[1].message
@@ -405,16 +407,16 @@ def case_of(hidden, *, rows=1000, epochs=10, steps=200):
 
 def test_of_a_small_network_every_step_is_looked_at_and_the_whole_fit_is_carried_out():
     case = case_of((16,))
-    assert case.looked_at() == list(range(200)) and case.whole and case.last_step is None
+    assert case.compared_steps() == list(range(200)) and case.whole and case.last_step is None
 
 
 def test_of_a_large_network_a_few_steps_are_looked_at_among_them_the_first_the_last_and_a_short_batch():
     case = case_of((2000, 2000))
-    steps = case.looked_at()
+    steps = case.compared_steps()
     assert LEAST <= len(steps) < 20 and steps == sorted(set(steps))
     assert {0, case.epoch_steps - 1, 199} <= set(steps)
     assert not case.whole and case.last_step == 200
-    assert case_of((2000, 2000, 2000), steps=2).looked_at() == [0, 1]
+    assert case_of((2000, 2000, 2000), steps=2).compared_steps() == [0, 1]
 
 
 def test_a_fit_that_is_too_long_is_followed_over_two_epochs_where_that_can_be_afforded():
@@ -423,7 +425,7 @@ def test_a_fit_that_is_too_long_is_followed_over_two_epochs_where_that_can_be_af
 
 @pytest.mark.slow
 def test_without_the_whole_fit_the_end_of_the_steps_is_compared(tiny, monkeypatch):
-    monkeypatch.setattr("pipelines.parity.case.PRODUCTS", 0)
+    monkeypatch.setattr("pipelines.check.case.PRODUCTS", 0)
     case = Case.make(tiny / "case", load(), tiny, 7, ("float64",))
     assert not case.whole and case.last_step == 7 and case.describe()["whole_fit"] is False
 
@@ -433,11 +435,13 @@ def test_without_the_whole_fit_the_end_of_the_steps_is_compared(tiny, monkeypatc
 
 def judged(section, name, difference, *, largest=1.0, drift=0.0, precision="float64", others=()):
     """The finding of one quantity; `others`: (section, name, largest, drift) of further ones that agree."""
-    entries = [Entry(section, name, "", largest, None), *(Entry(s, n, "", size, None) for s, n, size, _ in others)]
-    drifts = {f"{section}|{name}|": drift} | {f"{s}|{n}|": moved for s, n, _, moved in others}
-    gaps = dict.fromkeys(drifts, 0.0) | {f"{section}|{name}|": difference}
-    found = {"status": "measured", "versions": {}, "gaps": {precision: gaps}, "values": {precision: {}}}
-    outcome = verdict.judge("any", found, {precision: entries}, {precision: drifts})
+    entries = [
+        Expected(section, name, "", largest, None, drift),
+        *(Expected(s, n, "", size, None, d) for s, n, size, d in others),
+    ]
+    quantities = {entry.key: [0.0, None] for entry in entries} | {f"{section}|{name}|": [difference, None]}
+    found = {"status": "measured", "versions": {}, "quantities": {precision: quantities}}
+    outcome = verdict.judge("any", found, {precision: entries})
     return next(f for f in outcome.findings if f.quantity == name)
 
 
@@ -480,9 +484,9 @@ def test_in_float32_models_of_two_equally_good_epochs_are_not_held_against_each_
 
 
 def test_what_a_backend_does_not_give_fails():
-    entries = {"float64": [Entry("history", "E", "epoch 2", 1.0, 1.0)]}
-    found = {"status": "measured", "versions": {}, "gaps": {"float64": {}}, "values": {"float64": {}}}
-    [finding] = verdict.judge("any", found, entries, {"float64": {"history|E|epoch 2": 0.0}}).findings
+    entries = {"float64": [Expected("history", "E", "epoch 2", 1.0, 1.0, 0.0)]}
+    found = {"status": "measured", "versions": {}, "quantities": {"float64": {}}}
+    [finding] = verdict.judge("any", found, entries).findings
     assert finding.passed is False and finding.as_dict()["difference"] is None
 
 
@@ -498,7 +502,7 @@ def test_what_a_backend_does_not_give_fails():
     ],
 )
 def test_a_difference_is_the_largest_and_nan_equals_only_nan(found, expected, difference):
-    assert gap(np.array(found), np.array(expected)) == difference
+    assert largest_distance(np.array(found), np.array(expected)) == difference
 
 
 # On record -------------------------------------------------------------------------------------------------------------
@@ -526,7 +530,7 @@ def test_a_store_that_is_down_is_a_warning(deltarule, tiny):
 
 def test_where_tracking_is_off_nothing_is_attached(tiny):
     experiment = Experiment.model_validate({"tracking": {"enabled": False, "uri": "http://127.0.0.1:9"}})
-    assert publish.record(experiment, verdict.Report({"fingerprint": "0", "precisions": [], **blank()}, ())) is None
+    assert attach_to_run(experiment, verdict.Report({"fingerprint": "0", "precisions": [], **blank()}, ())) is None
 
 
 def blank():

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 from conftest import call, copy_of_the_project
 
-from pipelines import reproduce as package
 from pipelines.api.launch import launch
+from pipelines.check import reproduce as module
+from pipelines.check.checkout import Checkout, check_out
+from pipelines.check.outs import Verdict, compare, differences
+from pipelines.check.recorded import RecordedRun, nested, runnable
+from pipelines.check.reproduce import ReproduceError, reproduce
+from pipelines.check.restore import RestoredFile, restore
+from pipelines.check.verdict import Finding
 from pipelines.cli import main
-from pipelines.reproduce import ReproduceError, reproduce
-from pipelines.reproduce.asked import Asked, nested, runnable
-from pipelines.reproduce.checkout import Checkout, check_out
-from pipelines.reproduce.data import Placed, place
-from pipelines.reproduce.verdict import Quantity, Verdict, differences, judge
 from pipelines.spec import Experiment, flat
 from pipelines.stages import RunPaths
 from pipelines.tracking import TrackingError, locate
@@ -163,9 +164,9 @@ def test_the_command_says_so_in_json_and_by_its_exit_code(project, monkeypatch, 
     assert leave("reproduce", "clean", "--json") == 0
     said = json.loads(capfd.readouterr().out)
     assert said["verdict"] == "bit-equal" and said["folder"] is None and said["environment"] == []
-    worse = Quantity("history, val_loss", 0.5, 1e-5, "epoch 1")
+    worse = Finding("history, val_loss", "epoch 1", 0.5, 1e-5)
     found = Verdict("different", begins="epoch 1 (val_loss)", quantities=(worse,), environment=(("cpu", "a", "b"),))
-    monkeypatch.setattr(package, "_carry_out", lambda *_: found)
+    monkeypatch.setattr(module, "_run", lambda *_: found)
     assert leave("reproduce", "clean") == 1
     out = capfd.readouterr().out
     assert "different; it begins with epoch 1 (val_loss)" in out and "other than then: cpu: a, now b" in out
@@ -192,7 +193,7 @@ def test_bad_input_is_one_error_and_exit_code_2(project, capfd, arguments, words
 
 
 def test_a_commit_that_is_nowhere_is_said(project, monkeypatch):
-    monkeypatch.setattr(Asked, "commit", "f" * 40)
+    monkeypatch.setattr(RecordedRun, "commit", "f" * 40)
     with pytest.raises(ReproduceError, match=r"commit f{40} of the run must be in the repository"):
         again("clean", project)
 
@@ -202,7 +203,7 @@ def test_a_patch_that_does_not_apply_is_said_with_what_it_lacks(project, monkeyp
         b"# left out: big.csv (4.0 MB, more than 1 MB)\n"
         + git(project, "diff", "HEAD~1", "HEAD").replace("length", "depth").encode()
     )
-    monkeypatch.setattr(Asked, "patch", patch)
+    monkeypatch.setattr(RecordedRun, "patch", patch)
     with pytest.raises(ReproduceError, match=r"source/uncommitted\.diff\) do not apply to commit .*left out: big\.csv"):
         again("clean", project)
 
@@ -231,7 +232,7 @@ def recorded_commit(project: Path) -> str:
 
 def test_uncommitted_code_runs_only_with_trust_and_the_commit_says_whose_code_runs(project, tmp_path, monkeypatch, capfd):
     ours = dict.fromkeys(("_deltarule.py", "backends/__init__.py", "pipelines/__init__.py", "pipelines/cli.py"), MARK)
-    monkeypatch.setattr(Asked, "patch", patch_of(project, tmp_path, ours))
+    monkeypatch.setattr(RecordedRun, "patch", patch_of(project, tmp_path, ours))
     monkeypatch.setenv("MARK", str(tmp_path / "ran"))
     assert leave("reproduce", "clean") == 2
     [line] = [line for line in capfd.readouterr().err.splitlines() if "--trust" in line]
@@ -245,7 +246,7 @@ def test_uncommitted_code_runs_only_with_trust_and_the_commit_says_whose_code_ru
     ["tool.py", "lib/a.PTH", "lib/_x.cpython-311.so", "lib/libx.so.1", "Pipelines/notes.txt", "a/backends/x", ".dvc/config"],
 )
 def test_what_counts_as_code_is_named(project, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(Asked, "patch", patch_of(project, tmp_path, {name: "x\n", "notes.txt": "y\n"}))
+    monkeypatch.setattr(RecordedRun, "patch", patch_of(project, tmp_path, {name: "x\n", "notes.txt": "y\n"}))
     with pytest.raises(ReproduceError, match=rf"touch code, which would be executed: {re.escape(name)};"):
         again("clean", project)
 
@@ -256,7 +257,7 @@ def test_links_and_submodules_are_refused_whoever_is_trusted(project, tmp_path, 
         f"@@ -0,0 +1 @@\n+Subproject commit {'a' * 40}\n"
     )
     for name, patch in (("secrets", patch_of(project, tmp_path, {}, link="secrets")), ("sub", submodule.encode())):
-        monkeypatch.setattr(Asked, "patch", patch)
+        monkeypatch.setattr(RecordedRun, "patch", patch)
         with pytest.raises(ReproduceError, match=f"no symbolic link and no submodule, got: {name};"):
             again("clean", project, trust=True)
 
@@ -278,7 +279,7 @@ def test_an_interruption_leaves_no_temporary_folder(project, monkeypatch, tmp_pa
     def interrupted(stage, *_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(package, "run_stage", interrupted)
+    monkeypatch.setattr(module, "run_stage", interrupted)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
         again("clean", project, keep=True)
@@ -291,16 +292,16 @@ def test_the_hash_in_dvc_lock_says_whether_the_projects_file_is_still_the_one(tm
     md5 = hashlib.md5((project / "data/rows.csv").read_bytes()).hexdigest()
     checkout.top.mkdir()
     (checkout.top / "dvc.lock").write_text(f"stages:\n  split:\n    deps:\n    - path: data/rows.csv\n      md5: {md5}\n")
-    assert place("data/rows.csv", project, checkout) == [Placed("data/rows.csv", "dvc", md5)]
+    assert restore("data/rows.csv", project, checkout) == [RestoredFile("data/rows.csv", "dvc", md5)]
     rows(project / "data/rows.csv", 2)
     (checkout.top / "data/rows.csv").unlink()
-    assert place("data/rows.csv", project, checkout) == [Placed("data/rows.csv", "project", md5)]
+    assert restore("data/rows.csv", project, checkout) == [RestoredFile("data/rows.csv", "project", md5)]
 
 
 def test_a_path_that_leads_out_of_the_checkout_writes_nothing(tmp_path):
     checkout = Checkout(tmp_path / "again", tmp_path / "again")
     with pytest.raises(ReproduceError, match=r"must lie in its git repository, or be an absolute path, got \.\./rows\.csv"):
-        place("../rows.csv", tmp_path, checkout)
+        restore("../rows.csv", tmp_path, checkout)
     assert not list(tmp_path.iterdir())
 
 
@@ -338,7 +339,7 @@ def test_runs_that_cannot_be_compared_with_are_refused_with_the_reason(tmp_path)
 def test_a_run_without_a_commit_is_refused(project, tmp_path):
     run = recorded(project, "clean")
     run.tags.pop(COMMIT)
-    with pytest.raises(ReproduceError, match="must have a commit to check out"):
+    with pytest.raises(ReproduceError, match="has no commit to check out"):
         runnable(run)
 
 
@@ -369,10 +370,10 @@ def pair(project, tmp_path):
     """A run on record, which a test may change, and the same outs as a reproduction of it."""
     shutil.copytree(recorded(project, "clean").folder, tmp_path / "record")
     [folder] = (project / "runs").glob("*-clean")
-    return Asked(Recorded("ab12", "clean", "FINISHED", {COMMIT: "a" * 40}, {}, tmp_path / "record")), RunPaths(folder)
+    return RecordedRun(Recorded("ab12", "clean", "FINISHED", {COMMIT: "a" * 40}, {}, tmp_path / "record")), RunPaths(folder)
 
 
-def shift(run: Asked, column: str, by: float, epoch: int = 2) -> None:
+def shift(run: RecordedRun, column: str, by: float, epoch: int = 2) -> None:
     """Change one number of the history on record."""
     path = run.recorded.folder / "train/history.csv"
     head, *lines = path.read_text().splitlines()
@@ -383,7 +384,7 @@ def shift(run: Asked, column: str, by: float, epoch: int = 2) -> None:
 
 
 def test_the_same_bytes_are_bit_equal(pair):
-    found = judge(*pair)
+    found = compare(*pair)
     assert found.word == "bit-equal" and not found.begins and not found.other and len(found.same) == 5
 
 
@@ -398,7 +399,7 @@ def test_the_same_bytes_are_bit_equal(pair):
 )
 def test_a_difference_is_judged_by_the_tolerance_of_its_precision_and_its_first_epoch_is_named(pair, column, by, word):
     shift(pair[0], column, by)
-    found = judge(*pair)
+    found = compare(*pair)
     assert (found.word, found.begins) == (word, f"epoch 2 ({column})")
     assert found.other == ("train/history.csv",)
 
@@ -406,20 +407,20 @@ def test_a_difference_is_judged_by_the_tolerance_of_its_precision_and_its_first_
 def test_in_float64_everything_is_judged_and_by_1e_12(pair):
     pair[0].spec["train"]["precision"] = "float64"
     shift(pair[0], "delta_rms_1", 1e-9)
-    assert judge(*pair).word == "different"
+    assert compare(*pair).word == "different"
 
 
 def test_other_rows_are_where_it_begins(pair):
     path = pair[0].recorded.folder / "data/about.json"
     path.write_text(path.read_text().replace(pair[0].hashes["valid"], "0" * 64))
-    found = judge(*pair)
+    found = compare(*pair)
     assert found.word == "different" and found.begins == "the split: its valid part"
 
 
 def test_an_epoch_more_is_different(pair):
     path = pair[0].recorded.folder / "train/history.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
-    found = judge(*pair)
+    found = compare(*pair)
     assert found.word == "different" and found.begins.startswith("epoch 3 (epochs")
 
 
@@ -430,8 +431,8 @@ def test_another_model_is_judged_by_what_it_says_of_the_validation_rows(pair):
     trial, flat_weights = weights.load(path)
     for by, word in ((1e-7, "within tolerance"), (1e-2, "different")):
         weights.save(path, trial, flat_weights + by)
-        found = judge(*pair)
-        named = {one.name: one for one in found.quantities}
+        found = compare(*pair)
+        named = {one.quantity: one for one in found.quantities}
         assert found.word == word and named["weights"].passed is None
         assert named["outputs on the validation rows"].passed == (word != "different")
 
@@ -476,4 +477,4 @@ def test_a_trial_of_a_study_is_run_again_by_its_params(project):
     space = {"model.dropout": {"low": 0.0, "high": 0.5}, "model.activation": {"choices": ["relu", "tanh"]}}
     search(spec("iris", search={"space": space, "trials": 2, "generation": 2}), name="two")
     found = again("two 1", project)
-    assert found.verdict.word == "bit-equal" and [one.name for one in found.verdict.quantities]
+    assert found.verdict.word == "bit-equal" and found.verdict.quantities

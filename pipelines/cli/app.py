@@ -51,7 +51,7 @@ OUR_ERRORS = (
     ("pipelines.compare.keys", "QueryError", BAD_INPUT),
     ("pipelines.executors", "ExecutorError", FAILED),
     ("pipelines.search.storage", "StorageError", BAD_INPUT),
-    ("pipelines.reproduce", "ReproduceError", BAD_INPUT),
+    ("pipelines.check.recorded", "ReproduceError", BAD_INPUT),
 )
 
 
@@ -215,22 +215,23 @@ def parity(
     Compares each with the reference on this spec and its data: one batch, every step, the whole fit. Exit code 1 if one differs.
     """
     from pipelines import tracking
-    from pipelines.parity import parity as compare
-    from pipelines.parity import publish, show
+    from pipelines.check.parity import attach_to_run, page
+    from pipelines.check.parity import parity as compare
+    from pipelines.check.show import Bars, show
 
     console, experiment = begin(params, changes, as_json)
     if html is not None and html.is_dir():
         raise typer.BadParameter(f"--html must name a file, got the folder {html}")
-    with console.reserved(), show.Bars(console) as progress:
+    with console.reserved(), Bars(console.stream) as progress:
         wanted = None if names is None else [name.strip() for name in names.split(",")]
-        report = compare(experiment, wanted, steps=steps, precisions=precision and [precision], progress=progress)
-    show.show(console, report)
+        report = compare(experiment, wanted, steps=steps, precisions=precision and [precision], on_progress=progress)
+    show(console, report)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(publish.page(report), encoding="utf-8")
+        html.write_text(page(report), encoding="utf-8")
     try:
         with console.reserved():
-            run_id = publish.record(experiment, report)
+            run_id = attach_to_run(experiment, report)
     except tracking.TrackingError as error:
         console.warn(str(error))
         run_id = None
@@ -283,7 +284,7 @@ def schema() -> None:
     """Print the JSON Schema of the spec."""
     import json
 
-    from pipelines.spec.documents import schema as of_the_spec
+    from pipelines.spec import schema as of_the_spec
 
     typer.echo(json.dumps(of_the_spec(), indent=2, ensure_ascii=False))
 

@@ -10,8 +10,8 @@ import typer
 from pipelines.cli.options import FAILED, PARAMS, Changes, Json, Params, begin
 
 if TYPE_CHECKING:
+    from pipelines.check.reproduce import Reproduction
     from pipelines.console import Console
-    from pipelines.reproduce import Reproduction
 
 WORDS = {
     "bit-equal": "bit-equal: the same to the last bit",
@@ -40,8 +40,8 @@ def reproduce(
     Its commit, uncommitted changes, spec and data, in a separate folder. Exit code 0 if it comes out the same, to the bit or
     within tolerance, 1 if not.
     """
+    from pipelines.check.reproduce import reproduce as carry_out
     from pipelines.project import project_of
-    from pipelines.reproduce import reproduce as carry_out
 
     console, experiment = begin(params, changes, as_json)
     if any(not change.startswith("tracking.") for change in changes or ()):
@@ -60,7 +60,7 @@ def show(console: Console, done: Reproduction) -> None:
     verdict = done.verdict
     if verdict.word != "bit-equal":
         rows = [
-            (one.name, f"{one.difference:.3g}", "" if one.allowed is None else f"{one.allowed:.3g}", one.begins,
+            (one.quantity, f"{one.difference:.3g}", "" if one.allowed is None else f"{one.allowed:.3g}", one.where,
              {True: "yes", False: "NO", None: "not judged"}[one.passed])
             for one in verdict.quantities
         ]  # fmt: skip

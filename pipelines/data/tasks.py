@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from backends.spec import Task
-from pipelines.data.columns import DataError, NDArray, Source
+from pipelines.data.columns import Source
+from pipelines.data.table import DataError, NDArray
 
 MANY_CLASSES = 20  # whole numbers with more values than this are taken for a regression target
 

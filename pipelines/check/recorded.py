@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipelines.reproduce.errors import ReproduceError
+import pandas as pd
+
 from pipelines.spec.yaml_file import parse, write
 from pipelines.tracking.fetch import Recorded
 
@@ -17,11 +18,18 @@ PARTS = ("train", "valid", "test")
 OF_A_TRIAL = ("seed", "data", "model", "regularization", "train")
 
 
+class ReproduceError(RuntimeError):
+    """The run, its commit or its data are not there, or cannot be run again."""
+
+
 @dataclass(frozen=True)
-class Asked:
+class RecordedRun:
     """A run that can be run again."""
 
     recorded: Recorded
+
+    def __str__(self) -> str:
+        return f"run {self.recorded.run_id} ({self.recorded.name})"
 
     @property
     def commit(self) -> str:
@@ -46,18 +54,13 @@ class Asked:
         return dict(parse(path.read_text(encoding="utf-8")).value) if path.is_file() else nested(self.recorded.params)
 
     def spec_text(self) -> str:
-        """A params.yaml that keeps what comes of it off the record."""
+        """A params.yaml that keeps the reproduction off the record."""
         return write({**self.spec, "tracking": {"enabled": False}})
 
     @property
     def is_trial(self) -> bool:
-        """A trial of a study has no files: its params and points alone are on record."""
+        """A trial of a study has no files: only its params and points are on record."""
         return self.recorded.tags.get(KIND) == "trial"
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Those whose outs are on record."""
-        return tuple(stage for stage in ("train", "validate", "test") if (self.recorded.folder / stage).is_dir())
 
     @property
     def run(self) -> dict[str, Any]:
@@ -71,47 +74,54 @@ class Asked:
         tags = {part: self.recorded.tags.get(f"deltarule.data.{part}") for part in PARTS}
         return {part: value for part, value in {**tags, **about}.items() if value}
 
+    def history(self) -> pd.DataFrame:
+        """As `read_history`; of a trial, the columns that are on record."""
+        path = self.recorded.folder / "train/history.csv"
+        if path.is_file():
+            return read_history(path)
+        names = [name for name in self.recorded.points if name.startswith(("train_", "val_", "learning_rate"))]
+        points = pd.DataFrame({name: pd.Series(self.recorded.points[name]) for name in names}, dtype=float)
+        return points.sort_index().rename(index=lambda step: f"epoch {step}")
 
-def runnable(recorded: Recorded, test: bool = False) -> Asked:
+
+def runnable(recorded: Recorded, test: bool = False) -> RecordedRun:
     """Raises ReproduceError for a run that cannot be run again."""
-    found, told = Asked(recorded), f"run {recorded.run_id} ({recorded.name})"
+    run = RecordedRun(recorded)
     if recorded.tags.get(KIND) == "study":
-        raise ReproduceError(f"{told} is a study; name one of its trials, or run the study again: deltarule search --anew")
-    if found.is_trial:
-        _check_trial(found, told)
+        raise ReproduceError(f"{run} is a study; name one of its trials, or run the study again: deltarule search --anew")
+    if run.is_trial:
+        _check_trial(run)
     else:
-        _check_run(found, told)
+        _check_run(run)
     if COMMIT not in recorded.tags:
-        raise ReproduceError(
-            f"{told} must have a commit to check out; it was made outside a git repository, or before one was there"
-        )
-    if test and "test" not in found.stages:
-        raise ReproduceError(f"--test is for a run that opened the test rows, which {told} did not")
-    return found
+        raise ReproduceError(f"{run} has no commit to check out: it was made outside git, or before the first commit")
+    if test and not (recorded.folder / "test").is_dir():
+        raise ReproduceError(f"--test is for a run that opened the test rows, and {run} did not")
+    return run
 
 
-def _check_run(found: Asked, told: str) -> None:
-    status = found.recorded.status
+def _check_run(run: RecordedRun) -> None:
+    status, folder = run.recorded.status, run.recorded.folder
     if status in ("RUNNING", "KILLED"):
         state = "is still running" if status == "RUNNING" else "was killed before it ended"
-        raise ReproduceError(f"{told} must have ended by itself to be compared with, but it {state}")
-    if not (found.recorded.folder / "train/model.safetensors").is_file():
-        why = found.recorded.tags.get("deltarule.message", f"its status is {status}")
-        raise ReproduceError(f"{told} must have a model to be compared with, and has none: {why}")
-    if not (found.recorded.folder / "params.yaml").is_file():
-        raise ReproduceError(f"{told} must have its spec on record (params.yaml), and has none; `deltarule sync` may complete it")
+        raise ReproduceError(f"{run} {state}, so there is no result to compare with")
+    if not (folder / "train/model.safetensors").is_file():
+        why = run.recorded.tags.get("deltarule.message", f"its status is {status}")
+        raise ReproduceError(f"{run} must have a model to compare with, and has none: {why}")
+    if not (folder / "params.yaml").is_file():
+        raise ReproduceError(f"{run} must have its spec on record (params.yaml), and has none; `deltarule sync` may complete it")
 
 
-def _check_trial(found: Asked, told: str) -> None:
-    tags = found.recorded.tags
+def _check_trial(run: RecordedRun) -> None:
+    tags = run.recorded.tags
     study, number = tags.get("deltarule.study", "NAME"), tags.get("deltarule.trial", "N")
-    way = f"run its spec by itself: deltarule study export {study} --as spec --trial {number} --out trial.yaml"
-    if found.recorded.status != "FINISHED":
-        raise ReproduceError(f"{told} must have been completed, but it was {tags.get('deltarule.state', 'not')}; {way}")
+    advice = f"run its spec by itself: deltarule study export {study} --as spec --trial {number} --out trial.yaml"
+    if run.recorded.status != "FINISHED":
+        raise ReproduceError(f"{run} must have been completed, but it was {tags.get('deltarule.state', 'not')}; {advice}")
     if "deltarule.seeds" in tags:
-        raise ReproduceError(f"{told} is the mean of {tags['deltarule.seeds']} seeds, of which no single one is on record; {way}")
-    if not all(any(key == block or key.startswith(f"{block}.") for key in found.recorded.params) for block in OF_A_TRIAL):
-        raise ReproduceError(f"{told} must have its spec on record, and has not all of it; {way}")
+        raise ReproduceError(f"{run} is the mean of {tags['deltarule.seeds']} seeds, none of which is on record alone; {advice}")
+    if not all(any(key == block or key.startswith(f"{block}.") for key in run.recorded.params) for block in OF_A_TRIAL):
+        raise ReproduceError(f"{run} must have its spec on record, and has not all of it; {advice}")
 
 
 def nested(params: dict[str, str]) -> dict[str, Any]:
@@ -121,10 +131,10 @@ def nested(params: dict[str, str]) -> dict[str, Any]:
         *above, last = path.split(".")
         if " " in path or path.partition(".")[0] not in OF_A_TRIAL:
             continue
-        place = spec
+        block = spec
         for key in above:
-            place = place.setdefault(key, {})
-        place[last] = _value(text)
+            block = block.setdefault(key, {})
+        block[last] = _value(text)
     return spec
 
 
@@ -138,3 +148,10 @@ def _value(text: str) -> Any:
 def read_json(path: Path) -> dict[str, Any]:
     """A file of JSON, {} where there is none."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def read_history(path: Path) -> pd.DataFrame:
+    """history.csv: "epoch 12", or "fold 2, epoch 12" -> its numbers."""
+    frame = pd.read_csv(path)
+    where = "epoch " + frame.pop("epoch").astype(str)
+    return frame.set_index("fold " + frame.pop("fold").astype(str) + ", " + where if "fold" in frame else where)

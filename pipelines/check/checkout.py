@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from backends import children
-from pipelines.reproduce.errors import ReproduceError
+from pipelines.check.recorded import ReproduceError
 
 LINKS = ("120000", "160000")  # modes of symbolic links and submodules
 CODE = (".py", ".pyc", ".pyw", ".pyd", ".pth", ".so", ".dll", ".dylib", ".zip", ".egg")
 CODE_FOLDERS = ("backends", "pipelines", ".dvc")
-OURS = ("_deltarule.py", "backends/__init__.py", "pipelines/cli.py")  # what a repository holds that is deltarule itself
+OURS = ("_deltarule.py", "backends/__init__.py", "pipelines/__init__.py")  # what a repository holds that is deltarule itself
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Checkout:
 
     def command(self, *arguments: str) -> list[str]:
         """deltarule, of the checkout where it holds one."""
-        return [sys.executable, "-P", "-m", "pipelines.cli", *arguments]
+        return [sys.executable, "-P", "-m", "_deltarule", *arguments]
 
     def environment(self) -> dict[str, str]:
         """Of what runs in the checkout: nothing that points to the project that it was made from, or to a run."""

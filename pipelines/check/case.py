@@ -18,11 +18,11 @@ from pipelines.stages.files import read_json, write_json
 from pipelines.stages.metrics import Truth, check_metric
 
 REFERENCE = "reference"
-# A whole fit is carried out if it costs no more than this: products of a weight and a row, summed over steps, and steps.
-# The reference does about 1e9 a second, and is run three times. No clock decides: the same spec is always treated alike.
+# A whole fit is run if it costs no more than this: products of a weight and a row, summed over steps, and steps. The reference
+# does about 1e9 a second, and is run three times. No clock decides: the same spec is always treated alike.
 PRODUCTS, STEPS = 1e10, 20_000
 STATES = 128 * 2**20  # bytes of the reference's states that are kept, of each precision
-LEAST = 4  # steps that are looked at, however large a state is
+LEAST = 4  # steps that are compared, however large a state is
 EPOCHS = 2  # whose history is compared
 
 
@@ -40,7 +40,7 @@ class Case:
     def make(folder: Path, experiment: Experiment, base: Path, steps: int, precisions: tuple[Storage, ...]) -> Case:
         """Split the user's data anew, and write all that the processes read. Raises DataError and SpecError.
 
-        The outs of the split stage are left alone: whether they are of this spec and these data, DVC alone knows.
+        The outs of the split stage are not used: only DVC knows whether they are of this spec and these data.
         """
         folds = experiment.data.split.folds
         if folds:
@@ -58,9 +58,8 @@ class Case:
             check_metric(case.truth(), network.train.early_stopping.monitor)
         except ValueError as error:
             raise SpecError(str(error)) from None
-        write_json(
-            folder / "case.json", {"trial": network.model_dump(mode="json"), "precisions": precisions, "steps": case.steps}
-        )
+        kept = {"trial": network.model_dump(mode="json"), "precisions": precisions, "steps": case.steps}
+        write_json(folder / "case.json", kept)
         return case
 
     @staticmethod
@@ -76,8 +75,8 @@ class Case:
 
     def data(self) -> Data:
         """Training and validation rows."""
-        learn, choose = (Part.load(RunPaths(self.folder).data / part) for part in ("train", "valid"))
-        return Data(learn.X, learn.y, choose.X, choose.y)
+        train, valid = (Part.load(RunPaths(self.folder).data / part) for part in ("train", "valid"))
+        return Data(train.X, train.y, valid.X, valid.y)
 
     def truth(self) -> Truth:
         """What outputs on the validation rows are judged by."""
@@ -101,22 +100,22 @@ class Case:
 
     @property
     def whole(self) -> bool:
-        """Whether the whole fit is carried out."""
+        """Whether the whole fit is run."""
         return _affordable(self.trial, _total(self.trial, self.about))
 
     @property
     def last_step(self) -> int | None:
-        """How far a backend runs freely: to the end of the fit (None), over two epochs, or `steps`, as can be afforded."""
+        """How far a free run goes: to the end of the fit (None), over two epochs, or `steps`, as can be afforded."""
         if self.whole:
             return None
         epochs = EPOCHS * self.epoch_steps
         return max(self.steps, epochs) if _affordable(self.trial, epochs) else self.steps
 
-    def looked_at(self) -> list[int]:
-        """The steps, from 0, that a backend carries out from the reference's own state: all of them, while states are small."""
+    def compared_steps(self) -> list[int]:
+        """The steps, from 0, that a backend takes from the reference's own state: all of them, while states are small."""
         train, count = self.trial.train, layout(self.trial)[-1].stop
-        kept = count * 8 * (1 if train.optimizer.name == "sgd" else 3)
-        most = max(LEAST, STATES // kept)
+        bytes_of_a_state = count * 8 * (1 if train.optimizer.name == "sgd" else 3)
+        most = max(LEAST, STATES // bytes_of_a_state)
         if self.steps <= most:
             return list(range(self.steps))
         chosen = [0, 1, self.epoch_steps - 1, self.steps - 1]  # the first ones, an epoch's short last batch, the last
@@ -133,7 +132,7 @@ class Case:
             "trial": self.trial.model_dump(mode="json"),
             "precisions": list(self.precisions),
             "steps": self.steps,
-            "steps_looked_at": len(self.looked_at()),
+            "steps_looked_at": len(self.compared_steps()),
             "whole_fit": self.whole,
         }
 

@@ -46,7 +46,7 @@ def spec(**changes: Any) -> Experiment:
 def project(tmp_path, monkeypatch):
     (tmp_path / ".dvc").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipelines.search.study.draw_study", lambda folder: None)  # takes longer than these studies
+    monkeypatch.setattr("pipelines.search.study.draw_study", lambda *_: None)  # takes longer than these studies
     return tmp_path
 
 

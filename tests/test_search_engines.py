@@ -32,7 +32,7 @@ LONGER = {**SHORT, "search__trials": 16, "train__epochs": 60, "search__rung": 20
 def place(tmp_path, monkeypatch):
     (tmp_path / ".dvc").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipelines.search.study.draw_study", lambda folder: None)  # takes longer than these studies
+    monkeypatch.setattr("pipelines.search.study.draw_study", lambda *_: None)  # takes longer than these studies
     return tmp_path
 
 

@@ -45,7 +45,7 @@ def marked(job: work.Job) -> list[work.State]:
 def test_a_cluster_whose_node_is_killed_gives_the_study_of_this_process(nodes, monkeypatch, tmp_path):
     (tmp_path / ".dvc").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipelines.search.study.draw_study", lambda folder: None)
+    monkeypatch.setattr("pipelines.search.study.draw_study", lambda *_: None)
     experiment = spec(search__trials=12, search__generation=12, search__width=1, search__rung=3, search__pruner="median")
     wanted = told(search(experiment, name="calm"))
     (marks := tmp_path / "marks").mkdir()

@@ -67,7 +67,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / "params.yaml").write_text(SPEC)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipelines.search.study.draw_study", lambda folder: None)  # takes longer than these studies
+    monkeypatch.setattr("pipelines.search.study.draw_study", lambda *_: None)  # takes longer than these studies
     return tmp_path
 
 

@@ -18,11 +18,11 @@ from pipelines.executors import Executor, check_name, open_executor
 from pipelines.project import project_of
 from pipelines.search.book import Book, StudyError, identity
 from pipelines.search.driver import STUDIES, Driver, choose_width, networks, networks_at_once, processor_width
+from pipelines.search.figures import draw_study
 from pipelines.search.importance import importances
 from pipelines.search.mirror import OURS, drawn
-from pipelines.search.pictures import draw_study
 from pipelines.search.recorder import Recorder
-from pipelines.search.records import STUDY, TRIALS, State, StudyRecord, TrialRecord, save_study
+from pipelines.search.records import STUDY, TRIALS, State, StudyRecord, TrialRecord, load_importances, save_study
 from pipelines.search.storage import locked
 from pipelines.search.table import write_table
 from pipelines.search.tally import Watch
@@ -86,7 +86,7 @@ def search(
                 _carry_out(experiment, folder, book, variants, total, early, watch, recorder, stood, warn)
             finally:
                 record = sum_up(folder, experiment, name, book)
-            draw_study(folder)
+            draw_study(folder, book.study, record.metrics, load_importances(folder))
             recorder.finish()
     if recorder.failure:
         warn(str(recorder.failure))

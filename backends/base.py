@@ -111,6 +111,9 @@ class Losses(NamedTuple):
     penalty: NDArray  # λΩ
 
 
+Report = Callable[[Chunk, Losses], None]
+
+
 class Signals(NamedTuple):
     """THEORY.md, "Activations": how the error signal fares, on the first min(n, 1024) of its training rows, dropout off."""
 
@@ -172,7 +175,7 @@ class Stack(ABC):
         assert self.data is not None
         return targets(self.trials[0].task, self.data.y, self.trials[0].outputs, self.dtype)
 
-    def drive(self, chunks: Iterable[Chunk], report: Callable[[Chunk, Losses], None]) -> None:
+    def drive(self, chunks: Iterable[Chunk], report: Report) -> None:
         """Run chunks until there are no more, reporting each before asking for the next. A framework's loop may override it."""
         for chunk in chunks:
             report(chunk, self.run(chunk))

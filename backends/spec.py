@@ -30,6 +30,10 @@ Positive = Annotated[float, Field(gt=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Probabilities = Probability | Annotated[tuple[Probability, ...], Strict(False)]
 ClassWeights = Annotated[dict[str, Positive], Field(json_schema_extra={"x-key": "label"})]
+Beta1 = Annotated[float, Field(ge=0, lt=1, description="decay of the mean of g")]
+Beta2 = Annotated[float, Field(ge=0, lt=1, description="decay of the mean of g²")]
+Epsilon = Annotated[float, Field(gt=0, description="ε, added after bias correction (rmsprop: outside the root)")]
+Warmup = Annotated[int, Field(ge=0, description="steps over which η rises linearly: η(t+1)/warmup")]
 Penalties = NonNegative | Annotated[tuple[NonNegative, ...], Strict(False)]
 
 
@@ -72,40 +76,40 @@ class Regularization(Spec):
 class SGD(Spec):
     """v ← μv + g, θ ← θ - ηv; Nesterov: θ ← θ - η(g + μv)."""
 
-    name: Literal["sgd"]
+    name: Literal["sgd"] = Field(description="the kind of optimizer; each has options of its own")
     learning_rate: Positive = Field(0.01, description="η")
     momentum: Momentum = Field(0.0, description="μ")
-    nesterov: bool = False
+    nesterov: bool = Field(False, description="θ ← θ - η(g + μv), with v already updated")
 
 
 class Adam(Spec):
     """Kingma & Ba (2015), Algorithm 1; ε is added after bias correction."""
 
-    name: Literal["adam"]
+    name: Literal["adam"] = Field(description="the kind of optimizer; each has options of its own")
     learning_rate: Positive = Field(1e-3, description="η")
-    beta1: Momentum = 0.9
-    beta2: Momentum = 0.999
-    epsilon: Positive = 1e-8
+    beta1: Beta1 = 0.9
+    beta2: Beta2 = 0.999
+    epsilon: Epsilon = 1e-8
 
 
 class AdamW(Spec):
     """Adam that also subtracts η·weight_decay·θ (Loshchilov & Hutter 2019)."""
 
-    name: Literal["adamw"]
+    name: Literal["adamw"] = Field(description="the kind of optimizer; each has options of its own")
     learning_rate: Positive = Field(1e-3, description="η")
-    beta1: Momentum = 0.9
-    beta2: Momentum = 0.999
-    epsilon: Positive = 1e-8
-    weight_decay: NonNegative = 0.01
+    beta1: Beta1 = 0.9
+    beta2: Beta2 = 0.999
+    epsilon: Epsilon = 1e-8
+    weight_decay: NonNegative = Field(0.01, description="decoupled: η·weight_decay·θ is subtracted. It is not regularization.l2")
 
 
 class RMSprop(Spec):
     """s ← ρs + (1-ρ)g², θ ← θ - ηg/(√s + ε)."""
 
-    name: Literal["rmsprop"]
+    name: Literal["rmsprop"] = Field(description="the kind of optimizer; each has options of its own")
     learning_rate: Positive = Field(1e-3, description="η")
-    rho: Momentum = 0.99
-    epsilon: Positive = 1e-8
+    rho: Momentum = Field(0.99, description="ρ, decay of the mean of g²")
+    epsilon: Epsilon = 1e-8
 
 
 Optimizer = Annotated[SGD | Adam | AdamW | RMSprop, Field(discriminator="name")]
@@ -114,24 +118,24 @@ Optimizer = Annotated[SGD | Adam | AdamW | RMSprop, Field(discriminator="name")]
 class Constant(Spec):
     """η after the warm-up is the optimizer's learning rate."""
 
-    name: Literal["constant"]
-    warmup: Annotated[int, Field(ge=0, description="steps over which η rises linearly: η(t+1)/warmup")] = 0
+    name: Literal["constant"] = Field(description="how η goes on after the warm-up")
+    warmup: Warmup = 0
 
 
 class Step(Spec):
     """η is multiplied by `factor` every `every` epochs, counted from the end of the warm-up."""
 
-    name: Literal["step"]
-    warmup: Annotated[int, Field(ge=0)] = 0
+    name: Literal["step"] = Field(description="how η goes on after the warm-up")
+    warmup: Warmup = 0
     every: Count = Field(10, description="epochs between two falls")
-    factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    factor: Annotated[float, Field(gt=0, le=1, description="what η is multiplied by at each fall")] = 0.5
 
 
 class Cosine(Spec):
     """η falls to 0 along half a cosine over epochs·⌈n/B⌉ - warmup steps."""
 
-    name: Literal["cosine"]
-    warmup: Annotated[int, Field(ge=0)] = 0
+    name: Literal["cosine"] = Field(description="how η goes on after the warm-up")
+    warmup: Warmup = 0
 
 
 Schedule = Annotated[Constant | Step | Cosine, Field(discriminator="name")]
@@ -150,14 +154,17 @@ class Train(Spec):
     backend: str = Field("lightning", description="a name that `deltarule backends` lists")
     optimizer: Optimizer = Adam(name="adam")
     schedule: Schedule = Constant(name="constant")
-    epochs: Count = 30
-    batch_size: Count = 32
+    epochs: Count = Field(30, description="passes over the training rows, at most")
+    batch_size: Count = Field(32, description="rows of an optimizer step; the last batch of an epoch may be smaller")
     class_weights: Literal["none", "balanced"] | ClassWeights = Field(
         "none", description="of the classes in the training loss: balanced makes each class weigh the same; or label -> weight"
     )
     clip_norm: Positive | None = Field(None, description="c: g·min(1, c/‖g‖) over all weights and biases of a trial")
     early_stopping: EarlyStopping = EarlyStopping()
-    precision: Precision = "float32"
+    precision: Precision = Field(
+        "float32",
+        description="of weights and arithmetic; reported sums are float64 always. -mixed: products in 16 bits, else float32",
+    )
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="how many devices to train on; auto: one, a GPU if there is one"
     )

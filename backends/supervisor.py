@@ -17,14 +17,13 @@ from typing import Any, Literal
 import numpy as np
 
 from backends import draws, losses, weights
-from backends.base import CHUNK_STEPS, Backend, Chunk, Data, Losses, Machine, Signals, Stack
+from backends.base import CHUNK_STEPS, Backend, Chunk, Data, Losses, Machine, Report, Signals, Stack
 from backends.spec import Trial, learning_rates
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Reason = Literal["running", "completed", "early_stopping", "diverged", "pruned"]
 Record = dict[str, float]
 Metrics = Callable[[NDArray], Record]  # outputs on the validation rows, (n, O) before softmax -> {"accuracy": ...}
-Report = Callable[[Chunk, Losses], None]
 Watch = Callable[[int, Record], bool]  # (trial's place in the list, the epoch's record) -> True to prune it
 
 CHECKPOINT_SECONDS = 15.0

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from pipelines.cli.data import block_of
-from pipelines.data.columns import Column
+from pipelines.data.columns import Column, DataError
 from pipelines.data.look import look, shown
 from pipelines.data.prepare import prepare
 from pipelines.data.read import read
 from pipelines.data.suspect import Answer, rank_correlation, suspect
-from pipelines.data.table import DataError
 from pipelines.report.data_page import data_page
 from pipelines.spec import DataSpec, SpecError
 

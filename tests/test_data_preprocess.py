@@ -12,8 +12,8 @@ from pipelines.cli.summary import _data
 from pipelines.data import About, Column, DataError, Part, prepare
 from pipelines.data.encoders import Categorical, CellError, Flag, fit
 from pipelines.data.preprocess import Preprocessing
+from pipelines.data.rows import given
 from pipelines.data.scaling import Scale, fit_scale, fit_target_scale
-from pipelines.data.values import given
 from pipelines.spec import DataSpec
 from pipelines.stages.split import report_of
 

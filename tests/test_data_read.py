@@ -15,9 +15,9 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from pipelines.data import openml
+from pipelines.data import datasets
+from pipelines.data.columns import DataError
 from pipelines.data.read import read
-from pipelines.data.table import DataError
 from pipelines.data.tasks import find_target
 from pipelines.spec import DataSpec
 
@@ -88,7 +88,7 @@ def test_a_bundled_set_needs_no_reader_of_files():
         "print(*(m for m in sys.modules if m.startswith('pipelines.data.')))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {f"pipelines.data.{name}" for name in ("delimited", "parquet", "words", "openml", "joined")} & set(loaded)
+    assert not {f"pipelines.data.{name}" for name in ("tables", "text", "formats", "inference")} & set(loaded)
 
 
 # Delimited text: how it is written -------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def test_a_column_is_what_all_its_cells_look_like(reads, case):
 
 
 def test_what_stands_in_the_last_row_counts_for_the_first(reads, monkeypatch):
-    monkeypatch.setattr("pipelines.data.delimited.BLOCK", 1000)
+    monkeypatch.setattr("pipelines.data.tables.BLOCK", 1000)
     text = "a,b,c,y\n" + "1, 7.50,,2\n" * 5000
     found = reads(text + "007,w,x,3\n", columns={"b": "categorical"})
     assert found.kinds == {"a": "categorical", "b": "categorical", "c": "categorical", "y": "numeric"}
@@ -296,7 +296,7 @@ def test_a_column_is_the_same_however_it_falls_into_blocks(reads, monkeypatch):
         for a, b in zip(rng.normal(size=3000), rng.integers(99, size=3000), strict=True)
     )
     whole = reads(text)
-    monkeypatch.setattr("pipelines.data.delimited.BLOCK", 900)
+    monkeypatch.setattr("pipelines.data.tables.BLOCK", 900)
     cut = reads(text)
     for name in "aby":
         assert values(whole, name) == values(cut, name)
@@ -408,7 +408,28 @@ def test_a_column_that_is_neither_one_thing_nor_another_is_refused_with_the_ways
 def test_both_ways_out_of_mixed_cells_lead_out(reads):
     text = "a,y\n1,2\nNA,3\n4,5\n"
     assert values(reads(text, missing={"markers": ["", "NA"]})) == [1, None, 4]
+    assert values(reads("a,y\n1,2\n-9,3\n4,5\n", missing={"markers": ["", "-9"]})) == [1, None, 4]  # also where it is a number
     assert values(reads(text, columns={"a": "categorical"})) == ["1", "NA", "4"]
+
+
+OTHERWISE_WRITTEN = {
+    "96,587 8,940 734": "'96,587' (and 1 more such cells), which may mean 96587 with commas between thousands, or 96.587 with a "
+    "decimal comma; for 96.587 set data.format.decimal: comma; else write plain numbers, or set data.columns: {a: categorical}",
+    "$52,000.00_ $1,000.00 $900": "'$52,000.00' (and 2 more such cells), which may mean 52000; write plain numbers, or set",
+    "5% 12.5% 7_%": "'5%' (and 2 more such cells), which may mean 5;",
+    "(5.0) 3.5 4-": "'(5.0)' (and 1 more such cells), which may mean -5;",
+    "1.234,5 2.345,75 12,5": "'1.234,5' (and 2 more such cells), which may mean 1234.5;",
+    "1_234 5_678 91": "'1 234' (and 1 more such cells), which may mean 1234;",
+}
+
+
+@pytest.mark.parametrize("cells", OTHERWISE_WRITTEN)
+def test_numbers_with_separators_signs_or_currency_are_no_id_and_both_readings_are_named(refused, reads, cells):
+    text = "a;y\n" + "".join(f"{cell.replace('_', ' ')};{n}\n" for n, cell in enumerate(cells.split(" ")))
+    assert refused(text, categories={"most": 2}).startswith(
+        f"t.csv:2: column 'a' must hold plain numbers, found {OTHERWISE_WRITTEN[cells]}"
+    )
+    assert reads(text, columns={"a": "categorical"}).kinds["a"] == "categorical"
 
 
 def test_what_may_be_a_day_or_a_month_is_as_the_spec_says(reads):
@@ -419,7 +440,7 @@ def test_what_may_be_a_day_or_a_month_is_as_the_spec_says(reads):
 def test_whole_numbers_that_would_lose_digits_are_an_id_or_what_the_spec_says(reads, parquet):
     ids = [2**53 + 2 * n + 1 for n in range(60)]
     text = "id,a,y\n" + "".join(f"{number},{n % 9},{n}\n" for n, number in enumerate(ids))
-    typed = {"id": ids, "a": [n % 9 for n in range(60)], "y": [*range(60)]}
+    typed = {"id": [Decimal(number) for number in ids], "a": [n % 9 for n in range(60)], "y": [*range(60)]}
     for reader in (lambda **more: reads(text, **more), lambda **more: parquet(changes=more, **typed)):
         found = reader()
         assert (found.kinds["id"], values(found, "id")[0]) == ("ignore", str(ids[0]))
@@ -656,7 +677,7 @@ def server(monkeypatch):
     here.asked, at = [], f"http://127.0.0.1:{here.server_port}"
     about = {"data_set_description": {"format": "ARFF", "url": f"{at}/flowers.arff"}}
     here.files = {"/about/61": json.dumps(about).encode(), "/flowers.arff": ARFF}
-    monkeypatch.setattr(openml, "ABOUT", at + "/about/{number}")
+    monkeypatch.setattr(datasets, "ABOUT", at + "/about/{number}")
     thread = Thread(target=here.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield here
@@ -701,7 +722,7 @@ def test_without_a_network_there_is_one_clear_error(server, tmp_path, monkeypatc
     server.files["/about/61"] = b"<html>"
     with pytest.raises(DataError, match=r"openml:61: must be fetched once"):
         flowers(tmp_path)
-    monkeypatch.setattr(openml, "ABOUT", "http://127.0.0.1:9/{number}")  # nothing listens there
+    monkeypatch.setattr(datasets, "ABOUT", "http://127.0.0.1:9/{number}")  # nothing listens there
     with pytest.raises(DataError, match=r"put the data set's ARFF file at \.deltarule/openml/61\.arff"):
         flowers(tmp_path)
 
@@ -710,8 +731,8 @@ def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch):
     from socket import create_server
 
     with create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(openml, "ABOUT", f"http://127.0.0.1:{silent.getsockname()[1]}/{{number}}")
-        monkeypatch.setattr(openml, "TIMEOUT", 0.05)
+        monkeypatch.setattr(datasets, "ABOUT", f"http://127.0.0.1:{silent.getsockname()[1]}/{{number}}")
+        monkeypatch.setattr(datasets, "TIMEOUT", 0.05)
         with pytest.raises(DataError, match="must be fetched once, but OpenML cannot be reached or does not have it: timed out"):
             flowers(tmp_path)
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from sources import source
 
-from pipelines.data import Column, DataError
+from pipelines.data import PARTS, Column, DataError
 from pipelines.data.duplicates import count_across, equal_rows
-from pipelines.data.parts import PARTS
 from pipelines.data.spellings import near
 from pipelines.data.split import cut, deal, deal_groups, deal_in_order, drawn_order, share_out
 from pipelines.data.tasks import find_target

@@ -3,7 +3,6 @@
 Each start of a rank imports torch and Lightning, so runs are shared among tests.
 """
 
-import io
 import json
 import os
 import re
@@ -11,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -29,9 +27,9 @@ from backends.base import Chunk, Data, Machine
 from backends.conformance import make_data, make_trial
 from backends.conformance.cases import some_weights
 from backends.conformance.folds import in_folds, make_folds
-from backends.lightning import processes, ranks, wire
+from backends.lightning import ranks
 from backends.lightning.noise import noise, upload
-from backends.lightning.processes import RankError, Worker
+from backends.lightning.ranks import RankError
 from backends.lightning.share import ALONE, Share
 from backends.spec import AdamW, EarlyStopping
 from backends.supervisor import Checkpoint, Supervisor, fit
@@ -82,7 +80,7 @@ class Run:
 
 
 def children_of(pid):
-    """Processes that `pid` started and that are not zombies."""
+    """Processes that `pid` and its children started and that are not zombies."""
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -90,8 +88,14 @@ def children_of(pid):
         except OSError:
             continue
         if re.search(rf"^PPid:\t{pid}$", text, re.M) and not re.search(r"^State:\tZ", text, re.M):
-            found.append(int(status.parent.name))
+            found += [int(status.parent.name), *children_of(int(status.parent.name))]
     return found
+
+
+def ranks_among(pids):
+    """Rank -> process."""
+    known = {pid: re.search(rb"\0RANK=(\d+)", Path(f"/proc/{pid}/environ").read_bytes()) for pid in pids}
+    return {int(rank[1]): pid for pid, rank in known.items() if rank}
 
 
 def alive(pid):
@@ -140,16 +144,10 @@ def test_the_noise_of_a_rank_is_that_of_its_rows_places_in_the_whole_batch(first
 
 def test_what_one_rank_is_told_is_what_the_other_hears():
     chunk = Chunk(3, 17, np.arange(12).reshape(2, 2, 3), draws.noise_keys([1, 2], [17, 18], 3), np.full((2, 2), 0.1))
-    sent = wire.chunk_frame(chunk) + wire.frame({"end": True}, {"empty": np.zeros((0, 4)), "b": np.array([True])})
-    file = io.BytesIO(sent)
-    heard = wire.chunk_of(wire.read(file))
+    heard = ranks.unpack(ranks.pack(chunk))
     assert heard[:2] == (3, 17)
     for mine, theirs in zip(heard[2:], chunk[2:], strict=True):
         np.testing.assert_array_equal(mine, theirs, strict=True)
-    numbers, arrays = wire.read(file)
-    assert numbers == {"end": True} and arrays["empty"].shape == (0, 4) and arrays["b"].dtype == bool
-    assert wire.read(file) is None
-    assert wire.read(io.BytesIO(sent[:-1])) is not None and wire.read(io.BytesIO(sent[:20])) is None
 
 
 def test_the_ranks_of_one_processor_divide_its_cores(monkeypatch):
@@ -178,7 +176,7 @@ def test_more_devices_than_gpus_are_refused_with_a_way_out(monkeypatch):
 @pytest.mark.parametrize("devices", ["two", "four"])
 def test_several_devices_train_the_same_weights_and_history_as_one(devices, request):
     run = request.getfixturevalue(devices)
-    assert len(run.children) == run.machine.devices - 1  # real processes did it
+    assert len(run.children) == run.machine.devices + 1  # real processes did it, and the launcher
     alone = fit(get("lightning"), run.trials, run.data, metrics=spread)
     assert [result.reason for result in alone].count("early_stopping") == 1
     for mine, expected in zip(run.results, alone, strict=True):
@@ -208,12 +206,11 @@ def test_no_process_and_no_group_is_left_of_a_run(devices, request):
     run = request.getfixturevalue(devices)
     assert not any(map(alive, run.children)) and not dist.is_initialized()
     assert run.supervisor.stack.share == ALONE  # it computes whole batches again
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("rank ")]
     assert not {"MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "LOCAL_RANK", "GLOO_SOCKET_IFNAME"} & set(os.environ)
 
 
 def test_without_a_chunk_no_process_is_started(monkeypatch):
-    monkeypatch.setattr(ranks, "started", None)
+    monkeypatch.setattr(ranks, "Ranks", None)
     stack = get("lightning").stack([make_trial("binary")], make_data("binary"), Machine(devices=2))
     stack.drive(iter(()), lambda chunk, losses: None)
 
@@ -260,9 +257,9 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def endless(tmp_path, request):
-    """A run on three devices that has trained for some epochs: the process of rank 0, and the ids of the others.
+    """A run on three devices that has trained for some epochs: its process, and the ids of the launcher and the ranks.
 
-    With a parameter it rests there for so many seconds, and the other ranks wait for orders, not for each other.
+    With a parameter it rests there for so many seconds, and the ranks wait for chunks, not for each other.
     """
     rest = str(getattr(request, "param", 0))
     script = tmp_path / "endless.py"
@@ -276,7 +273,7 @@ def endless(tmp_path, request):
     )
     assert run.stdout.readline().startswith("epoch"), run.stderr.read()
     others = children_of(run.pid)
-    assert len(others) == 2
+    assert len(others) == 4
     yield run, others
     for pid in (run.pid, *filter(alive, others)):
         if alive(pid):
@@ -287,11 +284,12 @@ def endless(tmp_path, request):
 @pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_run_with_its_own_error(endless):
     run, others = endless
-    os.kill(max(others), signal.SIGKILL)
+    killed = ranks_among(others)[2]
+    os.kill(killed, signal.SIGKILL)
     said, _ = run.communicate(timeout=WAIT)
     assert run.returncode == 7
-    assert f"RankError rank 2 (process {max(others)}) was killed by SIGKILL and so ended the run of 3 ranks" in said
-    assert "start the run again" in said and "The last lines of rank 2:" in said
+    assert "RankError rank 2 ended, and so the run of 3 ranks; start the run again" in said
+    assert f"Signal 9 (SIGKILL) received by PID {killed}" in said
     eventually(lambda: not any(map(alive, others)))
 
 
@@ -327,58 +325,54 @@ def sabotage(monkeypatch, folder, code):
 
 def test_a_rank_that_cannot_start_is_told_with_its_last_lines(tmp_path, monkeypatch):
     sabotage(monkeypatch, tmp_path, "raise ImportError('libcudart is gone')")
-    with pytest.raises(RankError, match=r"(?s)^rank 1 \(process \d+\) ended with exit code 1 .*ImportError: libcudart is gone$"):
+    with pytest.raises(RankError, match=r"(?s)^rank 0 did not start, and so .*ImportError: libcudart is gone$"):
         drive_two()
 
 
 @pytest.mark.slow
 def test_a_rank_that_cannot_take_up_its_job_is_told_with_its_last_lines(monkeypatch):
-    monkeypatch.setattr(ranks, "job", lambda stack, port: wire.frame({"world": 2}, {}))
-    with pytest.raises(RankError, match=r"(?s)^rank 1 .* ended with exit code 1 .*KeyError: 'trials'$"):
+    monkeypatch.setattr(ranks, "Checkpoint", lambda numbers, arrays: Checkpoint({}, arrays))
+    with pytest.raises(RankError, match=r"(?s)^rank \d did not start, and so .*KeyError: 'trials'.*Root Cause"):
         drive_two()
 
 
 def test_a_rank_that_hangs_at_its_start_is_told_in_time(tmp_path, monkeypatch):
     sabotage(monkeypatch, tmp_path, "import time\ntime.sleep(1000)")
-    monkeypatch.setattr(processes, "START_SECONDS", 1.0)
-    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.1)
-    with pytest.raises(RankError, match=r"rank 1 \(process \d+\) did not answer within 1 seconds; start the run again"):
+    monkeypatch.setattr(ranks, "START_SECONDS", 1.0)
+    monkeypatch.setattr(ranks, "END_SECONDS", 0.1)
+    with pytest.raises(RankError, match=r"rank 0 did not start within 1 seconds, .*; start the run again"):
         drive_two()
     assert not children_of(os.getpid())
 
 
-def test_a_rank_that_takes_no_orders_is_told_in_time(tmp_path, monkeypatch):
-    sabotage(monkeypatch, tmp_path, "import time\ntime.sleep(1000)")
-    monkeypatch.setattr(processes, "ANSWER_SECONDS", 0.5)
-    worker = Worker(1)
-    try:
-        with pytest.raises(RuntimeError, match="rank 1 takes no more orders"):
-            worker.tell(bytes(2**20))
-    finally:
-        worker.end()
-
-
-def test_ranks_that_came_to_different_weights_are_told():
-    stack = get("lightning").stack([make_trial("binary")], make_data("binary"))
-
-    class Others:
-        members = (type("Worker", (), {"rank": 1}),)
-
-        def answers(self):
-            return [{"weights": self.digest}]
-
-    others = Others()
-    others.digest = weights.digest(stack.weights())
-    ranks._check_in_step(stack, others)
-    others.digest = "another"
+def test_ranks_that_came_to_different_weights_are_told(monkeypatch):
+    several = object.__new__(ranks.Ranks)
+    several.world, several.connections = 2, {}
+    monkeypatch.setattr(ranks.Ranks, "_receive", lambda self, asked: {0: b"some", 1: b"some"})
+    several.finish()
+    monkeypatch.setattr(ranks.Ranks, "_receive", lambda self, asked: {0: b"some", 1: b"others"})
     with pytest.raises(RankError, match=r"those of rank 1 differ from rank 0's.*; set train.devices: 1"):
-        ranks._check_in_step(stack, others)
+        several.finish()
 
 
-def test_a_process_that_is_in_a_group_of_its_own_is_refused(monkeypatch):
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    with pytest.raises(BackendError, match=r"train.devices: 2 needs this process to be in no process group .*; leave it"):
-        drive_two()
+STARTED_BY_TORCHRUN = """
+from backends import get, weights
+from backends.base import Machine
+from backends.conformance import make_data, make_trial
+from backends.supervisor import fit
+[result] = fit(get("lightning"), [make_trial("binary", epochs=3, dropout=0.2)], make_data("binary"), machine=Machine(devices=2))
+print(f"digest {weights.digest(result.weights)}\\n", end="", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_torchs_launcher_started_train_together(tmp_path):
+    (tmp_path / "script.py").write_text(STARTED_BY_TORCHRUN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "script.py"]
+    done = subprocess.run(command, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    trial, data = make_trial("binary", epochs=3, dropout=0.2), make_data("binary")
+    [expected] = fit(get("lightning"), [trial], data, machine=Machine(devices=2))
+    assert re.findall("digest (.*)", done.stdout) == [weights.digest(expected.weights)] * 2, done.stderr
 
 
 class OwnError(RuntimeError):

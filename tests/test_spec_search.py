@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from backends.spec import Model
-from pipelines.spec import Choices, Experiment, Range, SpecError, dump, flat, load, models_schema, schema, space
+from pipelines.spec import Choices, Experiment, Range, SpecError, dump, flat, load, models_schema, space
 from pipelines.spec.blocks import METRICS, Search, same
 from pipelines.spec.describe import leaves
+from pipelines.spec.documents import schema
 from pipelines.spec.layers import LAYERED
 from pipelines.spec.space import ordered, takes_whole_numbers
 from pipelines.spec.yaml_file import parse

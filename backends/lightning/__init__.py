@@ -13,6 +13,7 @@ from pathlib import Path
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 import torch
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from backends.base import Backend, Data, Machine, NDArray
 from backends.errors import BackendError
@@ -34,7 +35,10 @@ class Lightning(Backend):
         """Raises BackendError for more devices than there are, and for float16 products without a GPU."""
         machine = machine or Machine()
         device = torch.device(self.devices()[0])
-        self._check_devices(machine, device)
+        if TorchElasticEnvironment.detect():  # this process is one of the ranks
+            device = torch.device(device.type, TorchElasticEnvironment().local_rank()) if device.type == "cuda" else device
+        else:
+            self._check_devices(machine, device)
         if data is not None and trials[0].train.precision == "16-mixed" and device.type == "cpu":
             raise BackendError("train.precision: 16-mixed needs a GPU, found none; set train.precision: bf16-mixed, or float32")
         return LightningStack(trials, data, machine, device)

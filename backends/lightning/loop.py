@@ -7,45 +7,41 @@ chunk depends on what becomes of this one. Nothing is logged, written or printed
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 
-from backends.base import Chunk, Losses
+from backends.base import Chunk, Losses, Report
 
-if TYPE_CHECKING:
-    from pytorch_lightning.strategies import DDPStrategy as Strategy
-
-    from backends.lightning.stack import LightningStack
-
-Report = Callable[[Chunk, Losses], None]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Lightning puts handlers of its own in their places
+STALL = timedelta(minutes=5)  # how long a rank waits for the others within a step
 
 
 class StackModule(pl.LightningModule):
-    """A stack as Lightning knows it. An error in a step ends the fit and waits in `error`, unchanged.
+    """A stack as Lightning knows it: something that takes chunks. An error ends the fit and waits in `error`, unchanged.
 
     `at_once`: all chunks are one of Lightning's steps. Before each of its steps Lightning lets all ranks wait for each other,
-    and a validation on rank 0 may take longer than that wait may last.
+    and what happens between two chunks may take longer than that wait may last.
     """
 
-    def __init__(self, stack: LightningStack, report: Report, handlers: Handlers, at_once: bool) -> None:
+    def __init__(self, run: Callable[[Chunk], Losses], report: Report, handlers: Handlers, at_once: bool) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.network = stack.network
-        self.stack, self.report, self.handlers, self.at_once = stack, report, handlers, at_once
+        self.run, self.report, self.handlers, self.at_once = run, report, handlers, at_once
         self.error: BaseException | None = None
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The stack's own."""
-        return self.stack.optimizer
+    def configure_optimizers(self) -> None:
+        """The stack's own steps."""
 
     def on_train_start(self) -> None:
         """Lightning has just taken the signals; SIGTERM would become an exit with status 0, once a chunk is over."""
@@ -55,7 +51,7 @@ class StackModule(pl.LightningModule):
         """Run a chunk and report it. The next one is asked for at the next call."""
         try:
             while (chunk := next(dataloader_iter, None)) is not None:
-                self.report(chunk[0], self.stack.run(chunk[0]))
+                self.report(chunk[0], self.run(chunk[0]))
                 if not self.at_once:
                     break
         except BaseException as error:  # Lightning would turn Ctrl-C into an exit and swallow a StopIteration
@@ -86,16 +82,26 @@ class Handlers:
                     signal.signal(number, handler)
 
 
-def drive(stack: LightningStack, chunks: Iterable[Chunk], report: Report, strategy: Strategy | None = None) -> None:
+class RankStrategy(DDPStrategy):
+    """DDP whose gradients are summed by one all_reduce of the flat buffer (share.py), not by the hooks of a wrapper."""
+
+    def __init__(self) -> None:
+        super().__init__(timeout=STALL)
+
+    def configure_ddp(self) -> None:
+        """No wrapper: its hooks wait for gradients that `.backward()` leaves behind."""
+
+
+def drive(run: Callable[[Chunk], Losses], chunks: Iterable[Chunk], report: Report, device: torch.device, ranks: bool) -> None:
     """Fit until there are no more chunks. Whatever chunks, steps or report raise comes out as it is, Ctrl-C too.
 
-    On one device, or as one of the ranks of `strategy`.
+    On one device, or with `ranks` as one of the processes that torch's launcher started.
     """
     handlers = Handlers()
-    module = StackModule(stack, report, handlers, at_once=strategy is not None)
+    module = StackModule(run, report, handlers, at_once=ranks)
     try:
         with _silence():
-            trainer(stack.device, strategy).fit(module, train_dataloaders=Chunks(chunks))
+            trainer(device, ranks).fit(module, train_dataloaders=Chunks(chunks))
     except SystemExit as exit_:
         # Lightning exits when Ctrl-C falls between two chunks.
         if isinstance(exit_.__context__, KeyboardInterrupt):
@@ -103,19 +109,19 @@ def drive(stack: LightningStack, chunks: Iterable[Chunk], report: Report, strate
         raise
     finally:
         handlers.restore()
-        stack.settle()
     if module.error is not None:
         raise module.error
 
 
-def trainer(device: torch.device, strategy: Strategy | None) -> pl.Trainer:
+def trainer(device: torch.device, ranks: bool) -> pl.Trainer:
     """One endless epoch, and nothing besides."""
     own: dict[str, Any]
-    if strategy is None:
+    if ranks:
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        own = {"strategy": RankStrategy(), "devices": here, "num_nodes": int(os.environ["WORLD_SIZE"]) // here}
+    else:
         own = {"devices": 1 if device.index is None else [device.index]}
         own["plugins"] = [LightningEnvironment()]  # a SLURM allocation is not ours to interpret
-    else:
-        own = {"strategy": strategy, "devices": strategy.num_processes}
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
         max_epochs=1,

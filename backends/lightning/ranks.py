@@ -1,93 +1,198 @@
-"""Several devices: this process is rank 0 and decides; the others compute their share of every batch, and obey.
+"""Several devices: a process each, a rank, started by torch's own launcher. This process decides, and the ranks compute.
 
-A drive starts the other ranks, tells them trials, training rows and state, deals them every chunk as it deals it to itself,
-and ends them. So they are in step by construction: what `load` and `keep` do between two drives reaches them with the next
-one's state, and that there are no more chunks is all they learn of stopping. Starting costs some seconds, once a drive.
-Validation, signals, checkpoints and tracking are rank 0's alone, so each row is counted once.
+The launcher (`python -m torch.distributed.run`) is a child, since within this process it would replace the signal handlers. All
+ranks are dealt every chunk and compute their shares of its batches (rank.py); rank 0 answers with the losses and the state
+after it. Validation, stopping and checkpoints go on here as with one device. Starting costs some seconds, once a drive.
+
+Chunks and answers are safetensors on a Unix socket in a private folder: nothing is ever unpickled. A rank ends when its socket
+closes, so none outlives this process, however that ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
-import torch.distributed as dist
+import numpy as np
 
-from backends import BackendError, weights
-from backends.base import Chunk, Losses
-from backends.lightning import loop, wire
-from backends.lightning.processes import RankError, Workers, started
-from backends.lightning.share import ALONE, Share
-from backends.lightning.strategy import RanksStrategy, leave, open_store
+from backends import children
+from backends.base import Chunk, Losses, Report, Stack, State
+from backends.errors import BackendError
+from backends.supervisor import Checkpoint
 
-if TYPE_CHECKING:
-    from backends.lightning.stack import LightningStack
+START_SECONDS = 300.0  # to import torch and Lightning, on a busy machine
+SEND_SECONDS = 300  # until a rank has taken a chunk
+END_SECONDS = 30.0  # until the launcher has ended the other ranks and said why
+LAST_CHARACTERS = 3000  # of what the launcher and its ranks wrote
 
 
-def drive(stack: LightningStack, chunks: Iterable[Chunk], report: Callable[[Chunk, Losses], None]) -> None:
-    """As `loop.drive`, on `stack.world` devices. Raises RankError, with its last lines, if a rank fails."""
+class RankError(BackendError):
+    """A rank failed, so the run did; the message says which, with the launcher's report."""
+
+    exit_code = 1
+
+
+def drive(stack: Stack, threads: int, chunks: Iterable[Chunk], report: Report) -> None:
+    """Have `stack.machine.devices` ranks, of so many threads each, run the chunks. Raises RankError if one fails."""
     dealt = iter(chunks)
     first = next(dealt, None)
     if first is None:
         return
-    if dist.is_initialized():
-        raise BackendError(
-            f"train.devices: {stack.world} needs this process to be in no process group of torch.distributed, and it is in one; "
-            "leave it (destroy_process_group), or set train.devices: 1"
-        )
-    with started(stack.world, _abort) as workers:
-        store = open_store()
-        share = stack.share = Share(0, stack.world)
+    short = None if len(tempfile.gettempdir()) < 80 else "/tmp"  # a socket's path has at most 104 characters
+    with tempfile.TemporaryDirectory(dir=short) as folder:
+        ranks = Ranks(Path(folder), stack, threads)
         try:
-            workers.tell(job(stack, store.port))
-            workers.answers()  # from here on, each can only fail where this process feels it
-            strategy = RanksStrategy(share, store, stack.device.type)
-            loop.drive(stack, _dealing(chain([first], dealt), workers), report, strategy)
-            _check_in_step(stack, workers)
+            ranks.accept()
+            for chunk in chain([first], dealt):
+                losses, state = ranks.run(chunk)
+                stack.load(state)
+                report(chunk, losses)
+            ranks.finish()
         finally:
-            stack.share = ALONE
-            leave()
+            ranks.end()
 
 
-def job(stack: LightningStack, port: int) -> bytes:
-    """All that another rank must know, but its number."""
-    assert stack.data is not None, "a stack without data cannot train"
-    numbers = {
-        "trials": [trial.model_dump(mode="json") for trial in stack.trials],
-        "machine": asdict(stack.machine),
-        "device": stack.device.type,
-        "world": stack.world,
-        "port": port,
-        "folds": stack.data.folds,
-    }
-    state = {f"state.{name}": value for name, value in stack.state().items()}
-    return wire.frame(numbers, {"X": stack.data.X, "y": stack.data.y, **state})
+class Ranks:
+    """The processes of one drive; to be ended whatever happens."""
+
+    def __init__(self, folder: Path, stack: Stack, threads: int) -> None:
+        """Write down what the ranks need, and start them."""
+        assert stack.data is not None and isinstance(stack.machine.devices, int)
+        self.world = stack.machine.devices
+        self.connections: dict[int, Connection] = {}
+        np.save(folder / "X.npy", stack.data.X)
+        np.save(folder / "y.npy", stack.data.y)
+        numbers = {
+            "trials": [trial.model_dump(mode="json") for trial in stack.trials],
+            "folds": stack.data.folds,
+            "machine": asdict(replace(stack.machine, threads=threads)),
+        }
+        Checkpoint(numbers, stack.state()).save(folder / "job")
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(folder / "socket"))
+        self.server.listen(self.world)
+        self.server.settimeout(0.1)
+        self.log = (folder / "log").open("w+b")
+        self.launcher = subprocess.Popen(
+            launch_command(self.world, folder),
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=environment(),
+            start_new_session=True,  # Ctrl-C in a terminal is for this process, which then ends the ranks
+        )  # fmt: skip
+
+    def accept(self) -> None:
+        """Wait until every rank has imported what it needs. Raises RankError if one does not come."""
+        until = time.monotonic() + START_SECONDS
+        while missing := sorted(set(range(self.world)) - set(self.connections)):
+            with suppress(TimeoutError, EOFError):
+                peer, _ = self.server.accept()
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_SECONDS, 0))
+                connection = Connection(peer.detach())
+                self.connections[int(connection.recv_bytes())] = connection
+                continue
+            if self.launcher.poll() is not None:
+                raise self._error(f"rank {missing[0]} did not start")
+            if time.monotonic() > until:
+                raise self._error(f"rank {missing[0]} did not start within {START_SECONDS:.0f} seconds")
+
+    def run(self, chunk: Chunk) -> tuple[Losses, State]:
+        """The losses of a chunk, and the state after it."""
+        from safetensors.numpy import load
+
+        self._send(pack(chunk))
+        answer = load(self._receive([0])[0])
+        return Losses(answer.pop("loss"), answer.pop("penalty")), answer
+
+    def finish(self) -> None:
+        """Say that there are no more chunks. Raises RankError unless all ranks came to the same bits."""
+        self._send(b"")
+        digests = self._receive(range(self.world))
+        for rank, digest in digests.items():
+            if digest != digests[0]:
+                raise RankError(
+                    f"all ranks must come to the same weights, but those of rank {rank} differ from rank 0's: "
+                    "the devices do not compute alike; set train.devices: 1"
+                )
+
+    def end(self) -> None:
+        """No process is left."""
+        for connection in self.connections.values():
+            connection.close()
+        self.server.close()
+        self.launcher.terminate()
+        try:
+            self.launcher.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.launcher.kill()
+            self.launcher.wait()
+        self.log.close()
+
+    def _send(self, content: bytes) -> None:
+        for rank, connection in self.connections.items():
+            try:
+                connection.send_bytes(content)
+            except OSError as error:
+                raise self._error(f"rank {rank} takes no more chunks") from error
+
+    def _receive(self, asked: Iterable[int]) -> dict[int, bytes]:
+        """An answer of each rank that was asked; of the others, only their end can come."""
+        answers: dict[int, bytes] = {}
+        while not set(asked) <= set(answers):
+            ranks = {connection: rank for rank, connection in self.connections.items() if rank not in answers}
+            for connection in wait(list(ranks)):
+                assert isinstance(connection, Connection)
+                try:
+                    answers[ranks[connection]] = connection.recv_bytes()
+                except (EOFError, OSError) as error:
+                    raise self._error(f"rank {ranks[connection]} ended") from error
+        return answers
+
+    def _error(self, what: str) -> RankError:
+        """What to raise, once the launcher has seen it too."""
+        with suppress(subprocess.TimeoutExpired):
+            self.launcher.wait(END_SECONDS)
+        self.log.seek(0)
+        said = self.log.read().decode(errors="replace").strip()[-LAST_CHARACTERS:]
+        return RankError(
+            f"{what}, and so the run of {self.world} ranks; start the run again: if it keeps checkpoints, it goes on from the "
+            f"last. The launcher's report:\n{said}"
+        )
 
 
-def _dealing(chunks: Iterable[Chunk], workers: Workers) -> Iterator[Chunk]:
-    """Each chunk to the others as it is taken here; an end where there are no more."""
-    for chunk in chunks:
-        workers.tell(wire.chunk_frame(chunk))
-        yield chunk
-    workers.tell(wire.frame({"end": True}, {}))
+def launch_command(world: int, folder: Path) -> list[str]:
+    """torch's launcher, for so many ranks on this machine alone."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={world}")
+    return children.command(*launcher, "-m", "backends.lightning.rank", str(folder))
 
 
-def _check_in_step(stack: LightningStack, workers: Workers) -> None:
-    """All ranks must have come to the same bits."""
-    mine = weights.digest(stack.weights())
-    for worker, answer in zip(workers.members, workers.answers(), strict=True):
-        if answer["weights"] != mine:
-            raise RankError(
-                f"all ranks must come to the same weights, but those of rank {worker.rank} differ from rank 0's: "
-                "the devices do not compute alike; set train.devices: 1"
-            )
+def environment() -> dict[str, str]:
+    """The ranks', who must not import what lies in the current folder, and meet on this machine alone."""
+    interface = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
+    return interface | children.environment() | {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 
 
-def _abort() -> None:
-    """NCCL waits for a rank that is gone until its own timeout; gloo sees the closed socket, and needs no help. Not run yet."""
-    if dist.is_initialized() and dist.get_backend() == "nccl":
-        with suppress(Exception):  # the group may be leaving already
-            dist.distributed_c10d._abort_process_group()
+def pack(chunk: Chunk) -> bytes:
+    """A chunk, for `unpack`."""
+    from safetensors.numpy import save
+
+    arrays = {"at": np.array([chunk.epoch, chunk.step]), "rows": chunk.rows, "noise": chunk.noise, "rates": chunk.rates}
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def unpack(content: bytes) -> Chunk:
+    """What `pack` wrote."""
+    from safetensors.numpy import load
+
+    arrays = load(content)
+    epoch, step = arrays.pop("at").tolist()
+    return Chunk(epoch, step, **arrays)

@@ -6,7 +6,7 @@ With several devices, `drive` shares every batch out among ranks; all the rest i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
 
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from backends import losses, weights
 from backends.activations import ACTIVATIONS
-from backends.base import Chunk, Data, Gradients, Losses, Machine, NDArray, Signals, Stack, State, threads_for
+from backends.base import Chunk, Data, Gradients, Losses, Machine, NDArray, Report, Signals, Stack, State, threads_for
 from backends.lightning import loop, ranks
 from backends.lightning.batches import Batch, Batches
 from backends.lightning.network import LOSSES, PRODUCTS, Network, Parameters, Pass
 from backends.lightning.optimizer import StackedOptimizer
 from backends.lightning.scaling import LossScale
-from backends.lightning.share import ALONE, Share
+from backends.lightning.share import own_share
 from backends.rows import blocks
 from backends.spec import Trial
 
@@ -38,7 +38,7 @@ class LightningStack(Stack):
         super().__init__(trials, data, machine)
         self.device = device
         self.world = 1 if machine.devices == "auto" else machine.devices
-        self.share: Share = ALONE  # of each batch; `ranks.drive` sets it while it drives
+        self.share = own_share(self.world)
         self._upload_data()
         self._rebuild()
         self.network.flat.data.copy_(self._tensor(weights.initial(trials)))
@@ -78,10 +78,12 @@ class LightningStack(Stack):
 
     # -- training -----------------------------------------------------------------------------------------------------
 
-    def drive(self, chunks: Iterable[Chunk], report: Callable[[Chunk, Losses], None]) -> None:
-        """Lightning's Trainer asks for the chunks; with several devices, one Trainer on each."""
-        driver = loop if self.world == 1 else ranks
-        driver.drive(self, chunks, report)
+    def drive(self, chunks: Iterable[Chunk], report: Report) -> None:
+        """Lightning's Trainer asks for the chunks, in this process or, with several devices, in a process a device."""
+        if self.world > self.share.world:
+            ranks.drive(self, self.threads, chunks, report)
+        else:
+            loop.drive(self.run, chunks, report, self.device, ranks=self.world > 1)
 
     def run(self, chunk: Chunk) -> Losses:
         """Nothing leaves the device before the chunk's end. Outside `drive`, whole batches are computed here."""
@@ -114,7 +116,7 @@ class LightningStack(Stack):
         `parameters` are views of the weights, `gradients` of where their gradient is to stand.
 
         A rank's gradient is Σ ∂ℓ over its rows / B, so that the sum over ranks is the whole batch's. The penalty comes after
-        that sum, on every rank the same bits. That is world·Σ/B and a mean over ranks (DESIGN.md) with one rounding less.
+        that sum, on every rank the same bits. That is world·Σ/B and a mean over ranks with one rounding less.
         """
         run = self.network(parameters, batch.x, batch.masks, self.bits)
         rows = self._differentiate(run, batch, parameters, gradients)
@@ -254,12 +256,6 @@ class LightningStack(Stack):
             if value.shape != places[name].shape:
                 raise ValueError(f"state[{name!r}] must be {tuple(places[name].shape)}, (trials, numbers), got {value.shape}")
             places[name].copy_(self._tensor(value))
-
-    def settle(self) -> None:
-        """Back to the device: Lightning moves a module and its optimizer to the processor when a Trainer is done."""
-        self.network.to(self.device)
-        for name, value in self.optimizer.slots.items():
-            self.optimizer.slots[name] = value.to(self.device)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.data.blocks import Rows, blocks
-from pipelines.data.columns import Source
+from pipelines.data.columns import DataError, Source
 from pipelines.data.encoders import Categorical
-from pipelines.data.table import DataError
+from pipelines.data.rows import Rows, blocks
 from pipelines.data.written import writer
 from pipelines.spec import DataSpec
 from pipelines.stages.networks import answer

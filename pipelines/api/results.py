@@ -14,7 +14,7 @@ import numpy as np
 import backends
 from backends.losses import predictions
 from pipelines.data import Source
-from pipelines.data.values import given
+from pipelines.data.rows import given
 from pipelines.spec import DataSpec, Experiment, load
 from pipelines.stages.files import read_json
 from pipelines.stages.metrics import decide

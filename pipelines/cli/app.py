@@ -284,7 +284,7 @@ def schema() -> None:
     """Print the JSON Schema of the spec."""
     import json
 
-    from pipelines.spec import schema as of_the_spec
+    from pipelines.spec.documents import schema as of_the_spec
 
     typer.echo(json.dumps(of_the_spec(), indent=2, ensure_ascii=False))
 

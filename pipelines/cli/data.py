@@ -39,8 +39,8 @@ def data(
     something must be changed before the rows can be split.
     """
     from pipelines.console import Console
+    from pipelines.data.columns import DataError
     from pipelines.data.look import look
-    from pipelines.data.table import DataError
     from pipelines.spec.file import as_option
 
     console, block = Console(as_json), block_of(params, changes, file, target)
@@ -88,7 +88,7 @@ def block_of(params: Path, changes: list[str] | None, file: str | None, target: 
 
 def openml_hash(source: str) -> str:
     """The hash to pin a data set with that was just fetched."""
-    from pipelines.data.openml import kept_at, sha256_of
+    from pipelines.data.datasets import kept_at, sha256_of
 
     return sha256_of(kept_at(source, Path()).read_bytes())
 

@@ -1,14 +1,23 @@
-"""What a reader hands on: named columns, of which one at a time need be in memory."""
+"""What every module of this folder shares: the one error, and what a reader hands on: named columns, one at a time in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from pipelines.data.table import DataError, NDArray
 from pipelines.spec.blocks import Kind
+
+PARTS = ("train", "valid", "test")
+NDArray = np.ndarray[Any, np.dtype[Any]]
+
+
+class DataError(ValueError):
+    """Data that cannot be used as the spec says. The message names file, row and column where there is one."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Source:
     line: Callable[[int], str]
     part: NDArray | None = None
     notes: Mapping[str, str] = field(default_factory=dict)  # column -> why it is ignored though nothing says so
-    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in dates.py
+    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in formats.py
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -55,4 +64,4 @@ class Source:
         if not self.inputs:
             raise DataError(f"{self.name}: there must be a column beside the target that is not ignored, found none")
         if not self.rows:
-            raise DataError(f"{self.name}: there must be rows, found none below the header")
+            raise DataError(f"{self.name}: the file has no rows")

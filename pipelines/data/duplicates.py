@@ -9,8 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pipelines.data.columns import Column, Source
-from pipelines.data.table import NDArray
+from pipelines.data.columns import Column, NDArray, Source
 
 BLOCK = 2**15  # rows at a time: all that is computed of them stays in the processor's cache
 ODD = np.uint64(0x9E3779B97F4A7C15)

@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipelines.data.columns import Column
+from pipelines.data.columns import Column, NDArray
 from pipelines.data.scaling import Scale, fit_scale
-from pipelines.data.table import NDArray
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import Kind
 

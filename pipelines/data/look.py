@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.columns import Column, Source
+from pipelines.data.columns import Column, DataError, NDArray, Source
 from pipelines.data.duplicates import equal_rows
 from pipelines.data.encoders import LIMIT, CellError, fit
 from pipelines.data.prepare import check_size
 from pipelines.data.read import Survey, survey
 from pipelines.data.suspect import Answer, Suspicion, suspect, suspect_spellings
-from pipelines.data.table import DataError, NDArray
 from pipelines.data.tasks import Target, find_target
 from pipelines.data.ways import deal_rows, inputs_of, steering
 from pipelines.spec.blocks import DataSpec, Kind

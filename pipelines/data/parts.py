@@ -15,12 +15,11 @@ import numpy as np
 
 from backends.spec import Task
 from backends.weights import write_atomically
+from pipelines.data.columns import NDArray
 from pipelines.data.preprocess import Preprocessing
 from pipelines.data.scaling import TargetScale
-from pipelines.data.table import NDArray
 from pipelines.spec.blocks import Kind
 
-PARTS = ("train", "valid", "test")
 ARRAYS = ("X", "y", "rows")
 
 

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.data.columns import Column, Source
+from pipelines.data.columns import PARTS, Column, DataError, NDArray, Source
 from pipelines.data.encoders import LIMIT, CellError, Encoder, fit
-from pipelines.data.parts import PARTS, About
+from pipelines.data.parts import About
 from pipelines.data.preprocess import Preprocessing
 from pipelines.data.scaling import TargetScale, fit_target_scale
 from pipelines.data.store import Columns, write_part
-from pipelines.data.table import DataError, NDArray
 from pipelines.data.tasks import Target, find_target
 from pipelines.data.ways import Rows, deal_rows, inputs_of
 from pipelines.spec import DataSpec

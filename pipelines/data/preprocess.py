@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.columns import Source
+from pipelines.data.columns import DataError, NDArray, Source
 from pipelines.data.encoders import CellError, Encoder, encoder_from
-from pipelines.data.table import DataError, NDArray
 from pipelines.spec.blocks import Kind
 from pipelines.spec.describe import nearest
 

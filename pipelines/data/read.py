@@ -1,9 +1,6 @@
 """Where rows come from: a bundled set, a text file with delimiters, a Parquet file, OpenML, or a file a part.
 
-    Source = read(block, base)
-
-Everything from a file to a `Source` stands in this folder: text.py (bytes, encodings, headers), delimited.py (streaming into
-spool.py), parquet.py, openml.py; words.py and kinds.py (what a column holds); joined.py (one table of several files).
+Source = read(block, base)
 """
 
 from __future__ import annotations
@@ -13,15 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.data.bundled import BUNDLED, read_bundled
-from pipelines.data.columns import Source
-from pipelines.data.table import DataError
+import numpy as np
+
+from pipelines.data.columns import PARTS, Column, DataError, NDArray, Source
+from pipelines.data.datasets import BUNDLED, MISSING, open_openml, read_bundled
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import DELIMITED, FILES, Kind
 from pipelines.spec.describe import nearest
 
 if TYPE_CHECKING:
-    from pipelines.data.joined import File, Joined
+    from pipelines.data.inference import InferredType, StringColumn
+    from pipelines.data.tables import Table
+
+NAMED = 5  # names, or places, that a message lists
 
 
 def read(block: DataSpec, base: Path | None = None) -> Source:
@@ -29,43 +30,39 @@ def read(block: DataSpec, base: Path | None = None) -> Source:
 
     Raises DataError with file, row and column for what cannot be read, or holds what its kind does not allow.
     """
-    if block.source in BUNDLED:
-        return read_bundled(str(block.source))
-    table = join(block, base)
-    check_named(block, table)
-    judged = {name: table.judged(name) for name in table.names}
-    for name, found in judged.items():
-        if found.problem:
-            raise DataError(table.told(name, found))
-    return table.source(judged, {name: found.kind for name, found in judged.items()}, table.targets)
+    found = survey(block, base)
+    for problem in found.problems.values():
+        raise DataError(problem)
+    return found.source
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A source that may not be what the spec asks for: a column that `read` would refuse is text, and its problem is told."""
+    """A source that may not be what the spec asks for: a column that `read` would refuse is text."""
 
     source: Source
     stated: frozenset[str] = frozenset()  # columns whose kind data.columns gives
-    problems: Mapping[str, str] = field(default_factory=dict)  # column -> what `read` would say
+    problems: Mapping[str, str] = field(default_factory=dict)  # column -> what `read` would say; "": of the names in the spec
     odd: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> the cells that break its kind
     meant: Mapping[str, Kind] = field(default_factory=dict)  # column -> the kind that they break
 
 
 def survey(block: DataSpec, base: Path | None = None) -> Survey:
-    """As `read`, but a column or a target that it would refuse is told of. Raises DataError where there is no table."""
+    """Look at every column. Raises DataError where there is no table."""
     if block.source in BUNDLED:
         return Survey(read_bundled(str(block.source)))
-    table = join(block, base)
-    judged = {name: table.judged(name) for name in table.names}
-    wrong = {name: found for name, found in judged.items() if found.problem}
-    problems = {name: table.told(name, found) for name, found in wrong.items()}
+    table = open_source(block, base)
+    problems = {}
     try:
         check_named(block, table)
     except DataError as error:
         problems[""] = str(error)
-    kinds: dict[str, Kind] = {name: "categorical" if found.problem else found.kind for name, found in judged.items()}
+    types = {name: table.infer(name) for name in table.names}
+    wrong = {name: found for name, found in types.items() if found.problem}
+    problems |= {name: table.explain(found) for name, found in wrong.items()}
+    kinds: dict[str, Kind] = {name: "categorical" if found.problem else found.kind for name, found in types.items()}
     return Survey(
-        table.source(judged, kinds, tuple(name for name in table.targets if name in table.names)),
+        table.source(types, kinds),
         frozenset(table.stated),
         problems,
         {name: found.odd for name, found in wrong.items()},
@@ -73,65 +70,154 @@ def survey(block: DataSpec, base: Path | None = None) -> Survey:
     )
 
 
-def join(block: DataSpec, base: Path | None = None) -> Joined:
-    """The files of the source as one table."""
-    from pipelines.data.joined import Joined
+class JoinedTable:
+    """The files of a source by part; {"": file} where there is one. Raises DataError unless they have the same columns.
 
+    Kinds are inferred over all rows, categories are joined, and columns come one at a time.
+    """
+
+    def __init__(self, block: DataSpec, files: Mapping[str, Table], known: Mapping[str, Kind]) -> None:
+        """`known`: column -> what the source itself says of it."""
+        from pipelines.data.inference import TextFormat, stated_kinds
+        from pipelines.data.tables import TextTable
+
+        self.block, self.parts, self.files = block, list(files), list(files.values())
+        self.names, self.shown = self.files[0].names, self.files[0].shown
+        texts = [file for file in self.files if isinstance(file, TextTable)]
+        self.unnamed = frozenset[str]().union(*(text.unnamed for text in texts))
+        self.guessed = any(text.guessed for text in texts)
+        self.typed = self.files[0] not in texts  # by the file: text that looks like numbers stays text
+        self.starts = np.cumsum([0, *(file.rows for file in self.files)])
+        check_same_columns(self.files)
+        for file in self.files:
+            if not file.rows:
+                raise DataError(f"{file.shown}: there must be rows, found none below the header")
+        self.stated = {**known, **stated_kinds(block.columns, self.names)}
+        self.how = TextFormat("," if block.format.decimal == "comma" else ".", block.format.dates)
+
+    def type_of(self, name: str) -> str:
+        """What the files themselves say, as `Table.type_of` does; text where they differ."""
+        found = {file.type_of(name) for file in self.files} - {"nothing"}
+        if found == {"wide", "numeric"}:
+            return "wide"
+        return "nothing" if not found else found.pop() if len(found) == 1 else "text"
+
+    def strings(self, name: str) -> StringColumn:
+        """The column as text, of all files. Raises DataError for a spelling that no cell has."""
+        import pyarrow
+
+        from pipelines.data.inference import clean
+
+        each = [file.texts(name) for file in self.files]
+        bases = np.cumsum([0, *(len(texts) for _, texts in each)])
+        codes = np.concatenate([np.where(codes < 0, -1, codes + base) for (codes, _), base in zip(each, bases, strict=False)])
+        spellings = self.block.spellings.get(name, {})
+        whole = pyarrow.concat_arrays([texts for _, texts in each])
+        found, met = clean(codes, whole, self.block.missing.markers, spellings)
+        unmet = [said for said in spellings if said not in met]
+        if unmet:
+            there = sorted({text.strip() for text in whole.to_pylist()})
+            hint = nearest(unmet[0], there) if len(there) <= 20 or "did you" in nearest(unmet[0], there) else "see deltarule data"
+            raise DataError(f"data.spellings.{name}: {self.shown} must have a cell that says {unmet[0]!r}, found none; {hint}")
+        return found
+
+    def infer(self, name: str) -> InferredType:
+        """What the column holds."""
+        from pipelines.data.inference import Inference, InferredType
+
+        stated, target = self.stated.get(name), name in targets_of(self.block)
+        if stated is None and name in self.unnamed and not target:
+            return InferredType("ignore", "it has no name in the header")
+        native = self.type_of(name) if stated != "ignore" else ""
+        if native == "nothing" and not target and stated is None:
+            return InferredType("ignore", "no cell holds a value")
+        if native not in ("text", "wide", "nothing", "") and name not in self.block.spellings:
+            kind = "categorical" if target and native != "numeric" else native
+            if stated in (None, native) or (stated == "numeric" and native == "boolean"):
+                return InferredType(kind if stated is None else stated)  # type: ignore[arg-type]
+        if stated in ("ignore", "categorical") and not target:
+            return InferredType(stated)
+        typed = self.typed and native != "wide"
+        found = Inference(name, self.strings(name), self.how, typed)
+        return found.target(stated, self.block.task) if target else found.input(stated, self.block.categories.most)
+
+    def explain(self, found: InferredType) -> str:
+        """The problem in one sentence, with its place."""
+        return f"{self.shown if found.row is None else self.line(found.row)}: {found.problem}"
+
+    def column(self, name: str, kind: Kind) -> Column:
+        """The column's values, read now."""
+        from pipelines.data.inference import values_of
+
+        if kind in ("categorical", "ignore"):
+            return self.strings(name).categories()
+        if self.type_of(name) in ("text", "wide", "nothing") or name in self.block.spellings:
+            found = self.strings(name)
+            return Column(found.spread(values_of(kind, found.texts, self.how, stated=name in self.stated)))
+        return Column(np.concatenate([file.numbers(name) for file in self.files]))
+
+    def line(self, row: int) -> str:
+        """Where a row stands."""
+        place = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.files[place].line(row - int(self.starts[place]))
+
+    def part(self) -> NDArray | None:
+        """(rows,) int8 of the files that come split; -1 is to be shared out between train and valid."""
+        if self.parts == [""]:
+            return None
+        numbers = [-1 if part == "train" and "valid" not in self.parts else PARTS.index(part) for part in self.parts]
+        return np.repeat(np.array(numbers, np.int8), [file.rows for file in self.files])
+
+    def source(self, types: Mapping[str, InferredType], kinds: Mapping[str, Kind]) -> Source:
+        """What `prepare` takes."""
+        return Source(
+            name=self.shown,
+            rows=int(self.starts[-1]),
+            kinds=kinds,
+            targets=tuple(name for name in targets_of(self.block) if name in self.names),
+            fetch=lambda name: self.column(name, kinds[name]),
+            line=self.line,
+            part=self.part(),
+            notes={name: found.note for name, found in types.items() if found.note},
+            orders={name: found.order for name, found in types.items() if found.order},
+        )
+
+
+def open_source(block: DataSpec, base: Path | None = None) -> JoinedTable:
+    """The files of the source as one table."""
     if not block.paths:
-        return _join_openml(block, base)
+        markers = (*block.missing.markers, MISSING)
+        block = block.model_copy(update={"missing": block.missing.model_copy(update={"markers": markers})})
+        table, kinds = open_openml(str(block.source), block.sha256, base, markers)
+        return JoinedTable(block, {"": table}, kinds)
     paths = {part: (shown, (base or Path()) / shown) for part, shown in block.paths.items()}
     for shown, path in paths.values():
         check_file(shown, path)
-    files: dict[str, File] = {}
-    unnamed: set[str] = set()
-    for part, (shown, path) in paths.items():
-        files[part], more = open_file(block, path, shown)
-        unnamed |= more
-    return Joined(block, files, {}, sorted(unnamed))
+    return JoinedTable(block, {part: open_file(block, path, shown) for part, (shown, path) in paths.items()}, {})
 
 
-def _join_openml(block: DataSpec, base: Path | None) -> Joined:
-    from pipelines.data.delimited import Delimited
-    from pipelines.data.joined import Joined
-    from pipelines.data.openml import MISSING, open_openml
-
-    found = open_openml(str(block.source), block.sha256, base)
-    missing = block.missing.model_copy(update={"markers": (*block.missing.markers, MISSING)})
-    block = block.model_copy(update={"missing": missing})
-    known = {**found.kinds, **_stated(block, found.text.names)}
-    worded = {name for name, kind in known.items() if kind != "numeric"} | {*block.spellings}
-    return Joined(block, {"": Delimited(found.text, missing.markers, worded)}, found.kinds)
-
-
-def _stated(block: DataSpec, names: Sequence[str]) -> dict[str, Kind]:
-    from pipelines.data.kinds import stated_kinds
-
-    return stated_kinds(block.columns, names)
-
-
-def open_file(block: DataSpec, path: Path, shown: str) -> tuple[File, frozenset[str]]:
-    """A file of one part, and which of its columns have no name."""
-    from pipelines.data.kinds import check_names
-
-    if not shown.lower().endswith(DELIMITED):
-        from pipelines.data.parquet import Parquet
-
-        file = Parquet(path, shown)
-        check_names(shown, file.names)
-        return file, frozenset()
-    from pipelines.data.delimited import Delimited
+def open_file(block: DataSpec, path: Path, shown: str) -> Table:
+    """A file of one part."""
+    from pipelines.data.inference import stated_kinds
+    from pipelines.data.tables import ParquetTable, TextTable
     from pipelines.data.text import open_text
 
+    if not shown.lower().endswith(DELIMITED):
+        table = ParquetTable(path, shown)
+        check_names(shown, table.names)
+        return table
     text = open_text(path, shown, block.format, [*targets_of(block), *block.columns])
     check_names(shown, text.names)
-    kinds = _stated(block, text.names)
-    worded = {name for name, kind in kinds.items() if kind != "numeric"} | {*block.spellings}
-    return Delimited(text, block.missing.markers, worded), text.unnamed
+    as_text = {name for name, kind in stated_kinds(block.columns, text.names).items() if kind != "numeric"}
+    return TextTable.of_file(text, block.missing.markers, as_text | {*block.spellings})
 
 
 def targets_of(block: DataSpec) -> tuple[str, ...]:
     """The names of data.target."""
     return () if block.target is None else (block.target,) if isinstance(block.target, str) else block.target
+
+
+# -- checks -----------------------------------------------------------------------------------------------------------------
 
 
 def check_file(shown: str, path: Path) -> None:
@@ -144,34 +230,48 @@ def check_file(shown: str, path: Path) -> None:
         raise DataError(f"data.source must be a file, found none at {shown!r}; a relative path starts at the project's root")
 
 
-def check_named(block: DataSpec, table: Joined) -> None:
+def check_names(shown: str, names: Sequence[str]) -> None:
+    """Raises DataError unless column names differ."""
+    places = {name: [place for place, other in enumerate(names, 1) if other == name] for name in names}
+    twice = [f"{name!r} in columns {_listed(at)}" for name, at in places.items() if len(at) > 1]
+    if twice:
+        more = f", and {len(twice) - NAMED} more such names" if len(twice) > NAMED else ""
+        raise DataError(f"{shown}: column names must differ, found {', '.join(twice[:NAMED])}{more}; rename them in the file")
+
+
+def _listed(places: Sequence[int]) -> str:
+    shown = [*map(str, places[:NAMED])]
+    return f"{', '.join(shown)}, ..." if len(places) > NAMED else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def check_same_columns(files: Sequence[Table]) -> None:
+    """Raises DataError with the difference unless all files have the columns of the first."""
+    first = files[0]
+    for other in files[1:]:
+        lacks = [name for name in first.names if name not in other.names]
+        more = [name for name in other.names if name not in first.names]
+        if lacks or more:
+            told = [f"{what} {', '.join(map(repr, names))}" for what, names in (("lacks", lacks), ("has besides", more)) if names]
+            raise DataError(f"{other.shown}: must have the columns of {first.shown}, but {' and '.join(told)}")
+
+
+def check_named(block: DataSpec, table: JoinedTable) -> None:
     """Raises DataError unless the columns that the spec names are there."""
-    missing = [name for name in table.targets if name not in table.names]
+    missing = [name for name in targets_of(block) if name not in table.names]
     if missing:
+        header = "; if it names the columns set data.format.header: true"
+        guessed = f" (the first line looks like a row, most of its cells are numbers{header})" if table.guessed else ""
         raise DataError(
             f"{table.shown}: data.target must name columns of the file, got {', '.join(map(repr, missing))}; "
-            f"the columns are: {shortened(table.names)}{_guessed(table)}"
+            f"the columns are: {shortened(table.names)}{guessed}"
         )
-    named = {"data.spellings": [*block.spellings], **_named_by_split(block)}
-    for key, names in named.items():
+    split = {f"data.split.{key}": [name] for key in ("group", "time", "part") if (name := getattr(block.split, key))}
+    for key, names in {"data.spellings": [*block.spellings], **split}.items():
         for name in names:
             if name not in table.names:
                 raise DataError(
                     f"{table.shown}: {key} must name a column of the file, got {name!r}; {nearest(name, [*table.names])}"
                 )
-
-
-def _named_by_split(block: DataSpec) -> Mapping[str, Sequence[str]]:
-    return {f"data.split.{key}": [name] for key in ("group", "time", "part") if (name := getattr(block.split, key))}
-
-
-def _guessed(table: Joined) -> str:
-    text = getattr(table.files[0], "text", None)
-    if text is None or not text.guessed:
-        return ""
-    return (
-        " (the first line looks like a row, most of its cells are numbers; if it names the columns set data.format.header: true)"
-    )
 
 
 def shortened(names: Sequence[str], most: int = 50) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipelines.data.table import NDArray
+from pipelines.data.columns import NDArray
 
 Scaling = Literal["none", "standardize", "minmax", "quantile"]
 QUANTILES = 1000  # at most; with fewer training rows, one a row

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backends.draws import SPLIT, raw_words
-from pipelines.data.table import NDArray
+from pipelines.data.columns import NDArray
 
 DRAWS = 64  # orders of the groups that are tried at most; the one whose parts are nearest to their shares is taken
 NEAR = 0.001  # of the rows: near enough to try no further

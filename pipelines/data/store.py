@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from backends.weights import stream_atomically
-from pipelines.data.table import NDArray
+from pipelines.data.columns import NDArray
 
 BLOCK_BYTES = 2**24  # of the rows that are in memory at a time
 

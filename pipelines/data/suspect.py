@@ -11,9 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.data.columns import Column
+from pipelines.data.columns import Column, NDArray
 from pipelines.data.spellings import spelled_alike
-from pipelines.data.table import NDArray
 from pipelines.spec.blocks import Kind
 
 RANKS = 0.999  # rank correlation with a numeric target: measured quantities seldom follow one another so closely

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from backends.spec import Task
-from pipelines.data.columns import Source
-from pipelines.data.table import DataError, NDArray
+from pipelines.data.columns import DataError, NDArray, Source
 
 MANY_CLASSES = 20  # whole numbers with more values than this are taken for a regression target
 

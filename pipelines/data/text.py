@@ -1,7 +1,6 @@
-"""A delimited text file, made ready to be streamed: its bytes are UTF-8 and checked, its delimiter and its header are known.
+"""A delimited text file: its encoding, its delimiter and its header, and its rows as checked UTF-8.
 
-A file that is compressed, in another encoding, or has runs of spaces between its cells is copied into the system's temporary
-folder as plain UTF-8 first. What Python reads line by line here is a sample, and the whole file only once something is wrong.
+pyarrow cuts the rows. What Python reads here line by line is a sample, and the whole file only to name the line of a fault.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
-from pipelines.data.spool import Folder
-from pipelines.data.table import DataError
+from pipelines.data.columns import DataError
 from pipelines.spec.blocks import Format
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
@@ -36,12 +34,93 @@ BOMS = {
 }
 
 
+class Utf8Reader(io.RawIOBase):
+    """A text file's bytes as UTF-8. Raises DataError at a byte that its encoding does not have, and at a NUL.
+
+    `one_space`: runs of spaces become one, none before or after a line.
+    """
+
+    def __init__(self, path: Path, shown: str, encoding: str, one_space: bool = False) -> None:
+        self.file = _opened(path)
+        self.shown, self.encoding, self.one_space = shown, encoding, one_space
+        self.decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)()
+        self.bytes_read = self.lines = 0  # before the next block
+        self.ended, self.cut, self.ready = False, b"", memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """The file too."""
+        self.file.close()
+        super().close()
+
+    def readinto(self, target: Any) -> int:
+        """Bytes that were put into `target`; 0 at the end."""
+        while not self.ready and not self.ended:
+            self.ready = memoryview(self._next_block())
+        size = min(len(target), len(self.ready))
+        target[:size] = self.ready[:size]
+        self.ready = self.ready[size:]
+        return size
+
+    def _next_block(self) -> bytes:
+        block = _read(self.file, self.shown, BLOCK)
+        self.ended = not block
+        pending = len(self.decoder.getstate()[0])
+        if self.encoding == "utf-8":
+            self._refuse_nul(block)  # before a byte that UTF-8 does not have: more likely this is UTF-16
+        try:
+            content = self.decoder.decode(block, final=self.ended).encode()
+            if self.ended and self.bytes_read:
+                content += b"\n"  # a quote that is not closed in the last line has a line end within its cell then
+        except UnicodeDecodeError as error:
+            self._refuse_byte(error, self.bytes_read - pending)
+        self._refuse_nul(content)
+        self.bytes_read += len(block)
+        self.lines += content.count(b"\n")
+        return self._with_one_space(content) if self.one_space else content
+
+    def _with_one_space(self, content: bytes) -> bytes:
+        whole = self.cut + content
+        end = len(whole) if self.ended else whole.rfind(b"\n") + 1
+        self.cut = whole[end:]
+        return one_space(whole[:end])
+
+    def _refuse_nul(self, content: bytes) -> None:
+        if b"\0" in content:
+            raise DataError(
+                f"{self.shown}:{self._line(content, content.index(0))}: text must have no NUL bytes, found one; for UTF-16 "
+                "without a byte order mark set data.format.encoding: utf-16-le or utf-16-be"
+            )
+
+    def _line(self, content: bytes, place: int) -> int:
+        return self.lines + content[:place].count(b"\n") + 1
+
+    def _refuse_byte(self, error: UnicodeDecodeError, before: int) -> NoReturn:
+        """`before` bytes come before those in which the decoder stopped."""
+        name, way_out = self.encoding, "set data.format.encoding to what it is"
+        if name == "utf-8":
+            name, way_out = "UTF-8", "for another encoding set data.format.encoding: latin-1, or what it is"
+        raise DataError(
+            f"{self.shown}:{self._line(error.object, error.start)}: the text must be {name}, found "
+            f"{error.object[error.start]:#04x} at byte {before + error.start}; {way_out}"
+        )
+
+
+def one_space(lines: bytes) -> bytes:
+    """One space between cells, none before or after a line."""
+    return re.sub(rb"(?m)^ +| +(?=\r?$)", b"", re.sub(rb" +", b" ", lines))
+
+
 @dataclass(frozen=True)
 class TextFile:
-    """Plain UTF-8 text at `path`, whose rows begin at byte `start` in line `first`."""
+    """How a file is written. Its rows begin at byte `start` of its UTF-8, in line `first`."""
 
     shown: str  # what messages call it
     path: Path
+    encoding: str
     names: tuple[str, ...]
     unnamed: frozenset[str]  # those that have no name in the header; they are called column_N
     guessed: bool  # the first line was taken for a row because it looks like one
@@ -50,13 +129,16 @@ class TextFile:
     delimiter: str
     quote: str | None
     decimal: str
-    odd_quotes: bool  # there is an odd number of quotes: one of them may never be closed
-    folder: Folder | None  # of the copy; it goes when this goes
+
+    def open(self) -> io.BufferedReader[Any]:
+        """UTF-8 from the first row on."""
+        file = io.BufferedReader(Utf8Reader(self.path, self.shown, self.encoding, self.delimiter == " "), BLOCK)
+        file.read(self.start)
+        return file
 
     def rows(self, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
-        """(line, cells) of every row, slowly. `strict`: raises csv.Error for what no writer of such files would write."""
-        with open(self.path, "rb") as file:
-            file.seek(self.start)
+        """(line, cells) of every row, slowly. `strict`: raises DataError for what no writer of such files would write."""
+        with self.open() as file:
             lines = io.TextIOWrapper(file, encoding="utf-8", newline="")
             reader = csv.reader(lines, strict=strict, **_dialect(self.delimiter, self.quote))
             before = 0
@@ -66,14 +148,14 @@ class TextFile:
                         yield self.first + before, row
                     before = reader.line_num
             except csv.Error as error:
-                raise DataError(f"{self.shown}:{self.first + before}: {_told(str(error))}") from None
+                raise DataError(f"{self.shown}:{self.first + before}: {_explained(str(error))}") from None
 
     def line(self, row: int) -> str:
         """Where a row stands, counted from 0."""
         return next((f"{self.shown}:{line}" for number, (line, _) in enumerate(self.rows()) if number == row), self.shown)
 
     def diagnose(self, reason: str) -> NoReturn:
-        """Find the first row that is not as it must be, and say so."""
+        """Find the first row that is not as it must be. Raises DataError with its line."""
         for line, row in self.rows():
             if len(row) != len(self.names):
                 if any("\n" in cell for cell in row):
@@ -83,96 +165,46 @@ class TextFile:
                     f"{'first row' if self.guessed else 'header'} has, found {len(row)}"
                 )
         self.check_quotes()
-        raise DataError(f"{self.shown}: cannot be read as text with a {self.named_delimiter} between cells: {reason}")
+        named = next(name for name, mark in DELIMITERS.items() if mark == self.delimiter)
+        raise DataError(f"{self.shown}: cannot be read as text with a {named} between cells: {reason}")
 
     def check_quotes(self) -> None:
         """Go through the whole file for a quote that is not closed, or closed within a cell. Raises DataError."""
         for _ in self.rows(strict=True):
             pass
 
-    @property
-    def named_delimiter(self) -> str:
-        """comma, semicolon, ..."""
-        return next(name for name, mark in DELIMITERS.items() if mark == self.delimiter)
-
 
 def open_text(path: Path, shown: str, how: Format, expected: Collection[str] = ()) -> TextFile:
-    """Check the file's bytes and find out how it is written. `expected` names columns that a header must have.
+    """Find out how a file is written. `expected` names columns that a header must have.
 
     Raises DataError with line and byte for what is no text in its encoding.
     """
-    plain, folder, quotes = _as_utf8(path, shown, how)
-    head, bom, sample = _sample(plain)
-    quote = QUOTES[how.quote]
-    whole = len(head) < SAMPLE
-    delimiter = DELIMITERS[how.delimiter] if how.delimiter != "auto" else _find_delimiter(sample, whole, quote, how, shown)
-    if delimiter == " " and how.delimiter == "auto":
-        return open_text(path, shown, how.model_copy(update={"delimiter": "space"}), expected)
+    encoding = _encoding(path, shown, how.encoding)
+    with io.BufferedReader(Utf8Reader(path, shown, encoding), BLOCK) as file:
+        head = file.read(SAMPLE)
+    sample, quote = head.decode(errors="ignore"), QUOTES[how.quote]
+    stated = DELIMITERS.get(how.delimiter)
+    delimiter = stated or _find_delimiter(sample, len(head) < SAMPLE, quote, how, shown)
+    if delimiter == " ":
+        sample = one_space(head).decode(errors="ignore")
     start, first, cells = _first_row(sample, delimiter, quote)
     if not cells:
-        raise DataError(
-            f"{shown}: the file must have a header and rows, found {'blank lines alone' if head else 'an empty file'}"
-        )
+        found = "blank lines alone" if head else "an empty file"
+        raise DataError(f"{shown}: the file must have a header and rows, found {found}")
     named = how.header is True or (how.header == "auto" and (bool({*expected} & {*cells}) or not _like_a_row(cells)))
-    names = tuple(cell or f"column_{place}" for place, cell in enumerate(cells, 1))
-    if not named:
-        start, first, names = 0, 1, tuple(f"column_{place}" for place in range(1, len(cells) + 1))
     return TextFile(
         shown=shown,
-        path=plain,
-        names=names,
-        unnamed=frozenset(name for name, cell in zip(names, cells, strict=True) if named and not cell),
+        path=path,
+        encoding=encoding,
+        names=tuple(cell if cell and named else f"column_{place}" for place, cell in enumerate(cells, 1)),
+        unnamed=frozenset(f"column_{place}" for place, cell in enumerate(cells, 1) if named and not cell),
         guessed=not named,
-        start=bom + start,
-        first=first,
+        start=start if named else 0,
+        first=first if named else 1,
         delimiter=delimiter,
         quote=quote,
         decimal="," if how.decimal == "comma" else ".",
-        odd_quotes=quotes % 2 == 1,
-        folder=folder,
     )
-
-
-def _sample(path: Path) -> tuple[bytes, int, str]:
-    """(the first bytes, how many of them are a byte order mark, the text of the others)."""
-    with open(path, "rb") as file:
-        head = file.read(SAMPLE)
-    bom = 3 if head.startswith(codecs.BOM_UTF8) else 0
-    return head, bom, head[bom:].decode("utf-8", errors="ignore")
-
-
-# -- bytes ------------------------------------------------------------------------------------------------------------------
-
-
-def _as_utf8(path: Path, shown: str, how: Format) -> tuple[Path, Folder | None, int]:
-    """(a file of plain UTF-8, the folder it lies in if it is a copy, how many quotes it has)."""
-    encoding = _encoding(path, shown, how.encoding)
-    mark = (QUOTES[how.quote] or "").encode()
-    packed, spaced = path.suffix.lower() == ".gz", how.delimiter == "space"
-    if encoding == "utf-8" and not packed and not spaced:
-        return path, None, sum(block.count(mark) for block in _checked(path, shown, encoding) if mark)
-    folder = Folder()
-    copy, quotes, left = folder.path / "text", 0, b""
-    with open(copy, "wb") as file:
-        for block in _checked(path, shown, encoding):
-            if spaced:
-                block, left = _cut(left + block)
-                block = _one_space(block)
-            quotes += block.count(mark) if mark else 0
-            file.write(block)
-        file.write(_one_space(left))
-    return copy, folder, quotes
-
-
-def _cut(block: bytes) -> tuple[bytes, bytes]:
-    """Up to the last whole line, and the rest."""
-    end = block.rfind(b"\n") + 1
-    return block[:end], block[end:]
-
-
-def _one_space(lines: bytes) -> bytes:
-    """One space between cells, none before or after a line."""
-    return re.sub(rb"(?m)^ +| +(?=\r?$)", b"", re.sub(rb" +", b" ", lines))
 
 
 def _encoding(path: Path, shown: str, stated: str) -> str:
@@ -182,8 +214,9 @@ def _encoding(path: Path, shown: str, stated: str) -> str:
     if stated == "auto":
         return found
     try:
+        "".encode(stated)  # base64 is a codec, but none of text
         name = codecs.lookup(stated).name
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise DataError(f"data.format.encoding must be an encoding of text that Python knows, or auto, got {stated!r}") from None
     return "utf-8" if name in ("utf-8", "utf-8-sig", "ascii") else found if found.startswith(name) else name
 
@@ -197,51 +230,6 @@ def _read(file: BinaryIO, shown: str, size: int) -> bytes:
         return file.read(size)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{shown}: must be a whole gzip file, found one that cannot be unpacked: {error}") from None
-
-
-def _checked(path: Path, shown: str, encoding: str) -> Iterator[bytes]:
-    """The file's text as blocks of UTF-8. Raises DataError at a NUL, and at a byte that the encoding does not have."""
-    decoder = codecs.getincrementaldecoder(encoding)()
-    read = lines = 0
-    with _opened(path) as file:
-        while True:
-            block = _read(file, shown, BLOCK)
-            pending, content = len(decoder.getstate()[0]), block
-            if encoding == "utf-8":
-                _refuse_nul(shown, content, lines)
-            if encoding != "utf-8" or pending or not block.isascii():
-                try:
-                    text = decoder.decode(block, final=not block)
-                except UnicodeDecodeError as error:
-                    _refuse_byte(shown, encoding, error, read - pending, lines)
-                content = block if encoding == "utf-8" else text.encode()
-                _refuse_nul(shown, content, lines)
-            if not block:
-                return
-            yield content
-            read += len(block)
-            lines += content.count(b"\n")
-
-
-def _refuse_nul(shown: str, content: bytes, lines: int) -> None:
-    if b"\0" in content:
-        line = lines + content[: content.index(b"\0")].count(b"\n") + 1
-        raise DataError(
-            f"{shown}:{line}: text must have no NUL bytes, found one; for UTF-16 without a byte order mark set "
-            "data.format.encoding: utf-16-le or utf-16-be"
-        )
-
-
-def _refuse_byte(shown: str, encoding: str, error: UnicodeDecodeError, before: int, lines: int) -> NoReturn:
-    """`before` bytes and `lines` line ends come before the block in which the decoder stopped."""
-    block, place = error.object, error.start
-    line = lines + block[:place].count(b"\n") + 1
-    name = "UTF-8" if encoding == "utf-8" else encoding
-    way_out = "for another encoding set data.format.encoding: latin-1, or what it is"
-    raise DataError(
-        f"{shown}:{line}: the text must be {name}, found {block[place]:#04x} at byte {before + place}; "
-        f"{way_out if encoding == 'utf-8' else 'set data.format.encoding to what it is'}"
-    )
 
 
 # -- delimiter and header ---------------------------------------------------------------------------------------------------
@@ -259,7 +247,7 @@ def _find_delimiter(sample: str, whole: bool, quote: str | None, how: Format, sh
     best = max(found, key=lambda mark: found[mark])
     if found[best][0] >= 0.5:
         return best
-    return " " if _regularity(_one_space(sample.encode()).decode(), whole, " ", quote)[0] >= 0.5 else usual
+    return " " if _regularity(one_space(sample.encode()).decode(), whole, " ", quote)[0] >= 0.5 else usual
 
 
 def _regularity(sample: str, whole: bool, delimiter: str, quote: str | None) -> tuple[float, int]:
@@ -273,7 +261,7 @@ def _regularity(sample: str, whole: bool, delimiter: str, quote: str | None) -> 
         else:
             widths = widths if whole else widths[:-1]  # the last row may be cut
     except csv.Error:
-        pass  # a quote is never closed: told of when the rows are read
+        pass  # a quote is never closed: named when the rows are read
     if not widths:
         return 0.0, 0
     width, count = Counter(widths).most_common(1)[0]
@@ -282,17 +270,13 @@ def _regularity(sample: str, whole: bool, delimiter: str, quote: str | None) -> 
 
 def _first_row(sample: str, delimiter: str, quote: str | None) -> tuple[int, int, list[str]]:
     """(bytes up to the end of the first row that is not blank, the line after it, its cells)."""
-    taken: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for line in io.StringIO(sample, newline=""):
-            taken.append(line)
-            yield line
-
+    lines = io.StringIO(sample, newline="").readlines()
+    reader = csv.reader(lines, **_dialect(delimiter, quote))
     try:
-        for row in csv.reader(lines(), **_dialect(delimiter, quote)):
+        for row in reader:
             if row:
-                return len("".join(taken).encode()), len(taken) + 1, [cell.strip() for cell in row]
+                taken = "".join(lines[: reader.line_num])
+                return len(taken.encode()), reader.line_num + 1, [cell.strip() for cell in row]
     except csv.Error:
         pass
     return 0, 1, []
@@ -303,8 +287,8 @@ def _like_a_row(cells: list[str]) -> bool:
     return 2 * sum(bool(NUMBER.fullmatch(cell)) for cell in cells) > len(cells)
 
 
-def _told(error: str) -> str:
-    """What Python's csv complains of, in our words."""
+def _explained(error: str) -> str:
+    """What Python's csv complains of, as a cause."""
     if "unexpected end of data" in error:
         return "a quote is opened in this row and never closed"
     if "field larger than field limit" in error:

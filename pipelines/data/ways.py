@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.data.columns import Source
+from pipelines.data.columns import PARTS, DataError, NDArray, Source
 from pipelines.data.duplicates import count_across, equal_rows
-from pipelines.data.parts import PARTS
 from pipelines.data.spellings import near
 from pipelines.data.split import deal, deal_groups, deal_in_order, drawn_order
-from pipelines.data.table import DataError, NDArray
 from pipelines.data.tasks import Target
 from pipelines.spec import Split
 from pipelines.spec.describe import nearest

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from backends.weights import stream_atomically
-from pipelines.data.table import DataError, NDArray
+from pipelines.data.columns import DataError, NDArray
 
 Block = Mapping[str, NDArray]  # column -> (n,)
 ENDINGS = (".csv", ".parquet")

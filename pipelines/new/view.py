@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.columns import DataError
 from pipelines.data.look import ColumnLook, Look, look
-from pipelines.data.table import DataError
 from pipelines.new.errors import ProjectError
 from pipelines.spec import DataSpec, Experiment, models_schema
 from pipelines.spec.file import as_option, known_path

@@ -8,30 +8,13 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.spec.describe import Node, alternatives, kind, leaves, members, properties, resolve, values_of
+from pipelines.spec.experiment import models_schema
 from pipelines.spec.layers import LAYERED
-
-# Keys of backends/spec.py that carry no description of their own.
-MEANINGS = {
-    "train.optimizer.name": "the kind of optimizer; each has options of its own",
-    "train.optimizer.nesterov": "θ ← θ - η(g + μv), with v already updated",
-    "train.optimizer.beta1": "decay of the mean of g",
-    "train.optimizer.beta2": "decay of the mean of g²",
-    "train.optimizer.epsilon": "ε, added after bias correction (rmsprop: outside the root)",
-    "train.optimizer.weight_decay": "decoupled: η·weight_decay·θ is subtracted. It is not regularization.l2",
-    "train.optimizer.rho": "ρ, decay of the mean of g²",
-    "train.schedule.name": "how η goes on after the warm-up",
-    "train.schedule.warmup": "steps over which η rises linearly: η(t+1)/warmup",
-    "train.schedule.factor": "what η is multiplied by at each fall",
-    "train.epochs": "passes over the training rows, at most",
-    "train.batch_size": "rows of an optimizer step; the last batch of an epoch may be smaller",
-    "train.precision": "of weights and arithmetic; reported sums are float64 always. -mixed: products in 16 bits, else float32",
-    "search.direction": "which value of the metric is best",
-}
+from pipelines.spec.space import searchable
 
 HEAD = """# params.yaml, key by key
 
@@ -102,7 +85,7 @@ def _code(value: object) -> str:
 def _meaning(path: str, node: Node, root: Node) -> str:
     kinds = [of for of in node["kinds"] if of]
     everywhere = not kinds or len(kinds) == len(members(_union(path, root), root))
-    return (node.get("description") or MEANINGS[path]) + ("" if everywhere else f" ({', '.join(kinds)})")
+    return str(node["description"]) + ("" if everywhere else f" ({', '.join(kinds)})")
 
 
 def _union(path: str, root: Node) -> Node:
@@ -114,30 +97,22 @@ def _union(path: str, root: Node) -> Node:
     return block
 
 
-def published(root: Node, searchable: Sequence[str]) -> Node:
-    """The schema for editors: a default kind needs no name, and search.space completes the paths of the spec."""
-    root = copy.deepcopy(root)
+def schema() -> Node:
+    """The JSON Schema of params.yaml, for editors: a default kind needs no name, and search.space completes the spec's paths."""
+    root = copy.deepcopy(models_schema())
     train: dict[str, Any] = root["$defs"]["Train"]["properties"]
     for union in (train["optimizer"], train["schedule"]):
         default = next(member for member in members(union, root) if kind(member) == union["default"]["name"])
         root["$defs"][default["title"]].pop("required")
     space = root["$defs"]["Search"]["properties"]["space"]
     values = space["additionalProperties"]
-    space.update(properties=dict.fromkeys(searchable, values), additionalProperties=False)
+    space.update(properties=dict.fromkeys(searchable(models_schema()), values), additionalProperties=False)
     space["patternProperties"] = {f"^({'|'.join(map(re.escape, LAYERED))})\\.[0-9]+$": values}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "title": "deltarule experiment spec"}
 
 
-def write(folder: Path) -> None:
-    """Write spec.md and params.schema.json."""
-    for name, text in documents().items():
-        (folder / name).write_text(text, encoding="utf-8")
-
-
 def documents() -> dict[str, str]:
     """File name -> text."""
-    from pipelines.spec import models_schema, schema
-
     return {
         "spec.md": reference(models_schema()),
         "params.schema.json": json.dumps(schema(), indent=1, ensure_ascii=False) + "\n",
@@ -145,4 +120,5 @@ def documents() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    write(Path("docs"))
+    for name, text in documents().items():
+        (Path("docs") / name).write_text(text, encoding="utf-8")

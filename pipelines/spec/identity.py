@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from backends import check_name, registered
 
 if TYPE_CHECKING:
-    from pipelines.spec import Experiment
+    from pipelines.spec.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
 TRAINING = ("spec/to_trial.py", "stages/folds.py", "stages/metrics.py", "stages/train.py")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from backends.spec import Model, Regularization, Spec, Train
 from pipelines.spec.blocks import Choices, Range, Search, same
 from pipelines.spec.describe import Node, leaves, members, nearest, split_path
 from pipelines.spec.explain import shown
 from pipelines.spec.layers import LAYERED
-
-if TYPE_CHECKING:
-    from pipelines.spec import Experiment
 
 Space = Mapping[str, Range | Choices]
 Draw = dict[str, Any]  # dotted path -> value
@@ -41,16 +39,22 @@ def ordered(space: Space) -> list[str]:
     return order
 
 
+class Varied(Spec):
+    """The blocks of which a study may vary any key."""
+
+    model: Model = Model()
+    regularization: Regularization = Regularization()
+    train: Train = Train()
+
+
 def takes_whole_numbers(path: str) -> bool:
     """Does the key take whole numbers alone? Those of one layer of model.hidden are."""
-    from pipelines.spec import models_schema  # which needs the checks here
-
-    return setting(path) in _whole_number_keys(models_schema)
+    return setting(path) in _whole_number_keys()
 
 
 @cache
-def _whole_number_keys(schema: Any) -> frozenset[str]:
-    root: Node = schema()
+def _whole_number_keys() -> frozenset[str]:
+    root: Node = Varied.model_json_schema()
     types = {path: {str(m.get("items", m).get("type")) for m in members(node, root)} for path, node, _ in leaves(root)}
     return frozenset(path for path, found in types.items() if "integer" in found and "number" not in found)
 
@@ -155,20 +159,22 @@ def _nested(wanted: Any, values: Range | Choices) -> str:
 # What the spec makes of the values ----------------------------------------------------------------------------------------
 
 
-def refused_values(experiment: Experiment) -> list[str]:
+def refused_values(space: Space, drawn: Callable[[Draw], object]) -> list[str]:
     """What the spec would refuse of a space that `refusals` has nothing against: values alone, then two at a time.
+
+    `drawn` makes the experiment of one draw, and raises ValueError for one that cannot be.
 
     A value is tried where its `when` holds; of whole lists of numbers only the ends meet each other, and at most JOINTLY draws
     are tried. A trial that is refused all the same fails with the reason.
     """
-    return _Trials(experiment).lines() if experiment.search.space else []
+    return _Trials(space, drawn).lines() if space else []
 
 
 class _Trials:
     """The experiment under draws of its space."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment, self.space = experiment, experiment.search.space
+    def __init__(self, space: Space, drawn: Callable[[Draw], object]) -> None:
+        self.space, self.drawn = space, drawn
         self.order = ordered(self.space)
         self.needs = {path: _needs(path, self.space) for path in self.order}
         self.ends = {path: _ends(values) for path, values in self.space.items()}
@@ -185,7 +191,7 @@ class _Trials:
     def _said(self, draw: Draw) -> list[str]:
         """The spec's complaints of a draw."""
         try:
-            self.experiment.drawn(draw)
+            self.drawn(draw)
         except ValueError as error:
             return str(error).splitlines()
         return []

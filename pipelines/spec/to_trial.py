@@ -11,7 +11,7 @@ from pipelines.spec.describe import nearest
 from pipelines.spec.file import SpecError
 
 if TYPE_CHECKING:
-    from pipelines.spec import Experiment
+    from pipelines.spec.experiment import Experiment
 
 
 class Described(Protocol):

@@ -14,18 +14,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    DocumentStartEvent,
-    Event,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-)
-from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.composer import MaxDepthExceededError
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import AliasEvent, DocumentStartEvent
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 Path_ = tuple[str | int, ...]  # where a value stands: ("model", "dropout", 1)
@@ -74,112 +67,102 @@ def read_text(path: Path) -> str:
 
 def parse(text: str) -> Document:
     """Read one YAML document. Raises YamlError where it is not YAML; lesser faults are collected in the document."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.max_depth = MAX_DEPTH
+    document = Document()
     try:
-        return _Builder(text).document
+        document.faults += _forbidden(yaml, text)
+        if not document.faults:
+            _Builder(yaml, document).build(yaml.compose(text))
+    except MaxDepthExceededError as error:
+        raise YamlError(f"must nest at most {MAX_DEPTH} deep", _line(error.problem_mark)) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = (mark.line + 1, mark.column + 1) if mark else (None, None)
-        raise YamlError(f"not YAML: {_syntax(error, text)}", *place) from None
-    except YAMLError as error:
-        position = getattr(error, "position", None)
-        line = None if position is None else text.count("\n", 0, position) + 1
-        raise YamlError(f"not YAML: {str(error).splitlines()[0]}", line) from None
+        raise YamlError(f"not YAML: {_syntax(error, text)}", _line(mark), mark.column + 1 if mark else None) from None
+    except ReaderError as error:
+        raise YamlError(f"not YAML: {str(error).splitlines()[0]}", text.count("\n", 0, error.position) + 1) from None
+    return document
+
+
+def _forbidden(yaml: YAML, text: str) -> Iterator[tuple[int, str]]:
+    """What is no value of its own, from the parser's events: nothing has been built from them yet."""
+    documents = 0
+    for event in yaml.parse(text):
+        line, anchor = _line(event.start_mark) or 0, getattr(event, "anchor", None)
+        if isinstance(event, DocumentStartEvent):
+            documents += 1
+            if event.version or event.tags:
+                yield line, "a % directive is not allowed; the file is read as YAML 1.2"
+            if documents > 1:
+                raise YamlError("must hold one document, got a second", line)
+        elif isinstance(event, AliasEvent):
+            yield line, f"an alias (*{anchor}) is not allowed; write the value out"
+        elif anchor:
+            yield line, f"an anchor (&{anchor}) is not allowed; write each value out"
+        elif tag := getattr(event, "ctag", None):
+            yield line, f"a tag ({tag}) is not allowed; quote what must be text"
+
+
+def _line(mark: Any) -> int | None:
+    return mark.line + 1 if mark else None
 
 
 def _syntax(error: MarkedYAMLError, text: str) -> str:
     """What the parser says, in one line."""
-    mark = error.problem_mark
-    if mark is not None and text.split("\n")[mark.line : mark.line + 1]:
-        line = text.split("\n")[mark.line]
-        if "\t" in line[: mark.column + 1]:
-            return "a tab; indent with spaces"
+    mark, lines = error.problem_mark, text.split("\n")
+    if mark is not None and mark.line < len(lines) and "\t" in lines[mark.line][: mark.column + 1]:
+        return "a tab; indent with spaces"
     said = " ".join(part for part in (error.context, error.problem) if part)
     return " ".join(said.split()) or "the text cannot be read"
 
 
 class _Builder:
-    """Builds plain values from the parser's events, noting lines and faults."""
+    """Plain values from the parser's nodes, which know their lines."""
 
-    def __init__(self, text: str) -> None:
-        self._yaml = YAML(typ="safe", pure=True)
-        self._events: Iterator[Event] = iter(self._yaml.parse(text))
-        self.document = Document()
-        self._run()
+    def __init__(self, yaml: YAML, document: Document) -> None:
+        self._construct = yaml.constructor.construct_object
+        self._document = document
 
-    def _run(self) -> None:
-        documents = 0
-        for event in self._events:
-            if isinstance(event, DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    raise YamlError("must hold one document, got a second", event.start_mark.line + 1)
-                if event.version or event.tags:
-                    self._fault(event, "a % directive is not allowed; the file is read as YAML 1.2")
-                self.document.value = self._value(next(self._events), ())
+    def build(self, root: Node | None) -> None:
+        """The whole document."""
+        self._document.value = None if root is None else self._value(root, ())
 
-    def _value(self, event: Event, path: Path_) -> Any:
-        if len(path) > MAX_DEPTH:
-            raise YamlError(f"must nest at most {MAX_DEPTH} deep", event.start_mark.line + 1)
-        self.document.lines.setdefault(path, event.start_mark.line + 1)
-        self._refuse_references(event, path)
-        if isinstance(event, MappingStartEvent):
-            return self._mapping(path)
-        if isinstance(event, SequenceStartEvent):
-            return self._sequence(path)
-        return self._scalar(event) if isinstance(event, ScalarEvent) else None
+    def _value(self, node: Node, path: Path_) -> Any:
+        self._document.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, SequenceNode):
+            return [self._value(item, (*path, place)) for place, item in enumerate(node.value)]
+        return self._scalar(node)
 
-    def _mapping(self, path: Path_) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for event in self._events:
-            if isinstance(event, MappingEndEvent):
-                break
-            key = self._key(event, path)
-            inner = (*path, key)
-            if key in found:
-                first = self.document.lines[inner]
-                self._fault(event, f"duplicate key {dotted(inner)}; it stands in line {first} already")
-                self._value(next(self._events), inner)
-                continue
-            self.document.lines[inner] = event.start_mark.line + 1
-            found[key] = self._value(next(self._events), inner)
-        return found
-
-    def _key(self, event: Event, path: Path_) -> str:
-        key = self._value(event, (*path, "(a key)")) if not isinstance(event, ScalarEvent) else self._scalar(event)
-        self._refuse_references(event, path)
-        if isinstance(key, str):
-            return key
-        self._fault(event, f"a key must be text, got {key!r}" + (f" in {dotted(path)}" if path else ""))
-        return str(key)
-
-    def _sequence(self, path: Path_) -> list[Any]:
-        found: list[Any] = []
-        for event in self._events:
-            if isinstance(event, SequenceEndEvent):
-                break
-            found.append(self._value(event, (*path, len(found))))
-        return found
-
-    def _scalar(self, event: ScalarEvent) -> Any:
-        tag = self._yaml.resolver.resolve(ScalarNode, event.value, event.implicit)
+    def _scalar(self, node: Node) -> Any:
         try:
-            return self._yaml.constructor.construct_object(ScalarNode(tag, event.value, event.start_mark, event.end_mark))
+            return self._construct(node)
         except ValueError:  # such as a whole number of more than 4300 digits
-            self._fault(event, f"a value that cannot be read: {event.value[:40]}")
+            self._fault(node, f"a value that cannot be read: {node.value[:40]}")
             return None
 
-    def _refuse_references(self, event: Event, path: Path_) -> None:
-        where = dotted(path) or "the file"
-        anchor, tag = getattr(event, "anchor", None), getattr(event, "ctag", None)
-        if isinstance(event, AliasEvent):
-            self._fault(event, f"an alias (*{anchor}) is not allowed in {where}; write the value out")
-        elif anchor:
-            self._fault(event, f"an anchor (&{anchor}) is not allowed in {where}; write each value out")
-        elif tag:
-            self._fault(event, f"a tag ({tag}) is not allowed in {where}; quote what must be text")
+    def _mapping(self, node: MappingNode, path: Path_) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for named, value in node.value:
+            key = self._key(named, path)
+            inner = (*path, key)
+            if key in found:
+                first = self._document.lines[inner]
+                self._fault(named, f"duplicate key {dotted(inner)}; it stands in line {first} already")
+                continue
+            self._document.lines[inner] = named.start_mark.line + 1
+            found[key] = self._value(value, inner)
+        return found
 
-    def _fault(self, event: Event, sentence: str) -> None:
-        self.document.faults.append((event.start_mark.line + 1, sentence))
+    def _key(self, node: Node, path: Path_) -> str:
+        key = self._scalar(node) if isinstance(node, ScalarNode) else self._value(node, (*path, "(a key)"))
+        if not isinstance(key, str):
+            self._fault(node, f"a key must be text, got {key!r}" + (f" in {dotted(path)}" if path else ""))
+        return str(key)
+
+    def _fault(self, node: Node, sentence: str) -> None:
+        self._document.faults.append((node.start_mark.line + 1, sentence))
 
 
 def dotted(path: Path_) -> str:

@@ -1,0 +1,342 @@
+"""What a column holds: as `data.columns` says, else as all its cells look; and what is wrong with it, with the way out.
+
+An exact name stands above a pattern, and of several patterns the last that fits. A column is numbers only if every cell is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pipelines.data import formats
+from pipelines.data.columns import Column, DataError, NDArray
+from pipelines.data.formats import LARGEST
+from pipelines.spec.blocks import Kind
+from pipelines.spec.describe import nearest
+
+ID_LIKE = 0.9  # text of which so large a share differs says which row it is, not what the row is like
+MANY_NUMBERS = 20  # a target with more different numbers, and most cells numbers, is no list of classes
+MARKS = {".": "point", ",": "comma"}
+NO_VALUE = ("nan", "null", "n/a", "#n/a", "?")  # in lower case: no name of a class, unless data.columns says categorical
+NAMED = 5  # column names, or places, that a message lists
+MIXED = 0.5  # from this share of numbers on, a column of numbers and words is more likely untidy numbers than categories
+RULES = {
+    "numeric": "finite numbers",
+    "datetime": "dates such as 2024-05-31 or 2024-05-31T12:30:00Z",
+    "boolean": "true and false, yes and no, or 1 and 0",
+}
+
+
+@dataclass(frozen=True)
+class StringColumn:
+    """`codes` (rows,) int32 are places in `texts`, which differ, are stripped and no markers; -1 is a missing value.
+
+    `texts` is a pyarrow array of strings.
+    """
+
+    codes: NDArray
+    texts: Any
+
+    @cached_property
+    def counts(self) -> NDArray:
+        """Rows of each text."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.texts))
+
+    @property
+    def id_like(self) -> bool:
+        """Do nearly all rows that hold a value differ?"""
+        return len(self.texts) >= ID_LIKE * self.counts.sum()
+
+    def share(self, chosen: NDArray) -> float:
+        """Of the rows that hold a value, how many hold one of the chosen texts."""
+        return float(self.counts[chosen].sum() / max(1, self.counts.sum()))
+
+    def spread(self, values: NDArray) -> NDArray:
+        """Each row's value, (rows,) float64, where `values` has one for each text."""
+        return np.append(values, np.nan)[self.codes]
+
+    def categories(self) -> Column:
+        """As categories, in order."""
+        from pyarrow import compute
+
+        order = compute.sort_indices(self.texts).to_numpy()
+        place = np.empty(len(order) + 1, dtype=np.int32)
+        place[order], place[-1] = np.arange(len(order)), -1
+        return Column(place[self.codes], tuple(self.texts.take(order).to_pylist()))
+
+
+def clean(codes: NDArray, found: Any, markers: Sequence[str], spellings: Mapping[str, str]) -> tuple[StringColumn, set[str]]:
+    """Strip, spell and join the texts `found` (repeats allowed), and take out what means no value.
+
+    Returns which of the spellings were met, too.
+    """
+    import pyarrow
+    from pyarrow import compute
+
+    texts = compute.utf8_trim_whitespace(found)
+    met: set[str] = set()
+    if spellings:
+        place = compute.index_in(texts, pyarrow.array(list(spellings), texts.type))
+        met = {list(spellings)[number] for number in compute.unique(place.drop_null()).to_pylist()}
+        texts = compute.coalesce(pyarrow.array(list(spellings.values()), texts.type).take(place), texts)
+    missing = compute.is_in(texts, pyarrow.array(list(markers), texts.type))
+    encoded = compute.if_else(missing, pyarrow.scalar(None, texts.type), texts).dictionary_encode()
+    place = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return StringColumn(np.append(place, np.int32(-1))[codes], encoded.dictionary), met
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How numbers and dates are written: the decimal mark; auto, or the order of days and months as in formats.py."""
+
+    decimal: str = "."
+    dates: str = "auto"
+
+    def order(self, texts: Any) -> str:
+        """Of the dates among all texts of a column."""
+        return formats.date_order(texts) if self.dates == "auto" else self.dates
+
+
+@dataclass(frozen=True)
+class TypeMasks:
+    """What each text of a column is, as masks over its texts. A code is a number with leading zeros."""
+
+    numbers: NDArray
+    codes: NDArray
+    not_finite: NDArray  # nan, inf, and numbers beyond float64
+    dates: NDArray
+
+
+def type_masks(texts: Any, decimal: str = ".", order: str = "") -> TypeMasks:
+    """Look at each text once. `order`: of days and months, as `formats.date_order` gives it."""
+    values = formats.numbers(texts, decimal)
+    codes = ~np.isnan(values) & formats.matches(texts, formats.CODE)
+    not_finite = formats.matches(texts, formats.NOT_FINITE) | np.isinf(values)
+    dates = ~np.isnan(formats.days(texts, order))
+    return TypeMasks(np.isfinite(values) & ~codes, codes & ~not_finite, not_finite, dates)
+
+
+@dataclass(frozen=True)
+class InferredType:
+    """A kind; `note` says why it is ignored; `problem` what must hold, with `row`, the first that breaks it."""
+
+    kind: Kind
+    note: str = ""
+    problem: str = ""
+    row: int | None = None
+    odd: tuple[str, ...] = ()  # the texts that break it, the most frequent first
+    order: str = ""  # of days and months, as in formats.py
+
+
+def values_of(kind: Kind, texts: Any, how: TextFormat, stated: bool) -> NDArray:
+    """float64 of each text; not finite for what the kind does not allow."""
+    if kind == "numeric":
+        return formats.numbers(texts, how.decimal)
+    return formats.days(texts, how.order(texts)) if kind == "datetime" else formats.booleans(texts, stated)
+
+
+class Inference:
+    """One column of text, looked at. `typed`: by the file, so that text which looks like numbers stays text."""
+
+    def __init__(self, name: str, found: StringColumn, how: TextFormat, typed: bool = False) -> None:
+        self.name, self.found, self.how, self.typed = name, found, how, typed
+        self.order = how.order(found.texts)
+
+    @cached_property
+    def masks(self) -> TypeMasks:
+        """Of its texts."""
+        return type_masks(self.found.texts, self.how.decimal, self.order)
+
+    def input(self, stated: Kind | None, most: int) -> InferredType:
+        """Under the kind that is stated, else under the one it looks like. More categories than `most` may be an id."""
+        if not len(self.found.texts) and stated is None:
+            return InferredType("ignore", "no cell holds a value")
+        if stated in ("categorical", "ignore"):
+            return InferredType(stated)
+        return self._looks(most) if stated is None else self.as_stated(stated)
+
+    def target(self, stated: Kind | None, task: str) -> InferredType:
+        """A target is numbers if all its cells are, else classes."""
+        if stated not in (None, "numeric", "categorical"):
+            must = f"data.columns must say numeric or categorical, or nothing, got {stated}"
+            return InferredType("categorical", problem=f"column {self.name!r} is a target: {must}")
+        if stated == "categorical" or (self.typed and not stated):
+            return InferredType("categorical")
+        masks = self.masks
+        if stated == "numeric" or (task == "regression" and (masks.numbers | masks.codes).any()):
+            return self.as_stated("numeric")
+        if masks.numbers.all():
+            return self._wide(None) or InferredType("numeric")
+        if (masks.numbers | masks.not_finite).all():
+            return self._not_finite()
+        if not masks.codes.any() and masks.numbers.sum() > MANY_NUMBERS and self.found.share(masks.numbers) >= MIXED:
+            return self._mixed("numeric", masks.numbers)
+        return self._otherwise_written(MANY_NUMBERS) or self._no_class() or InferredType("categorical")
+
+    def as_stated(self, stated: Kind) -> InferredType:
+        """Under a kind of numbers, dates or truth values."""
+        order = self.order if stated == "datetime" else ""
+        wrong = ~np.isfinite(values_of(stated, self.found.texts, self.how, stated=True))
+        if not wrong.any():
+            return self._unclear() if order == "unclear" else InferredType(stated, order=order)
+        return self._refused(stated, f"hold {RULES[stated]}", wrong, self._other_kind(stated, wrong))
+
+    def _looks(self, most: int) -> InferredType:
+        found, masks, look = self.found, self.masks, not self.typed
+        if look and masks.numbers.all():
+            return self._wide(most) or InferredType("numeric")
+        some_not_finite = masks.not_finite.any() and not masks.not_finite.all()
+        if look and some_not_finite and (masks.numbers | masks.codes | masks.not_finite).all():
+            return self._not_finite()
+        if masks.dates.all():
+            return self._unclear() if self.order == "unclear" else InferredType("datetime", order=self.order)
+        if len(found.texts) <= 4 and not np.isnan(formats.booleans(found.texts, stated=False)).any():
+            return InferredType("boolean")
+        if look and (other := self._otherwise_written(most)):
+            return other
+        if look and not masks.codes.any() and found.share(masks.numbers) >= MIXED:
+            return self._mixed("numeric", masks.numbers)
+        if found.share(masks.dates) >= MIXED:
+            return self._mixed("datetime", masks.dates)
+        if self._like_an_id(most):
+            return InferredType("ignore", self._many("texts"))
+        return InferredType("categorical")
+
+    # -- what is wrong with it ------------------------------------------------------------------------------------------------
+
+    def _refused(
+        self, kind: Kind, rule: str, wrong: NDArray, way_out: str, about: str = "", what: str = "column", count: bool = True
+    ) -> InferredType:
+        """`wrong` are the texts that break the rule; `about` says more of them."""
+        counts = np.where(wrong, self.found.counts, 0)
+        more = f" (and {counts.sum() - 1} more such cells)" if count and counts.sum() > 1 else ""
+        row = self._first_row(wrong)
+        often = np.argsort(-counts, kind="stable")[:NAMED]
+        return InferredType(
+            kind,
+            problem=f"{what} {self.name!r} must {rule}, found {self._text(row)!r}{more}{about}; {way_out}",
+            row=row,
+            odd=tuple(self.found.texts[int(place)].as_py() for place in often if counts[place]),
+        )
+
+    def _first_row(self, chosen: NDArray) -> int:
+        """Of those that hold one of the chosen texts."""
+        return int(np.argmax(np.append(chosen, False)[self.found.codes]))
+
+    def _text(self, row: int) -> str:
+        return str(self.found.texts[int(self.found.codes[row])])
+
+    def _set_kind(self, kind: str) -> str:
+        return f"set data.columns: {{{self.name}: {kind}}}"
+
+    def _other_kind(self, stated: Kind, wrong: NDArray) -> str:
+        """The way out for a column that is not what is stated: what it looks like, if it is that in every cell."""
+        looks = Inference(self.name, self.found, self.how)._looks(len(self.found.texts))
+        if looks.kind not in (stated, "categorical") and not looks.problem:
+            return f"it looks {looks.kind}: {self._set_kind(looks.kind)}"
+        if self.found.share(wrong) > MIXED and not looks.problem:
+            return f"{self._set_kind('categorical')}, or ignore"
+        return self._marker_or_category()
+
+    def _marker_or_category(self) -> str:
+        return f"if that means no value, add it to data.missing.markers; else {self._set_kind('categorical')}"
+
+    def _wide(self, most: int | None) -> InferredType | None:
+        """Whole numbers of which float64 would lose digits: an id if nearly all differ, else refused. A target has no `most`."""
+        wide = formats.wide(self.found.texts)
+        if not wide.any():
+            return None
+        if most is not None and self._like_an_id(most):
+            return InferredType("ignore", self._many("whole numbers", ", some from 2^53 on"))
+        rule = f"hold whole numbers below 2^53 ({LARGEST + 1}), as larger ones lose digits"
+        ignored = "ignore for an id, " if most is not None else ""
+        way_out = f"{self._set_kind('categorical')} for a code, {ignored}or numeric to have them rounded"
+        return self._refused("numeric", rule, wide, way_out)
+
+    def _like_an_id(self, most: int) -> bool:
+        return len(self.found.texts) > most and self.found.id_like
+
+    def _many(self, what: str, about: str = "") -> str:
+        return f"{len(self.found.texts)} different {what} in {self.found.counts.sum()} rows{about}: it says which row it is"
+
+    def _unclear(self) -> InferredType:
+        """Dates that may be read in two ways."""
+        return self._refused(
+            "datetime",
+            "hold dates of which one can tell the day from the month",
+            np.isnan(formats.days(self.found.texts)),
+            "set data.format.dates: day_first or month_first",
+            ", and in no cell a number above 12",
+        )
+
+    def _not_finite(self) -> InferredType:
+        way_out = "add it to data.missing.markers if it means no value"
+        return self._refused("numeric", "hold finite numbers", self.masks.not_finite, way_out)
+
+    def _mixed(self, kind: Kind, fine: NDArray) -> InferredType:
+        what = "numbers" if kind == "numeric" else "dates"
+        orders = {"day_first": " with the day first", "month_first": " with the month first"}
+        how = orders.get(self.order, "") if kind == "datetime" else ""
+        counts = self.found.counts
+        about = f", as {counts[~fine].sum()} of {counts.sum()} cells are no {what}{how}"
+        return self._refused(kind, f"hold {what} or words", ~fine, self._marker_or_category(), about, count=False)
+
+    def _otherwise_written(self, most: int) -> InferredType | None:
+        """Numbers, if a comma stands for what a point is here, or the reverse; or once separators and signs are taken off.
+
+        Of the latter, at most `most` different texts may be meant as categories.
+        """
+        decimal, texts, masks = self.how.decimal, self.found.texts, self.masks
+        other = "," if decimal == "." else "."
+        wrong = type_masks(texts, other).numbers & ~masks.numbers
+        if wrong.any() and self.found.share(wrong | masks.numbers) >= MIXED:
+            if not formats.grouped(texts, decimal)[wrong].all():
+                way_out = f"set data.format.decimal: {MARKS[other]}, or data.columns: {{{self.name}: categorical}}"
+                return self._refused("numeric", f"hold numbers with a decimal {MARKS[decimal]}", wrong, way_out)
+        else:
+            wrong = ~masks.numbers
+            readings = (formats.decorated_numbers(texts, mark) for mark in MARKS)
+            are_numbers = any(np.isfinite(values).all() for values in readings)
+            if masks.codes.any() or not are_numbers or not self._like_an_id(most):
+                return None
+        about, way_out = self._readings(self._text(self._first_row(wrong)))
+        return self._refused("numeric", "hold plain numbers", wrong, way_out, about)
+
+    def _readings(self, text: str) -> tuple[str, str]:
+        """(which numbers a text may stand for, what to do about it)."""
+        import pyarrow
+
+        decimal, other = self.how.decimal, "," if self.how.decimal == "." else "."
+        values = [float(formats.decorated_numbers(pyarrow.array([text]), mark)[0]) for mark in (decimal, other)]
+        one, two = (f"{value:.15g}" for value in values)
+        way_out = f"write plain numbers, or {self._set_kind('categorical')}, or ignore"
+        if one == two or not np.isfinite(values).all():
+            return f", which may mean {one if np.isfinite(values[0]) else two}", way_out
+        told = f"{one} with {MARKS[other]}s between thousands, or {two} with a decimal {MARKS[other]}"
+        return f", which may mean {told}", f"for {two} set data.format.decimal: {MARKS[other]}; else {way_out}"
+
+    def _no_class(self) -> InferredType | None:
+        """A class that means no value."""
+        odd = np.array([text.lower() in NO_VALUE for text in self.found.texts.to_pylist()], dtype=bool)
+        if not odd.any():
+            return None
+        way_out = f"take such rows out, or, if it is the name of a class, {self._set_kind('categorical')}"
+        return self._refused("categorical", "have a value in every row", odd, way_out, what="target")
+
+
+def stated_kinds(columns: Mapping[str, Kind], names: Sequence[str]) -> dict[str, Kind]:
+    """column -> the kind that data.columns gives it. Raises DataError for a name or pattern that fits no column."""
+    found: dict[str, Kind] = {}
+    for pattern, kind in columns.items():
+        fitting = [name for name in names if fnmatchcase(name, pattern) or name == pattern]
+        if not fitting:
+            raise DataError(
+                f"data.columns must name columns, got {pattern!r}, which none is called; {nearest(pattern, [*names])}"
+            )
+        found.update(dict.fromkeys(fitting, kind))
+    return {**found, **{name: columns[name] for name in names if name in columns}}

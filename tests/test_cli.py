@@ -33,6 +33,8 @@ def test_help_names_every_command(deltarule):
     alone, asked = deltarule().stdout, deltarule("--help").stdout
     assert alone == asked
     assert all(command in asked for command in COMMANDS)
+    groups = ["Options", "Start", "Run", "Search", "Compare", "Prove", "Serve"]
+    assert [line.split()[1] for line in asked.splitlines() if line.startswith("╭─")] == groups
 
 
 @pytest.mark.parametrize("command", WITH_A_SPEC)

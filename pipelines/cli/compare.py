@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import PARAMS, Changes, Json, Params
+from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, page, write_page
 
 if TYPE_CHECKING:
-    from pipelines.compare.comparison import Grouping, Result
+    from pipelines.compare.comparison import Grouping
 
 Study = Annotated[str | None, typer.Option("--study", metavar="STUDY", help="The trials of this study.")]
 Where = Annotated[
@@ -20,12 +20,6 @@ Where = Annotated[
     typer.Option("--where", metavar="EXPR", help="Runs of which this is true: 'activation = relu and best_val_loss < 0.1'."),
 ]
 USUAL_LIMIT = 20
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put these commands among the others."""
-    for command in (runs, compare):
-        app.command()(command)
 
 
 def runs(
@@ -51,7 +45,6 @@ def runs(
 
     Newest first. A study counts as one run; --study STUDY lists its trials.
     """
-    from pipelines.cli.options import experiment_of
     from pipelines.compare.choose import choose
     from pipelines.compare.listing import listing
     from pipelines.console import Console, plain_columns
@@ -81,9 +74,7 @@ def runs(
 
 
 def compare(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Ids, the start of ids, names, runs/ folders.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Ids, the start of ids, names, runs/ folders.")] = None,
     study: Study = None,
     where: Where = None,
     by: Annotated[
@@ -104,7 +95,7 @@ def compare(
         list[str] | None,
         typer.Option("--ignore", metavar="KEY", help="May differ within a pair, too; may be given several times."),
     ] = None,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the curves, too.")] = None,
+    html: Annotated[Path | None, page("with the curves")] = None,
     params: Params = PARAMS,
     changes: Changes = None,
     as_json: Json = False,
@@ -114,20 +105,19 @@ def compare(
     The params that differ, metrics, curves. With --by, or --a and --b: groups paired by seed and split, and whether their
     difference is real.
     """
-    from pipelines.cli.options import experiment_of
     from pipelines.compare.comparison import compare as set_side_by_side
     from pipelines.compare.show import show
     from pipelines.console import Console
 
     grouping = _grouping(by, one, other, metrics, margin, ignore)
-    if html is not None and html.is_dir():
-        raise typer.BadParameter(f"--html must name a file, got the folder {html}")
     console, experiment = Console(as_json), experiment_of(params, changes)
     with console.reserved():
         found = set_side_by_side(experiment, names or (), study=study, where=where, grouping=grouping)
     show(console, found)
     if html is not None:
-        _write_page(found, html)
+        from pipelines.report.compare_page import compare_page
+
+        write_page(html, compare_page(found.as_dict()))
         console.say(f"written to {html}")
     console.result(found.as_dict())
 
@@ -147,15 +137,6 @@ def _grouping(
         return None
     wanted = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
     return Grouping(by, one, other, wanted, margin, tuple(ignore or ()))
-
-
-def _write_page(found: Result, path: Path) -> None:
-    """One HTML file."""
-    from backends.weights import write_atomically
-    from pipelines.report.compare_page import compare_page
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, compare_page(found.as_dict()).encode())
 
 
 def _not_both(both: bool, names: str) -> None:

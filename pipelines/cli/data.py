@@ -1,4 +1,4 @@
-"""The command `data`: what is in a file, before anything is trained on it. A command parses, calls and prints."""
+"""The command `data`: what is in a file, before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of
+from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, page, write_page
 
 if TYPE_CHECKING:
     from pipelines.console import Console
@@ -18,11 +18,6 @@ UNKNOWN = "?"  # in place of a target that is not known
 CLASSES = 10  # told of one by one on a terminal
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put the command among the others."""
-    app.command()(data)
-
-
 def data(
     params: Params = PARAMS,
     changes: Changes = None,
@@ -30,7 +25,7 @@ def data(
     target: Annotated[
         list[str] | None, typer.Option("--target", metavar="COL", help="What --file is to predict; may be given several times.")
     ] = None,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with histograms, too.")] = None,
+    html: Annotated[Path | None, page("with histograms")] = None,
     as_json: Json = False,
 ) -> None:
     """Look at the data.
@@ -44,8 +39,6 @@ def data(
     from pipelines.spec.file import as_option
 
     console, block = Console(as_json), block_of(params, changes, file, target)
-    if html is not None and html.is_dir():
-        raise typer.BadParameter(f"--html must name a file, got the folder {html}")
     try:
         with console.reserved():
             found = look(block, Path())
@@ -55,7 +48,10 @@ def data(
     if block.sha256 is None and found.source.startswith("openml:"):
         console.say(f"data.sha256 of this file: {openml_hash(found.source)}")
     if html is not None:
-        write_page(found, html)
+        from pipelines.data.look import shown
+        from pipelines.report.data_page import data_page
+
+        write_page(html, data_page(found.as_dict(), shown))
         console.say(f"written to {html}")
     console.result(found.as_dict())
     if found.problems:
@@ -91,16 +87,6 @@ def openml_hash(source: str) -> str:
     from pipelines.data.datasets import kept_at, sha256_of
 
     return sha256_of(kept_at(source, Path()).read_bytes())
-
-
-def write_page(found: Look, path: Path) -> None:
-    """One HTML file with a histogram of each column."""
-    from backends.weights import write_atomically
-    from pipelines.data.look import shown
-    from pipelines.report.data_page import data_page
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, data_page(found.as_dict(), shown).encode())
 
 
 def show(console: Console, found: Look) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,3 +42,21 @@ def experiment_of(params: Path, changes: list[str] | None) -> Experiment:
     from pipelines.spec import load
 
     return load(params, changes or [])
+
+
+def page(what: str) -> Any:
+    """The option --html, for a page of `what`."""
+    return typer.Option("--html", metavar="FILE", help=f"Write a page {what}, too.", callback=_no_folder)
+
+
+def _no_folder(path: Path | None) -> Path | None:
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"--html must name a file, got the folder {path}")
+    return path
+
+
+def write_page(path: Path, text: str) -> None:
+    """One HTML file, whole or not at all; its folder is made if need be."""
+    from backends.weights import write_atomically
+
+    write_atomically(path, text.encode())

@@ -1,13 +1,13 @@
-"""The command `reproduce`: a run on record, run again. A command parses, calls and prints."""
+"""Prove: a run on record comes out again, and backends train the same experiment."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import FAILED, PARAMS, Changes, Json, Params, begin
+from pipelines.cli.options import FAILED, PARAMS, Changes, Json, Params, begin, page, write_page
 
 if TYPE_CHECKING:
     from pipelines.check.reproduce import Reproduction
@@ -18,11 +18,6 @@ WORDS = {
     "within tolerance": "equal within tolerance, not to the bit",
     "different": "different",
 }
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put the command among the others."""
-    app.command()(reproduce)
 
 
 def reproduce(
@@ -73,3 +68,45 @@ def show(console: Console, done: Reproduction) -> None:
     console.say(f"{WORDS[verdict.word]}{begins}")
     if done.folder is not None:
         console.say(f"kept in {done.folder}")
+
+
+def parity(
+    params: Params = PARAMS,
+    changes: Changes = None,
+    names: Annotated[str | None, typer.Option("--backends", metavar="A,B", help="Which; all that are installed.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps that are compared one by one, and on end.")] = 200,
+    precision: Annotated[
+        Literal["float32", "float64"] | None, typer.Option(help="Only this one; else float64 and the spec's own.")
+    ] = None,
+    html: Annotated[Path | None, page("of the report")] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that backends train the same experiment.
+
+    Compares each with the reference on this spec and its data: one batch, every step, the whole fit. Exit code 1 if one differs.
+    """
+    from pipelines import tracking
+    from pipelines.check.parity import attach_to_run
+    from pipelines.check.parity import page as page_of
+    from pipelines.check.parity import parity as compare
+    from pipelines.check.show import Bars
+    from pipelines.check.show import show as show_report
+
+    console, experiment = begin(params, changes, as_json)
+    with console.reserved(), Bars(console.stream) as progress:
+        wanted = None if names is None else [name.strip() for name in names.split(",")]
+        report = compare(experiment, wanted, steps=steps, precisions=precision and [precision], on_progress=progress)
+    show_report(console, report)
+    if html is not None:
+        write_page(html, page_of(report))
+    try:
+        with console.reserved():
+            run_id = attach_to_run(experiment, report)
+    except tracking.TrackingError as error:
+        console.warn(str(error))
+        run_id = None
+    if run_id is not None:
+        console.say(f"attached to run {run_id} in MLflow")
+    console.result({"run_id": run_id, **report.as_dict()})
+    if not report.passed:
+        raise typer.Exit(FAILED)

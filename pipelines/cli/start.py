@@ -1,0 +1,92 @@
+"""Start: a project of one's own, and what a spec may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the project; made if need be.")],
+    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="Rows to learn from: CSV, TSV or Parquet.")],
+    target: Annotated[list[str], typer.Option("--target", metavar="COL", help="What to predict; may be given several times.")],
+    task: Annotated[
+        Literal["auto", "regression", "binary", "multiclass"], typer.Option("--task", help="auto: by the target's values.")
+    ] = "auto",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="data.A=VALUE", help="How the file is read, say; written into params.yaml. Several times."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a project of your own from a file.
+
+    Writes params.yaml, filled from a look at the data, and a pipeline; makes git and DVC ready. Overwrites nothing; to a
+    .gitignore and a .dvcignore that are there it adds the lines that they lack.
+    """
+    from pipelines.api.launch import shown
+    from pipelines.console import Console
+    from pipelines.new import create
+    from pipelines.spec.file import values_of
+
+    console = Console(as_json)
+    made = create(folder, data, target, task, values_of(changes or []))
+    inside = made.folder == Path().resolve()
+    where, spec = (made.folder.name, "params.yaml") if inside else (shown(made.folder), f"{shown(made.folder)}/params.yaml")
+    initialised = f"; initialised {' and '.join(made.initialised)}" if made.initialised else ""
+    console.say(f"{where}: a project that predicts {', '.join(target)} from {made.source}{initialised}")
+    for name, lines in made.added.items():
+        console.say(f"{name} was there: {lines} lines were added at its end")
+    for name in made.kept:
+        console.say(f"{name} was there, and is as it was")
+    for problem in made.view.problems:
+        console.say(f"to be settled in {spec} before it can run: {problem}")
+    for suspicion in made.view.suspicions:
+        console.say(f"to be looked at: {suspicion}")
+    console.say(f"look at {spec}, then: {'' if inside else f'cd {where} && '}dvc repro")
+    told = {"initialised": made.initialised, "added": made.added, "kept": made.kept}
+    found = {"problems": made.view.problems, "suspicions": made.view.suspicions}
+    console.result({"folder": str(made.folder), "source": made.source, **told, **found})
+
+
+def schema() -> None:
+    """Print the JSON Schema of the spec."""
+    import json
+
+    from pipelines.spec.documents import schema as of_the_spec
+
+    typer.echo(json.dumps(of_the_spec(), indent=2, ensure_ascii=False))
+
+
+def spec(params: Params = PARAMS, changes: Changes = None) -> None:
+    """Print the resolved spec.
+
+    Every value, overrides and defaults included.
+    """
+    from pipelines.spec import dump
+
+    typer.echo(dump(experiment_of(params, changes)), nl=False)
+
+
+def backends(as_json: Json = False) -> None:
+    """List the backends.
+
+    Installed or not, versions, devices, and what to install for the rest.
+    """
+    from pipelines.cli.probe import look_at_all
+    from pipelines.console import Console
+
+    console, found = Console(as_json), look_at_all()
+    rows = [
+        (b.name, "yes" if b.installed else "no", ", ".join(b.devices), ", ".join(f"{k} {v}" for k, v in b.versions.items()))
+        for b in found
+    ]
+    console.table("backends", ("name", "installed", "devices", "versions"), rows)
+    for backend in found:
+        if not backend.installed:
+            console.say(f"{backend.name}: {backend.message}")
+    console.result({"backends": [backend.as_dict() for backend in found]})

@@ -33,14 +33,7 @@ def numbers(text):
         ("params.model.activation = relu and metrics.best_val_loss<0.12", [1]),
         ("seed > 9", [10]),  # by text, 9 would be the greater
         ("learning_rate = 0.001", [1, 2, 3, 9, 10]),
-        ("seed in (1, 3,9)", [1, 3, 9]),
-        ("seed not in (1, 3)", [2, 9, 10]),
-        ("not seed in (1, 3)", [2, 9, 10]),
-        ("not (seed = 1 or activation = sigmoid)", [3, 9]),
-        ("seed = 1 or seed = 2 and activation = relu", [1]),  # and binds first
-        ("(seed = 1 or seed = 2) and activation = sigmoid", [2]),
         ("best_val_loss < 100", [1, 2, 3, 10]),  # one has none
-        ("not best_val_loss < 100", [9]),
         ("best_val_loss != 0.05", [2, 3, 9, 10]),
         ("name ~ 'RUN 1'", [1, 10]),
         ("status = FINISHED AND deltarule.ended = early_stopping", [1, 2, 3, 9, 10]),
@@ -49,7 +42,8 @@ def numbers(text):
         ("`model.activation`='sigmoid'", [2, 10]),
         ("tags.deltarule.ended=early_stopping and id~0000a", [10]),
         ("status = finished and started > 2001-09-01 and started < '2038-01-01 10:00'", [1, 2, 3, 9, 10]),  # begun in 2001
-        ("started >= 2038-01-01 or ended < 2038-01-01", []),
+        ("started >= 2038-01-01", []),
+        ("ended < 2038-01-01", []),
     ],
 )
 def test_an_expression_is_true_of(text, found):
@@ -59,21 +53,19 @@ def test_an_expression_is_true_of(text, found):
 @pytest.mark.parametrize(
     ("text", "what", "place"),
     [
-        ("", "there must be a key", 1),
-        ("started > yesterday", "there must be a date: 2026-11-24", 11),
-        ("activation relu", "there must be one of = == !=", 12),
-        ("activation = relu best_val_loss < 1", "there must be `and`, `or` or the end", 19),
-        ("activation = ", "there must be a value", 14),
-        ("best_val_loss < small", "there must be a number after <", 17),
-        ("(seed = 1", "there must be '\\)'", 10),
-        ("seed in 1, 2", "there must be '\\('", 9),
-        ("seed not 1", "there must be 'in'", 10),
-        ("seed = 1)", "there must be `and`", 9),
-        ("seed = 1 and and", "there must be a key", 14),
-        ("seed = 'a", "must be a key, a comparison or a value", 8),
-        ("seed ! 1", "must be a key, a comparison or a value", 6),
+        ("", "expected KEY = VALUE", 1),
+        ("started > yesterday", "must be compared with a date, 2026-11-24", 1),
+        ("activation relu", "expected KEY = VALUE", 1),
+        ("activation = relu best_val_loss < 1", "expected `and` or the end", 19),
+        ("activation = ", "expected KEY = VALUE", 1),
+        ("best_val_loss < small", "< must be followed by a number, got small", 1),
+        ("(seed = 1", "expected KEY = VALUE", 1),
+        ("seed in (1, 2)", "expected KEY = VALUE", 1),
+        ("seed = 1 or seed = 2", "comparisons are joined by `and` alone", 10),
+        ("seed = 1 and not seed = 2", "expected KEY = VALUE", 14),
+        ("seed = 1)", "expected `and`", 9),
+        ("seed = 'a", "expected KEY = VALUE", 1),
         ("seed = 1 and model.activaton = relu", r"unknown key model\.activaton.*did you mean model\.activation", 14),
-        ("(" * 60 + "seed = 1", "at most 50 brackets", 51),
     ],
 )
 def test_what_cannot_be_meant_is_said_with_its_place(text, what, place):

@@ -106,14 +106,14 @@ def compare(
     difference is real.
     """
     from pipelines.compare.comparison import compare as set_side_by_side
-    from pipelines.compare.show import show
+    from pipelines.compare.show import lines
     from pipelines.console import Console
 
     grouping = _grouping(by, one, other, metrics, margin, ignore)
     console, experiment = Console(as_json), experiment_of(params, changes)
     with console.reserved():
         found = set_side_by_side(experiment, names or (), study=study, where=where, grouping=grouping)
-    show(console, found)
+    console.say("\n".join(lines(found)))
     if html is not None:
         from pipelines.report.compare_page import compare_page
 

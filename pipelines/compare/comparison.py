@@ -16,8 +16,8 @@ from pipelines.compare.differences import COMMIT, Metrics, Texts
 from pipelines.compare.keys import Key, Keys, QueryError, number
 from pipelines.compare.listing import MONITOR, as_dict, finite
 from pipelines.compare.pairs import FOLDS, SOURCE, Group, Pairing, groups_by, pairing
-from pipelines.compare.verdict import Comparison, judge, measure
-from pipelines.compare.where import Where, parse
+from pipelines.compare.significance import Comparison, judge, measure
+from pipelines.compare.where import parse
 from pipelines.project import project_of
 from pipelines.spec.describe import nearest
 from pipelines.stages.paths import RunPaths
@@ -65,7 +65,7 @@ class Result:
                 name: [{str(step): value for step, value in one.items()} for one in each] for name, each in self.curves.items()
             },
             "groups": {str(group): [run.id for run in group.runs] for group in self.groups},
-            "comparisons": [one.as_dict() for one in self.comparisons],
+            "comparisons": [asdict(one) for one in self.comparisons],
             "notes": self.notes,
         }
         return dict(finite(found))
@@ -85,61 +85,57 @@ def compare(
     With a `grouping` also groups of them against one another. Raises QueryError for what cannot be meant or compared,
     TrackingError if the store fails.
     """
-    project = project or project_of(Path())
-    runs, bare = _runs(experiment.tracking, project, names, study, where)
-    found = side_by_side(runs, experiment.tracking, project)
-    found = found if grouping is None else _grouped(found, grouping, experiment.tracking, project)
-    return found if not bare else replace(found, notes=(*found.notes, _left_out(bare)))
-
-
-def _left_out(bare: Sequence[Recorded]) -> str:
-    called = ", ".join(f"{run.name} ({run.id[:8]}, {run.status})" for run in bare)
-    return f"Left out, since their params are not on record (yet): {called}."
+    project, tracking = project or project_of(Path()), experiment.tracking
+    runs, note = _runs(tracking, project, names, study, where)
+    curves = differences.curve_names(runs)
+    held: dict[str, Curves] = histories(tracking, project, [run.id for run in runs], curves)
+    found = Result(
+        tuple(runs),
+        differences.differing(runs),
+        differences.measured(runs),
+        {name: tuple(held[run.id].get(name, {}) for run in runs) for name in curves},
+    )
+    if grouping is not None:
+        found = _grouped(found, grouping, tracking, project)
+    return replace(found, notes=(*found.notes, note)) if note else found
 
 
 def _runs(
     tracking: Tracking, project: Path, names: Sequence[str], study: str | None, where: str | None
-) -> tuple[list[Recorded], list[Recorded]]:
-    """Those to compare, and those of which the record has only begun."""
+) -> tuple[list[Recorded], str]:
+    """Those to compare, and a note on those of which the record has only begun."""
     if names and (study or where):
         raise QueryError("give either runs by name, or --study and --where")
     found = choose(tracking, project, study=study, where=where, children=bool(names))
     found = pick(found, names, project) if names else [run for run in found if run.tags.get(KIND) != "study"]
     bare = [run for run in found if run.status == "RUNNING" and not run.params]
-    found = [run for run in found if run not in bare]
+    called = ", ".join(f"{run.name} ({run.id[:8]}, {run.status})" for run in bare)
+    note = f"Left out, since their params are not on record (yet): {called}." if bare else ""
     if bare and names:
-        raise QueryError(f"{_left_out(bare)} Name others, or wait until it has begun to train")
+        raise QueryError(f"{note} Name others, or wait until it has begun to train")
+    found = [run for run in found if run not in bare]
     if len(found) < 2:
-        raise QueryError(f"there must be two runs at least to compare, got {len(found)}; `deltarule runs` lists those on record")
-    return found, bare
-
-
-def side_by_side(runs: Sequence[Recorded], tracking: Tracking, project: Path) -> Result:
-    """In what the runs differ, and what came of each."""
-    names = differences.curve_names(runs)
-    held: dict[str, Curves] = histories(tracking, project, [run.id for run in runs], names)
-    curves = {name: tuple(held[run.id].get(name, {}) for run in runs) for name in names}
-    return Result(tuple(runs), differences.differing(runs), differences.measured(runs), curves)
+        raise QueryError(f"at least two runs are needed to compare, got {len(found)}; `deltarule runs` lists those on record")
+    return found, note
 
 
 # -- groups ---------------------------------------------------------------------------------------------------------------
 
 
 def _grouped(found: Result, asked: Grouping, tracking: Tracking, project: Path) -> Result:
-    keys = Keys(found.runs)
-    groups, compared = _groups(found.runs, asked, keys)
-    metrics = [metric_of(found.runs, text) for text in asked.metrics] or [usual_metric(found.runs)]
+    runs, keys = found.runs, Keys(found.runs)
+    groups, compared = _groups(runs, asked, keys)
+    metrics = [metric_of(runs, text) for text in asked.metrics] or [usual_metric(runs)]
     ignored = [keys.find(text) for text in asked.ignore]
     pairings = {m: [pairing(a, b, compared, ignored, m) for a, b in combinations(groups, 2)] for m in dict.fromkeys(metrics)}
-    _check_one_source(pairings)
-    margins = margins_of(found.runs, asked.margin, list(pairings))
-    _check_folds(pairings)
-    folds = {metric: fold_values(pairings[metric], metric, tracking, project) for metric in pairings}
-    measured = [measure(one, metric, margins.get(metric), folds[metric]) for metric, each in pairings.items() for one in each]
-    return Result(
-        found.runs, found.params, found.metrics, found.curves, tuple(groups), tuple(judge(measured)),
-        tuple(_notes(measured, pairings, project)),
-    )  # fmt: skip
+    margins = margins_of(runs, asked.margin, list(pairings))
+    _check(pairings)
+    measured = []
+    for metric, each in pairings.items():
+        folds = fold_values(each, metric, tracking, project)
+        measured += [measure(one, metric, margins.get(metric), folds) for one in each]
+    notes = _notes(measured, pairings, project)
+    return replace(found, groups=tuple(groups), comparisons=tuple(judge(measured)), notes=tuple(notes))
 
 
 def _groups(runs: Sequence[Recorded], asked: Grouping, keys: Keys) -> tuple[list[Group], list[Key]]:
@@ -147,25 +143,17 @@ def _groups(runs: Sequence[Recorded], asked: Grouping, keys: Keys) -> tuple[list
     if asked.by is not None:
         key = keys.find(asked.by)
         return groups_by(runs, key), [key]
-    sides = [parse(text or "", keys, option) for text, option in ((asked.one, "--a"), (asked.other, "--b"))]
-    groups = [Group(label, tuple(side.chosen(runs)), side.text) for label, side in zip("ab", sides, strict=True)]
-    _check_groups(groups)
-    return groups, _telling_apart(sides, groups)
-
-
-def _check_groups(groups: Sequence[Group]) -> None:
-    for option, group in zip(("--a", "--b"), groups, strict=True):
+    sides = {option: parse(text or "", keys, option) for option, text in (("--a", asked.one), ("--b", asked.other))}
+    groups = [Group(option.strip("-"), tuple(side.chosen(runs)), side.text) for option, side in sides.items()]
+    for option, group in zip(sides, groups, strict=True):
         if not group.runs:
             raise QueryError(f"{option}: {group.meaning} must be true of some run, and is true of none")
     both = {run.id for run in groups[0].runs} & {run.id for run in groups[1].runs}
     if both:
         raise QueryError(f"--a and --b must have no run in common, and have {len(both)}, such as {min(both)[:8]}")
-
-
-def _telling_apart(sides: Sequence[Where], groups: Sequence[Group]) -> list[Key]:
-    """The keys of the two expressions whose values are not the same on both sides; the others only choose."""
-    asked = dict.fromkeys(key for side in sides for key in side.keys)
-    return [key for key in asked if len({frozenset(key.of(run) for run in group.runs) for group in groups}) > 1]
+    # Of the keys of the expressions, those whose values are not the same on both sides; the others only choose.
+    known = dict.fromkeys(key for side in sides.values() for key in side.keys)
+    return groups, [key for key in known if len({frozenset(key.of(run) for run in group.runs) for group in groups}) > 1]
 
 
 def metric_of(runs: Sequence[Recorded], text: str) -> str:
@@ -211,32 +199,30 @@ def fold_values(pairings: Sequence[Pairing], metric: str, tracking: Tracking, pr
     ids = [run.id for run in runs.values() if number(run.params.get(FOLDS)) is not None]
     if not ids or not metric.startswith(VALIDATE):
         return {}
-    found: dict[str, dict[int, float]] = {}
+    found = {}
     for run_id, text in texts(tracking, project, ids, "validate/folds.csv").items():
-        rows = list(csv.DictReader(io.StringIO(text)))
-        values = {int(row["fold"]): number(row.get(metric.removeprefix(VALIDATE))) for row in rows}
+        values = {int(row["fold"]): number(row.get(metric.removeprefix(VALIDATE))) for row in csv.DictReader(io.StringIO(text))}
         found[run_id] = {fold: value for fold, value in values.items() if value is not None}
     return found
 
 
-def _check_folds(pairings: Mapping[str, Sequence[Pairing]]) -> None:
-    """Means over all folds of a split vary little from split to split, and no correction for that is known: refused."""
-    for metric, each in pairings.items():
-        pairs = [pair for found in each for pair in found.pairs if number(pair.one.params.get(FOLDS)) is not None]
-        if not metric.startswith(VALIDATE) and len({pair.split for pair in pairs}) > 1:
-            raise QueryError(
-                f"--metric must be validate_... to compare runs of folds over several splits, got {metric}: only of these is "
-                "each fold on record; or choose one split with --where 'data.split.seed = ...'"
-            )
-
-
-def _check_one_source(pairings: Mapping[str, Sequence[Pairing]]) -> None:
-    sources = {pair.one.tags.get(SOURCE, "") for each in pairings.values() for found in each for pair in found.pairs}
+def _check(pairings: Mapping[str, Sequence[Pairing]]) -> None:
+    """Raises QueryError for what has no common measure."""
+    pairs = {metric: [pair for found in each for pair in found.pairs] for metric, each in pairings.items()}
+    sources = {pair.one.tags.get(SOURCE, "") for each in pairs.values() for pair in each}
     if len(sources) > 1:
         raise QueryError(
             f"groups must be compared on one data set, got {', '.join(sorted(sources))}: their metrics have no common measure; "
             "choose one with --where 'data.source = ...'"
         )
+    for metric, each in pairs.items():
+        splits = {pair.split for pair in each if number(pair.one.params.get(FOLDS)) is not None}
+        # Means over all folds of a split vary little from split to split, and no correction for that is known.
+        if not metric.startswith(VALIDATE) and len(splits) > 1:
+            raise QueryError(
+                f"--metric must be validate_... to compare runs of folds over several splits, got {metric}: only of these is "
+                "each fold on record; or choose one split with --where 'data.split.seed = ...'"
+            )
 
 
 def _notes(measured: Sequence[Comparison], pairings: Mapping[str, Sequence[Pairing]], project: Path) -> list[str]:
@@ -251,14 +237,10 @@ def _notes(measured: Sequence[Comparison], pairings: Mapping[str, Sequence[Pairi
     if len({run.tags[COMMIT] for run in runs if COMMIT in run.tags}) > 1:
         notes.append("The runs were made at several commits: what changed in the code between them is in the difference.")
     if any(metric.startswith("test_") for metric in pairings):
-        notes.append(_of_the_test_rows(runs, project))
+        ledger = RunPaths(project, project=project).ledger
+        opened = max((len(openers(ledger, rows)) for rows in {run.tags.get(TEST, "") for run in runs}), default=0)
+        count = f" {opened} experiments have opened them." if opened > 1 else ""
+        notes.append(f"The test rows are for one look after all choices: what is chosen by them looks better than it is.{count}")
     if len(measured) > 1:
         notes.append(f"{len(measured)} comparisons: p values are corrected for that (Holm 1979), intervals are not.")
     return notes
-
-
-def _of_the_test_rows(runs: Sequence[Recorded], project: Path) -> str:
-    ledger, rows = RunPaths(project, project=project).ledger, {run.tags.get(TEST, "") for run in runs}
-    opened = max((len(openers(ledger, each)) for each in rows), default=0)
-    told = f" {opened} experiments have opened them." if opened > 1 else ""
-    return f"The test rows are for one look after all choices: what is chosen by them looks better than it is.{told}"

@@ -12,6 +12,7 @@ from pipelines.tracking.query import Recorded
 Value = str | float | None
 Kind = Literal["run", "params", "metrics", "tags"]
 OURS = "deltarule."  # before our tags; may be left out
+TIMES = ("started", "ended")
 NEAR = 3  # names that are offered for one that is unknown
 
 # What the store knows of every run.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from pipelines.compare.keys import Key, Keys, QueryError, Value, number
+from pipelines.compare.keys import TIMES, Key, Keys, QueryError, Value, number
 from pipelines.console import plain_columns
 from pipelines.tracking.query import Recorded
 
@@ -23,7 +23,6 @@ USUAL = (
 LESS = ("duration", "activation", "backend", "seed", "epochs", "status", "study")
 SHORT = 8  # characters of an id that people see, and can give
 MONITOR = "train.early_stopping.monitor"
-TIMES = ("started", "ended")
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def groups_by(runs: Sequence[Recorded], key: Key) -> list[Group]:
         got = ", ".join(list(values)[:5]) + (", ..." if len(values) > 5 else "")
         raise QueryError(
             f"--by {key.text} must split the {len(runs)} runs into 2 to {MOST} groups, got {len(values)}"
-            f"{f' ({got})' if values else ''}; choose others, such as --where '{key.text} in (A, B)'"
+            f"{f' ({got})' if values else ''}; choose runs with --where"
         )
     labels = sorted(values, key=lambda label: (0, number(label) or 0.0, "") if number(label) is not None else (1, 0.0, label))
     return [Group(label, tuple(values[label])) for label in labels]

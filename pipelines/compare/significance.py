@@ -1,24 +1,23 @@
-"""What the pairs of two groups say: the difference is real, or shown to be negligible, or they cannot tell. In a sentence."""
+"""Is the difference of two groups real, or negligible, or can the pairs not tell? With a sentence that says so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
 from pipelines.compare import inference
-from pipelines.compare.inference import FEWEST, LEVEL, Paired
+from pipelines.compare.inference import FEWEST, LEVEL
 from pipelines.compare.keys import number
 from pipelines.compare.pairs import FOLDS, Pair, Pairing
 from pipelines.spec import higher_is_better
 
-Word = Literal["real", "negligible", "real but negligible", "cannot tell"]
+Verdict = Literal["real", "negligible", "real but negligible", "cannot tell"]
 Unit = Literal["seed", "pair", "split", "fold"]
 Folds = Mapping[str, Mapping[int, float]]  # run id -> fold -> value
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}  # of data.split, where a run does not say
 PARTS = ("validate_", "test_", "best_val_", "best_train_", "val_", "train_")
-SOME = 1000  # more pairs than this are "more than 1000"
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,9 @@ class Comparison:
     p_negligible: float | None = None
     p_negligible_corrected: float | None = None
     comparisons: int = 1
-    verdict: Word = "cannot tell"
+    verdict: Verdict = "cannot tell"
     better: str | None = None
     sentence: str = ""
-    estimate: Paired | None = field(default=None, repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {key: value for key, value in asdict(self).items() if key != "estimate"}
 
 
 def measure(found: Pairing, metric: str, margin: float | None, folds: Folds | None = None) -> Comparison:
@@ -88,7 +82,7 @@ def measure(found: Pairing, metric: str, margin: float | None, folds: Folds | No
     estimate = inference.paired(differences, overlap)
     low, high = estimate.interval()
     return replace(
-        bare, estimate=estimate, mean=estimate.mean, sd=estimate.sd, low=low, high=high, p=inference.p_differs(estimate),
+        bare, mean=estimate.mean, sd=estimate.sd, low=low, high=high, p=inference.p_differs(estimate),
         margin=margin, p_negligible=None if margin is None else inference.p_equivalent(estimate, margin),
     )  # fmt: skip
 
@@ -128,14 +122,14 @@ def _judged(one: Comparison, corrected: tuple[float | None, float | None], count
     p, p_negligible = corrected
     real = p is not None and p < LEVEL
     negligible = p_negligible is not None and p_negligible < LEVEL
-    word: Word = (
-        "real but negligible" if real and negligible else "real" if real else "negligible" if negligible else "cannot tell"
-    )
+    verdict: Verdict = "cannot tell"
+    if real or negligible:
+        verdict = "real but negligible" if real and negligible else "real" if real else "negligible"
     better = None
     if real and one.mean and rises(one.metric) is not None:
         better = one.other if (one.mean > 0) is rises(one.metric) else one.one
     judged = replace(
-        one, p_corrected=p, p_negligible_corrected=p_negligible, comparisons=max(1, count), verdict=word, better=better
+        one, p_corrected=p, p_negligible_corrected=p_negligible, comparisons=max(1, count), verdict=verdict, better=better
     )
     return replace(judged, sentence=sentence(judged))
 
@@ -153,14 +147,16 @@ def sentence(found: Comparison) -> str:
     """One or two sentences that claim no more than the pairs show."""
     head = f"{found.other} - {found.one}, {found.metric}: "
     if not found.pairs:
-        return f"{head}no pairs: {left_out(found) or 'one of the groups has no runs'}. The runs cannot tell."
+        return f"{head}inconclusive: no pairs, {left_out(found) or 'one of the groups has no runs'}."
     amount = f"{found.mean:+.3g}"
-    if found.estimate is None:
-        return f"{head}{amount}, {_counted(found)}. The runs cannot tell: with fewer than {FEWEST} {found.unit}s nothing can."
+    if found.p is None:
+        only = f"only {found.units} paired {found.unit}{'s' if found.units != 1 else ''}"
+        return f"{head}{amount}, {_counted(found)}. Inconclusive: {only}, at least {FEWEST} are needed."
     if found.sd == 0:
-        return f"{head}{amount} in every one of {_counted(found)}. {WORDS[found.verdict](found)}"
-    interval = f"{head}{amount}, 95 % interval [{found.low:+.3g}, {found.high:+.3g}] by {_method(found)}, {_counted(found)}. "
-    return interval + WORDS[found.verdict](found)
+        return f"{head}{amount} in every one of {_counted(found)}. {_claim(found)}"
+    widened = f", made wider for the rows that {found.unit}s share" if found.overlap else ""
+    interval = f"95 % interval [{found.low:+.3g}, {found.high:+.3g}] by Student's t{widened}"
+    return f"{head}{amount}, {interval}, {_counted(found)}. {_claim(found)}"
 
 
 def _counted(found: Comparison) -> str:
@@ -174,79 +170,52 @@ def _counted(found: Comparison) -> str:
     return f"{pairs} by {by}{splits}{folds}{f', the mean of each {found.unit}' if several else ''}"
 
 
-def _method(found: Comparison) -> str:
-    return f"Student's t, made wider for the rows that {found.unit}s share" if found.overlap else "Student's t"
+def _claim(found: Comparison) -> str:
+    if found.verdict == "cannot tell":
+        return _inconclusive(found)
+    within = f"within ±{found.margin:g}" if found.margin is not None else ""
+    negligible = f"shown to be negligible: it lies {within} {_corrected(found, found.p_negligible_corrected)}"
+    if found.verdict == "negligible":
+        return f"The difference is {negligible}."
+    better = f": {found.better} is better" if found.better else ""
+    real = f"The difference is real {_corrected(found, found.p_corrected)}{better}"
+    if found.verdict == "real but negligible":
+        return f"{real}, and {negligible}."
+    return f"{real}." + (f" It is not shown to lie {within}." if within else "")
 
 
 def _corrected(found: Comparison, p: float | None) -> str:
-    if p is None:
-        return ""
-    number = "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
-    return f"({number}{f', corrected for {found.comparisons} comparisons' if found.comparisons > 1 else ''})"
+    shown = "" if p is None else "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+    return f"({shown}{f', corrected for {found.comparisons} comparisons' if found.comparisons > 1 else ''})"
 
 
-def _direction(found: Comparison) -> str:
-    return f": {found.better} is better" if found.better else ""
-
-
-def _real(found: Comparison) -> str:
-    rest = "" if found.margin is None else f" It is not shown to lie within ±{found.margin:g}."
-    return f"The difference is real {_corrected(found, found.p_corrected)}{_direction(found)}.{rest}"
-
-
-def _real_but_negligible(found: Comparison) -> str:
-    return (
-        f"The difference is real {_corrected(found, found.p_corrected)}{_direction(found)}, and shown to be negligible: it lies "
-        f"within ±{found.margin:g} {_corrected(found, found.p_negligible_corrected)}."
-    )
-
-
-def _negligible(found: Comparison) -> str:
-    return (
-        f"The difference is shown to be negligible: it lies within ±{found.margin:g} "
-        f"{_corrected(found, found.p_negligible_corrected)}."
-    )
-
-
-def _cannot_tell(found: Comparison) -> str:
+def _inconclusive(found: Comparison) -> str:
+    hint = " This does not show that the groups are the same: for that, name the largest difference that would not matter, with"
+    hint = f"{hint} --margin." if found.margin is None else ""
     if found.sd == 0 and found.mean == 0:
-        return f"The runs do not differ.{_how_to_ask(found)}"
+        return f"No difference was seen.{hint}"
     alone = found.p is not None and found.p < LEVEL
-    why = f"alone it would be taken for real, one of {found.comparisons} comparisons is not " if alone else ""
-    return f"The runs cannot tell {why}{_corrected(found, found.p_corrected)}{_more(found)}.{_how_to_ask(found)}"
+    why = f", real if it were the only one of {found.comparisons} comparisons" if alone else ""
+    return f"Inconclusive {_corrected(found, found.p_corrected)}{why}{_needed(found)}.{hint}"
 
 
-def _more(found: Comparison) -> str:
+def _needed(found: Comparison) -> str:
     """How many more would tell, if the difference is as large as it seems."""
-    assert found.estimate is not None
-    mean, level = abs(found.estimate.mean), LEVEL / found.comparisons
-    counts = {"real": inference.needed(found.estimate, mean, level / 2)}
+    estimate, level = inference.paired(found.differences, found.overlap), LEVEL / found.comparisons
+    mean = abs(estimate.mean)
+    counts = {"real": inference.needed(estimate, mean, level / 2)}
     if found.margin is not None:
-        counts["negligible"] = inference.needed(found.estimate, found.margin - mean, level)
-    known = {word: count - found.units for word, count in counts.items() if count is not None}
+        counts["negligible"] = inference.needed(estimate, found.margin - mean, level)
+    known = {verdict: count - found.units for verdict, count in counts.items() if count is not None}
     if not known:
-        return f"; no number of {found.unit}s of these rows would: they share too many" if found.overlap and found.sd else ""
-    word, more = min(known.items(), key=lambda pair: pair[1])
-    told = f"more than {SOME}" if more > SOME else f"about {max(1, more)}"
-    return f"; if it is as large as it seems, {told} more {found.unit}s would show it to be {word}"
-
-
-def _how_to_ask(found: Comparison) -> str:
-    if found.margin is not None:
-        return ""
-    return " That is no sign of their being the same: for that name the largest difference that would not matter, with --margin."
+        share = found.overlap and found.sd
+        return f"; no number of {found.unit}s of these rows would show more: they share too many rows" if share else ""
+    verdict, more = min(known.items(), key=lambda pair: pair[1])
+    shown = "more than 1000" if more > 1000 else f"about {max(1, more)}"
+    return f"; if it is as large as it seems, {shown} more {found.unit}s would show it to be {verdict}"
 
 
 def left_out(found: Comparison) -> str:
     """How many runs are in no pair, and why."""
-    reasons = [f"{count} {reason}" for reason, count in found.left.items()]
-    told = ", ".join(reasons)
+    told = ", ".join(f"{count} {reason}" for reason, count in found.left.items())
     return f"{told} (from the nearest of the other group by {', '.join(found.differ)})" if found.differ else told
-
-
-WORDS: dict[Word, Callable[[Comparison], str]] = {
-    "real": _real,
-    "real but negligible": _real_but_negligible,
-    "negligible": _negligible,
-    "cannot tell": _cannot_tell,
-}

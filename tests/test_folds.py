@@ -270,7 +270,7 @@ def test_a_trial_of_a_study_is_worth_its_mean_over_seeds_and_folds(places, tmp_p
 
 
 def test_parity_refuses_folds_with_a_way_out(tmp_path):
-    from pipelines.parity.case import Case
+    from pipelines.check.case import Case
 
     with pytest.raises(SpecError, match="must be null for deltarule parity, which compares one network, got 3"):
         Case.make(tmp_path / "case", experiment(), tmp_path, 5, ("float64",))

@@ -18,7 +18,7 @@ from pipelines.spec import DataSpec
 from pipelines.stages.networks import answer
 
 if TYPE_CHECKING:
-    from pipelines.api.results import FoldModels, Model
+    from pipelines.api.results import Model
     from pipelines.stages.networks import Network
 
 
@@ -41,9 +41,7 @@ class Answered:
             yield f"column {name!r}: {rows} rows without a value, which no training row lacked"
 
 
-def predict(
-    model: Model | FoldModels, data: Path, out: Path | None, shown: Callable[[int], None] = lambda rows: None
-) -> Answered:
+def predict(model: Model, data: Path, out: Path | None, shown: Callable[[int], None] = lambda rows: None) -> Answered:
     """Write an answer a row to `out`, CSV or Parquet by its ending, or to standard output; `shown` hears of the rows so far.
 
     The file stands under its name once it is whole. Raises DataError with line and column for what cannot be answered.

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import backends
-from backends.losses import predictions
 from pipelines.data import Source
 from pipelines.data.rows import given
 from pipelines.spec import DataSpec, Experiment, load
 from pipelines.stages.files import read_json
-from pipelines.stages.metrics import decide
 from pipelines.stages.networks import Network, answer, load_networks, stored_networks
 from pipelines.stages.paths import RunPaths
 
@@ -29,35 +27,62 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 Columns = dict[str, list[Any]]  # name -> values; pandas.DataFrame takes it as it is
 
 
-@dataclass(frozen=True)
 class Model:
-    """A trained network that takes raw rows: preprocessing inside, and no framework needed."""
+    """A trained network that takes raw rows, or those of k folds as one: preprocessing inside, and no framework needed.
 
-    network: Network
+    Of folds, what is said of a row is the mean over them: of probabilities, or of targets in their own units. Each of them is a
+    model of its own, `folds[0].to_torch()` and so on, with the preprocessing of its fold.
+    """
+
+    def __init__(self, *networks: Network) -> None:
+        self.networks = networks
+
+    @property
+    def folds(self) -> tuple[Model, ...]:
+        """A model a network."""
+        return tuple(map(Model, self.networks))
+
+    @property
+    def network(self) -> Network:
+        """The one network. Raises ValueError where there is one a fold."""
+        if len(self.networks) > 1:
+            raise ValueError(f"this model holds a network a fold ({len(self.networks)}); take one of them, such as folds[0]")
+        return self.networks[0]
 
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the raw columns that it needs; those of a matrix must come in this order."""
-        return self.network.about.columns
+        return self.networks[0].about.columns
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Labels of the classes, sorted; empty for regression."""
-        return self.network.about.classes
+        return self.networks[0].about.classes
 
     def predict(self, X: Any) -> NDArray:
-        """Raw rows, as `inputs` takes them -> labels (n,), or targets in their own units, (n,) for one, (n, m) for several."""
+        """Raw rows, as `inputs` takes them -> labels (n,), or targets in their own units, (n,) for one, (n, m) for several.
+
+        A label is the likeliest class; of two, the second where it has a half at least.
+        """
+        columns = self.answers(X)
         if self.classes:
-            return np.array(self.classes)[decide(self.network.about.task, self._outputs(X))]
-        targets = self.network.about.target_scale.undo(self._outputs(X))
-        return targets[:, 0] if targets.shape[1] == 1 else targets
+            return columns["predicted"]
+        targets = list(columns.values())
+        return targets[0] if len(targets) == 1 else np.stack(targets, axis=1)
 
     def probabilities(self, X: Any) -> NDArray:
         """Raw rows, as `inputs` takes them -> P(class), (n, classes) as in `classes`. Raises ValueError for regression."""
         if not self.classes:
             raise ValueError("a regression has no class probabilities; use predict")
-        p = predictions(self.network.about.task, self._outputs(X))
-        return np.stack([1 - p, p], axis=1) if p.ndim == 1 else p
+        columns = self.answers(X)
+        return np.stack([columns[f"p_{name}"] for name in self.classes], axis=1)
+
+    def answers(self, X: Any) -> dict[str, NDArray]:
+        """Raw rows, as `inputs` takes them -> what `deltarule predict` writes, column -> (n,).
+
+        These are predicted and p_CLASS each, or predicted_TARGET. Raises DataError.
+        """
+        return answer(self.networks, rows_of(self.networks[0], X))
 
     def inputs(self, X: Any) -> NDArray:
         """Raw rows -> what the network itself is given, (n, I) float32: preprocessed as the training rows were.
@@ -92,66 +117,6 @@ class Model:
 
         return to_keras(self.network.trial, self.network.flat)
 
-    @property
-    def networks(self) -> tuple[Network, ...]:
-        """The one network."""
-        return (self.network,)
-
-    def answers(self, X: Any) -> dict[str, NDArray]:
-        """Raw rows, as `inputs` takes them -> what `deltarule predict` writes, column -> (n,).
-
-        These are predicted and p_CLASS each, or predicted_TARGET. Raises DataError.
-        """
-        return answer(self.networks, rows_of(self.network, X))
-
-    def _outputs(self, X: Any) -> NDArray:
-        return self.network.outputs(self.inputs(X))
-
-
-@dataclass(frozen=True)
-class FoldModels:
-    """The networks of k folds as one: what they say of a row is the mean over them.
-
-    Of classes it is the mean of their probabilities, of a regression the mean of their targets in their own units. Each of them
-    is a model of its own, `folds[0].to_torch()` and so on, with the preprocessing of its fold.
-    """
-
-    folds: tuple[Model, ...]
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """Names of the raw columns that they need; those of a matrix must come in this order."""
-        return self.folds[0].features
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Labels of the classes, sorted; empty for regression."""
-        return self.folds[0].classes
-
-    @property
-    def networks(self) -> tuple[Network, ...]:
-        """One a fold."""
-        return tuple(model.network for model in self.folds)
-
-    def answers(self, X: Any) -> dict[str, NDArray]:
-        """As Model.answers, means over the folds."""
-        return answer(self.networks, rows_of(self.networks[0], X))
-
-    def predict(self, X: Any) -> NDArray:
-        """Raw rows, as Model.inputs takes them -> labels (n,), or targets in their own units, (n,) for one, (n, m) for several.
-
-        A label is the likeliest class by `probabilities`; of two, the second where it has a half at least.
-        """
-        if not self.classes:
-            return np.asarray(np.mean([model.predict(X) for model in self.folds], axis=0))
-        P = self.probabilities(X)
-        chosen = (P[:, 1] >= 0.5).astype(np.int64) if len(self.classes) == 2 else P.argmax(axis=1)
-        return np.array(self.classes)[chosen]
-
-    def probabilities(self, X: Any) -> NDArray:
-        """Raw rows, as Model.inputs takes them -> mean P(class), (n, classes). Raises ValueError for regression."""
-        return np.asarray(np.mean([model.probabilities(X) for model in self.folds], axis=0))
-
 
 def rows_of(network: Network, X: Any) -> Source:
     """Rows that are given in Python, with the columns that a network needs."""
@@ -159,13 +124,12 @@ def rows_of(network: Network, X: Any) -> Source:
     return given(X, block, network.about.preprocessing).source()
 
 
-def load_model(folder: str | PathLike[str] = ".") -> Model | FoldModels:
+def load_model(folder: str | PathLike[str] = ".") -> Model:
     """The model of a run's folder (runs/..., or "." for the pipeline's), or of what `deltarule export` wrote.
 
     Raises StageError where there is none, or only a part of one.
     """
-    models = tuple(map(Model, stored_networks(Path(folder))))
-    return models[0] if len(models) == 1 else FoldModels(models)
+    return Model(*stored_networks(Path(folder)))
 
 
 @dataclass(frozen=True)
@@ -209,10 +173,9 @@ class Run:
         return _columns(self.places.need(self.places.report("validate") / "predictions.csv", "validate"), text)
 
     @cached_property
-    def model(self) -> Model | FoldModels:
+    def model(self) -> Model:
         """The weights of the best epoch, ready for raw rows; with folds, their networks as one."""
-        models = tuple(Model(network) for network in load_networks(self.experiment, self.places))
-        return models[0] if models[0].network.about.number is None else FoldModels(models)
+        return Model(*load_networks(self.experiment, self.places))
 
 
 def _columns(path: Path, text: tuple[str, ...]) -> Columns:

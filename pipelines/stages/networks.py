@@ -73,14 +73,6 @@ def load_networks(experiment: Experiment, places: RunPaths) -> list[Network]:
     return [Network(trial, flat, digest, about_of(about, trial.fold), run) for trial, flat in found]
 
 
-def load_network(experiment: Experiment, places: RunPaths) -> Network:
-    """The one network that train wrote. Raises StageError as `load_networks` does, and where there is one a fold."""
-    networks = load_networks(experiment, places)
-    if len(networks) > 1:
-        raise StageError(f"{places.shown(places.model)} holds a network a fold ({len(networks)}); this takes one", exit_code=2)
-    return networks[0]
-
-
 def _check_same(experiment: Experiment, about: About, run: dict[str, Any], digest: str, places: RunPaths) -> None:
     """The model in place must be that of this spec and these data."""
     other = [part for part, known in run["data_hashes"].items() if about.sha256[part] != known]

@@ -10,7 +10,7 @@ import pytest
 from sources import source
 
 from pipelines.data import PARTS, About, Column, DataError, Part, prepare, read
-from pipelines.data.store import Columns, write_npy, write_part
+from pipelines.data.parts import write_npy, write_part
 from pipelines.data.tasks import find_target
 from pipelines.spec import BUNDLED, DataSpec
 
@@ -138,16 +138,12 @@ def test_a_part_that_is_not_asked_for_is_not_written(tmp_path):
 
 def test_columns_become_rows_whatever_the_size_of_a_block(tmp_path, monkeypatch):
     X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    monkeypatch.setattr("pipelines.data.store.BLOCK_BYTES", 7 * 12)
-    columns = Columns(tmp_path, 50)
-    for values in X.T:
-        columns.add(values)
-    rows = np.arange(10, 40)
-    digest = write_part(tmp_path / "part", columns, 10, rows * 2, rows)
+    monkeypatch.setattr("pipelines.data.parts.BLOCK_BYTES", 7 * 12)
+    rows = np.arange(50)
+    digest = write_part(tmp_path / "part", list(X.T), rows * 2, rows)
     opened = Part.load(tmp_path / "part")
-    np.testing.assert_array_equal(opened.X, X[10:40])
+    np.testing.assert_array_equal(opened.X, X)
     assert opened.y.tolist() == (rows * 2).tolist() and len(digest) == 64
-    columns.close()
 
 
 def test_a_file_that_is_streamed_is_the_one_that_numpy_writes(tmp_path):

@@ -235,8 +235,8 @@ def test_spellings_of_one_category_or_class_are_told_of(looks):
     rows = {"a": ["red", "Red ", "blue"] * 20, "b": range(60), "y": ["yes", "no", "Yes", "no"] * 15}
     found = {one.column: (one.kind, one.why) for one in looks(table(**rows), "y").suspicions if one.kind == "spelling"}
     assert found == {
-        "a": ("spelling", "'red' and 'Red' may be one: then set data.spellings: {a: {red: Red}}"),
-        "y": ("spelling", "'yes' and 'Yes' may be one: then set data.spellings: {y: {yes: Yes}}"),
+        "a": ("spelling", "are 'red' and 'Red' one? data.spellings joins them"),
+        "y": ("spelling", "are 'yes' and 'Yes' one? data.spellings joins them"),
     }
 
 
@@ -244,7 +244,7 @@ def test_spellings_of_one_category_or_class_are_told_of(looks):
 
 UNSPLIT = {
     "a class too small to be shared out": ({"y": ["p"] * 29 + ["q"]}, {}, "each class must have at least 3 different rows"),
-    "a class that may be a spelling": ({"y": ["yes"] * 29 + ["yse"]}, {}, "if 'yse' is 'yes', set data.spellings: {y: {yse"),
+    "a class that may be a spelling": ({"y": ["yes"] * 29 + ["Yes"]}, {}, "class 'Yes' has 1 (another spelling of 'yes'?)"),
     "fewer rows than folds": ({"y": np.arange(30) / 4}, {"split": {"folds": 40}}, "each of the 40 parts needs a row"),
     "one group": ({"y": ["p", "q"] * 15, "g": ["k"] * 30}, {"split": {"group": "g"}}, "each of the 3 parts needs a row"),
     "a gap among the times": (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.data.columns import DataError, Source
-from pipelines.data.encoders import Categorical
+from pipelines.data.preprocess import Categorical
 from pipelines.data.rows import Rows, blocks
 from pipelines.data.written import writer
 from pipelines.spec import DataSpec

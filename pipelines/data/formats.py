@@ -6,7 +6,8 @@ pyarrow's arrays of texts come in, NumPy's arrays of one value a text go out. A 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import numpy as np
@@ -174,3 +175,22 @@ def date_formats(order: str) -> Iterator[str]:
 
 def _pattern(date_format: str) -> str:
     return re.sub(r"%[a-zA-Z]|\.", lambda field: FIELDS.get(field[0], r"\."), date_format)
+
+
+# -- labels -----------------------------------------------------------------------------------------------------------------
+
+
+def label_key(label: str) -> str:
+    """Labels of one key may be spellings of one another: without case, blanks and marks. Numbers and codes stay apart."""
+    if any(letter.isdigit() for letter in label):
+        return label.casefold()
+    return "".join(letter for letter in label.casefold() if letter.isalnum())
+
+
+def similar_label(label: str, rows: Mapping[str, int]) -> str:
+    """The most frequent label with more rows that this one may be a spelling of, by a letter too; "" if there is none."""
+    key = label_key(label)
+    more = sorted((other for other in rows if rows[other] > rows.get(label, 0)), key=lambda other: -rows[other])
+    same = [other for other in more if key and label_key(other) == key]
+    letters = [other for other in more if key.isalpha() and label_key(other).isalpha() and abs(len(other) - len(label)) < 2]
+    return next(iter(same or get_close_matches(label, letters, 1, 0.75)), "")

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from pipelines.data.columns import Column, DataError, NDArray, Source
-from pipelines.data.duplicates import equal_rows
-from pipelines.data.encoders import LIMIT, CellError, fit
 from pipelines.data.prepare import check_size
+from pipelines.data.preprocess import LIMIT, CellError, fit
 from pipelines.data.read import Survey, survey
+from pipelines.data.split import count_duplicates, equal_rows, inputs_of, split_columns, split_rows
 from pipelines.data.suspect import Answer, Suspicion, suspect, suspect_spellings
 from pipelines.data.tasks import Target, find_target
-from pipelines.data.ways import deal_rows, inputs_of, steering
 from pipelines.spec.blocks import DataSpec, Kind
 
 BARS = 24  # of a histogram of numbers
@@ -81,7 +80,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     target, problems = (None, []) if untidy else _target(source, block)
     refused = found.problems.get("") or untidy or "".join(problems)
     classes, answers = _classes(target), _answers(target)
-    inputs = [name for name in source.inputs if name not in steering(block.split)]
+    inputs = [name for name in source.inputs if name not in split_columns(block.split)]
     columns: list[ColumnLook] = []
     suspicions: list[Suspicion] = [*suspect_spellings(source.targets[0], classes)] if classes else []
     for name, kind in source.kinds.items():
@@ -90,7 +89,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
         except DataError as error:
             problems.append(str(error))
             continue
-        columns.append(_column(found, name, column, steering(block.split).get(name, "")))
+        columns.append(_column(found, name, column, split_columns(block.split).get(name, "")))
         if name in inputs and name not in found.problems:  # what is untidy is looked at as text, and tells nothing yet
             suspicions += suspect(name, kind, column, answers, block.categories.most)
             problems += _unfit(found, block, columns[-1], column)
@@ -141,14 +140,14 @@ def _answers(target: Target | None) -> list[Answer]:
 def _dealt(found: Survey, block: DataSpec, target: Target | None) -> tuple[int, list[str]]:
     """(rows that repeat an earlier one, why they cannot be dealt into parts): what `split` would say."""
     source, problems = found.source, list[str]()
-    if target is not None and not {"", *steering(block.split)} & {*found.problems}:
+    if target is not None and not {"", *split_columns(block.split)} & {*found.problems}:
         try:
             inputs_of(source, block.split)
-            return deal_rows(source, target, block.split).duplicates["rows"], []
+            return split_rows(source, target, block.split).duplicates["rows"], []
         except DataError as error:
             problems.append(str(error))
     first = equal_rows(source, [name for name, kind in source.kinds.items() if kind != "ignore"])
-    return 0 if first is None else int((first != np.arange(source.rows)).sum()), problems
+    return count_duplicates(first, np.zeros(source.rows))["rows"], problems
 
 
 def _unfit(found: Survey, block: DataSpec, told: ColumnLook, column: Column) -> Iterator[str]:

@@ -6,21 +6,24 @@ training rows say about its columns differs, and so do its inputs, in all three 
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from backends.spec import Task
-from backends.weights import write_atomically
+from backends.weights import stream_atomically, write_atomically
 from pipelines.data.columns import NDArray
 from pipelines.data.preprocess import Preprocessing
 from pipelines.data.scaling import TargetScale
 from pipelines.spec.blocks import Kind
 
 ARRAYS = ("X", "y", "rows")
+BLOCK_BYTES = 2**24  # of the rows that are put together at a time
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,44 @@ class Part:
     @staticmethod
     def load(folder: Path) -> Part:
         """The files of one folder. They are read from the disk where they are used, and may be larger than the memory."""
-        return Part(*(_mapped(folder / f"{name}.npy") for name in ARRAYS))
+        # Read-only, so that pages may be let go: backends/rows.py.
+        return Part(*(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in ARRAYS))
 
 
-def _mapped(path: Path) -> NDArray:
-    # Read-only, so that pages may be let go: backends/rows.py.
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+def write_part(folder: Path, inputs: Sequence[NDArray], y: NDArray, rows: NDArray) -> str:
+    """The files of one part. `inputs` are columns (n,) float32. Returns the SHA-256 of all files together."""
+    digest = hashlib.sha256()
+    write_npy(folder / "X.npy", (len(rows), len(inputs)), np.float32, _blocks(inputs, len(rows)), digest)
+    write_npy(folder / "y.npy", y.shape, y.dtype, iter([y]), digest)
+    write_npy(folder / "rows.npy", rows.shape, rows.dtype, iter([rows]), digest)
+    return digest.hexdigest()
+
+
+def _blocks(inputs: Sequence[NDArray], rows: int) -> Iterator[NDArray]:
+    """Some rows at a time, (b, I)."""
+    size = max(1, BLOCK_BYTES // (4 * len(inputs)))
+    for start in range(0, rows, size):
+        yield np.stack([values[start : start + size] for values in inputs], axis=1)
+
+
+def write_npy(path: Path, shape: tuple[int, ...], dtype: Any, blocks: Iterator[NDArray], digest: Any) -> None:
+    """The file that `np.save` would write for all the blocks together; `digest` takes in its bytes."""
+    with stream_atomically(path) as file:
+        hashed = _Hashed(file, digest)
+        descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+        np.lib.format.write_array_header_1_0(hashed, {"descr": descr, "fortran_order": False, "shape": shape})
+        for block in blocks:
+            hashed.write(np.ascontiguousarray(block, dtype=dtype).data.cast("B"))
+
+
+@dataclass
+class _Hashed:
+    file: IO[bytes]
+    digest: Any
+
+    def write(self, content: Any) -> None:
+        self.digest.update(content)
+        self.file.write(content)
 
 
 @dataclass(frozen=True)
@@ -82,8 +117,7 @@ class About:
     @property
     def left_out(self) -> tuple[str, ...]:
         """Columns of the source that are no inputs: targets, ignored ones, and those that only say who is in which part."""
-        known = (self.folds[0] if self.folds else self).preprocessing.columns
-        return tuple(name for name in self.kinds if name not in known)
+        return tuple(name for name in self.kinds if name not in self.each[0].columns)
 
     @property
     def each(self) -> tuple[About, ...]:
@@ -104,7 +138,10 @@ class About:
 
     def save(self, path: Path) -> None:
         """As JSON, floats to the last bit. What folds share stands there once."""
-        kept = self._as_json() | ({"folds": [_own(fold._as_json()) for fold in self.folds]} if self.folds else {})
+        kept = self._as_json()
+        if self.folds:
+            each = [fold._as_json() for fold in self.folds]
+            kept["folds"] = [{name: fold[name] for name in OF_A_FOLD if name in fold} for fold in each]
         write_atomically(path, (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode())
 
     @staticmethod
@@ -112,9 +149,8 @@ class About:
         """What `save` wrote."""
         kept = json.loads(path.read_text(encoding="utf-8"))
         folds = kept.pop("folds", [])
-        shared = {name: value for name, value in kept.items() if name not in OWN}
-        whole = _about(kept)
-        return replace(whole, folds=tuple(_about({**shared, **fold}) for fold in folds)) if folds else whole
+        shared = {name: value for name, value in kept.items() if name not in OF_A_FOLD}
+        return replace(_about(kept), folds=tuple(_about({**shared, **fold}) for fold in folds))
 
     def _as_json(self) -> dict[str, Any]:
         kept = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "folds"}
@@ -125,16 +161,11 @@ class About:
         return {**kept, "preprocessing": self.preprocessing.as_json(), "target_scale": scale}
 
 
-# What a fold has of its own.
-OWN = ("rows", "class_counts", "missing", "unseen", "rare", "preprocessing", "target_scale", "sha256", "number")
-
-
-def _own(kept: dict[str, Any]) -> dict[str, Any]:
-    return {name: kept[name] for name in ("number", *OWN[:-1]) if name in kept}
+# What a fold has of its own, in the order of its JSON.
+OF_A_FOLD = ("number", "rows", "class_counts", "missing", "unseen", "rare", "preprocessing", "target_scale", "sha256")
 
 
 def _about(kept: dict[str, Any]) -> About:
-    for name in ("targets", "classes"):
-        kept[name] = tuple(kept[name])
     scale = TargetScale(tuple(kept["target_scale"]["mean"]), tuple(kept["target_scale"]["scale"]))
-    return About(**{**kept, "preprocessing": Preprocessing.from_json(kept["preprocessing"]), "target_scale": scale})
+    plain = {"targets": tuple(kept["targets"]), "classes": tuple(kept["classes"])}
+    return About(**{**kept, **plain, "preprocessing": Preprocessing.from_json(kept["preprocessing"]), "target_scale": scale})

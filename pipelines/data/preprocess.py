@@ -1,17 +1,202 @@
-"""From the raw columns of a source to the inputs of a network: one fitted encoder a column, kept as plain JSON."""
+"""From raw columns to the inputs of a network: one encoder a column, fitted on training rows alone, then applied to any rows.
+
+Numbers and dates: what is missing is filled in, then scaled; where training rows had gaps, one more input says where. A boolean
+is one input, a categorical column one a category: 0 or 1, never scaled. Categories that are rare in the training rows share the
+input "NAME infrequent". A value that no training row had goes there too; without such an input, all of the column's are 0.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
-from pipelines.data.columns import DataError, NDArray, Source
-from pipelines.data.encoders import CellError, Encoder, encoder_from
+from pipelines.data.columns import Column, DataError, NDArray, Source
+from pipelines.data.scaling import Scale, Scaling, fit_scale
+from pipelines.spec import DataSpec
 from pipelines.spec.blocks import Kind
 from pipelines.spec.describe import nearest
+
+LIMIT = float(np.finfo(np.float32).max)
+
+
+class CellError(ValueError):
+    """A value that cannot be used, at a place (counted from 0) among the rows that were given."""
+
+    def __init__(self, place: int, message: str) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """A column of numbers or dates. `fill` stands for a missing value; None: there must be none."""
+
+    name: str
+    kind: Literal["numeric", "datetime"]
+    fill: float | None
+    indicator: bool
+    scaling: Scaling
+    numbers: dict[str, Any]  # of the scale
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it becomes."""
+        return (self.name, f"{self.name} missing") if self.indicator else (self.name,)
+
+    def encode(self, column: Column) -> Iterator[NDArray]:
+        """Each input of the rows, (n,) float32. Raises CellError."""
+        gaps = column.gaps
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+            scaled = Scale(self.scaling, self.numbers).apply(_filled(self.name, column.values, gaps, self.fill))
+            stored = scaled.astype(np.float32)
+        # Among the training rows one such value would flatten all the others, but where only their order counts.
+        if self.scaling != "quantile":
+            _refuse(self.name, np.abs(column.values) > LIMIT, column.values, "")
+        _refuse(self.name, ~np.isfinite(stored), column.values, " after scaling")
+        yield stored
+        if self.indicator:
+            yield gaps.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A boolean column: 1 where it is true. `missing`: one more input, 1 where there is no value; None: there must be one."""
+
+    name: str
+    kind: Literal["boolean"]
+    missing: bool | None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it becomes."""
+        return (self.name, f"{self.name} missing") if self.missing else (self.name,)
+
+    def encode(self, column: Column) -> Iterator[NDArray]:
+        """Each input of the rows, (n,) float32. Raises CellError."""
+        gaps = column.gaps
+        if self.missing is None:
+            _refuse_gaps(self.name, gaps, "categorical: category")
+        yield np.where(gaps, 0, column.values).astype(np.float32)
+        if self.missing:
+            yield gaps.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """A column of categories: those of `categories` have an input each, `infrequent` ones and those that are `missing` may."""
+
+    name: str
+    kind: Literal["categorical"]
+    categories: tuple[str, ...]
+    infrequent: bool
+    missing: bool | None  # None: there must be a value in every row
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it becomes."""
+        own = [f"{self.name}={category}" for category in self.categories]
+        others = [f"{self.name} infrequent"] * self.infrequent + [f"{self.name} missing"] * bool(self.missing)
+        return (*own, *others)
+
+    def encode(self, column: Column) -> Iterator[NDArray]:
+        """Each input of the rows, (n,) float32. Raises CellError."""
+        if self.missing is None:
+            _refuse_gaps(self.name, column.gaps, "categorical: category")
+        place = self._places(column.categories)[column.values]
+        for number in range(len(self.inputs)):
+            yield (place == number).astype(np.float32)
+
+    def _places(self, categories: tuple[str, ...]) -> NDArray:
+        """Input of each of these categories, and, last, where -1 points, of a missing value; -1 for none."""
+        own = {category: place for place, category in enumerate(self.categories)}
+        rest = len(own) if self.infrequent else -1
+        gap = len(self.inputs) - 1 if self.missing else rest
+        return np.array([*(own.get(category, rest) for category in categories), gap])
+
+
+Encoder = Numeric | Flag | Categorical
+ENCODERS: dict[str, type[Any]] = {"numeric": Numeric, "datetime": Numeric, "boolean": Flag, "categorical": Categorical}
+
+
+def _filled(name: str, values: NDArray, gaps: NDArray, fill: float | None) -> NDArray:
+    if fill is None:
+        _refuse_gaps(name, gaps, "numeric: median")
+        return values
+    return np.where(gaps, fill, values) if gaps.any() else values
+
+
+def _refuse_gaps(name: str, gaps: NDArray, way_out: str) -> None:
+    if gaps.any():
+        must = f"column {name!r} must have a value in every row, found none here; set data.missing.{way_out}"
+        raise CellError(int(np.argmax(gaps)), must)
+
+
+def _refuse(name: str, beyond: NDArray, values: NDArray, when: str) -> None:
+    if beyond.any():
+        place = int(np.argmax(beyond))
+        raise CellError(place, f"column {name!r} must lie within ±{LIMIT:.1e}{when}, found {values[place]:g}")
+
+
+# -- fitting ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An encoder, and what the training rows did not have."""
+
+    encoder: Encoder
+    unseen_gaps: bool = False  # a missing value is one that no training row had
+    unseen: NDArray | None = None  # of each category, whether it is one
+    rare: tuple[int, int] | None = None  # categories that share an input, and the training rows that have one of them
+
+    def count_unseen(self, column: Column) -> int:
+        """Values that no training row had: of categorical and boolean columns, whose inputs cannot tell them."""
+        if self.unseen is None:
+            return int(column.gaps.sum()) if self.unseen_gaps else 0
+        return int(np.append(self.unseen, self.unseen_gaps)[column.values].sum())
+
+
+def fit(name: str, kind: Kind, column: Column, spec: DataSpec) -> Fitted:
+    """Fit on the training rows of a column. Raises CellError, with a place among them."""
+    if kind in ("numeric", "datetime"):
+        return Fitted(_fit_numeric(name, kind, column.values, spec))
+    gaps, refuse = bool(column.gaps.any()), spec.missing.categorical == "refuse"
+    missing = None if refuse else gaps
+    if kind == "boolean":
+        return Fitted(Flag(name, "boolean", missing), not gaps)
+    counts = np.bincount(column.values[~column.gaps], minlength=len(column.categories))
+    kept = _most_frequent(counts, spec.categories.most, spec.categories.least_rows)
+    own = tuple(column.categories[place] for place in kept)
+    others = int(counts.sum() - counts[kept].sum())
+    rare = (int(np.count_nonzero(counts)) - len(kept), others) if others else None
+    return Fitted(Categorical(name, "categorical", own, bool(others), missing), not gaps, counts == 0, rare)
+
+
+def _most_frequent(counts: NDArray, most: int, least: int) -> NDArray:
+    """Places of the categories that have an input of their own, sorted. Of equally frequent ones the first are taken."""
+    by_count = np.argsort(-counts, kind="stable")[:most]
+    return np.sort(by_count[counts[by_count] >= least])
+
+
+def _fit_numeric(name: str, kind: Any, values: NDArray, spec: DataSpec) -> Numeric:
+    gaps, wanted = np.isnan(values), spec.missing.numeric
+    if gaps.all() and wanted == "median":
+        must = f"column {name!r} must have a value in some training row, found none; set data.columns: {{{name}: ignore}}"
+        raise CellError(0, must)
+    with np.errstate(over="ignore"):
+        fill = None if wanted == "refuse" else float(np.median(values[~gaps])) if wanted == "median" else float(wanted)
+    filled = _filled(name, values, gaps, fill)
+    scale = fit_scale(spec.scaling, filled)
+    if scale is None or not np.isfinite(fill or 0):
+        place = int(np.argmax(np.abs(filled)))
+        raise CellError(place, f"column {name!r} must be small enough to be scaled, found {filled[place]:g}")
+    return Numeric(name, kind, fill, bool(gaps.any()) and spec.missing.indicator, scale.kind, scale.numbers)
+
+
+# -- all columns ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -19,7 +204,7 @@ class Preprocessing:
     """The encoders of all columns that a network is given, in the order of its inputs."""
 
     encoders: tuple[Encoder, ...]
-    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in dates.py
+    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in formats.py
 
     @property
     def columns(self) -> dict[str, Kind]:
@@ -50,23 +235,28 @@ class Preprocessing:
 
     def check(self, source: Source) -> None:
         """Raises DataError unless the source has the columns that are needed."""
-        wanted, given = self.columns, source.kinds
-        missing = [name for name in wanted if name not in given]
-        if missing:
-            raise DataError(
-                f"{source.name}: column {missing[0]!r} must be there, as in the training rows, found none of that name; "
-                f"{nearest(missing[0], list(given))}"
-            )
-        for name, kind in wanted.items():
-            if given[name] != kind:
-                raise DataError(f"{source.name}: column {name!r} must be {kind}, as in the training rows, found {given[name]}")
+        for name, kind in self.columns.items():
+            must = f"{source.name}: column {name!r} must be"
+            if name not in source.kinds:
+                hint = nearest(name, list(source.kinds))
+                raise DataError(f"{must} there, as in the training rows, found none of that name; {hint}")
+            if source.kinds[name] != kind:
+                raise DataError(f"{must} {kind}, as in the training rows, found {source.kinds[name]}")
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists and numbers; `from_json` gives the same to the bit."""
         orders = {"orders": dict(self.orders)} if self.orders else {}
-        return {"columns": [encoder.as_json() for encoder in self.encoders], **orders}
+        return {"columns": [asdict(encoder) for encoder in self.encoders], **orders}
 
     @staticmethod
     def from_json(kept: dict[str, Any]) -> Preprocessing:
         """What `as_json` gave."""
-        return Preprocessing(tuple(encoder_from(one) for one in kept["columns"]), kept.get("orders", {}))
+        encoders = (_encoder(**one) for one in kept["columns"])
+        return Preprocessing(tuple(encoders), kept.get("orders", {}))
+
+
+def _encoder(kind: str, **fields: Any) -> Encoder:
+    if "categories" in fields:
+        fields["categories"] = tuple(fields["categories"])
+    encoder: Encoder = ENCODERS[kind](kind=kind, **fields)
+    return encoder

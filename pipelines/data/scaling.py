@@ -1,4 +1,4 @@
-"""Scaling of one numeric column, fitted on training rows alone, kept as plain numbers, and applied by one line of NumPy.
+"""Scaling of one numeric column, or of the targets: fitted on training rows alone, kept as plain numbers, applied by one line.
 
 scikit-learn fits. The quantile transform takes its quantiles, but interpolates here: scikit-learn's own maps every row
 that ties with a column's minimum or maximum to ±5.2 (on digits 58 % of all values), and a constant column to -5.2.
@@ -37,11 +37,20 @@ class Scale:
 
 def fit_scale(kind: Scaling, x: NDArray) -> Scale | None:
     """Fit on training values (n,) float64; None for values too large for it."""
-    if kind == "none":
-        return Scale("none", {})
+    from sklearn import preprocessing
+
+    X, numbers = x[:, None], dict[str, Any]()
     with np.errstate(over="ignore", invalid="ignore"):
-        numbers = _FITS[kind](x[:, None])
-    sound = all(np.isfinite(values).all() for values in numbers.values()) and np.all(numbers.get("scale", 1) != 0)
+        if kind == "standardize":
+            standard = preprocessing.StandardScaler().fit(X)
+            numbers = {"mean": float(standard.mean_[0]), "scale": float(standard.scale_[0])}
+        elif kind == "minmax":
+            minmax = preprocessing.MinMaxScaler().fit(X)
+            numbers = {"scale": float(minmax.scale_[0]), "shift": float(minmax.min_[0])}
+        elif kind == "quantile":
+            quantile = preprocessing.QuantileTransformer(n_quantiles=min(QUANTILES, len(x)), subsample=None).fit(X)
+            numbers = {"quantiles": quantile.quantiles_[:, 0].tolist(), "rows": len(x)}
+    sound = all(np.isfinite(values).all() for values in numbers.values()) and numbers.get("scale", 1) != 0
     return Scale(kind, numbers) if sound else None
 
 
@@ -59,30 +68,6 @@ def to_normal(x: NDArray, quantiles: NDArray, rows: int) -> NDArray:
     upper = np.interp(x, quantiles, places)
     lower = -np.interp(-x, -quantiles[::-1], -places[::-1])
     return np.asarray(ndtri(np.clip((lower + upper) / 2, edge, 1 - edge)))
-
-
-def _standardize(X: NDArray) -> dict[str, Any]:
-    from sklearn.preprocessing import StandardScaler
-
-    fitted = StandardScaler().fit(X)
-    return {"mean": float(fitted.mean_[0]), "scale": float(fitted.scale_[0])}
-
-
-def _minmax(X: NDArray) -> dict[str, Any]:
-    from sklearn.preprocessing import MinMaxScaler
-
-    fitted = MinMaxScaler().fit(X)
-    return {"scale": float(fitted.scale_[0]), "shift": float(fitted.min_[0])}
-
-
-def _quantile(X: NDArray) -> dict[str, Any]:
-    from sklearn.preprocessing import QuantileTransformer
-
-    fitted = QuantileTransformer(n_quantiles=min(QUANTILES, len(X)), subsample=None).fit(X)
-    return {"quantiles": fitted.quantiles_[:, 0].tolist(), "rows": len(X)}
-
-
-_FITS = {"standardize": _standardize, "minmax": _minmax, "quantile": _quantile}
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,271 @@
-"""Dealing rows out to parts. Every row is in exactly one, by its number and the split's seed alone.
+"""Which rows train, validate and test: every way that data.split knows, and what is refused with its line.
 
-A stratified split shares out the rows of each class, so each part has every class. Rows that must stay together (equal rows, a
-group, one moment) are dealt as one.
+By chance (each class shared out evenly, in classification), by group, by time, as a column says, or as the files say; with folds,
+the rows that do not test are dealt out once more. Every row is in exactly one part, by its number and the split's seed alone.
+Rows that must stay together (equal rows, a group, one moment) are dealt as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from backends.draws import SPLIT, raw_words
-from pipelines.data.columns import NDArray
+from pipelines.data.columns import PARTS, DataError, NDArray, Source
+from pipelines.data.formats import similar_label
+from pipelines.data.tasks import Target
+from pipelines.spec import Split
+from pipelines.spec.describe import nearest
 
+Rows = dict[str, NDArray]  # part -> row numbers in drawn order, int64
+TRAIN, VALID, TEST = range(3)
+NAMED = 5  # classes that a message names
 DRAWS = 64  # orders of the groups that are tried at most; the one whose parts are nearest to their shares is taken
 NEAR = 0.001  # of the rows: near enough to try no further
+SPELLINGS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("valid", "validation", "val", "dev"), VALID),
+    "test": TEST,
+}
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """Row numbers by part: of each fold, or the one division that there is without folds. And how many rows are equal."""
+
+    folds: tuple[Rows, ...]
+    duplicates: dict[str, int]
+
+
+def split_columns(spec: Split) -> dict[str, str]:
+    """Columns that only say who is in which part, which are no inputs, and how they do it.
+
+    A time by which the rows are split is none either: beyond the moments of the training rows a network could but guess.
+    """
+    ways = {
+        spec.group: "its groups stay in one part (data.split.group)",
+        spec.part: "it says the part (data.split.part)",
+        spec.time: "it orders the rows (data.split.time)",
+    }
+    return {name: how for name, how in ways.items() if name}
+
+
+def inputs_of(source: Source, spec: Split) -> list[str]:
+    """The columns that become inputs. Raises DataError if there are none."""
+    names = [name for name in source.inputs if name not in split_columns(spec)]
+    if not names:
+        raise DataError(f"{source.name}: there must be a column to predict from, found none beside {', '.join(source.kinds)}")
+    return names
+
+
+def split_rows(source: Source, target: Target, spec: Split) -> SplitResult:
+    """Raises DataError for parts without rows, classes that cannot be shared out or learned, and columns that do not serve."""
+    check_columns(source, spec)
+    used = [name for name, kind in source.kinds.items() if kind != "ignore" or name in split_columns(spec)]
+    splitter = Splitter(source, target, spec, equal_rows(source, used))
+    part = splitter.parts()
+    _refuse_empty(source.name, np.bincount(part, minlength=3), PARTS)
+    numbers = [part] if spec.folds is None else splitter.folds(part)
+    order = splitter.order
+    folds = tuple({name: order[number[order] == place] for place, name in enumerate(PARTS)} for number in numbers)
+    for rows in folds:
+        if target.classes:
+            check_training_classes(source.name, target.classes, target.y[rows["train"]], splitter.by_chance)
+    return SplitResult(folds, count_duplicates(splitter.first, part))
+
+
+class Splitter:
+    """Deals out the rows of a source. `first` (n,): the first row that equals each row; None if no two rows are equal."""
+
+    def __init__(self, source: Source, target: Target, spec: Split, first: NDArray | None) -> None:
+        self.source, self.spec, self.first = source, spec, first
+        self.order = drawn_order(source.rows, spec.seed)
+        self.together = first if spec.duplicates == "together" else None
+        self.fractions = (spec.train, spec.valid, spec.test)
+        self.by_chance = source.part is None and not split_columns(spec)
+        if spec.stratify is True and not target.classes:
+            raise DataError(f"{source.name}: data.split.stratify must be auto or false for a regression target, got true")
+        stratified = not split_columns(spec) and target.classes and spec.stratify is not False
+        self.strata = target.y if stratified else None  # classes to be shared out evenly
+        if self.strata is not None and source.part is None:
+            heads = slice(None) if self.together is None else self.together == np.arange(source.rows)
+            check_strata(source.name, target.classes, self.strata[heads], (spec.folds or 2) + 1)
+
+    def parts(self) -> NDArray:
+        """The part of each row, (n,)."""
+        source, spec = self.source, self.spec
+        if spec.part:
+            return parts_of_column(source, spec.part)
+        if source.part is not None:
+            return self._open_rows(source.part)
+        if spec.time:
+            return deal_in_order(_times(source, spec.time), self.fractions)
+        if spec.group:
+            return deal_groups(_groups(source, spec.group), self.fractions, spec.seed)
+        part = np.empty(source.rows, dtype=np.int64)
+        part[self.order] = deal(self.order, self.fractions, self.strata, self.together)
+        return part
+
+    def _open_rows(self, given: NDArray) -> NDArray:
+        """What the files say; rows that they leave open are dealt to training and validation."""
+        part = given.astype(np.int64)
+        left = self.order[part[self.order] < 0]
+        if len(left):
+            part[left] = deal(left, self.fractions[:2], self.strata, self._together_among(left))
+        return part
+
+    def folds(self, part: NDArray) -> list[NDArray]:
+        """The part of each row in each fold: of the rows that do not test, a fold's own validate and the others train."""
+        folds = self.spec.folds or 0
+        rest, even = self.order[part[self.order] != TEST], [1.0] * folds
+        fold = np.full(len(part), -1)
+        if self.spec.group:
+            groups = _groups(self.source, self.spec.group)[rest]
+            fold[rest] = deal_groups(np.unique(groups, return_inverse=True)[1], even, self.spec.seed)
+        else:
+            fold[rest] = deal(rest, even, self.strata, self._together_among(rest))
+        _refuse_empty(self.source.name, np.bincount(fold[rest], minlength=folds), [f"fold {i + 1}" for i in range(folds)])
+        return [np.where(fold < 0, TEST, np.where(fold == number, VALID, TRAIN)) for number in range(folds)]
+
+    def _together_among(self, rows: NDArray) -> NDArray | None:
+        """`together` where some rows alone are dealt: the first row that each is equal to may not be among them."""
+        if self.together is None:
+            return None
+        rows = np.sort(rows)
+        _, place, inverse = np.unique(self.together[rows], return_index=True, return_inverse=True)
+        among = self.together.copy()
+        among[rows] = rows[place[inverse]]
+        return among
+
+
+# -- columns that say who is in which part ----------------------------------------------------------------------------------
+
+
+def check_columns(source: Source, spec: Split) -> None:
+    """Raises DataError for a column of data.split that there is not, or that is the target."""
+    for key in ("group", "time", "part"):
+        name = getattr(spec, key)
+        if name and name not in source.kinds:
+            hint = nearest(name, list(source.kinds))
+            raise DataError(f"{source.name}: data.split.{key} must name a column, found none of the name {name!r}; {hint}")
+        if name and name in source.targets:
+            raise DataError(f"{source.name}: data.split.{key} must name another column than the target, got {name!r}")
+
+
+def parts_of_column(source: Source, name: str) -> NDArray:
+    """The part that a column says, (n,)."""
+    column, must = source.fetch(name), f"column {name!r} must say train, valid or test (data.split.part)"
+    if not column.categories and source.kinds[name] != "ignore":
+        raise DataError(f"{source.name}: {must}, found {source.kinds[name]}")
+    known = np.array([*(SPELLINGS.get(text.strip().lower(), -1) for text in column.categories), -1])
+    part = known[column.values]
+    if (part < 0).any():
+        row = int(np.argmax(part < 0))
+        place = column.values[row]
+        found = "no value" if place < 0 else repr(column.categories[place])
+        raise DataError(f"{source.line(row)}: {must}, found {found}")
+    return part
+
+
+def _times(source: Source, name: str) -> NDArray:
+    kind = source.kinds[name]
+    if kind not in ("numeric", "datetime"):
+        others = [other for other, kind in source.kinds.items() if kind == "datetime" and other not in source.targets]
+        way_out = f"columns of dates are: {', '.join(others)}" if others else "give the dates as 2024-05-31, or split otherwise"
+        raise DataError(
+            f"{source.name}: data.split.time must name a column of dates or numbers, found {name!r} to be "
+            f"{'ignored' if kind == 'ignore' else kind}; {way_out}"
+        )
+    return _complete(source, name, "time")
+
+
+def _groups(source: Source, name: str) -> NDArray:
+    """The group of each row, (n,), from 0."""
+    return np.unique(_complete(source, name, "group"), return_inverse=True)[1]
+
+
+def _complete(source: Source, name: str, key: str) -> NDArray:
+    column = source.fetch(name)
+    if column.gaps.any():
+        line = source.line(int(np.argmax(column.gaps)))
+        raise DataError(f"{line}: column {name!r} must have a value in every row (data.split.{key}), found none here")
+    return column.values
+
+
+# -- checks -----------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_empty(source: str, counts: NDArray, names: Sequence[str]) -> None:
+    if not counts.all():
+        found = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+        raise DataError(f"{source}: each of the {len(names)} parts needs a row, got {counts.sum()} in all: {found}")
+
+
+def check_strata(source: str, classes: Sequence[str], y: NDArray, parts: int) -> None:
+    """Raises DataError if a class has too few rows for one in each part. y: the classes of different rows."""
+    counts = dict(zip(classes, np.bincount(y, minlength=len(classes)).tolist(), strict=True))
+    short = [name for name, count in counts.items() if count < parts]
+    if short:
+        each = "one a part" if parts == len(PARTS) else "one a fold and one to test"
+        told = ", class ".join(f"{name!r} has {counts[name]}{_spelling(name, counts)}" for name in short[:NAMED])
+        more = f", and {len(short) - NAMED} more classes have too few" if len(short) > NAMED else ""
+        raise DataError(
+            f"{source}: each class must have at least {parts} different rows for a stratified split, {each}, but class "
+            f"{told}{more}; add rows, join rare classes with data.spellings, or set data.split.stratify: false"
+        )
+
+
+def _spelling(name: str, counts: dict[str, int]) -> str:
+    other = similar_label(name, counts)
+    return f" (another spelling of {other!r}?)" if other else ""
+
+
+def check_training_classes(source: str, classes: Sequence[str], y: NDArray, by_chance: bool) -> None:
+    """Raises DataError if a class has no training row, so that nothing could be learned about it."""
+    counts = np.bincount(y, minlength=len(classes))
+    absent = [repr(name) for name, count in zip(classes, counts, strict=True) if not count]
+    if absent:
+        by_seed = "set data.split.stratify: true, or choose another data.split.seed"
+        way_out = by_seed if by_chance else "split the rows otherwise (data.split), or take the class out"
+        raise DataError(
+            f"{source}: every class must have training rows, but class {', class '.join(absent[:5])} has none; {way_out}"
+        )
+
+
+# -- equal rows -------------------------------------------------------------------------------------------------------------
+
+
+def equal_rows(source: Source, columns: Iterable[str]) -> NDArray | None:
+    """The first row that equals each row in these columns, (n,) int64, often the row itself; None if no two rows are equal.
+
+    A column that is ignored should not count: an id makes no two rows different that a network could tell apart.
+    """
+    rows, group = np.arange(source.rows), np.zeros(source.rows, dtype=np.int64)
+    for name in columns:
+        values, value = np.unique(source.fetch(name).values[rows], return_inverse=True)
+        group = np.unique(group * len(values) + value, return_inverse=True)[1]
+        repeated = (np.bincount(group) > 1)[group]
+        rows, group = rows[repeated], group[repeated]  # only rows that are equal so far can be
+    if not len(rows):
+        return None
+    first = np.arange(source.rows)
+    _, place, group = np.unique(group, return_index=True, return_inverse=True)
+    first[rows] = rows[place[group]]
+    return first
+
+
+def count_duplicates(first: NDArray | None, part: NDArray) -> dict[str, int]:
+    """ "rows" that equal an earlier one; "across": rows that equal a row of another part."""
+    if first is None:
+        return {"rows": 0, "across": 0}
+    torn = np.zeros(len(first), dtype=bool)
+    torn[first[part != part[first]]] = True
+    return {"rows": int((first != np.arange(len(first))).sum()), "across": int(torn[first].sum())}
+
+
+# -- dealing ----------------------------------------------------------------------------------------------------------------
 
 
 def drawn_order(rows: int, seed: int) -> NDArray:

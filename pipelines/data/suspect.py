@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from pipelines.data.columns import Column, NDArray
-from pipelines.data.spellings import spelled_alike
+from pipelines.data.formats import label_key
 from pipelines.spec.blocks import Kind
 
 RANKS = 0.999  # rank correlation with a numeric target: measured quantities seldom follow one another so closely
@@ -85,13 +85,15 @@ def _many(name: str, rows: NDArray, most: int) -> Iterator[Suspicion]:
 
 def suspect_spellings(name: str, rows: Mapping[str, int]) -> Iterator[Suspicion]:
     """Categories, or classes, that differ in case or marks alone. `rows` of each."""
-    alike = spelled_alike(rows)
+    first: dict[str, str] = {}
+    alike: list[str] = []
+    for label in sorted(rows, key=lambda label: -rows[label]):
+        other = first.setdefault(label_key(label), label)
+        if other != label and label_key(label):
+            alike.append(f"{label!r} and {other!r}")
     if alike:
-        told = ", ".join(f"{label!r} and {other!r}" for label, other in [*alike.items()][:SHOWN])
         more = f", and {len(alike) - SHOWN} more" if len(alike) > SHOWN else ""
-        meant = ", ".join(f"{label}: {other}" for label, other in [*alike.items()][:SHOWN])
-        why = f"{told}{more} may be one: then set data.spellings: {{{name}: {{{meant}}}}}"
-        yield Suspicion(name, "spelling", why)
+        yield Suspicion(name, "spelling", f"are {', '.join(alike[:SHOWN])}{more} one? data.spellings joins them")
 
 
 def _keyed(column: Column) -> NDArray:

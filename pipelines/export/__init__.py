@@ -18,7 +18,7 @@ import numpy as np
 import backends
 from backends import BackendError
 from pipelines import tracking
-from pipelines.data.encoders import Categorical, Encoder, Flag
+from pipelines.data.preprocess import Categorical, Encoder, Flag
 from pipelines.stages.files import read_json, write_json
 from pipelines.stages.networks import Network, files_of, names_of, stored_networks
 from pipelines.stages.paths import RunPaths, StageError

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.data import About, prepare, read
-from pipelines.data.ways import steering
+from pipelines.data.split import split_columns
 from pipelines.spec import Experiment
 from pipelines.stages.files import remove
 from pipelines.stages.paths import RunPaths
@@ -19,7 +19,7 @@ def split(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
         source = read(experiment.data, places.base)
         remove(places.data, ["about.json"])
         about = prepare(source, experiment.data, places.data)
-    return report_of(about, {**source.notes, **steering(experiment.data.split)})
+    return report_of(about, {**source.notes, **split_columns(experiment.data.split)})
 
 
 def report_of(about: About, notes: Mapping[str, str]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pipelines.report import style
 from pipelines.report.outs import NDArray, Texts, floats, groups
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TICKS = 40  # names along a side of a confusion matrix
@@ -24,66 +23,73 @@ LONGEST = 18  # letters of a class name
 
 def confusion(table: Texts, title: str) -> Figure:
     """Counts of actual class (rows) by predicted class; shade: share of the actual class."""
-    actual, predicted = table["actual"], table["predicted"]
-    names = _sorted({*actual, *predicted})
-    place = {name: i for i, name in enumerate(names)}
-    counts = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(counts, ([place[a] for a in actual], [place[p] for p in predicted]), 1)
-    size = min(12.0 if len(names) <= NUMBERED else 9.5, max(4.6, 0.5 * len(names) + 2.2))
+    from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+
+    names = _sorted({*table["actual"], *table["predicted"]})
+    counts = confusion_matrix(table["actual"], table["predicted"], labels=names)
+    few, step = len(names) <= NUMBERED, -(-len(names) // TICKS)
+    size = min(12.0 if few else 9.5, max(4.6, 0.5 * len(names) + 2.2))
     drawing, (panel,) = style.figure(f"{title}\n{np.trace(counts)} of {counts.sum()} right", 1, width=size + 0.8, height=size)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    drawing.colorbar(image, ax=panel, label="share of the actual class", shrink=0.8)
-    _matrix_labels(panel, names, counts, shares)
+    shown = ConfusionMatrixDisplay(shares).plot(
+        ax=panel, include_values=few, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": 1}, text_kw={"fontsize": 9}
+    )
+    for text, count in zip(shown.text_.flat if few else (), counts.flat, strict=False):
+        text.set_text(str(count or ""))
+    drawing.colorbar(shown.im_, ax=panel, label="share of the actual class", shrink=0.8)
+    labels = [_short(name) for name in names[::step]]
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, labels)) > 3 else {}
+    panel.set_xticks(range(0, len(names), step), labels, fontsize=None if few else 7, **turned)
+    panel.set_yticks(range(0, len(names), step), labels, fontsize=None if few else 7)
+    panel.grid(False)
+    style.label(panel, "", "predicted class", "actual class")
     return drawing
 
 
-def _matrix_labels(panel: Axes, names: Sequence[str], counts: NDArray, shares: NDArray) -> None:
-    panel.grid(False)
-    ticks = range(0, len(names), -(-len(names) // TICKS))
-    small: dict[str, Any] = {"fontsize": 7} if len(names) > NUMBERED else {}
-    shown = [_short(names[i]) for i in ticks]
-    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, shown)) > 3 else {}
-    panel.set_xticks(list(ticks), shown, **turned, **small)
-    panel.set_yticks(list(ticks), shown, **small)
-    style.label(panel, "", "predicted class", "actual class")
-    for row, column in np.argwhere(counts) if len(names) <= NUMBERED else ():
-        colour = "white" if shares[row, column] > 0.55 else "black"
-        panel.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=9)
-
-
-def roc(table: Texts, title: str, classes: Texts | None = None) -> Figure:
+def roc(table: Texts, title: str, classes: Texts) -> Figure:
     """True against false positive rate, one curve a class; of many classes, those that are told apart worst.
 
-    `classes` has the area below each whole curve; without it, it is taken from the points.
+    `classes` has the area below each whole curve; where it is {}, areas are taken from the points.
     """
+    from sklearn.metrics import RocCurveDisplay
+
     curves = {name: (floats(rows["fpr"]), floats(rows["tpr"])) for name, rows in groups(table, "class")}
     areas = _areas(classes, "roc_auc") or {name: float(np.trapezoid(tpr, fpr)) for name, (fpr, tpr) in curves.items()}
-    drawing, panel = _square(title)
-    for name, colour, dash in _worst(curves, areas):
-        panel.plot(*curves[name], color=colour, linestyle=dash, label=f"{_short(name, 26)}: area {areas[name]:.3f}")
-    panel.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, label="by chance: area 0.5")
+    shown = _worst(curves, areas)
+    drawing, (panel,) = style.figure(title, 1, width=5.6, height=5.0)
+    RocCurveDisplay(fpr=[curves[name][0] for name in shown], tpr=[curves[name][1] for name in shown]).plot(
+        panel, curve_kwargs=_lines(areas, shown), plot_chance_level=True, chance_level_kw=_chance("0.5")
+    )
     style.label(panel, _kept("ROC", curves), "false positive rate", "true positive rate")
     panel.legend(fontsize=8, loc="lower right")
     return drawing
 
 
-def precision_recall(table: Texts, title: str, classes: Texts | None = None) -> Figure:
+def precision_recall(table: Texts, title: str, classes: Texts) -> Figure:
     """Precision against recall, one curve a class; of many classes, the worst. Steps: between two points nothing is known.
 
     The area is average precision: Σ (recall gained · precision).
     """
+    from sklearn.metrics import PrecisionRecallDisplay
+
     curves = {name: _steps(rows) for name, rows in groups(table, "class")}
     areas = _areas(classes, "pr_auc") or {n: float((np.diff(recall) * p[1:]).sum()) for n, (recall, p) in curves.items()}
-    drawing, panel = _square(title, height=5.2 + 0.1 * min(len(curves), CURVES))  # with room for the legend
-    for name, colour, dash in _worst(curves, areas):
-        shown = f"{_short(name, 26)}: area {areas[name]:.3f}"
-        panel.plot(*curves[name], color=colour, linestyle=dash, label=shown, drawstyle="steps-pre")
-    if len(curves) == 1 and classes:
-        share = _share(classes, next(iter(curves)))
-        panel.axhline(share, color="#888888", linewidth=0.8, label=f"by chance: area {share:.3f}, the share of the class")
+    shown = _worst(curves, areas)
+    share = _share(classes, shown[0]) if len(curves) == 1 and classes else None
+    height = 5.2 + 0.1 * min(len(curves), CURVES)  # with room for the legend
+    drawing, (panel,) = style.figure(title, 1, width=5.6, height=height)
+    PrecisionRecallDisplay(
+        precision=[curves[name][1] for name in shown], recall=[curves[name][0] for name in shown], prevalence_pos_label=share
+    ).plot(
+        panel,
+        curve_kwargs=[{**line, "drawstyle": "steps-pre"} for line in _lines(areas, shown)],
+        plot_chance_level=share is not None,
+        chance_level_kw=_chance(f"{share:.3f}, the share of the class") if share is not None else None,
+    )
     style.label(panel, _kept("Precision and recall", curves), "recall: share of the class that is found", "precision")
     panel.set_ylim(-0.02, 1.03)
+    if (own := panel.get_legend()) is not None:
+        own.remove()
     drawing.legend(loc="outside lower center", ncols=2, fontsize=8)  # such curves may go anywhere
     return drawing
 
@@ -93,7 +99,7 @@ def _steps(rows: Texts) -> tuple[NDArray, NDArray]:
     return np.append(0.0, recall), np.append(precision[:1], precision)
 
 
-def _areas(classes: Texts | None, name: str) -> dict[str, float]:
+def _areas(classes: Texts, name: str) -> dict[str, float]:
     """Class -> the area below its curve, as the stage computed it from all rows."""
     return dict(zip(classes["class"], floats(classes[name]).tolist(), strict=True)) if classes else {}
 
@@ -103,22 +109,33 @@ def _share(classes: Texts, name: str) -> float:
     return float(rows[classes["class"].index(name)] / rows.sum())
 
 
-def _worst(curves: Mapping[str, object], areas: Mapping[str, float]) -> list[tuple[str, Any, str]]:
-    """(class, colour, dash) of the curves that are shown, the smallest area first."""
-    shown = sorted(curves, key=lambda name: areas[name])[:CURVES]
-    return [(n, c, style.DASHES[i % 4]) for i, (n, c) in enumerate(zip(shown, style.series_colours(len(shown)), strict=True))]
+def _worst(curves: Mapping[str, object], areas: Mapping[str, float]) -> list[str]:
+    """The classes that are shown, the smallest area first."""
+    return sorted(curves, key=lambda name: areas[name])[:CURVES]
+
+
+def _lines(areas: Mapping[str, float], shown: Sequence[str]) -> list[dict[str, Any]]:
+    """How each curve is drawn."""
+    colours = style.series_colours(len(shown))
+    return [
+        {
+            "label": f"{_short(name, 26)}: area {areas[name]:.3f}",
+            "color": colours[place],
+            "linestyle": style.DASHES[place % 4],
+            "alpha": 1,
+        }
+        for place, name in enumerate(shown)
+    ]
+
+
+def _chance(area: str) -> dict[str, Any]:
+    return {"label": f"by chance: area {area}", "color": "#888888", "linewidth": 0.8, "linestyle": "-"}
 
 
 def _kept(what: str, curves: Mapping[str, object]) -> str:
     if len(curves) == 1:
         return f"{what}, {_short(next(iter(curves)), 40)}"
     return f"{what}, {f'the {CURVES} worst of {len(curves)} classes' if len(curves) > CURVES else 'one class against the rest'}"
-
-
-def _square(title: str, height: float = 5.0) -> tuple[Figure, Axes]:
-    drawing, (panel,) = style.figure(title, 1, width=5.6, height=height)
-    panel.set_aspect("equal")
-    return drawing, panel
 
 
 def calibration(table: Texts, title: str) -> Figure:
@@ -159,10 +176,13 @@ def residuals(table: Texts, title: str) -> Figure:
     drawing, panels = style.figure(title, 2, height=4.2, rows=len(shown))
     for (name, rows), (against, left) in zip(shown, zip(panels[::2], panels[1::2], strict=True), strict=True):
         actual, predicted = (_some(floats(rows[column])) for column in ("actual", "predicted"))
+        dots: dict[str, Any] = {"s": float(np.clip(3000 / len(actual), 8, 40)), "alpha": 0.6, "linewidths": 0}
         label = f" ({_short(name, 30)})" if name else ""
-        _against(against, actual, predicted)
+        against.scatter(actual, predicted, color=style.BLUE, **dots)
+        against.axline((actual[0], actual[0]), slope=1, color="black", linewidth=0.8, label="predicted = true")
+        against.legend(fontsize=8)
         style.label(against, f"Predicted against true{label}", "true", "predicted")
-        left.scatter(predicted, actual - predicted, s=_size(actual), alpha=0.6, color=style.VERMILION, linewidths=0)
+        left.scatter(predicted, actual - predicted, color=style.VERMILION, **dots)
         left.axhline(0, color="black", linewidth=0.8)
         style.label(left, f"Residuals{label}", "predicted", "true − predicted")
     return drawing
@@ -171,19 +191,6 @@ def residuals(table: Texts, title: str) -> Figure:
 def _some(values: NDArray) -> NDArray:
     """At most about DOTS of them, evenly taken."""
     return values[:: max(1, len(values) // DOTS)]
-
-
-def _size(values: NDArray) -> float:
-    """Of a dot: few are large, many small."""
-    return float(np.clip(3000 / max(1, len(values)), 8, 40))
-
-
-def _against(panel: Axes, actual: NDArray, predicted: NDArray) -> None:
-    panel.scatter(actual, predicted, s=_size(actual), alpha=0.6, color=style.BLUE, linewidths=0)
-    both = np.concatenate([actual, predicted])
-    ends = (np.nanmin(both), np.nanmax(both)) if np.isfinite(both).any() else (0.0, 1.0)
-    panel.plot(ends, ends, color="black", linewidth=0.8, label="predicted = true")
-    panel.legend(fontsize=8)
 
 
 def _short(name: str, most: int = LONGEST) -> str:

@@ -11,16 +11,15 @@ import pytest
 
 from backends.spec import Model
 from pipelines.spec import Choices, Experiment, Range, SpecError, dump, flat, load, models_schema, space
-from pipelines.spec.blocks import METRICS, Search, same
-from pipelines.spec.describe import leaves
+from pipelines.spec.describe import LAYERED, leaves
 from pipelines.spec.documents import schema
-from pipelines.spec.layers import LAYERED
 from pipelines.spec.space import ordered, takes_whole_numbers
+from pipelines.spec.study import METRICS, Search, same
 from pipelines.spec.yaml_file import parse
 from pipelines.stages import metrics
 
 ROOT = Path(__file__).parents[1]
-KNOWN = "accuracy, balanced_accuracy, macro_f1, roc_auc, pr_auc, r2, loss, log_loss, brier, calibration_error, rmse, mae, weights"
+KNOWN = ", ".join(METRICS)
 
 
 @pytest.fixture(autouse=True)
@@ -150,12 +149,13 @@ def test_all_that_is_wrong_with_a_study_is_said_at_once():
     ]
 
 
-def test_what_a_study_may_be_judged_by_is_what_the_metrics_are():
+@pytest.mark.parametrize(("task", "outputs"), [("binary", 1), ("multiclass", 3), ("regression", 1)])
+def test_what_a_study_may_be_judged_by_is_what_the_metrics_are(task, outputs):
     """The names stand in the spec because it is read without NumPy's metrics; here they are held to each other."""
-    y = np.zeros(4, int)
-    tasks = [metrics.Truth(task, y, outputs) for task, outputs in (("binary", 1), ("multiclass", 3), ("regression", 1))]
-    names = {name for truth in tasks for name in metrics.names(truth)}
-    assert set(METRICS) == names | {"weights"}
+    truth = metrics.Truth(task, np.arange(4) % 2 if outputs > 1 or task == "binary" else np.arange(4.0)[:, None], outputs)
+    assert list(metrics.evaluate(truth, np.eye(4)[:, :outputs])) == list(metrics.names(truth))
+    others = {"networks", "numbers" if task != "regression" else "classes"}
+    assert list(metrics.names(truth)) == [name for name, metric in METRICS.items() if metric.of not in others]
 
 
 def test_each_target_of_several_has_metrics_of_its_own():

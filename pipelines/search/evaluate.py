@@ -14,7 +14,7 @@ from typing import Any
 
 from backends.spec import Trial
 from pipelines.data import About
-from pipelines.spec import Experiment, fingerprint, source_hash, trial
+from pipelines.spec import METRICS, Experiment, fingerprint, source_hash, trial
 from pipelines.stages import metrics
 from pipelines.stages.files import write_csv, write_json
 from pipelines.stages.folds import check_monitor, over_folds, train_all
@@ -25,12 +25,6 @@ from pipelines.stages.test import check_validated, enter
 
 WIDTH = 16  # networks in a stack at most
 INF = math.inf
-# What a metric can be: an interval of its mean ends there at the latest. Brier's score of several classes goes up to 2.
-RANGES = {
-    **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "pr_auc", "calibration_error"), (0.0, 1.0)),
-    **dict.fromkeys(("loss", "log_loss", "rmse", "mae"), (0.0, INF)),
-    "r2": (-INF, 1.0),
-}
 
 
 @dataclass(frozen=True)
@@ -130,11 +124,13 @@ def _measure(
 
 
 def _summaries(rows: Mapping[str, Sequence[float | None]], task: str) -> dict[str, Summary]:
-    ranges = {**RANGES, "brier": (0.0, 1.0 if task == "binary" else 2.0)}
-    return {
-        name: summarise([v for v in values if v is not None], *ranges.get(name.partition(".")[0], (-INF, INF)))
-        for name, values in rows.items()
-    }
+    """An interval of a metric's mean ends where the metric does, at the latest; Brier's score of two classes at 1."""
+    found = {}
+    for name, values in rows.items():
+        metric = METRICS[name.partition(".")[0]]
+        most = 1.0 if (name, task) == ("brier", "binary") else metric.most
+        found[name] = summarise([v for v in values if v is not None], metric.least, most)
+    return found
 
 
 def summarise(values: Sequence[float], least: float = -INF, most: float = INF) -> Summary:

@@ -3,26 +3,17 @@
 Whatever changes a result stands here, and is checked before any framework is imported.
 """
 
-from pipelines.spec.blocks import (
-    BUNDLED,
-    HIGHER_IS_BETTER,
-    Choices,
-    DataSpec,
-    Range,
-    Search,
-    Split,
-    Threshold,
-    Tracking,
-    higher_is_better,
-)
+from pipelines.spec.blocks import BUNDLED, DataSpec, Split, Threshold, Tracking
 from pipelines.spec.experiment import Experiment, dump, dump_written, flat, load, models_schema
 from pipelines.spec.file import SpecError
 from pipelines.spec.identity import fingerprint, source_hash
+from pipelines.spec.study import HIGHER_IS_BETTER, METRICS, Choices, Range, Search, higher_is_better
 from pipelines.spec.to_trial import trial
 
 __all__ = [
     "BUNDLED",
     "HIGHER_IS_BETTER",
+    "METRICS",
     "Choices",
     "DataSpec",
     "Experiment",

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from pipelines.spec.layers import LAYERED
-
 Node = dict[str, Any]  # a part of a JSON Schema
+# Key -> how many layers it counts besides the hidden ones, and what they are called together.
+LAYERED = {
+    "model.hidden": (0, "hidden layers"),  # first: it says how many layers there are
+    "model.dropout": (0, "hidden layers"),
+    "regularization.l1": (1, "layers (hidden + 1)"),
+    "regularization.l2": (1, "layers (hidden + 1)"),
+}
 
 JSON_TYPES = {
     "number": (int, float), "integer": (int,), "string": (str,), "array": (list, tuple), "object": (dict,),

@@ -11,9 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipelines.spec.describe import Node, alternatives, kind, leaves, members, properties, resolve, values_of
+from pipelines.spec.describe import LAYERED, Node, alternatives, kind, leaves, members, properties, resolve, values_of
 from pipelines.spec.experiment import models_schema
-from pipelines.spec.layers import LAYERED
 from pipelines.spec.space import searchable
 
 HEAD = """# params.yaml, key by key

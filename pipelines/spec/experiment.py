@@ -18,17 +18,11 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 import backends
 from backends.spec import Model, Regularization, Seed, Spec, Train, check_penalties
 from pipelines.spec import space
-from pipelines.spec.blocks import (
-    DataSpec,
-    Search,
-    Threshold,
-    Tracking,
-    check_metric,
-)
+from pipelines.spec.blocks import DataSpec, Threshold, Tracking
 from pipelines.spec.describe import Node, leaves
 from pipelines.spec.explain import Problem, explain
-from pipelines.spec.file import SpecError, SpecFile, known_path
-from pipelines.spec.layers import put, written_out
+from pipelines.spec.file import SpecError, SpecFile, known_path, put, written_out
+from pipelines.spec.study import Search, check_metric
 from pipelines.spec.yaml_file import Path_, write
 
 PARTS = {"whole": False}  # the context of validation where wrong keys are left out: what hangs on them cannot be judged

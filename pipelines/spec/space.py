@@ -8,10 +8,9 @@ from itertools import combinations
 from typing import Any
 
 from backends.spec import Model, Regularization, Spec, Train
-from pipelines.spec.blocks import Choices, Range, Search, same
-from pipelines.spec.describe import Node, leaves, members, nearest, split_path
+from pipelines.spec.describe import LAYERED, Node, leaves, members, nearest, split_path
 from pipelines.spec.explain import shown
-from pipelines.spec.layers import LAYERED
+from pipelines.spec.study import Choices, Range, Search, same
 
 Space = Mapping[str, Range | Choices]
 Draw = dict[str, Any]  # dotted path -> value

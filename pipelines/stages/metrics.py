@@ -20,21 +20,12 @@ from backends.losses import mean_loss, predictions, targets
 from backends.spec import Task
 from pipelines.data import About
 from pipelines.data.scaling import TargetScale
+from pipelines.spec import METRICS
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Interval = tuple[float, float]
 
-CLASSIFICATION = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "roc_auc",
-    "pr_auc",
-    "log_loss",
-    "brier",
-    "calibration_error",
-)
-REGRESSION = ("rmse", "mae", "r2")
+CLASSIFICATION, REGRESSION = (tuple(name for name, metric in METRICS.items() if metric.of == of) for of in ("classes", "numbers"))
 BINS = 15  # of the calibration error, of equal width (Guo et al. 2017)
 RESAMPLES, FEWEST, DRAWN = 1000, 200, 10**7  # of the rows: most, fewest, and rows in all of them together, about
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution

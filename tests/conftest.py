@@ -31,6 +31,7 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "
 # stand first, or one process would begin one when the other has nothing left to do. Other files are a line of their own.
 TOGETHER = (
     ("test_pipeline.py", "test_readme.py"),  # which train, with all that a core can give
+    ("test_kept.py",),
     ("test_keras_jax.py",),
     # What the reference did on the covering list of the contract is worked out once a process, and TensorFlow imported once.
     ("test_conformance_cases.py", "test_conformance_teeth.py", "test_reference.py", "test_lightning.py", "test_keras.py",

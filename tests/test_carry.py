@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -19,14 +18,16 @@ from synthetic_run import make
 from test_source import git
 
 import deltarule
-from backends import children
 from pipelines import tracking
 from pipelines.export import carry, export
+from pipelines.record import events
+from pipelines.record.events import carried
+from pipelines.record.sync import sync
+from pipelines.redact import secrets_of_the_environment
 from pipelines.spec import Experiment
 from pipelines.stages import RunPaths, StageError
-from pipelines.tracking import LookupFailed, TrackingError, events, models
-from pipelines.tracking.events import carried, params
-from pipelines.tracking.redact import secrets_of_the_environment
+from pipelines.tracking import LookupFailed, TrackingError, models
+from pipelines.tracking.events import params
 
 SECRET, VARIABLE = "hunter2-9c1f", "correct-horse-battery"
 SPEC = {
@@ -177,10 +178,10 @@ def test_params_keep_to_what_mlflow_takes_and_lose_none():
 def test_the_pipelines_run_has_its_lock_file_and_the_note_follows_what_is_opened(begun, project, client):
     places = make(project, stages=("data", "train", "validate"))
     experiment = Experiment.model_validate({"tracking": {"experiment": "tests"}})
-    run_id = tracking.sync(places, experiment)
+    run_id = sync(places, experiment)
     assert "test" not in client.get_run(run_id).data.tags["mlflow.note.content"].splitlines()[2]
     make(project, stages=("test",))
-    assert tracking.sync(places, experiment) == run_id
+    assert sync(places, experiment) == run_id
     found = client.get_run(run_id)
     assert "test loss 0.3, accuracy 0.9 [0.85, 0.94]" in found.data.tags["mlflow.note.content"]
     assert {one.tags[0].value for one in found.inputs.dataset_inputs} == {"training", "validation", "testing"}
@@ -192,13 +193,13 @@ def test_the_pipelines_run_has_its_lock_file_and_the_note_follows_what_is_opened
 def test_a_run_that_comes_back_from_the_cache_keeps_how_it_was_begun(begun, project, client):
     """DVC restores the outs of an older run: they are not of the command and the source of now."""
     experiment = Experiment.model_validate({"tracking": {"experiment": "tests"}})
-    run_id = tracking.sync(make(project, fingerprint="ab" * 16), experiment)
+    run_id = sync(make(project, fingerprint="ab" * 16), experiment)
     before = client.get_run(run_id).data.tags
     make(project, fingerprint="cd" * 16)
-    tracking.sync(RunPaths(project), experiment)
+    sync(RunPaths(project), experiment)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["deltarule", "sync"])
-        assert tracking.sync(make(project, fingerprint="ab" * 16), experiment) == run_id
+        assert sync(make(project, fingerprint="ab" * 16), experiment) == run_id
     assert client.get_run(run_id).data.tags == before
 
 
@@ -211,7 +212,7 @@ def test_no_secret_is_in_anything_that_tracking_writes(begun, run, project):
     spec = Experiment.model_validate({**address, "tracking": {"experiment": "tests"}})
     spec = spec.override("data.spellings", {"api_key": {"a": SECRET}})
     places = make(project / "runs/of an address", spec=spec)
-    tracking.sync(places, spec, new_run=True, tags={"db_password": SECRET, "remote": f"https://{SECRET}@host/x"}, project=project)
+    sync(places, spec, new_run=True, tags={"db_password": SECRET, "remote": f"https://{SECRET}@host/x"}, project=project)
     written = [p for p in project.rglob("*") if p.is_file() and {".mlflow", ".deltarule"} & {*p.relative_to(project).parts}]
     assert len(written) > 40 and any(p.name == "mlflow.db" for p in written) and any(p.name == "MLmodel" for p in written)
     for planted in (SECRET, VARIABLE):
@@ -285,37 +286,16 @@ def test_sending_again_makes_no_second_model_and_a_model_cut_short_is_completed(
     places = RunPaths(run.folder, base=project, project=project)
     again = {}
     with pytest.MonkeyPatch.context() as patch:
-        finalize = "pipelines.tracking.direct_models.Client.finalize_logged_model"
+        finalize = "mlflow.MlflowClient.finalize_logged_model"
         patch.setattr(finalize, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            tracking.sync(places, run.experiment, new_run=True, project=project)
-    again = tracking.sync(places, run.experiment, new_run=True, project=project)
+            sync(places, run.experiment, new_run=True, project=project)
+    again = sync(places, run.experiment, new_run=True, project=project)
     found = client.get_run(again)
     assert again != run.run_id and len(found.outputs.model_outputs) == 1
     assert str(models.of_run(client, found).status) == "READY"
-    models.send(client, found, {"model": "nowhere"}, project)  # nothing is left to do
+    models.send(client, found, "model", project / "nowhere")  # nothing is left to do
     assert len(client.get_run(again).outputs.model_outputs) == 1
-
-
-def test_a_whole_run_goes_on_record_without_mlflow(begun, run, project, client):
-    """Its import takes longer than all that is sent."""
-    again = shutil.copytree(run.folder, project / "runs/without", ignore=shutil.ignore_patterns("carried"))
-    code = f"""
-import sys
-sys.modules |= dict.fromkeys(["mlflow", "sqlalchemy", "pandas"])
-from pathlib import Path
-from pipelines.spec import load
-from pipelines.stages import RunPaths
-from pipelines.tracking import sync
-from pipelines.tracking.store import warm
-warm(Path({str(project / ".mlflow/mlflow.db")!r}))
-again, project = Path({str(again)!r}), Path({str(project)!r})
-print(sync(RunPaths(again), load(again / "params.yaml"), new_run=True, project=project))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=children.environment())
-    found = client.get_run(done.stdout.strip())
-    assert found.data.tags["deltarule.files"] == "mlflow; onnx" and "deltarule.not_drawn" not in found.data.tags
-    assert len(found.inputs.dataset_inputs) == 2 and str(models.of_run(client, found).status) == "READY"
 
 
 def test_what_cannot_be_made_costs_no_record_and_is_told(begun, run, project, monkeypatch):

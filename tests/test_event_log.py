@@ -25,10 +25,12 @@ import pytest
 from conftest import BIN, call, environment
 from synthetic_run import make
 
+from pipelines.record import Recording
+from pipelines.record.sync import send_waiting
 from pipelines.spec import Experiment
 from pipelines.stages.paths import RunPaths
-from pipelines.tracking import Recording, TrackingError, send_waiting, store
-from pipelines.tracking.journal import journals
+from pipelines.tracking import TrackingError, store
+from pipelines.tracking.backlog import journals
 
 pytestmark = pytest.mark.slow
 DEADLINE = 180  # s, for what takes one or two on an idle machine
@@ -144,7 +146,7 @@ class Run:
         return self.recording.journal.sent()
 
     def sync(self):
-        return dict(send_waiting(self.project, self.experiment.tracking, RunPaths))
+        return dict(send_waiting(self.project, self.experiment.tracking))
 
     def is_on_record_once(self, database):
         """Every number of every epoch, as often as it happened, and all that comes after; nothing is left to be sent."""

@@ -18,9 +18,11 @@ HEAVY = {
 # What may import what, by height: a module imports from its own height or from below.
 HEIGHTS = [
     {"backends"},
-    {"pipelines.executors", "pipelines.preload", "pipelines.project", "pipelines.spec"},
+    {"pipelines.executors", "pipelines.preload", "pipelines.project", "pipelines.redact", "pipelines.spec"},
     {f"pipelines.{name}" for name in ("data", "tracking", "report", "console")},
-    {"pipelines.stages", "pipelines.search", "pipelines.export", "pipelines.uploads"},
+    {"pipelines.stages", "pipelines.export"},
+    {"pipelines.record"},
+    {"pipelines.search"},
     {"pipelines.check", "pipelines.compare", "pipelines.new"},
     {"pipelines.api", "pipelines.results", "deltarule"},
     {"pipelines.cli", "_deltarule"},

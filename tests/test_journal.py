@@ -14,12 +14,13 @@ import pytest
 from conftest import call
 from synthetic_run import make, write_json
 
+from pipelines.record import Recording, events
+from pipelines.record.sync import send_waiting
 from pipelines.spec import Experiment
-from pipelines.tracking import Recording, events, waiting
+from pipelines.tracking import TrackingError, drop, mark_killed, waiting
+from pipelines.tracking.backlog import journals
 from pipelines.tracking.events import Event
-from pipelines.tracking.journal import Journal, Sent, bury, journals
-from pipelines.tracking.process import Process
-from pipelines.tracking.process import _started as started
+from pipelines.tracking.journal import Journal, Process, Sent, started_at
 
 EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
 HEAD = {
@@ -106,14 +107,58 @@ def test_files_of_a_stage_that_was_carried_out_again_are_kept_anew(tmp_path):
     assert json.loads((journal.files / "outputs/test/metrics.json").read_text())["accuracy"] == 0.5
 
 
+# What it may name ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["artifacts", "model"])
+@pytest.mark.parametrize("below", ["../../../../secret.txt", "/etc/passwd", "outputs/../../events.jsonl", "linked", "folder/x"])
+def test_a_file_that_is_not_the_runs_own_is_refused_by_name_and_no_store_is_asked(tmp_path, kind, below):
+    (tmp_path / "secret.txt").write_text("a secret")
+    journal = journal_of(tmp_path, Event("end", "end", {"status": "FINISHED"}))
+    (journal.files / "linked").symlink_to(tmp_path / "secret.txt")
+    (journal.files / "folder").symlink_to(tmp_path)
+    journal.path.write_text("")
+    journal.append([Event("create", "create", HEAD), Event(kind, "train", {"model": below})])
+    with pytest.raises(TrackingError, match=rf"{journal.id} names '{below}', which is not a file of its run"):
+        list(send_waiting(tmp_path, EXPERIMENT.tracking))
+    assert not (tmp_path / ".mlflow/mlflow.db").exists() and "not a file of its run" in journal.sent().error
+    assert drop(tmp_path, journal.id).log == journal.id and journals(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["../figures.png", "/tmp/params.yaml"])
+def test_a_place_that_is_not_in_the_run_is_refused_too(tmp_path, place):
+    journal_of(tmp_path, Event("text", "train", {place: "a: b"}), Event("end", "end", {"status": "FINISHED"}))
+    with pytest.raises(TrackingError, match="not a file of its run"):
+        list(send_waiting(tmp_path, EXPERIMENT.tracking))
+
+
+def test_a_link_among_the_outs_is_refused_before_anything_is_made_of_them(tmp_path):
+    places = make(tmp_path / "copy")
+    journal = Journal.create(tmp_path, [Event("create", "create", HEAD), *events(places)[1:]], places.root)
+    (journal.files / "outputs/train/weights.csv").unlink()
+    (journal.files / "outputs/train/weights.csv").symlink_to("/etc/passwd")
+    with pytest.raises(TrackingError, match=r"outputs/train/weights\.csv', which is not a file of its run"):
+        list(send_waiting(tmp_path, EXPERIMENT.tracking))
+
+
+def test_a_store_that_a_journal_names_is_compared_and_never_connected_to(tmp_path):
+    head = {**HEAD, "tracking": {"uri": "http://somewhere.example.org", "experiment": "tests"}}
+    end = Event("end", "end", {"status": "FINISHED"})
+    Journal.create(tmp_path, [Event("create", "create", head), end], tmp_path)
+    wanted = r"'a run' waits for the store http://somewhere.example.org, and tracking.uri names sqlite:.*MLFLOW_TRACKING_URI"
+    with pytest.raises(TrackingError, match=wanted):
+        list(send_waiting(tmp_path, EXPERIMENT.tracking))
+    assert not (tmp_path / ".mlflow").exists() and len(journals(tmp_path)) == 1
+
+
 # Who writes it ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_whose_process_is_gone_ends_as_killed_at_its_last_sign_of_life(tmp_path, gone):
     journal = journal_of(tmp_path, replace(epoch(1), time=7), process=gone)
     assert journal.state().dead
-    bury(tmp_path)
-    bury(tmp_path)
+    mark_killed(tmp_path)
+    mark_killed(tmp_path)
     tags, end = list(journal.read())[-2:]
     assert (end.values, end.time, tags.values["deltarule.ended"]) == ({"status": "KILLED"}, 7, "killed")
     assert len(list(journal.read())) == 5
@@ -121,7 +166,7 @@ def test_a_run_whose_process_is_gone_ends_as_killed_at_its_last_sign_of_life(tmp
 
 def test_a_process_that_has_only_the_id_of_the_one_that_is_gone_is_not_taken_for_it(tmp_path, gone):
     journal = journal_of(tmp_path, process=replace(gone, pid=os.getpid()))
-    bury(tmp_path)
+    mark_killed(tmp_path)
     assert journal.state().status == "KILLED"
 
 
@@ -129,7 +174,7 @@ def test_a_live_run_and_one_of_another_host_are_left_alone(tmp_path, gone):
     here = journal_of(tmp_path, process=Process.this())
     there = journal_of(tmp_path, process=replace(gone, host="elsewhere"))
     before = [journal.path.read_bytes() for journal in (here, there)]
-    bury(tmp_path)
+    mark_killed(tmp_path)
     assert [journal.path.read_bytes() for journal in (here, there)] == before
     assert here.state().running and there.state().running
 
@@ -180,8 +225,6 @@ def test_with_nothing_there_it_says_so(deltarule, tmp_path):
 class NoUploader:
     """In the place of the process that sends."""
 
-    complaint = ""
-
     def __init__(self, *_):
         pass
 
@@ -189,12 +232,12 @@ class NoUploader:
         pass
 
     def close(self, patience):
-        pass
+        return ""
 
 
 @pytest.fixture
 def unsent(monkeypatch):
-    monkeypatch.setattr("pipelines.tracking.recording.Uploader", NoUploader)
+    monkeypatch.setattr("pipelines.record.recording.Uploader", NoUploader)
 
 
 def rows_of(places):
@@ -283,7 +326,7 @@ def test_no_secret_reaches_the_log(tmp_path, unsent, monkeypatch):
 def test_what_is_sent_stays_until_the_process_that_wrote_it_has_looked_how_it_came_out(tmp_path, gone):
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        other = replace(Process.this(), pid=sleeper.pid, started=started(sleeper.pid))
+        other = replace(Process.this(), pid=sleeper.pid, started=started_at(sleeper.pid))
         for process, stays in ((Process.this(), False), (gone, False), (None, False), (other, True)):
             journal = journal_of(tmp_path, Event("end", "end", {"status": "FINISHED"}), process=process)
             journal.clear()

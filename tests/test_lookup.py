@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.tracking.lookup import LookupFailed, find
+from pipelines.tracking import LookupFailed
+from pipelines.tracking.query import find_run
 
 IDS = {"digits": "runs/1", "it's": "runs/2", "twice": "runs/3", "Ω 50%": "runs/4", "deadbeef": "runs/5", "a'b\"c\\": "runs/8"}
 
@@ -24,13 +25,13 @@ def store(tmp_path_factory):
 
 
 def named(store, text, **more):
-    run = find(store[0], store[1], text, **more)
+    run = find_run(store[0], store[1], text, **more)
     return run.info.run_name, run.data.tags["deltarule.launch"]
 
 
 @pytest.mark.parametrize("name", ["digits", "it's", "Ω 50%", "deadbeef", "a'b\"c\\"])
 def test_a_run_is_found_by_its_name_its_id_and_the_start_of_its_id(store, name):
-    run = find(store[0], store[1], name)
+    run = find_run(store[0], store[1], name)
     assert run.info.run_name == name
     for text in (run.info.run_id, run.info.run_id[:10], f" {run.info.run_id[:8]} "):
         assert named(store, text) == (name, IDS[name])
@@ -53,10 +54,10 @@ def test_a_folder_is_taken_from_where_one_stands(store, tmp_path, monkeypatch):
 )
 def test_what_names_no_run_is_refused_with_what_it_may_be(store, text):
     with pytest.raises(LookupFailed, match=r"no run is on record under .* at least 4 .* folder of a launch") as caught:
-        find(store[0], store[1], store[2] if text == "GONE" else text)
+        find_run(store[0], store[1], store[2] if text == "GONE" else text)
     assert caught.value.exit_code == 2
 
 
 def test_what_names_several_is_refused_with_their_ids(store):
-    with pytest.raises(LookupFailed, match=r"twice must name one run, and names [0-9a-f]{32} \(twice, .*, [0-9a-f]{32} \(twice"):
-        find(store[0], store[1], "twice")
+    with pytest.raises(LookupFailed, match=r"twice must name one run, and names 2: [0-9a-f]{32} \(twice, .*, [0-9a-f]+ \(twice"):
+        find_run(store[0], store[1], "twice")

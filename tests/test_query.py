@@ -1,4 +1,4 @@
-"""Runs are read back as they were put on record, from a database without MLflow and from a server with it."""
+"""Runs are read back as they were put on record, from a database and from a server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines.spec import Experiment
-from pipelines.tracking import TrackingError, locate, query
+from pipelines.tracking import TrackingError, locate, store
 from pipelines.tracking.query import histories, recorded, texts
 from pipelines.tracking.ui import _await, _server
 
@@ -47,10 +47,12 @@ def project(tmp_path_factory):
     study = client.create_run(
         here, start_time=4000, run_name="S", tags={"deltarule.kind": "study", "deltarule.study": "S"}
     ).info.run_id
+    shared = {"search.trials": "2", "seed": "0", "train.epochs": "30", "model.activation": "relu"}
+    client.log_batch(study, params=[Param(key, value) for key, value in shared.items()])
     for n in (5, 6):
-        client.create_run(
-            here, start_time=1000 * n, run_name=f"S {n}", tags={"mlflow.parentRunId": study, "deltarule.study": "S"}
-        )
+        tags = {"mlflow.parentRunId": study, "deltarule.study": "S"}
+        trial = client.create_run(here, start_time=1000 * n, run_name=f"S {n}", tags=tags).info.run_id
+        client.log_param(trial, "model.activation", "tanh")
     client.delete_run(client.create_run(here, run_name="gone").info.run_id)
     client.create_run(elsewhere, run_name="foreign")
     return root
@@ -106,42 +108,28 @@ def test_a_history_has_one_value_a_step_the_last_that_was_written_and_nan_and_in
     assert (found[ids["run 2"]], found[ids["run 3"]]) == ({"val_loss": {1: 1.5}}, {})
 
 
-def test_a_database_is_read_without_mlflow(project, monkeypatch):
-    monkeypatch.setattr(query, "client_of", not_asked)
-    histories(TRACKING, project, [run.id for run in recorded(TRACKING, project)], ["val_loss"])
-
-
-def not_asked(*_):
-    raise AssertionError("MLflow was asked")
-
-
-@pytest.mark.parametrize("served_too", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_mlflows_client_says_the_same_as_the_tables_of_a_database_and_of_a_server(project, request, monkeypatch, served_too):
-    """Of a database that is not as known here the client is asked, too."""
+@pytest.mark.slow
+def test_a_server_says_the_same_as_a_database(project, served):
     runs = comparable(recorded(TRACKING, project, children=True))
     ids = [run.id for run in runs]
     curves = spelled(histories(TRACKING, project, ids, ["val_loss", "odd"]))
-    folds = texts(TRACKING, project, ids, "validate/folds.csv")
-    assert list(folds.values()) == ["fold,loss\n1,0.5\n"]
-    tracking = request.getfixturevalue("served") if served_too else TRACKING
-    if not served_too:
-        monkeypatch.setattr(query.direct, "known", lambda database: False)
-    assert comparable(recorded(tracking, project, children=True)) == runs
+    assert comparable(recorded(served, project, children=True)) == runs
     study = next(run.id for run in runs if run.name == "S")
-    assert named(recorded(tracking, project, parent=study)) == ["S 6", "S 5"]
-    assert spelled(histories(tracking, project, ids, ["val_loss", "odd"])) == curves
-    assert texts(tracking, project, ids, "validate/folds.csv") == folds
+    assert named(recorded(served, project, parent=study)) == ["S 6", "S 5"]
+    assert spelled(histories(served, project, ids, ["val_loss", "odd"])) == curves
+    assert texts(served, project, ids, "validate/folds.csv") == texts(TRACKING, project, ids, "validate/folds.csv")
 
 
-@pytest.mark.slow
-def test_a_server_that_cannot_tell_of_many_runs_at_once_is_asked_run_by_run(project, served, monkeypatch):
+def test_files_are_read_from_the_runs_that_have_them(project):
     ids = [run.id for run in recorded(TRACKING, project)]
-    whole = repr(histories(served, project, ids, ["val_loss"]))
-    monkeypatch.setattr(query, "BULK", "/no/such/place")
-    assert repr(histories(served, project, ids, ["val_loss"])) == whole
-    monkeypatch.undo()
-    monkeypatch.setattr(query, "BULK_POINTS", 3)  # the answer may have been cut
-    assert repr(histories(served, project, ids, ["val_loss"])) == whole
+    assert list(texts(TRACKING, project, ids, "validate/folds.csv").values()) == ["fold,loss\n1,0.5\n"]
+
+
+def test_a_trial_has_the_params_that_stand_on_its_study_and_its_own_above_them(project):
+    study = recorded(TRACKING, project)[0]
+    expected = {"model.activation": "tanh", "seed": "0", "train.epochs": "30"}
+    assert [dict(run.params) for run in recorded(TRACKING, project, parent=study.id)] == [expected] * 2
+    assert [dict(run.params) for run in recorded(TRACKING, project, children=True)][:2] == [expected] * 2
 
 
 def test_where_there_is_no_store_and_no_experiment_there_are_no_runs_and_none_is_made(project, tmp_path):
@@ -155,7 +143,7 @@ def test_a_store_that_does_not_answer_is_said_and_that_nothing_was_changed(proje
         nobody = TRACKING.model_copy(update={"uri": f"http://me:hunter2@127.0.0.1:{free.getsockname()[1]}"})
     with pytest.raises(TrackingError, match=r"runs cannot be read: the store http://\*\*\*@.*; nothing was changed"):
         recorded(nobody, tmp_path)
-    monkeypatch.setattr(query, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(store, "_BUSY_SECONDS", 0.1)
     with sqlite3.connect(locate(TRACKING, project).database, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TrackingError, match=r"runs cannot be read.*database is locked"):

@@ -26,7 +26,7 @@ from pipelines.cli import main
 from pipelines.spec import Experiment, flat
 from pipelines.stages import RunPaths
 from pipelines.tracking import TrackingError, locate
-from pipelines.tracking.fetch import Recorded
+from pipelines.tracking.query import Fetched as Recorded
 
 BLOCKS = {"model": {"hidden": [8]}, "train": {"backend": "reference", "epochs": 3}}
 COMMIT = "mlflow.source.git.commit"

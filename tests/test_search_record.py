@@ -1,4 +1,4 @@
-"""A study is on record once, wholly, as one run with its trials inside, at a price that it can pay."""
+"""A study is on record once, wholly, as one run with its trials inside, in whatever way it was cut short."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from synthetic_study import TRACKING, make, spec, study
+from synthetic_study import SPACE, TRACKING, make, spec, study
 
-from pipelines.search import record as search_record
-from pipelines.search.record import Head, send_study, send_waiting_studies, study_events, trial_events
+from pipelines.api.launch import send_waiting
+from pipelines.record.sync import deliver
+from pipelines.search.record import StudyJournal, StudyRecorder, unwritten_studies
 from pipelines.search.records import load_importances, load_study, load_trial, save_study, save_trial, trial_path
 from pipelines.search.table import ranked
 from pipelines.spec import Experiment, flat
-from pipelines.tracking import TrackingError, bulk, direct, family, locate
+from pipelines.tracking import TrackingError, locate, sender, waiting
+from pipelines.tracking.backlog import journals, settle
+from pipelines.tracking.events import killed
 
 EXPERIMENT = Experiment.model_validate({"tracking": TRACKING})
 SECRET = "hunter2"
@@ -57,15 +60,6 @@ def project(tmp_path, database):
     return root
 
 
-@pytest.fixture(params=["a database at once", "one by one"])
-def road(request, monkeypatch):
-    """Both ways of sending trials: in one transaction a batch, and through the client, as to a server."""
-    if request.param == "one by one":
-        monkeypatch.setattr(direct, "known", lambda database: False)
-    monkeypatch.setattr(family, "A_BATCH", 3)
-    return request.param
-
-
 def client_of(project):
     from mlflow import MlflowClient
 
@@ -92,6 +86,29 @@ def points(project):
 def files(project, run_id):
     base = project / ".mlflow/artifacts" / run_id / "artifacts"
     return {p.relative_to(base).as_posix(): p for p in base.rglob("*") if p.is_file()}
+
+
+def journal_of(project, folder, how=None):
+    """The journal of a study, with all its trials; `how` it ended: "finished", "killed", or not yet."""
+    journal = StudyJournal(folder, project, load_study(folder))
+    if how == "finished":
+        journal.finish()
+    elif how == "killed":
+        journal.end(killed("interrupted"))
+    return journal.journal
+
+
+def send(project, folder, how=None):
+    """Put a study on record; the id of its run."""
+    journal = journal_of(project, folder, how)
+    with journal.claim() as ours:
+        assert ours
+        return deliver(journal, locate(EXPERIMENT.tracking, project))
+
+
+def forget(folder):
+    """As if no trial of it had ever been written into a journal."""
+    (folder / ".deltarule/record.json").unlink()
 
 
 # Files -----------------------------------------------------------------------------------------------------------------
@@ -145,9 +162,8 @@ def test_a_file_that_holds_no_trial_is_named_with_what_to_do(tmp_path):
 # What is on record -----------------------------------------------------------------------------------------------------
 
 
-def test_a_study_is_a_run_and_its_trials_are_runs_inside_it(project, road):
-    folder = make(project, 20, epochs=4)
-    run_id = send_study(folder, project=project, final=True)
+def test_a_study_is_a_run_and_its_trials_are_runs_inside_it(project):
+    run_id = send(project, make(project, 20, epochs=4), "finished")
     [parent], children = runs(project, "study"), runs(project, "trial")
     assert (parent.info.run_id, parent.info.run_name, parent.info.status) == (run_id, "s", "FINISHED")
     assert [child.data.tags["deltarule.trial"] for child in children] == [str(n) for n in range(20)]
@@ -155,11 +171,13 @@ def test_a_study_is_a_run_and_its_trials_are_runs_inside_it(project, road):
     assert {child.data.tags["deltarule.study"] for child in [parent, *children]} == {"s"}
     assert {child.data.tags["deltarule.origin"] for child in [parent, *children]} == {"search"}
     assert parent.data.tags["mlflow.user"] == children[3].data.tags["mlflow.user"]
+    begun = [child.info.start_time for child in children]
+    assert begun == sorted(set(begun)) and journals(project) == []
 
 
-def test_trials_have_the_status_that_is_nearest_and_keep_optunas_word(project, road):
+def test_trials_have_the_status_that_is_nearest_and_keep_optunas_word(project):
     folder = make(project, 40, epochs=4)
-    send_study(folder, project=project)
+    send(project, folder)
     trials, children = load_study(folder).trials, runs(project, "trial")
     assert [c.data.tags["deltarule.state"] for c in children] == [t.state for t in trials]
     statuses = {(c.data.tags["deltarule.state"], c.info.status) for c in children}
@@ -167,60 +185,59 @@ def test_trials_have_the_status_that_is_nearest_and_keep_optunas_word(project, r
     assert [c.data.tags["deltarule.reason"] for c in children] == [t.reason for t in trials]
 
 
-def test_a_trial_carries_its_whole_spec_its_history_and_its_best_epoch(project, road):
+def test_a_trial_carries_what_was_drawn_the_curve_of_what_is_searched_and_its_best_epoch(project):
     folder = make(project, 8, epochs=6)
-    send_study(folder, project=project)
+    run_id = send(project, folder)
     made, client = load_study(folder), client_of(project)
+    shared = client.get_run(run_id).data.params
     for trial, child in zip(made.trials, runs(project, "trial"), strict=True):
-        resolved = made.spec.override(dict(trial.changes))
-        expected = {k: v if isinstance(v, str) else json.dumps(v) for k, v in flat(resolved).items()}
-        expected = {k: v for k, v in expected.items() if k.split(".")[0] not in ("search", "tracking", "thresholds")}
-        assert child.data.params == {**expected, "regularization.l1 or": json_of(trial.params["regularization.l1 or"])}
-        history = {p.step: p.value for p in client.get_metric_history(child.info.run_id, "val_accuracy")}
-        assert history == {row["epoch"]: row["val_accuracy"] for row in trial.history}
+        own = child.data.params
+        assert own.keys() == {"seed", "regularization.l1 or", *SPACE} and not own.keys() & (shared.keys() - {"seed"})
+        resolved = flat(made.spec.override(dict(trial.changes)))
+        assert {key: own[key] for key in SPACE} == {key: texts(resolved[key]) for key in SPACE}
+        assert own["regularization.l1 or"] == texts(trial.params["regularization.l1 or"])
+        history = {p.step: p.value for p in client.get_metric_history(child.info.run_id, "val_loss")}
+        assert history == {row["epoch"]: row["val_loss"] for row in trial.history if math.isfinite(row["val_loss"])} | {
+            row["epoch"]: 1.7976931348623157e308 for row in trial.history if row["val_loss"] == math.inf
+        }
+        assert "val_accuracy" not in child.data.metrics and "train_loss" not in child.data.metrics
         best = next((row for row in trial.history if row["epoch"] == trial.best_epoch), None)
-        assert child.data.metrics["best_val_loss"] == best["val_loss"]
+        assert child.data.metrics["best_val_accuracy"] == best["val_accuracy"]
         assert child.data.metrics.get("value") == (trial.values[0] if trial.values else None)
         assert child.data.metrics["weights"] == trial.weights
         assert child.data.tags["deltarule.steps"] == str(trial.steps)
 
 
-def json_of(value):
+def texts(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def test_both_roads_leave_the_same_rows(project, tmp_path, database, monkeypatch):
-    """Else a new MLflow has changed its tables, or what its client writes into them: then look at bulk.py."""
-    other = tmp_path / "other"
-    (other / ".mlflow").mkdir(parents=True)
-    (other / ".dvc").mkdir()
-    shutil.copy(database, other / ".mlflow/mlflow.db")
-    for place in (project, other):
-        if place is other:
-            monkeypatch.setattr(direct, "known", lambda database: False)
-        else:
-            assert direct.known(place / ".mlflow/mlflow.db")
-        send_study(make(place, 20, epochs=4), project=place, final=True)
-    for table in ("runs", "tags", "params", "metrics", "latest_metrics"):
-        assert plain(project, table) == plain(other, table), table
+def test_an_option_of_a_kind_that_was_searched_is_on_the_trials_that_have_it_alone(project):
+    space = {"train.optimizer.name": {"choices": ["sgd", "adam"]}}
+    spec_of = spec(search={"space": space}, train={"optimizer": {"name": "sgd"}})
+    folder = make(project, 2, epochs=2, experiment=spec_of)
+    for number, name in enumerate(("sgd", "adam")):
+        drawn = {"train.optimizer.name": name}
+        save_trial(trial_path(folder, number), replace(load_trial(trial_path(folder, number)), params=drawn, changes=drawn))
+    run_id = send(project, folder)
+    sgd, adam = (run.data.params for run in runs(project, "trial"))
+    assert "train.optimizer.momentum" in sgd and "train.optimizer.momentum" not in adam and "train.optimizer.beta1" in adam
+    assert "train.optimizer.momentum" not in client_of(project).get_run(run_id).data.params
 
 
-def plain(project, table):
-    """Rows without what differs between any two sendings: ids, times, the parent's own notes; ids by their run's name."""
-    names = {row["run_uuid"]: row["name"] for row in rows(project, "runs")}
-    found = []
-    for row in rows(project, table):
-        if row.get("key") in (family.BEGUN, "mlflow.parentRunId"):
-            row["value"] = names.get(row["value"], "")
-        where = row.get("artifact_uri", "").replace(project.as_uri(), "").replace(row["run_uuid"], "ID")
-        row |= {"run_uuid": names[row["run_uuid"]], **({"artifact_uri": where} if where else {})}
-        found.append(sorted((k, str(v)) for k, v in row.items() if k not in ("timestamp", "start_time", "experiment_id")))
-    return sorted(found)
+def test_columns_of_any_name_and_values_of_any_length_go_on_record_under_the_names_that_a_run_has(project):
+    columns = {"weight (kg)": "numeric", "a%": "ignore"}
+    data = {"source": "rows.csv", "target": "y", "columns": columns, "missing": {"markers": [f"none {n}" for n in range(700)]}}
+    run_id = send(project, make(project, 2, epochs=2, experiment=spec(data=data)), "finished")
+    params = client_of(project).get_run(run_id).data.params
+    assert (params["data.columns.weight _kg_"], params["data.columns.a_"]) == ("numeric", "ignore")
+    markers = params["data.missing.markers"]
+    assert len(markers) == 6000 and markers.endswith("(cut, the whole is in params.yaml)")
 
 
 def test_the_parent_shows_what_was_best_after_how_many_trials(project):
     folder = make(project, 24, epochs=4)
-    run_id = send_study(folder, project=project, final=True)
+    run_id = send(project, folder, "finished")
     trials, client = load_study(folder).trials, client_of(project)
     done = [(t.number + 1, t.values[0]) for t in trials if t.values]
     expected = {n: min(v for step, v in done if step <= n) for n in range(done[0][0], 25)}
@@ -237,7 +254,7 @@ def test_the_parent_shows_what_was_best_after_how_many_trials(project):
 
 def test_of_several_metrics_each_has_its_best_and_there_is_no_winner(project):
     folder = make(project, 20, epochs=4, metrics=("accuracy", "weights"))
-    run = client_of(project).get_run(send_study(folder, project=project, final=True))
+    run = client_of(project).get_run(send(project, folder, "finished"))
     done = [t for t in load_study(folder).trials if t.values]
     assert run.data.metrics["best_value_accuracy"] == max(t.values[0] for t in done)
     assert run.data.metrics["best_value_weights"] == min(t.values[1] for t in done)
@@ -247,7 +264,7 @@ def test_of_several_metrics_each_has_its_best_and_there_is_no_winner(project):
 
 def test_of_several_seeds_the_means_and_their_spread_are_kept(project):
     folder = make(project, 3, epochs=4, seeds=3, experiment=spec(search={"seeds": 3}))
-    send_study(folder, project=project)
+    send(project, folder)
     trial, child = load_study(folder).trials[0], runs(project, "trial")[0]
     assert child.data.metrics["value_spread"] == trial.spread[0]
     assert child.data.metrics["best_val_loss"] == child.data.metrics["value"] == trial.values[0]
@@ -259,17 +276,7 @@ def test_figures_and_their_numbers_are_kept_where_they_are(project):
     (folder / "figures").mkdir()
     for name in ("history.png", "history.csv"):
         (folder / "figures" / name).write_text(name)
-    assert {"figures/history.png", "figures/history.csv"} <= files(
-        project, send_study(folder, project=project, final=True)
-    ).keys()
-
-
-def test_events_of_a_study_are_plain_data(project):
-    folder = make(project, 3, epochs=2)
-    head, made = Head.of(folder), load_study(folder)
-    for events in (study_events(head, made.trials, folder, "RUNNING"), trial_events(head, made.trials[0])):
-        assert (events[0].kind, events[-1].kind) == ("create", "end")
-        assert json.loads(json.dumps([event.values for event in events])) == [event.values for event in events]
+    assert {"figures/history.png", "figures/history.csv"} <= files(project, send(project, folder, "finished")).keys()
 
 
 # How it goes on --------------------------------------------------------------------------------------------------------
@@ -278,109 +285,86 @@ def test_events_of_a_study_are_plain_data(project):
 def test_a_study_is_running_then_over_and_running_again_when_it_is_topped_up(project):
     folder = make(project, 4, epochs=2)
     status = lambda: runs(project, "study")[0].info.status  # noqa: E731
-    send_study(folder, project=project)
+    send(project, folder)
     assert status() == "RUNNING"
-    send_study(folder, project=project, interrupted=True)
+    send(project, folder, "killed")
     assert status() == "KILLED"
-    send_study(folder, project=project, final=True)
+    send(project, folder, "finished")
     assert status() == "FINISHED"
-    make(project, 6, epochs=2)
-    send_study(folder, project=project)
+    send(project, make(project, 6, epochs=2))
     assert status() == "RUNNING" and len(runs(project, "trial")) == 6
 
 
 def test_a_study_of_which_no_trial_completed_failed(project):
-    made = study(16, epochs=2)
     folder = make(project, 1, epochs=2)
-    shutil.rmtree(folder / "trials")
-    save_trial(trial_path(folder, 0), made.trials[7].__class__(**{**made.trials[7].__dict__, "number": 0}))
-    send_study(folder, project=project, final=True)
+    save_trial(trial_path(folder, 0), replace(study(16, epochs=2).trials[7], number=0))
+    send(project, folder, "finished")
     assert runs(project, "study")[0].info.status == "FAILED"
 
 
-def test_sending_again_adds_nothing(project, road):
+@pytest.mark.parametrize("known", [True, False])
+def test_sending_again_adds_nothing(project, known):
     folder = make(project, 10, epochs=4)
-    run_id = send_study(folder, project=project, final=True)
-    before = (
-        sorted(points(project)),
-        len(rows(project, "tags")),
-        {p: f.stat().st_mtime_ns for p, f in files(project, run_id).items()},
-    )
-    assert send_study(folder, project=project, final=True) == run_id
-    after = (
-        sorted(points(project)),
-        len(rows(project, "tags")),
-        {p: f.stat().st_mtime_ns for p, f in files(project, run_id).items()},
-    )
-    assert after == before
+    run_id = send(project, folder, "finished")
+    before = sorted(points(project)), {p: f.stat().st_mtime_ns for p, f in files(project, run_id).items()}
+    if not known:
+        forget(folder)
+    assert send(project, folder, "finished") == run_id and len(runs(project, "trial")) == 10
+    assert (sorted(points(project)), {p: f.stat().st_mtime_ns for p, f in files(project, run_id).items()}) == before
 
 
-def test_trials_that_end_out_of_order_are_all_sent_and_what_was_best_waits_for_the_missing(project, road):
+def test_trials_that_end_out_of_order_are_all_sent_and_what_was_best_waits_for_the_missing(project):
     folder = make(project, 9, epochs=2)
     kept = trial_path(folder, 4).read_bytes()
     trial_path(folder, 4).unlink()
-    run_id = send_study(folder, project=project)
+    run_id = send(project, folder, "killed")
     assert len(runs(project, "trial")) == 8
     assert max(p.step for p in client_of(project).get_metric_history(run_id, "best_value")) == 4
     trial_path(folder, 4).write_bytes(kept)
-    send_study(folder, project=project, final=True)
+    send(project, folder, "finished")
     assert len(runs(project, "trial")) == 9 and len(points(project)) == len(set(points(project)))
     assert [p.step for p in client_of(project).get_metric_history(run_id, "best_value")] == list(range(1, 10))
 
 
 def test_another_study_of_the_same_name_is_a_run_of_its_own(project):
-    first = send_study(make(project, 2, epochs=2), project=project)
+    first = send(project, make(project, 2, epochs=2))
     shutil.rmtree(project / "studies")
-    assert send_study(make(project, 2, epochs=2), project=project) == first  # the same numbers: the same study
+    assert send(project, make(project, 2, epochs=2)) == first  # the same numbers: the same study
     shutil.rmtree(project / "studies")
-    assert send_study(make(project, 2, epochs=2, seed=1), project=project) != first
+    shutil.rmtree(project / ".deltarule/log")
+    assert send(project, make(project, 2, epochs=2, seed=1)) != first
 
 
 CALLS = ("create_run", "log_batch", "log_artifact", "log_text", "update_run")
 
 
 @pytest.mark.parametrize("calls", [0, 1, 2, 3, 5, 8, 13, 22])
-@pytest.mark.parametrize("way", ["a database at once", "one by one"])
-def test_cut_short_anywhere_the_next_sending_completes_it_and_no_point_is_kept_twice(project, monkeypatch, way, calls):
-    if way == "one by one":
-        monkeypatch.setattr(direct, "known", lambda database: False)
-    monkeypatch.setattr(family, "A_BATCH", 3)
-    monkeypatch.setattr(family, "METRICS_A_CALL", 20)
+def test_cut_short_anywhere_the_next_sending_completes_it_and_no_point_is_kept_twice(project, monkeypatch, calls):
+    monkeypatch.setattr(sender, "EVENTS_A_PASS", 15)
+    monkeypatch.setattr(sender, "METRICS_A_CALL", 4)
     folder = make(project, 9, epochs=3)
     left = [calls]
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         for name in CALLS:
             patch.setattr(f"mlflow.MlflowClient.{name}", cut_short_after(left, name))
-            patch.setattr(direct.Client, name, cut_short(left, getattr(direct.Client, name)))
-        patch.setattr(bulk, "insert", cut_short(left, bulk.insert))
-        try:
-            send_study(folder, project=project)
-        except KeyboardInterrupt:
-            left = None
-    assert left is None or way == "a database at once", "not cut short: fewer calls than that were made"
-    send_study(folder, project=project, final=True)
+        send(project, folder)
+    told = [event for event in journals(project)[0].read() if event.child and event.kind == "metrics"]
+    expected = sum(len(event.values) for event in told)
+    send(project, folder, "finished")
     children = runs(project, "trial")
     assert [int(child.data.tags["deltarule.trial"]) for child in children] == list(range(9))
     assert {child.info.status for child in children} <= {"FINISHED", "FAILED", "KILLED"}
-    head = Head.of(folder)
-    expected = sum(
-        len(e.values) for n in range(9) for e in trial_events(head, load_trial(trial_path(folder, n))) if e.kind == "metrics"
-    )
-    parents = {run.info.run_id for run in runs(project, "study")}
-    found = [point for point in points(project) if point[0] not in parents]
-    assert len(parents) == 1 and len(found) == len(set(found)) == expected
+    ids = {child.info.run_id for child in children}
+    assert sum(point[0] in ids for point in points(project)) == expected
     assert len(points(project)) == len(set(points(project)))
-    assert runs(project, "study")[0].info.status == "FINISHED"
+    assert [run.info.status for run in runs(project, "study")] == ["FINISHED"]
 
 
 def cut_short_after(left, name):
+    """The call is carried out, and then the process "dies", once `left` calls have been made."""
     import mlflow
 
-    return cut_short(left, getattr(mlflow.MlflowClient, name))
-
-
-def cut_short(left, real):
-    """The call is carried out, and then the process "dies", once `left` calls have been made."""
+    real = getattr(mlflow.MlflowClient, name)
 
     def call(*arguments, **named):
         done = real(*arguments, **named)
@@ -395,59 +379,119 @@ def cut_short(left, real):
 SEND = """
 import sys, time
 from pathlib import Path
-from pipelines.search.record import send_study
-from pipelines.tracking import bulk, family
-family.A_BATCH = 2
-if sys.argv[2] == "slowly":
-    real = bulk.insert
-    def insert(*arguments):
-        real(*arguments)
-        print("sent", flush=True)
-        time.sleep(0.05)
-    bulk.insert = insert
-print(send_study(Path(sys.argv[1]), project=Path(sys.argv[1]).parents[1], final=True), flush=True)
+from pipelines.api.launch import send_waiting
+from pipelines.spec import Tracking
+from pipelines.tracking import sender
+sender.EVENTS_A_PASS = 10
+real = sender.Sender._send_children
+def sending(*arguments):
+    real(*arguments)
+    print("sent", flush=True)
+    time.sleep(float(sys.argv[2]))
+sender.Sender._send_children = sending
+print(dict(send_waiting(Path(sys.argv[1]), Tracking(experiment="tests"))), flush=True)
 """
 
 
-def sender(folder, *arguments):
+def sending(project, seconds):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-c", SEND, str(folder), *arguments]
+    command = [sys.executable, "-c", SEND, str(project), str(seconds)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
 def test_a_sender_that_was_killed_and_two_at_once_after_it_leave_each_trial_once(project):
-    folder = make(project, 20, epochs=3)
-    first = sender(folder, "slowly")
-    assert first.stdout.readline() == "sent\n" == first.stdout.readline()
+    journal_of(project, make(project, 20, epochs=3), "finished")
+    first = sending(project, 0.05)
+    while len(runs(project, "trial")) < 4:
+        assert first.poll() is None, first.communicate()
     first.send_signal(signal.SIGKILL)
     first.communicate(timeout=60)
     assert 4 <= len(runs(project, "trial")) < 20
-    both = [sender(folder, "quickly") for _ in range(2)]
+    both = [sending(project, 0) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
-    assert {out for out, _ in said} == {f"{runs(project, 'study')[0].info.run_id}\n"}, said
-    assert len(runs(project, "trial")) == 20
+    assert [process.returncode for process in both] == [0, 0], said
+    assert len(runs(project, "study")) == 1 and len(runs(project, "trial")) == 20
     assert len(points(project)) == len(set(points(project)))
 
 
-def test_it_ends_between_two_batches_when_it_is_told_to_and_goes_on_at_the_next_call(project, road):
-    folder = make(project, 9, epochs=2)
-    asked = iter([False, True, True, True])
-    send_study(folder, project=project, stop=lambda: next(asked))
-    assert len(runs(project, "trial")) == 3
-    assert [name for name, _ in send_waiting_studies(project)] == ["studies/s"]
-    assert len(runs(project, "trial")) == 9
+# While it goes on ------------------------------------------------------------------------------------------------------
 
 
-def test_before_the_first_trial_ended_or_with_tracking_off_nothing_is_sent(project):
+def test_a_driver_only_writes_a_journal_and_another_process_sends_it(project):
+    folder = make(project, 6, epochs=2)
+    whole = load_study(folder)
+    with StudyRecorder(folder, project, whole.spec) as recorder:
+        recorder.start(replace(whole, trials=()))
+        for number in (1, 0, 2, 3, 5, 4):
+            recorder.trial_ended(whole.trials[number])
+        recorder.finish()
+    assert recorder.warning == ""
+    settle(project)
+    [parent] = runs(project, "study")
+    assert parent.info.status == "FINISHED" and len(runs(project, "trial")) == 6
+    assert parent.data.metrics["trials_complete"] == whole.counts()["COMPLETE"]
+
+
+def test_a_driver_that_is_killed_goes_on_in_its_journal_and_tells_what_it_could_not(project, monkeypatch):
+    monkeypatch.setattr("pipelines.search.record.Uploader", NoUploader)
+    folder = make(project, 6, epochs=2)
+    whole = load_study(folder)
+    killed_one = StudyRecorder(folder, project, whole.spec)
+    killed_one.__enter__()
+    killed_one.start(replace(whole, trials=()))
+    for trial in whole.trials[:3]:
+        killed_one.trial_ended(trial)
+    with StudyRecorder(folder, project, whole.spec) as recorder:
+        recorder.start(replace(whole, trials=whole.trials[:4]))  # the storage knew of the fourth, the journal did not
+        for trial in whole.trials[2:]:  # the third is carried out again
+            recorder.trial_ended(trial)
+        recorder.finish()
+    [journal] = journals(project)
+    told = [event.child for event in journal.read() if event.child and event.kind == "end"]
+    assert told == [str(number) for number in range(6)]
+    assert [one.run for one in waiting(project)] == ["studies/s"]
+    assert len(list(send_waiting(project, EXPERIMENT.tracking))) == 1
+    assert len(runs(project, "trial")) == 6 and len(points(project)) == len(set(points(project)))
+
+
+class NoUploader:
+    """In the place of the process that sends."""
+
+    journal = None
+
+    def __init__(self, *_):
+        pass
+
+    def begin(self, journal):
+        self.journal = journal
+
+    def close(self, patience):
+        return ""
+
+
+def test_before_the_first_trial_ended_or_with_tracking_off_nothing_is_written(project, monkeypatch):
+    monkeypatch.setattr("pipelines.search.record.Uploader", NoUploader)
     folder = make(project, 3, epochs=2)
+    whole = load_study(folder)
+    with StudyRecorder(folder, project, whole.spec) as recorder:
+        recorder.start(replace(whole, trials=()))
+        recorder.trial_ended(whole.trials[1])
     trial_path(folder, 0).unlink()
-    assert send_study(folder, project=project) is None
     off = make(project, 3, epochs=2, name="off", experiment=spec(tracking={"enabled": False}))
-    assert send_study(off, project=project, final=True) is None
-    (folder / "study.json").unlink()
-    assert send_study(folder, project=project) is None
-    assert runs(project, "study") == [] and list(send_waiting_studies(project)) == []
+    with StudyRecorder(off, project, load_study(off).spec) as recorder:
+        recorder.start(load_study(off))
+    assert journals(project) == [] and unwritten_studies(project) == []
+
+
+def test_a_journal_that_cannot_be_written_ends_no_study(project, monkeypatch):
+    monkeypatch.setattr("pipelines.search.record.Uploader", NoUploader)
+    whole = load_study(make(project, 3, epochs=2))
+    (project / ".deltarule").write_text("no folder")
+    with StudyRecorder(project / "studies/s", project, whole.spec) as recorder:
+        recorder.start(whole)
+        recorder.finish()
+    assert "could not be written" in recorder.warning
 
 
 # When the store fails, and secrets -------------------------------------------------------------------------------------
@@ -463,51 +507,27 @@ def test_a_store_that_fails_is_said_once_and_the_next_sync_sends_all(project, mo
         pytest.raises(TrackingError, match=r"'s' is not wholly on record.*next `deltarule sync`"),
     ):
         patch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{port}")
-        send_study(folder, project=project, final=True)
-    [(name, run_id)] = send_waiting_studies(project)
+        journal_of(project, folder, "finished")
+        list(send_waiting(project, EXPERIMENT.tracking))
+    [(name, run_id)] = send_waiting(project, EXPERIMENT.tracking)
     assert name == "studies/s" and client_of(project).get_run(run_id).info.status == "FINISHED"
-    assert list(send_waiting_studies(project)) == []
+    assert list(send_waiting(project, EXPERIMENT.tracking)) == []
     assert capfd.readouterr().err == ""
 
 
-def test_a_database_that_fails_in_the_middle_keeps_whole_batches_alone_and_says_so_once(project, monkeypatch, capfd):
-    monkeypatch.setattr(family, "A_BATCH", 3)
-    folder = make(project, 9, epochs=2)
-    real, calls = bulk._add, []
-
-    def failing(rows, child, *more):
-        calls.append(child.number)
-        real(rows, child, *more)
-        if child.number == 4:
-            rows["metrics"].append(dict(rows["metrics"][-1]))  # the same key twice: the database refuses it
-
-    with monkeypatch.context() as patch, pytest.raises(TrackingError, match="not wholly on record"):
-        patch.setattr(bulk, "_add", failing)
-        send_study(folder, project=project)
-    assert calls == [0, 1, 2, 3, 4, 5] and len(runs(project, "trial")) == 3
-    send_study(folder, project=project, final=True)
-    assert len(runs(project, "trial")) == 9 and len(points(project)) == len(set(points(project)))
-    assert capfd.readouterr().err == ""
+@pytest.mark.parametrize(("note", "status"), [(None, "KILLED"), ("KILLED", "KILLED"), ("FINISHED", "FINISHED")])
+def test_a_study_of_an_earlier_version_that_waits_is_sent_from_its_files(project, note, status):
+    folder = make(project, 4, epochs=2)
+    if note:
+        (folder / ".deltarule").mkdir()
+        (folder / ".deltarule/record.json").write_text(json.dumps({"status": note, "sent": ""}))
+    assert unwritten_studies(project) == ["studies/s"]
+    assert [name for name, _ in send_waiting(project, EXPERIMENT.tracking)] == ["studies/s"]
+    assert runs(project, "study")[0].info.status == status and len(runs(project, "trial")) == 4
+    assert list(send_waiting(project, EXPERIMENT.tracking)) == []
 
 
-def test_a_study_that_was_killed_before_it_could_be_sent_is_sent_as_interrupted(project):
-    make(project, 4, epochs=2)
-    assert len(list(send_waiting_studies(project))) == 1
-    assert runs(project, "study")[0].info.status == "KILLED"
-
-
-def test_tables_that_are_not_known_are_not_written_to_directly(project, monkeypatch):
-    monkeypatch.setitem(direct.TABLES, "metrics", direct.TABLES["metrics"] + " workspace")
-    monkeypatch.delattr(direct.Client, "insert")
-    folder = make(project, 3, epochs=2)
-    send_study(folder, project=project, final=True)
-    assert len(runs(project, "trial")) == 3
-
-
-@pytest.mark.parametrize("way", ["a database at once", "one by one"])
-def test_no_password_of_the_studys_storage_reaches_the_record(project, monkeypatch, way):
-    if way == "one by one":
-        monkeypatch.setattr(direct, "known", lambda database: False)
+def test_no_password_of_the_studys_storage_reaches_the_record(project):
     planted = spec(search={"storage": f"postgresql+psycopg://me:{SECRET}@host/studies"})
     folder = make(project, 3, epochs=2, experiment=planted)
     kept = json.loads((folder / "study.json").read_text())
@@ -518,7 +538,7 @@ def test_no_password_of_the_studys_storage_reaches_the_record(project, monkeypat
     (folder / "winner.yaml").write_text(f"data.source: https://me:{SECRET}@host/rows.csv\n")
     (folder / "trials.csv").write_text(f"number,source\n0,https://me:{SECRET}@host/rows.csv\n")
     assert SECRET in (folder / "params.yaml").read_text()
-    run_id = send_study(folder, project=project, final=True)
+    run_id = send(project, folder, "finished")
     stored = [p for p in (project / ".mlflow").rglob("*") if p.is_file()]
     assert len(stored) >= 5 and [p.name for p in stored if SECRET.encode() in p.read_bytes()] == []
     assert client_of(project).get_run(run_id).data.params["search.storage"] == "postgresql+psycopg://***@host/studies"
@@ -541,7 +561,7 @@ def server(project):
 
 @pytest.mark.slow
 def test_a_server_gets_the_study_and_what_it_missed(project, monkeypatch):
-    monkeypatch.setattr(family, "A_BATCH", 3)
+    monkeypatch.setattr(sender, "EVENTS_A_PASS", 15)
     folder = make(project, 7, epochs=3)
     with server(project) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
@@ -549,47 +569,14 @@ def test_a_server_gets_the_study_and_what_it_missed(project, monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             for name in CALLS:
                 patch.setattr(f"mlflow.MlflowClient.{name}", cut_short_after(left, name))
-            patch.setattr(direct.Client, name, cut_short(left, getattr(direct.Client, name)))
-            send_study(folder, project=project)
-        run_id = send_study(folder, project=project)
+            send(project, folder)
+        run_id = send(project, folder, "killed")
         monkeypatch.delenv("MLFLOW_TRACKING_URI")
-        make(project, 9, epochs=3)
-        assert send_study(folder, project=project, final=True) == run_id  # beside the server, into its database
+        assert send(project, make(project, 9, epochs=3), "finished") == run_id  # beside the server, into its database
     assert len(runs(project, "trial")) == 9
     assert len(points(project)) == len(set(points(project)))
     # Where the server put the experiment's artifacts, which is a folder deeper.
     assert {"study.json", "params.yaml"} <= {p.name for p in (project / ".mlflow/artifacts").rglob(f"{run_id}/artifacts/*")}
-
-
-def test_trials_that_were_read_are_not_read_again(project, monkeypatch):
-    folder = make(project, 6, epochs=2)
-    send_study(folder, project=project)
-    read = []
-    monkeypatch.setattr(search_record, "load_trial", lambda path: read.append(path.name) or load_trial(path))
-    make(project, 6, epochs=2)  # the same files, written anew
-    time.sleep(0.01)
-    search_record._light.cache_clear()
-    send_study(folder, project=project)
-    assert len(read) == 6
-    send_study(folder, project=project)
-    assert len(read) == 6
-
-
-def test_a_study_is_put_on_record_without_importing_mlflow(project):
-    """Where the database is known and its experiment is there: the import is a tenth of a short study."""
-    send_study(make(project, 2, epochs=2), project=project)  # makes the experiment
-    folder = make(project, 5, epochs=2, name="later")
-    code = """
-import sys
-from pathlib import Path
-from pipelines.search.record import send_study
-print(send_study(Path(sys.argv[1]), project=Path(sys.argv[1]).parents[1], final=True))
-print(sorted({name.partition(".")[0] for name in sys.modules} & {"mlflow", "sqlalchemy"}))
-"""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True, check=True)
-    key, loaded = done.stdout.splitlines()
-    assert loaded == "[]" and client_of(project).get_run(key).info.status == "FINISHED"
 
 
 def test_tables_show_the_front_of_several_metrics_first():

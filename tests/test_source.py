@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tracking import circumstances, source
-from pipelines.tracking.redact import redact, redact_command, secrets_of_the_environment
+from pipelines.redact import redact, redact_command, secrets_of_the_environment
+from pipelines.tracking import provenance, source
 
 SECRET = "hunter2-9c1f"
 
@@ -161,8 +161,8 @@ def test_a_run_says_how_it_was_begun_and_the_first_time_counts(project, monkeypa
         "sys.argv", ["/home/me/bin/deltarule", "run", "--set", f"tracking.uri=http://me:{SECRET}@host", "--name", "a b"]
     )
     run = project / "runs/1"
-    circumstances.keep(run, "deltarule run")
-    tags, diff = circumstances.kept(run)
+    provenance.keep(run, "deltarule run")
+    tags, diff = provenance.kept(run)
     assert tags["deltarule.command"] == "deltarule run --set 'tracking.uri=http://***@host' --name 'a b'"
     assert tags["mlflow.source.name"] == "deltarule run"
     assert tags["mlflow.source.git.repoURL"] == "https://***@example.org/a/b.git"
@@ -171,8 +171,8 @@ def test_a_run_says_how_it_was_begun_and_the_first_time_counts(project, monkeypa
     )  # fmt: skip
     assert diff is None
     (project / "code/a.py").write_text("later")
-    circumstances.keep(run, "deltarule run")
-    assert circumstances.kept(run) == (tags, None)
+    provenance.keep(run, "deltarule run")
+    assert provenance.kept(run) == (tags, None)
 
 
 @pytest.mark.parametrize(

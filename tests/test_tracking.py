@@ -19,8 +19,12 @@ from synthetic_run import make, write_json
 
 from pipelines import tracking
 from pipelines.project import project_of
+from pipelines.record import events
+from pipelines.record.sending import RunSender
+from pipelines.record.sync import sync
+from pipelines.redact import redact
 from pipelines.spec import Experiment
-from pipelines.tracking import Event, TrackingError, direct, events, locate, store, sync, uploader
+from pipelines.tracking import Event, TrackingError, locate, sender, store
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
@@ -58,7 +62,7 @@ def project(tmp_path, template):
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    monkeypatch.setattr(uploader, "send_figures", lambda *_: None)
+    monkeypatch.setattr(RunSender, "_pictures", lambda *_: ())
 
 
 def client_of(project):
@@ -172,18 +176,18 @@ def test_syncing_again_adds_nothing(project):
     before = sorted(points(project)), {p: f.stat().st_mtime_ns for p, f in files(project, run_id).items()}
     assert sync(places, EXPERIMENT) == run_id
     assert (sorted(points(project)), {p: f.stat().st_mtime_ns for p, f in files(project, run_id).items()}) == before
-    assert len(points(project)) > uploader.METRICS_A_BATCH
+    assert len(points(project)) > sender.METRICS_A_CALL
     assert len(runs(project)) == 1
 
 
 @pytest.mark.parametrize("calls", range(0, 24, 3))
 def test_cut_short_anywhere_the_next_sync_completes_it_and_no_point_is_kept_twice(project, no_figures, monkeypatch, calls):
-    monkeypatch.setattr(uploader, "METRICS_A_BATCH", 30)
+    monkeypatch.setattr(sender, "METRICS_A_CALL", 30)
     places = make(project, diverged_at=4)  # NaN and inf are points too
     with monkeypatch.context() as patch:
         left = [calls]
         for name in ("log_batch", "log_artifact", "log_text", "update_run"):
-            patch.setattr(direct.Client, name, cut_short_after(left, name))
+            patch.setattr(f"mlflow.MlflowClient.{name}", cut_short_after(left, name))
         with pytest.raises(KeyboardInterrupt):
             sync(places, EXPERIMENT)
     sync(places, EXPERIMENT)
@@ -196,7 +200,9 @@ def test_cut_short_anywhere_the_next_sync_completes_it_and_no_point_is_kept_twic
 
 def cut_short_after(left, name):
     """The client's call; it is carried out, and then the process "dies", once `left` calls have been made."""
-    real = getattr(direct.Client, name)
+    from mlflow import MlflowClient
+
+    real = getattr(MlflowClient, name)
 
     def call(*arguments, **named):
         real(*arguments, **named)
@@ -256,7 +262,7 @@ def test_every_launch_is_a_run_of_its_own_beside_the_pipelines_run(project, no_f
 def test_a_launch_that_was_cut_short_is_completed(project, no_figures, monkeypatch):
     places = make(project / "runs/1")
     with monkeypatch.context() as patch:
-        patch.setattr(direct.Client, "log_batch", cut_short_after([2], "log_batch"))
+        patch.setattr("mlflow.MlflowClient.log_batch", cut_short_after([2], "log_batch"))
         with pytest.raises(KeyboardInterrupt):
             sync(places, EXPERIMENT, new_run=True)
     sync(places, EXPERIMENT, new_run=True)
@@ -278,7 +284,7 @@ import sys
 from pathlib import Path
 from pipelines.stages.paths import RunPaths
 from pipelines.spec import Experiment
-from pipelines.tracking import sync
+from pipelines.record.sync import sync
 experiment = Experiment.model_validate({"tracking": {"experiment": sys.argv[2]}})
 print(sync(RunPaths(Path(sys.argv[1])), experiment))
 """
@@ -398,7 +404,7 @@ def test_no_secret_reaches_the_store(project, no_figures, monkeypatch):
     ],
 )
 def test_redaction_takes_the_secret_and_leaves_the_rest(text, clean):
-    assert tracking.redact(text) == clean
+    assert redact(text) == clean
 
 
 # When the store fails --------------------------------------------------------------------------------------------------

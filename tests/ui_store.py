@@ -8,7 +8,6 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,12 @@ import synthetic_study
 
 from backends import children
 from pipelines.api.launch import send_waiting
-from pipelines.search.record import send_study
+from pipelines.record import events
+from pipelines.search.record import StudyJournal
+from pipelines.search.records import load_study
 from pipelines.spec import Experiment
-from pipelines.tracking import bulk, events, locate
-from pipelines.tracking.family import A_BATCH
+from pipelines.tracking import locate
+from pipelines.tracking.sender import RemoteState
 from pipelines.tracking.store import connect
 
 TRIALS, LAUNCHES, RUNS = 24, ("lightning", "keras"), 200
@@ -36,11 +37,12 @@ def fill(project: Path) -> None:
     store = locate(Experiment().tracking, project)
     with store.lock():
         client, experiment_id = connect(store)
-    made = [_run(project / "made" / str(n), n) for n in range(RUNS - TRIALS - 1 - len(LAUNCHES))]
-    for start in range(0, len(made), A_BATCH):
-        bulk.insert(bulk.database(client), experiment_id, "", made[start : start + A_BATCH], {})
+    for number in range(RUNS - TRIALS - 1 - len(LAUNCHES)):
+        _run(project / "made" / str(number), number, client, experiment_id)
     launches = [subprocess.Popen(_launch(backend), cwd=project, env=children.environment(), **_quiet()) for backend in LAUNCHES]
-    send_study(synthetic_study.make(project, TRIALS, name=STUDY, experiment=_study()), project=project, final=True)
+    study = synthetic_study.make(project, TRIALS, name=STUDY, experiment=_study())
+    StudyJournal(study, project, load_study(study)).finish()
+    list(send_waiting(project, Experiment().tracking))
     for process in launches:
         said, _ = process.communicate()
         assert process.returncode == 0, said
@@ -80,7 +82,7 @@ def _study() -> Experiment:
     return Experiment.model_validate({"search": {"space": synthetic_study.SPACE}})
 
 
-def _run(root: Path, number: int) -> bulk.Child:
+def _run(root: Path, number: int, client, experiment_id: str) -> None:
     """A run of either backend, as its outs would tell of it."""
     rng = np.random.default_rng(number)
     penalty = float(f"{10 ** rng.uniform(-6, -2):.2g}")
@@ -94,8 +96,11 @@ def _run(root: Path, number: int) -> bulk.Child:
     )
     places = synthetic_run.make(root, spec=spec, stages=("data", "train", "validate"), fingerprint=f"{number:04x}" + "0" * 28)
     _spread(places, float(rng.uniform(0.9, 1.1)))
-    child = bulk.Child.of(events(places, spec), {"deltarule.origin": "launch"}, number)
-    return replace(child, tags={key: value for key, value in child.tags.items() if key != bulk.NUMBER})
+    create, *body, end = events(places, spec)
+    tags = {"deltarule.origin": "launch"}
+    run = client.create_run(experiment_id, tags=tags, run_name=create.values["name"])
+    RemoteState(client, run).send([event for event in body if event.kind in ("params", "metrics", "tags")], root)
+    client.update_run(run.info.run_id, end.values["status"])
 
 
 def _spread(places, factor: float) -> None:

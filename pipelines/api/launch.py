@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.console import Console
+    from pipelines.record import Recording
     from pipelines.spec import Experiment, Tracking
     from pipelines.stages import RunPaths
-    from pipelines.tracking import Recording, Waiting
+    from pipelines.tracking import Waiting
 
 Progress = Callable[[dict[str, float]], None]  # an epoch's record
 RUNS = Path("runs")
@@ -58,19 +59,21 @@ def launch(
     """
     from pipelines import stages, tracking
     from pipelines.project import project_of
+    from pipelines.record import Recording
+    from pipelines.redact import redact
     from pipelines.spec import dump
 
     project = project_of(Path())
-    called = tracking.redact(name or slug(experiment))  # the folder's name is on record too
+    called = redact(name or slug(experiment))  # the folder's name is on record too
     done = Launch(new_folder(project / RUNS, called) if folder is None else empty_folder(folder))
     begun(done)
     (done.folder / "params.yaml").write_text(dump(experiment), encoding="utf-8")
-    if tracking.redact(dump(experiment)) != dump(experiment):  # it can be run again as it is, password and all
+    if redact(dump(experiment)) != dump(experiment):  # it can be run again as it is, password and all
         (done.folder / "params.yaml").chmod(0o600)
     if track:
         tracking.keep(done.folder, "deltarule run")
     places = stages.RunPaths(done.folder, base=project, project=project)
-    recording = tracking.Recording(experiment, places, new_run=True, name=name, on=track)
+    recording = Recording(experiment, places, new_run=True, name=name, on=track)
     try:
         with recorded(recording):
             _carry_out(done, experiment, places, test, progress, recording)
@@ -129,9 +132,9 @@ def train_in_place(experiment: Experiment, places: RunPaths, progress: Progress,
 
     Where DVC runs it, the stage `record` comes next and sends what is missing, so a run that went well is not waited for.
     """
-    from pipelines import tracking
+    from pipelines.record import Recording
 
-    recording = tracking.Recording(experiment, places)
+    recording = Recording(experiment, places)
     went_well = False
     try:
         with recorded(recording):
@@ -177,19 +180,13 @@ def send_waiting(project: Path, tracked: Tracking) -> Iterator[tuple[str, str | 
 
     `tracked`: the spec's block, where the store's password may stand. Raises TrackingError if the store fails again.
     """
-    from pipelines import stages, tracking
+    from pipelines.record.sync import send_waiting
 
-    failure = None
-    try:
-        yield from tracking.send_waiting(project, tracked, stages.RunPaths)
-    except tracking.TrackingError as error:
-        failure = error
     if (project / "studies").is_dir():  # else Optuna's packages need not be looked at
-        from pipelines.search.record import send_waiting_studies
+        from pipelines.search.record import journal_studies
 
-        yield from send_waiting_studies(project)
-    if failure is not None:
-        raise failure
+        journal_studies(project)
+    yield from send_waiting(project, tracked)
 
 
 def show_waiting(console: Console, project: Path) -> None:
@@ -203,16 +200,16 @@ def show_waiting(console: Console, project: Path) -> None:
     ]
     if rows:
         console.table("", ("run", "state", "events", "sent", "waiting", "since", "last error"), rows)
-    studies: list[dict[str, str]] = []
+    studies = [{"study": one.run, "status": one.state.split()[0].upper()} for one in runs if one.is_study]
     if (project / "studies").is_dir():
-        from pipelines.search.record import waiting_studies
+        from pipelines.search.record import unwritten_studies
 
-        studies = [{"study": folder, "status": status} for folder, status in waiting_studies(project)]
-    for one in studies:
-        console.say(f"{one['study']}: not wholly on record ({one['status'] or 'never sent'})")
+        for folder in unwritten_studies(project):
+            studies.append({"study": folder, "status": ""})
+            console.say(f"{folder}: not wholly on record")
     if not any(w.waiting for w in runs) and not studies:
         console.say("nothing waits for the store")
-    console.result({"runs": [w.as_dict() for w in runs], "studies": studies})
+    console.result({"runs": [one.as_dict() for one in runs if not one.is_study], "studies": studies})
 
 
 def _clock(one: Waiting) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pipelines.spec.yaml_file import parse, write
-from pipelines.tracking.fetch import Recorded
+from pipelines.tracking.query import Fetched
 
 COMMIT, DIRTY, KIND = "mlflow.source.git.commit", "mlflow.source.git.dirty", "deltarule.kind"
 PARTS = ("train", "valid", "test")
@@ -26,7 +27,7 @@ class ReproduceError(RuntimeError):
 class RecordedRun:
     """A run that can be run again."""
 
-    recorded: Recorded
+    recorded: Fetched
 
     def __str__(self) -> str:
         return f"run {self.recorded.run_id} ({self.recorded.name})"
@@ -84,7 +85,7 @@ class RecordedRun:
         return points.sort_index().rename(index=lambda step: f"epoch {step}")
 
 
-def runnable(recorded: Recorded, test: bool = False) -> RecordedRun:
+def runnable(recorded: Fetched, test: bool = False) -> RecordedRun:
     """Raises ReproduceError for a run that cannot be run again."""
     run = RecordedRun(recorded)
     if recorded.tags.get(KIND) == "study":
@@ -124,7 +125,7 @@ def _check_trial(run: RecordedRun) -> None:
         raise ReproduceError(f"{run} must have its spec on record, and has not all of it; {advice}")
 
 
-def nested(params: dict[str, str]) -> dict[str, Any]:
+def nested(params: Mapping[str, str]) -> dict[str, Any]:
     """Flat params as they are on record -> the spec. What was drawn under names that are no paths is left out."""
     spec: dict[str, Any] = {}
     for path, text in params.items():

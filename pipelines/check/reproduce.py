@@ -24,7 +24,7 @@ from pipelines.check.recorded import DIRTY, RecordedRun, ReproduceError, read_js
 from pipelines.check.restore import RestoredFile, restore, take_from_project
 from pipelines.stages import RunPaths
 from pipelines.stages.test import enter
-from pipelines.tracking.fetch import fetch
+from pipelines.tracking.query import fetch
 
 if TYPE_CHECKING:
     from pipelines.spec import Experiment

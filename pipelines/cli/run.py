@@ -110,13 +110,14 @@ def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) ->
 
 def _other_stage(name: str, console: Console, experiment: Experiment) -> dict[str, Any]:
     from pipelines import stages, tracking
+    from pipelines.record.sync import sync
 
     places = stages.RunPaths(Path())
     try:
         return dict(getattr(stages, name)(experiment, places))
     except stages.HeldError:  # the pipeline ends here, and will not come to its own `record`
         try:
-            tracking.sync(places, experiment)
+            sync(places, experiment)
         except tracking.TrackingError as error:
             console.warn(str(error))
         raise
@@ -155,6 +156,7 @@ def sync(
     from pipelines.api.launch import send_waiting, show_waiting
     from pipelines.console import Console
     from pipelines.project import project_of
+    from pipelines.record.sync import sync as put_on_record
 
     project, places = project_of(Path()), stages.RunPaths(Path())
     if status:
@@ -165,9 +167,9 @@ def sync(
         return Console(as_json).result(dropped.as_dict())
     console, experiment = begin(params, changes, as_json)
     with console.reserved():
-        tracking.bury(project)
+        tracking.mark_killed(project)
         trained = places.run.exists()
-        run_id = tracking.sync(places, experiment) if trained else None
+        run_id = put_on_record(places, experiment) if trained else None
         sent, failure = dict[str, str | None](), None
         try:
             for folder, launched in send_waiting(project, experiment.tracking):
@@ -175,7 +177,7 @@ def sync(
         except tracking.TrackingError as error:
             failure = error
         if not trained and not sent and failure is None:
-            tracking.sync(places, experiment)  # says what is missing
+            put_on_record(places, experiment)  # says what is missing
     for folder, launched in sent.items():
         console.say(f"{folder}: on record in MLflow as run {launched}")
     if run_id or not experiment.tracking.enabled:

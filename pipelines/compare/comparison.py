@@ -22,7 +22,8 @@ from pipelines.project import project_of
 from pipelines.spec.describe import nearest
 from pipelines.stages.paths import RunPaths
 from pipelines.stages.test import openers
-from pipelines.tracking.query import KIND, Curves, Recorded, histories, texts
+from pipelines.tracking.events import KIND
+from pipelines.tracking.query import Curves, Recorded, histories, texts
 
 if TYPE_CHECKING:
     from pipelines.spec import Experiment, Tracking

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipelines.redact import redact, redacted
 from pipelines.report.figures import OF_REPORTS
 from pipelines.report.outs import Outs
 from pipelines.report.pages import image, number, render, spelled
 from pipelines.spec import Experiment, dump, flat, higher_is_better
-from pipelines.tracking.redact import redact, redacted
+from pipelines.spec.recorded import whole_spec
 
 Found = Mapping[str, Any]
 PARTS = {"validate": "validation", "test": "test"}
@@ -40,7 +41,7 @@ def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | 
     run, about = redacted(outs.run), redacted(outs.about)
     metrics = {stage: outs.json(f"{stage}/metrics.json") for stage in outs.reports}
     held = "validate" in metrics and bool(outs.json("validate/about.json").get("held"))
-    spec = Experiment.model_validate(redacted(_whole_spec(outs.run["spec"], experiment)))
+    spec = Experiment.model_validate(redacted(whole_spec(outs.run["spec"], experiment)))
     names = [name for name in list(metrics.values())[-1] if not name.endswith(ENDS)] if metrics else []
     every = [name for found in metrics.values() for name in found]
     return render(
@@ -66,12 +67,6 @@ def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | 
             *_counts("Gaps, in {} columns", "column", about.get("missing", {})),
         ],
     )
-
-
-def _whole_spec(trained: Found, experiment: Experiment | None) -> Found:
-    """With the blocks that only `experiment` knows, if that is of this run and not of a later one."""
-    now = experiment.model_dump(mode="json") if experiment else {}
-    return {**now, **trained} if all(now.get(block) == value for block, value in trained.items()) else trained
 
 
 # -- in plain words ---------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ class Driver:
     width: int
     machine: Machine
     watch: Watch = lambda look: None
-    told: Callable[[], None] = lambda: None  # called when a trial is over and its file written
+    told: Callable[[TrialRecord], None] = lambda record: None  # called when a trial is over and its file written
     stood: Callable[[], None] = lambda: None  # called when a generation begins, and when it is over
     mirror: Mirror = field(init=False)
     tally: Tally = field(init=False)
@@ -221,6 +221,7 @@ class Driver:
         assert one.ended is not None
         record = self._record(one, one.ended)
         save_trial(trial_path(self.folder, one.number), record)
+        self.told(record)  # before the storage: after a kill it is told again, and kept once
         known = self.book.finished(one.number)
         told = self.mirror.tell(one.number, record.state, record.values if record.state == "COMPLETE" else None)
         more = {"reason": record.reason, "epochs": record.epochs, "steps": record.steps, "best_epoch": record.best_epoch}
@@ -231,7 +232,6 @@ class Driver:
         one.states.clear()
         if not known:
             self.tally.add(one.number, record.state, record.values[0] if record.values else None, record.epochs)
-        self.told()
 
     def _record(self, one: Candidate, ended: Ended) -> TrialRecord:
         progress = [state.progress for state in one.states if state.progress]

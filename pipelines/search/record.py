@@ -1,293 +1,388 @@
-"""A study on record in MLflow: the study is a run, each of its trials a run inside it. From the study's files alone.
+"""A study on record in MLflow: the study is a run, each of its trials a run inside it.
 
-MLflow knows no pruned runs: a trial that was pruned is KILLED there, one that failed FAILED, one that completed FINISHED;
-the tag deltarule.state keeps Optuna's word. A study is RUNNING while its driver goes on, KILLED when that was interrupted
-(it can be continued, and is RUNNING again then), FINISHED at the end, FAILED if no trial completed.
-
-Sent by the driver from a thread beside the training, and by `deltarule sync` where that failed or was killed. What is
-there is not sent again: the store says what that is. Only how the last sending ended is noted, in .deltarule/.
+The driver writes a journal, as a run does, and the same sender sends it. MLflow knows no pruned runs: a trial that was pruned is
+KILLED there, one that failed FAILED, one that completed FINISHED; the tag deltarule.state keeps Optuna's word. A study is RUNNING
+while its driver goes on, KILLED when that was interrupted (it can be continued, and is RUNNING again then), FINISHED at the end,
+FAILED if no trial completed. A trial carries what was drawn, the curves of what is searched, and its best values; what it shares
+with the others stands on the study.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any
 
 from backends.weights import write_atomically
-from pipelines.search.records import SPEC, STUDY, TrialRecord, load_trial, trial_files, trial_path
-from pipelines.spec import Experiment, Search, dump, flat, load
+from pipelines.record.creation import head
+from pipelines.record.uploader import Uploader
+from pipelines.redact import redact, redacted
+from pipelines.search.records import SPEC, STUDY, StudyRecord, TrialRecord, load_study, trial_path
+from pipelines.spec import Experiment, dump, flat
 from pipelines.spec.space import setting
-from pipelines.tracking.events import Event
-from pipelines.tracking.redact import redact, redacted
+from pipelines.tracking import provenance
+from pipelines.tracking.backlog import journals, mark_killed
+from pipelines.tracking.events import KIND, ORIGIN, OUTS, TRIAL, Event, ended, killed, params, texts
+from pipelines.tracking.events import STUDY as STUDY_TAG
+from pipelines.tracking.journal import Journal, Process, Syncer
 
 STUDIES = Path("studies")
-NOTE = Path(".deltarule/record.json")  # in the folder of a study: how the last sending went
+NOTE = Path(".deltarule/record.json")  # in the folder of a study: which of its trials were written into journals
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
-FILES = (STUDY, SPEC, "trials.csv", "winner.yaml")
-BLOCKS = ("search", "tracking")  # of the study, and of no trial
-Status = Literal["RUNNING", "KILLED", "FINISHED", "FAILED"]
+FILES = (STUDY, "trials.csv", "winner.yaml")
+BLOCKS = ("search", "tracking", "thresholds")  # of the study, and of no trial
+_CLAIM_SECONDS = 10  # for the sender of an earlier session, which may still be at work
 
 
-@dataclass(frozen=True)
-class Head:
-    """A study without its trials."""
+class StudyRecorder:
+    """Writes the journal of a study; with tracking off it does nothing. Nothing of this may end a study.
 
-    name: str
-    identity: dict[str, Any]
-    metrics: tuple[str, ...]
-    directions: tuple[str, ...]
-    spec: Experiment
-    text: str  # the spec as YAML, without secrets
-
-    @classmethod
-    def of(cls, folder: Path) -> Head:
-        """Raises FileNotFoundError if the folder is no study's."""
-        kept = json.loads((folder / STUDY).read_text(encoding="utf-8"))
-        stat = (folder / SPEC).stat()
-        spec, text = _spec(folder / SPEC, stat.st_mtime_ns, stat.st_size)
-        return cls(kept["name"], kept["identity"], tuple(kept["metrics"]), tuple(kept["directions"]), spec, text)
-
-
-@lru_cache(maxsize=4)
-def _spec(path: Path, changed: int, size: int) -> tuple[Experiment, str]:
-    """To read, check and write a spec takes 90 ms, which a study that sends ten times would feel."""
-    spec = load(path)
-    return spec, redact(dump(spec))
-
-
-def send_study(
-    folder: Path, *, project: Path, final: bool = False, interrupted: bool = False, stop: Callable[[], bool] = lambda: False
-) -> str | None:
-    """Put on record what the files of a study tell and the store does not hold yet; the id of its MLflow run.
-
-    None if tracking is off, or study.json or the first trial is not there yet: a study is known by them. May be killed
-    anywhere, and called again. Between two batches of trials it asks `stop`. `final`: the study is over; `interrupted`: it
-    is not, and nobody goes on with it now. Raises TrackingError if the store fails; the files stay, and the next
-    `deltarule sync` sends them.
+    `start`, then `trial_ended` for each, then `finish`; leaving without it, the study was interrupted.
     """
-    from pipelines.tracking.family import Family, send_family
 
-    if not (folder / STUDY).is_file():
-        return None
-    head, trials = Head.of(folder), _ended(folder)
-    if not head.spec.tracking.enabled or not trials or trials[0].number != 0:
-        return None
-    status = _status(trials, final, interrupted)
-    digest = _state(folder)
-    _note(folder, status, "")
-    parent = study_events(head, trials, folder, status)
-    numbers = [trial.number for trial in trials]
-    family = Family(parent, numbers, lambda number: trial_events(head, load_trial(trial_path(folder, number))), folder)
-    run_id = send_family(head.spec.tracking, project, family, stop)
-    if not stop():
-        _note(folder, status, digest)
-    return run_id
+    def __init__(self, folder: Path, project: Path, experiment: Experiment) -> None:
+        self.folder, self.project, self.tracking = folder, project, experiment.tracking
+        self.warning = ""  # what waits for the store, and why
+        self._uploader: Uploader | None = None
+        self._journal: StudyJournal | None = None
+        self._syncer: Syncer | None = None
+
+    def __enter__(self) -> StudyRecorder:
+        if self.tracking.enabled:
+            with self._surviving():
+                self._uploader = Uploader(self.tracking)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._surviving():
+            if self._journal:
+                self._journal.end(killed("interrupted"))
+            if self._syncer:
+                self._syncer.close()
+            if self._uploader:
+                journal, complaint = self._uploader.journal, self._uploader.close(0)
+                reason = (journal.sent().error if journal else "") or complaint
+                if reason:
+                    name = self.folder.name
+                    self.warning = f"the study {name!r} waits for the store ({reason}); `deltarule sync` sends it"
+
+    def start(self, study: StudyRecord) -> None:
+        """The study as it stands when the session begins: its earlier trials are written too, where they were not."""
+        if self._uploader:
+            with self._surviving():
+                mark_killed(self.project)
+                self._journal = StudyJournal(self.folder, self.project, study)
+                self._begin()
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """A trial is over; its history is whole."""
+        if self._journal:
+            with self._surviving():
+                self._journal.add([trial])
+                self._begin()
+                if self._syncer:
+                    self._syncer.wake()
+
+    def _begin(self) -> None:
+        """Trial 0 is over: a study is known by it, and its journal is begun."""
+        if self._uploader and self._uploader.journal is None and self._journal and self._journal.journal:
+            self._uploader.begin(self._journal.journal)
+            self._syncer = Syncer(self._journal.journal)
+
+    def finish(self) -> None:
+        """The study is over, and its files are written."""
+        if self._journal:
+            with self._surviving():
+                self._journal.finish()
+            self._journal = None
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.warning = f"the journal of the study could not be written ({error}); `deltarule sync` writes what is missing"
 
 
-def send_waiting_studies(project: Path) -> Iterator[tuple[str, str | None]]:
-    """Put the studies on record that are not, or not wholly: (folder, run id) of each. Raises TrackingError.
+class StudyJournal:
+    """The journal of one study: that which waits for it, or a new one, once trial 0 is over."""
+
+    def __init__(self, folder: Path, project: Path, study: StudyRecord) -> None:
+        self.folder, self.project, self.study = folder, project, study
+        self.progress = Progress(study)
+        self.journal: Journal | None = None
+        self._own = _Own(study.spec)
+        self._early: list[TrialRecord] = []  # before trial 0 is over
+        self._time = 0  # ms; a millisecond apart, so that lists by time are in the order of the trials
+        over = [trial for trial in study.trials if trial.state in STATUS]
+        self._written = {trial.number for trial in over} & set(_noted(folder).get("trials", ()))
+        if over and over[0].number == 0:
+            self._open(over[0])
+        list(self.progress.add(trial for trial in over if trial.number in self._written))
+        if missing := {trial.number for trial in over} - self._written:
+            self.add([trial for trial in load_study(folder).trials if trial.number in missing])
+
+    def add(self, trials: Sequence[TrialRecord]) -> None:
+        """Write trials that are over, with their histories."""
+        self._early += trials
+        first = next((trial for trial in self._early if trial.number == 0), None)
+        if self.journal is None and first:
+            self._open(first)
+        if self.journal is not None:
+            for trial in self._early:
+                if trial.number in self._written:
+                    continue
+                self._time = max(self._time + 1, int(time.time() * 1000))
+                told = [*trial_events(self.study, trial, self._own), *self.progress.add([trial])]
+                self.journal.append(replace(event, time=self._time) for event in told)
+                self._written.add(trial.number)
+            self._early.clear()
+
+    def _open(self, first: TrialRecord) -> None:
+        """Continue the journal that waits, or begin one."""
+        note = _noted(self.folder) if self._written else {}
+        self._outs = note.get("outs") or _outs(self.folder, first)
+        opening = study_events(self.study, self.folder, self._outs)
+        begin = Event("begin", "create", {"process": asdict(Process.this()), "command": provenance.command_line(sys.argv)})
+        for waiting in journals(self.project):
+            known = waiting.head()
+            if all(known[key] == opening[0].values[key] for key in ("identity", "tracking")):
+                with waiting.claim(_CLAIM_SECONDS) as ours:
+                    if ours:
+                        waiting.mend()
+                        self._written |= {int(event.child) for event in waiting.read() if event.child and event.kind == "end"}
+                        waiting.append([begin])
+                        self.journal = waiting
+        self.journal = self.journal or Journal.create(self.project, [opening[0], begin, *opening[1:]], self.folder)
+        self._note()
+
+    def finish(self) -> None:
+        """The study is over: it failed if no trial completed."""
+        status, how = ("FINISHED", "completed") if self.progress.ended["COMPLETE"] else ("FAILED", "failed")
+        self.end(ended(status, how, f"{self.progress.ended.total()} trials"))
+
+    def end(self, last: Sequence[Event]) -> None:
+        """Write the files that are there, and how the study ended."""
+        if self.journal is not None:
+            self.journal.add(self._files(), self.folder)
+            self.journal.append(last)
+            self.journal.sync()
+            self._note()
+
+    def _note(self) -> None:
+        content = {"outs": self._outs, "trials": sorted(self._written)}
+        write_atomically(self.folder / NOTE, json.dumps(content).encode())
+
+    def _files(self) -> list[Event]:
+        """Counts, and what the run of a study keeps."""
+        tags = {f"deltarule.trials.{state.lower()}": str(self.progress.ended[state]) for state in STATUS}
+        named = [*(self.folder / name for name in FILES), *sorted((self.folder / "figures").glob("*.*"))]
+        there = [path.relative_to(self.folder).as_posix() for path in named if path.is_file() and path.name[0] != "."]
+        hashes = {place: hashlib.sha256((self.folder / place).read_bytes()).hexdigest() for place in there}
+        return [
+            Event("tags", "files", tags),
+            Event("artifacts", "files", {place: place for place in there}),
+            Event("mark", "files", {"outs": hashlib.sha256(json.dumps([tags, hashes]).encode()).hexdigest()}),
+        ]
+
+
+# -- studies without a journal ---------------------------------------------------------------------------------------------
+
+
+def journal_studies(project: Path) -> None:
+    """Write the journals of the studies that have none and are not on record: of earlier versions, which sent from their files.
 
     A study whose driver was killed before it could say how it ended is taken for interrupted.
     """
-    for study in sorted(project.glob(f"{STUDIES}/*/{STUDY}")):
-        folder, note = study.parent, _noted(study.parent)
-        if note.get("sent") == _state(folder):
-            continue
-        over = note.get("status") in ("FINISHED", "FAILED")
-        run_id = send_study(folder, project=project, final=over, interrupted=not over)
-        if run_id is not None:
-            yield folder.relative_to(project).as_posix(), run_id
+    for name in unwritten_studies(project):
+        folder = project / name
+        over = _noted(folder).get("status")  # before it is written anew
+        journal = StudyJournal(folder, project, load_study(folder))
+        if over in ("FINISHED", "FAILED"):
+            journal.finish()
+        else:
+            journal.end(killed("interrupted"))
 
 
-def waiting_studies(project: Path) -> Iterator[tuple[str, str]]:
-    """(folder, how its last sending left it) of the studies that are not wholly on record; no store is asked."""
-    for study in sorted(project.glob(f"{STUDIES}/*/{STUDY}")):
-        if (note := _noted(study.parent)).get("sent") != _state(study.parent):
-            yield study.parent.relative_to(project).as_posix(), note.get("status", "")
+def unwritten_studies(project: Path) -> list[str]:
+    """The folders of the studies that are not wholly on record and have no journal; no store is asked."""
+    found = []
+    for path in sorted(project.glob(f"{STUDIES}/*/{STUDY}")):
+        folder, note = path.parent, _noted(path.parent)
+        if "trials" not in note and note.get("sent") != _state(folder) and _is_tracked(folder):
+            found.append(folder.relative_to(project).as_posix())
+    return found
 
 
-def _status(trials: Sequence[TrialRecord], final: bool, interrupted: bool) -> Status:
-    if final:
-        return "FINISHED" if any(trial.state == "COMPLETE" for trial in trials) else "FAILED"
-    return "KILLED" if interrupted else "RUNNING"
+def _is_tracked(folder: Path) -> bool:
+    """Whether its spec has it recorded, and its first trial is over."""
+    study = load_study(folder)
+    first = next(iter(study.trials), None)
+    return study.spec.tracking.enabled and first is not None and first.number == 0 and first.state in STATUS
 
 
-def _note(folder: Path, status: Status, sent: str) -> None:
-    write_atomically(folder / NOTE, json.dumps({"status": status, "sent": sent}).encode())
-
-
-def _state(folder: Path) -> str:
-    """What there is to be sent, in brief."""
-    names = [path.name for path in trial_files(folder)]
-    return hashlib.sha256(f"{_sha256(folder / STUDY)} {names}".encode()).hexdigest()
-
-
-def _noted(folder: Path) -> dict[str, str]:
+def _noted(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / NOTE).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
 
-def _ended(folder: Path) -> list[TrialRecord]:
-    """The trials of a folder without their histories. Those that were read before are not read again."""
-    files = trial_files(folder)
-    light = [_light(path, stat.st_mtime_ns, stat.st_size) for path, stat in zip(files, map(Path.stat, files), strict=True)]
-    return [trial for trial in light if trial.state in STATUS]
+def _state(folder: Path) -> str:
+    """What there is to be sent of a study, as versions before 0.2 noted it."""
+    names = [path.name for path in sorted((folder / "trials").glob("*.json"), key=lambda path: path.stem) if path.stem.isdigit()]
+    study = hashlib.sha256((folder / STUDY).read_bytes()).hexdigest()
+    return hashlib.sha256(f"{study} {names}".encode()).hexdigest()
 
 
-@lru_cache(maxsize=16384)
-def _light(path: Path, changed: int, size: int) -> TrialRecord:
-    """With the history of its best epoch alone."""
-    trial = load_trial(path)
-    return replace(trial, history=tuple(row for row in trial.history if row["epoch"] == trial.best_epoch))
+# -- events ----------------------------------------------------------------------------------------------------------------
 
 
-# -- a trial --------------------------------------------------------------------------------------------------------------
+class _Own:
+    """Which params are a trial's own: all that differs between trials. The rest stands on the study's run."""
+
+    def __init__(self, spec: Experiment) -> None:
+        self.spec = spec
+        kinds = [path.removesuffix("name") for path in spec.search.space if path.endswith(".name")]
+        searched = {setting(path) for path in spec.search.space}
+        # Beside the best value, the spec's own activation would be taken for the winner's.
+        self.shared = {
+            path: value
+            for path, value in flat(spec).items()
+            if path not in searched and not any(path.startswith(kind) for kind in kinds)
+        }
+
+    def of(self, trial: TrialRecord) -> dict[str, str]:
+        """What was drawn, under names that are no paths too ("regularization.l1 or"), and what came of it in the spec."""
+        resolved = flat(self.spec.drawn({**trial.changes, "seed": trial.seed}))
+        own = {path: value for path, value in resolved.items() if self.shared.get(path, ...) != value}
+        own = {path: value for path, value in own.items() if path.partition(".")[0] not in BLOCKS}
+        return params({**trial.params, **own, "seed": trial.seed})
 
 
-def trial_events(head: Head, trial: TrialRecord) -> list[Event]:
-    """The run of a trial: its resolved spec, its history, its best epoch, and what became of it."""
-    several = {"deltarule.seeds": str(head.spec.search.seeds)} if trial.spread else {}
+def study_events(study: StudyRecord, folder: Path, outs: str) -> list[Event]:
+    """How the journal of a study begins: what it is, and its spec. `outs`: see `_outs`."""
+    spec = study.spec
+    whole = json.dumps([study.name, study.identity, study.metrics, study.directions], sort_keys=True)
+    identity = {
+        KIND: "study",
+        ORIGIN: "search",
+        "deltarule.identity": hashlib.sha256(whole.encode()).hexdigest()[:32],
+        OUTS: outs,
+    }
+    values = head(study.name, identity, provenance.take(folder, "deltarule search"), spec.tracking)
+    return [
+        Event("create", "create", {**values, "files": [], "watched": False}),
+        Event("params", "spec", params(_Own(spec).shared)),
+        Event("tags", "spec", texts({STUDY_TAG: study.name, "deltarule.backend": spec.train.backend})),
+        Event("text", "spec", {SPEC: redact(dump(spec))}),
+        Event("mark", "spec", {"outs": identity["deltarule.identity"]}),
+    ]
+
+
+def _outs(folder: Path, first: TrialRecord) -> str:
+    """A hash of what the first trial came to. Other outs of one identity, from another machine, are another run: points stay."""
+    path = trial_path(folder, 0)
+    content = path.read_bytes() if path.is_file() else repr((sorted(first.params.items()), first.values)).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def trial_events(study: StudyRecord, trial: TrialRecord, own: _Own) -> list[Event]:
+    """The run of a trial: what was drawn, the curves of what is searched, its best epoch, and what became of it."""
+    several = {"deltarule.seeds": str(study.spec.search.seeds)} if trial.spread else {}
     tags = {
-        "deltarule.kind": "trial",
-        "deltarule.study": head.name,
-        "deltarule.origin": "search",
-        "deltarule.trial": trial.number,
+        KIND: "trial",
+        STUDY_TAG: study.name,
+        ORIGIN: "search",
+        TRIAL: trial.number,
         "deltarule.state": trial.state,
         "deltarule.reason": trial.reason,
         "deltarule.epochs": trial.epochs,
         "deltarule.steps": trial.steps,
         "deltarule.generation": trial.generation,
-        "deltarule.backend": head.spec.train.backend,
+        "deltarule.backend": study.spec.train.backend,
         **several,
     }
-    at_the_end = {"weights": trial.weights, "epochs": trial.epochs, "steps": trial.steps, **_values(head, trial)}
-    history = [Event("metrics", "trial", _measured(row), int(row["epoch"])) for row in trial.history]
-    return [
-        Event("create", "create", {"name": f"{head.name} {trial.number}"}),
-        Event("params", "trial", _texts(_params(head.spec, trial))),
-        Event("tags", "trial", _texts(tags)),
+    curves = [f"val_{metric}" for metric in study.metrics if metric != "weights"]
+    history = [Event("metrics", "trial", row, epoch) for epoch, row in _rows(trial, curves)]
+    last = {"weights": trial.weights, "epochs": trial.epochs, "steps": trial.steps, **_values(study, trial), **best(study, trial)}
+    events = [
+        Event("create", "create", {"name": f"{study.name} {trial.number}"}),
+        Event("params", "trial", own.of(trial)),
+        Event("tags", "trial", texts(redacted(tags))),
         *history,
-        Event("metrics", "trial", {**at_the_end, **_best(head, trial)}),
+        Event("metrics", "trial", last),
         Event("end", "end", {"status": STATUS[trial.state]}),
     ]
+    return [replace(event, child=str(trial.number)) for event in events]
 
 
-def _params(spec: Experiment, trial: TrialRecord) -> dict[str, Any]:
-    """The trial's spec flat and dotted, and what was drawn under names that are no paths of it ("regularization.l1 or")."""
-    bare = spec.model_copy(update={"search": Search(), "thresholds": {}})  # which no trial changes, and take long to check
-    resolved = flat(bare.override({**trial.changes, "seed": trial.seed}))
-    own = {path: value for path, value in resolved.items() if path.partition(".")[0] not in (*BLOCKS, "thresholds")}
-    return dict(redacted({**trial.params, **own}))
+def _rows(trial: TrialRecord, names: Iterable[str]) -> Iterator[tuple[int, dict[str, float]]]:
+    for row in trial.history:
+        yield int(row["epoch"]), {name: float(row[name]) for name in names if name in row}
 
 
-def _measured(row: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(value) for name, value in row.items() if name != "epoch"}
-
-
-def _values(head: Head, trial: TrialRecord) -> dict[str, float]:
+def _values(study: StudyRecord, trial: TrialRecord) -> dict[str, float]:
     """value and value_spread; of several metrics, value_NAME of each."""
-    names = ["value"] if len(head.metrics) == 1 else [f"value_{metric}" for metric in head.metrics]
+    names = ["value"] if len(study.metrics) == 1 else [f"value_{metric}" for metric in study.metrics]
     spreads = dict(zip((f"{name}_spread" for name in names), trial.spread, strict=False))
     return {**dict(zip(names, trial.values, strict=False)), **spreads}
 
 
-def _best(head: Head, trial: TrialRecord) -> dict[str, float]:
+def best(study: StudyRecord, trial: TrialRecord) -> dict[str, float]:
     """best_*: the numbers of the best epoch. Of several seeds there is no one best epoch, only the means of their values."""
     if trial.spread:
-        means = dict(zip(head.metrics, trial.values, strict=False))
+        means = dict(zip(study.metrics, trial.values, strict=False))
         return {f"best_val_{name}": value for name, value in means.items() if name != "weights"}
     chosen = next((row for row in trial.history if row["epoch"] == trial.best_epoch), None)
     if chosen is None:
         return {}
-    best = {f"best_{name}": value for name, value in _measured(chosen).items() if name.startswith(("train_", "val_"))}
-    return {"best_epoch": float(chosen["epoch"]), **best}
+    found = {f"best_{name}": float(value) for name, value in chosen.items() if name.startswith(("train_", "val_"))}
+    return {"best_epoch": float(chosen["epoch"]), **found}
 
 
-# -- the study ------------------------------------------------------------------------------------------------------------
+class Progress:
+    """What was best after how many trials. Of trials up to the first that is missing alone it is settled."""
 
+    def __init__(self, study: StudyRecord) -> None:
+        self.study = study
+        self.ended: Counter[str] = Counter()  # by state
+        self._counts: Counter[str] = Counter()  # of those that are settled
+        self._step = 0
+        self._best: list[float] = []
+        self._early: dict[int, TrialRecord] = {}  # those after the first that is missing
 
-def study_events(head: Head, trials: Sequence[TrialRecord], folder: Path, status: Status) -> list[Event]:
-    """The run of the study: its spec, what was best after how many trials, counts, and the files that are there."""
-    files = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
-    hashed = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    first = hashlib.sha256(trial_path(folder, 0).read_bytes()).hexdigest()
-    whole = json.dumps([head.name, head.identity, head.metrics, head.directions], sort_keys=True)
-    identity = {
-        "deltarule.kind": "study",
-        "deltarule.origin": "search",
-        "deltarule.identity": hashlib.sha256(whole.encode()).hexdigest()[:32],
-        "deltarule.outs": first,  # other outs of one identity, from another machine, are another run: points stay for good
-    }
-    told = _told(trials)
-    counts: Counter[str] = Counter(trial.state for trial in trials)
-    tags = {f"deltarule.trials.{state.lower()}": str(counts[state]) for state in STATUS}
-    return [
-        Event("create", "create", {"name": head.name, "source": "deltarule search", "identity": identity}),
-        Event("params", "spec", _texts(redacted(_shared(head.spec)))),
-        Event("tags", "spec", _texts({"deltarule.study": head.name, "deltarule.backend": head.spec.train.backend})),
-        Event("text", "spec", {SPEC: head.text}),
-        Event("mark", "spec", {"outs": identity["deltarule.identity"]}),
-        *progress(head, told),
-        Event("tags", "progress", tags),
-        Event("mark", "progress", {"outs": f"{len(told)} trials, {len(trials)} ended"}),
-        Event("artifacts", "files", {place: place for place in files}),
-        Event("mark", "files", {"outs": hashed}),
-        Event("end", "end", {"status": status}),
-    ]
+    def add(self, trials: Iterable[TrialRecord]) -> Iterator[Event]:
+        """Points at step n, after n trials: the best value of each metric so far; each change of the counts and of the winner."""
+        for trial in trials:
+            if trial.number >= self._step and trial.number not in self._early:
+                self.ended[trial.state] += 1
+                self._early[trial.number] = trial
+        while self._step in self._early:
+            trial = self._early.pop(self._step)
+            self._step += 1
+            yield Event("metrics", "progress", self._after(trial), self._step)
 
-
-def _shared(spec: Experiment) -> dict[str, Any]:
-    """The spec but for what was searched: beside the best value, the spec's own activation would be taken for the winner's."""
-    searched = {setting(path) for path in spec.search.space}
-    return {path: value for path, value in flat(spec).items() if path not in searched}
-
-
-def _told(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The trials up to the first that is missing: only of these it is settled what was best after how many."""
-    return [trial for place, trial in enumerate(trials) if trial.number == place]
-
-
-def progress(head: Head, told: Sequence[TrialRecord]) -> Iterator[Event]:
-    """Points at step n, after n trials: the best value of each metric so far; each change of the counts and of the winner."""
-    names = ["best_value"] if len(head.metrics) == 1 else [f"best_value_{metric}" for metric in head.metrics]
-    best: list[float] = []
-    counts: Counter[str] = Counter()
-    for step, trial in enumerate(told, start=1):
-        counts[trial.state] += 1
-        values = {f"trials_{trial.state.lower()}": float(counts[trial.state])}
+    def _after(self, trial: TrialRecord) -> dict[str, float]:
+        metrics = self.study.metrics
+        self._counts[trial.state] += 1
+        values = {f"trials_{trial.state.lower()}": float(self._counts[trial.state])}
         if trial.state == "COMPLETE":
-            before, best = best, _better(head, trial.values, best or trial.values)
-            values |= _winner(head, trial) if best != before and len(head.metrics) == 1 else {}
-        yield Event("metrics", "progress", values | dict(zip(names, best, strict=False)), step)
+            before, self._best = self._best, self._better(trial.values, self._best or trial.values)
+            if self._best != before and len(metrics) == 1:
+                values |= {"best_trial": float(trial.number), **best(self.study, trial)}
+        names = ["best_value"] if len(metrics) == 1 else [f"best_value_{metric}" for metric in metrics]
+        return values | dict(zip(names, self._best, strict=False))
 
-
-def _better(head: Head, values: Sequence[float], best: Sequence[float]) -> list[float]:
-    """By metric, the better of the two."""
-    pairs = zip(values, best, head.directions, strict=True)
-    return [min(one, two) if direction == "minimize" else max(one, two) for one, two, direction in pairs]
-
-
-def _winner(head: Head, trial: TrialRecord) -> dict[str, float]:
-    return {"best_trial": float(trial.number), **_best(head, trial)}
-
-
-def _files(folder: Path) -> list[Path]:
-    """What the run of a study keeps, as far as it is there; the spec is sent apart."""
-    named = [folder / name for name in FILES if name != SPEC]
-    return [path for path in (*named, *sorted((folder / "figures").glob("*.*"))) if path.is_file() and path.name[0] != "."]
-
-
-def _texts(values: Mapping[str, object]) -> dict[str, str]:
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    def _better(self, values: Sequence[float], best: Sequence[float]) -> list[float]:
+        """By metric, the better of the two."""
+        pairs = zip(values, best, self.study.directions, strict=True)
+        return [min(one, two) if direction == "minimize" else max(one, two) for one, two, direction in pairs]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from pipelines.tracking.redact import HIDDEN, redact
+from pipelines.redact import HIDDEN, redact
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

@@ -21,7 +21,7 @@ from pipelines.search.driver import STUDIES, Driver, choose_width, networks, net
 from pipelines.search.figures import draw_study
 from pipelines.search.importance import importances
 from pipelines.search.mirror import OURS, drawn
-from pipelines.search.recorder import Recorder
+from pipelines.search.record import StudyRecorder
 from pipelines.search.records import STUDY, TRIALS, State, StudyRecord, TrialRecord, load_importances, save_study
 from pipelines.search.storage import locked
 from pipelines.search.table import write_table
@@ -81,15 +81,16 @@ def search(
             save_study(folder, record_of(experiment, name, book))
 
         stood()
-        with Recorder(folder, project, experiment) as recorder:
+        with StudyRecorder(folder, project, experiment) as recorder:
+            recorder.start(record_of(experiment, name, book))
             try:
                 _carry_out(experiment, folder, book, variants, total, early, watch, recorder, stood, warn)
             finally:
                 record = sum_up(folder, experiment, name, book)
             draw_study(folder, book.study, record.metrics, load_importances(folder))
             recorder.finish()
-    if recorder.failure:
-        warn(str(recorder.failure))
+    if recorder.warning:
+        warn(recorder.warning)
     if into is not None:
         hand_out(folder, into)
     if not any(one.state == "COMPLETE" for one in record.trials):
@@ -101,7 +102,7 @@ def search(
 
 def _carry_out(
     experiment: Experiment, folder: Path, book: Book, variants: Variants, total: int, early: Executor | None, watch: Watch,
-    recorder: Recorder, stood: Callable[[], None], warn: Callable[[str], None],
+    recorder: StudyRecorder, stood: Callable[[], None], warn: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Open the executor, if it is not open and there is something left to do."""
     left = total - sum(stored.state.is_finished() for stored in book.trials())
@@ -112,9 +113,8 @@ def _carry_out(
             book.keep(width=choose_width(executor, experiment))
         _tell_idle(executor, networks_at_once(experiment, left), book.settings["width"], warn)
         machine = Machine("auto", experiment.train.threads if executor.name == "here" else 1)
-        Driver(experiment, folder, book, variants, executor, book.settings["width"], machine, watch, recorder.wake, stood).run(
-            total
-        )
+        told = recorder.trial_ended
+        Driver(experiment, folder, book, variants, executor, book.settings["width"], machine, watch, told, stood).run(total)
 
 
 def _tell_idle(executor: Executor, networks: int, width: int, warn: Callable[[str], None]) -> None:

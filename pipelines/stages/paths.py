@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,12 +82,6 @@ class RunPaths:
     def carried(self, model_hash: str) -> Path:
         """Where the files that a run carries of a network wait until they are on record."""
         return self.root / ".deltarule/carried" / model_hash[:16]
-
-    def carry(self, forms: Sequence[str]) -> None:
-        """Make them of the network that stands here: `forms` as tracking.files names them. For who puts the run on record."""
-        from pipelines.export import carry
-
-        carry(self, forms)
 
     @property
     def ledger(self) -> Path:

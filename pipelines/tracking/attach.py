@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.tracking.redact import redact
+from pipelines.redact import redact
 from pipelines.tracking.store import answering, connect, locate
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def attach(tracking: Tracking, project: Path, fingerprint: str, files: Mapping[s
     Makes no store, no experiment and no run. Raises TrackingError if the store fails.
     """
     store = locate(tracking, project)
-    if not tracking.enabled or (store.database and not store.database.exists()):
+    if not tracking.enabled or store.missing:
         return None
     with answering(store, "the report was not attached"), store.lock():
         client, experiment_id = connect(store)

@@ -1,42 +1,38 @@
 """A run as plain events: what was created, with which params, metrics, tags and artifacts, and how it ended.
 
-They are read from the outs of the stages, which alone say what happened; nothing here knows MLflow. An event is
-JSON-able, so that a list of them can stand in an append-only log (one line an event) and be replayed later, or again.
+An event is JSON-able: it stands in a journal, one line an event, until it is sent. Nothing here imports MLflow, but names and
+values keep to what MLflow takes.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache
+from typing import Any, Literal
 
-from pipelines.spec import Experiment, Tracking, dump, flat
-from pipelines.tracking import circumstances, datasets, note
-from pipelines.tracking.redact import PLAIN, redact, redacted
-
-if TYPE_CHECKING:
-    from pipelines.stages.paths import RunPaths
+from pipelines.redact import PLAIN, redacted
 
 Kind = Literal["create", "begin", "params", "metrics", "tags", "artifacts", "text", "inputs", "model", "mark", "end"]
-REPORTS = ("validate", "test")
-KEY_CHARACTERS, VALUE_CHARACTERS = 250, 6000  # of a param in MLflow
+ORIGIN, OUTS, LAUNCH = "deltarule.origin", "deltarule.outs", "deltarule.launch"  # tags by which a run is found again
+PARENT, TRIAL, STUDY, KIND = "mlflow.parentRunId", "deltarule.trial", "deltarule.study", "deltarule.kind"
+# Limits of MLflow.
+NAME_CHARACTERS, PARAM_CHARACTERS, TAG_CHARACTERS = 250, 6000, 5000
+LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps this instead
 
 
 @dataclass(frozen=True)
 class Event:
     """One thing that happened in a stage. What `values` holds depends on the kind:
 
-    create: fingerprint, outs (hash of what train wrote), name; begin: process, that does or goes on with the run; params,
-    tags: name -> text; metrics: name -> number, at `step`; artifacts: path in the run -> file below the root; text: path in
-    the run -> what the file there holds; inputs: training, validation or testing -> the rows (see datasets.py); model: its
-    name -> folder of an MLflow model below the root; mark: outs, the hash of all that the stage wrote, which says that every
-    event of the stage came before; end: status. `time` is when it happened, in ms since 1970; 0 where nobody knows.
+    create: name, and of a run all that it is found by; begin: the process that starts or continues the run; params, tags:
+    name -> text; metrics: name -> number, at `step`; artifacts: path in the run -> file below the root; text: path in the
+    run -> what the file there holds; inputs: training, validation or testing -> the rows, as MLflow's Dataset takes them;
+    model: its name -> folder of an MLflow model below the root; mark: outs, the hash of all that the stage wrote, which says
+    that every event of the stage came before; end: status. `time` is when it happened, in ms since 1970; 0 where nobody knows.
+    `child` is the number of a child run, as a study's trial is; "" for the run itself.
     """
 
     kind: Kind
@@ -44,233 +40,55 @@ class Event:
     values: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     time: int = 0
+    child: str = ""
 
 
-def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event]:
-    """The run that the outs of `places` tell of. Stages that were not carried out, and reports on another model, are absent.
-
-    The outs hold the part of the spec that the run depends on; an `experiment` that agrees with it adds the rest
-    (thresholds, search, tracking). Raises FileNotFoundError if nothing was trained there.
-    """
-    run, about = _json(places.run), _json(places.about)
-    reports = [stage for stage in REPORTS if _reports_on(places.report(stage), run)]
-    spec = whole_spec(run["spec"], experiment)
-    files = spec.get("tracking", {}).get("files", Tracking().files)
-    body = [
-        *_source(places),
-        *_data(places, about, run["spec"]["data"]),
-        *_train(places, run, spec),
-        *(event for stage in reports for event in _report(places, about, run, stage)),
-    ]
-    # With the last stage alone, before its mark: what the description says changes with each.
-    body.insert(-1, Event("tags", body[-1].stage, _note(places, about, run, files, reports)))
-    end = Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"})
-    return [_create(places, run, about), *body, end]
+def merged(events: Iterable[Event], kind: str) -> dict[str, Any]:
+    """What the events of one kind hold together; the later stands above the earlier."""
+    return {key: value for event in events if event.kind == kind for key, value in event.values.items()}
 
 
-def opening(places: RunPaths, experiment: Experiment, fingerprint: str) -> list[Event]:
-    """What is known of a run when its training begins: its creation, without outs, then its data and its spec."""
-    about = _json(places.about)
-    spec = redacted(experiment.model_dump(mode="json"))
-    name = _name(about, spec, fingerprint)
-    create = Event("create", "create", redacted({"fingerprint": fingerprint, "name": name}))
-    return [create, *_source(places), *_data(places, about, spec["data"]), *_spec(spec)]
+def ended(status: str, how: str, message: str, time: int = 0) -> list[Event]:
+    """The last events of a run that the outs tell nothing of; `time` in ms, if not now."""
+    tags = {"deltarule.ended": how, "deltarule.message": message}
+    return [Event("tags", "end", tags, time=time), Event("end", "end", {"status": status}, time=time)]
 
 
-def epoch(rows: Sequence[Mapping[str, Any]]) -> Event:
-    """The numbers of one epoch: of one network, or the means over the folds' networks."""
-    [row] = over_epochs([dict(row) for row in rows])
-    return Event("metrics", "train", _numbers(row), int(row["epoch"]))
+def killed(message: str, time: int = 0) -> list[Event]:
+    """How a run ends that was cut short."""
+    return ended("KILLED", "killed", message, time)
 
 
-def whole_spec(trained: Mapping[str, Any], experiment: Experiment | None) -> dict[str, Any]:
-    """The spec of a run, with the blocks that only `experiment` knows, if that is of this run and not of a later one."""
-    now = experiment.model_dump(mode="json") if experiment else {}
-    agrees = all(now.get(block) == value for block, value in trained.items())
-    return redacted({**now, **trained} if agrees else dict(trained))
-
-
-def _source(places: RunPaths) -> Iterator[Event]:
-    """How the run was begun, where that was kept."""
-    tags, diff = circumstances.kept(places.root)
-    if tags:
-        yield Event("tags", "source", tags)
-        if diff:
-            yield Event("artifacts", "source", {circumstances.DIFF: _below(places, diff)})
-        # Of one value: what DVC restores from its cache later was begun then, and not under the circumstances of now.
-        yield Event("mark", "source", {"outs": "begun"})
-
-
-def _create(places: RunPaths, run: dict[str, Any], about: dict[str, Any]) -> Event:
-    name, outs = _name(about, run["spec"], run["fingerprint"]), outs_hash(places.trained)
-    return Event("create", "create", redacted({"fingerprint": run["fingerprint"], "outs": outs, "name": name}))
-
-
-def _name(about: Mapping[str, Any], spec: Mapping[str, Any], fingerprint: str) -> str:
-    return f"{Path(about['source']).stem} {spec['model']['activation']} {spec['train']['backend']} {fingerprint[:4]}"
-
-
-def _data(places: RunPaths, about: dict[str, Any], data: Mapping[str, Any]) -> Iterator[Event]:
-    """The parts themselves are no artifacts: they can be large, and their hashes say which they are."""
-    hashes = {f"deltarule.data.{part}": digest for part, digest in about["sha256"].items()}
-    rows = {f"rows_{part}": float(count) for part, count in about["rows"].items()}
-    yield Event("tags", "data", redacted({"deltarule.data": about["source"], "deltarule.task": about["task"], **hashes}))
-    yield Event("metrics", "data", rows)
-    yield Event("inputs", "data", datasets.inputs(about, data, ("train", "valid")))
-    yield Event("artifacts", "data", {"data/about.json": _below(places, places.about)})
-    yield Event("mark", "data", {"outs": _sha256(places.about)})
-
-
-def _train(places: RunPaths, run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
-    yield from _spec(spec)
-    yield Event("tags", "train", {**_run_tags(run), **circumstances.dvc_lock(places.root)})
-    if (places.root / "dvc.lock").is_file():
-        yield Event("artifacts", "train", {"dvc.lock": "dvc.lock"})
-    with places.history.open(newline="", encoding="utf-8") as file:
-        for row in over_epochs(list(csv.DictReader(file))):
-            yield Event("metrics", "train", _numbers(row), int(row.pop("epoch")))
-    yield Event("metrics", "train", _numbers(_json(places.trained / "metrics.json")))
-    yield from _whole(places, "train", places.trained)
-
-
-def _spec(spec: Mapping[str, Any]) -> Iterator[Event]:
-    experiment = Experiment.model_validate(spec)
-    yield Event("params", "train", params({key: v for key, v in flat(experiment).items() if key.partition(".")[0] in spec}))
-    yield Event("text", "train", {"params.yaml": redact(dump(experiment))})
+# -- names and values ------------------------------------------------------------------------------------------------------
 
 
 def params(values: Mapping[str, object]) -> dict[str, str]:
     """Dotted keys and their values as MLflow takes them: without secrets, of characters and lengths that it allows."""
     hidden = {key: redacted(v, "" if isinstance(v, str) and v in PLAIN else key) for key, v in values.items()}
     found: dict[str, str] = {}
-    for key, text in _texts(hidden).items():
+    for key, text in texts(hidden).items():
         name = plain = _param_name(key)
         number = 1
         while name in found:  # two columns may differ in what MLflow does not allow
             number += 1
-            name = f"{plain[: KEY_CHARACTERS - 5]}~{number}".replace("~", "_")
+            name = f"{plain[: NAME_CHARACTERS - 5]}_{number}"
         cut = " ... (cut, the whole is in params.yaml)"
-        found[name] = text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - len(cut)] + cut
+        found[name] = text if len(text) <= PARAM_CHARACTERS else text[: PARAM_CHARACTERS - len(cut)] + cut
     return found
 
 
 def _param_name(key: str) -> str:
     name = "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in key)
     unique = posixpath.normpath(name) == name and not name.startswith("/")
-    return (name if unique else name.replace("/", "_"))[:KEY_CHARACTERS]
+    return (name if unique else name.replace("/", "_"))[:NAME_CHARACTERS]
 
 
-def _note(
-    places: RunPaths, about: dict[str, Any], run: dict[str, Any], files: Sequence[str], stages: Sequence[str]
-) -> dict[str, str]:
-    """The tag that MLflow shows as the description of a run."""
-    reports = {stage: _json(places.report(stage) / "metrics.json") for stage in stages}
-    trained = _json(places.trained / "metrics.json")
-    tags, _ = circumstances.kept(places.root)
-    return {"mlflow.note.content": redact(note.write(about, run, trained, reports, tags, "mlflow" in files))}
+@cache
+def metric_name(name: str) -> str:
+    """MLflow refuses names with other characters than these."""
+    return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name)[:NAME_CHARACTERS]
 
 
-def carried(places: RunPaths) -> Iterator[Event]:
-    """The model for MLflow and files of the network for other programs, where RunPaths.carry made them; nothing else does.
-
-    They belong to the outs, but to make them takes longer than to train some networks: so who sends a run makes them.
-    """
-    digest = _json(places.run)["model_hash"]
-    folder = places.carried(digest) if digest else None
-    if folder is None or not (folder / "files.json").is_file():
-        return
-    kept = _json(folder / "files.json")
-    yield Event("tags", "model", redacted({"deltarule.files": kept["told"]}))
-    if (folder / "model").is_dir():
-        yield Event("model", "model", {"model": _below(places, folder / "model")})
-    files = [path for kind in ("onnx", "native") for path in sorted((folder / kind).glob("*"))]
-    yield Event("artifacts", "model", {path.relative_to(folder).as_posix(): _below(places, path) for path in files})
-    yield Event("mark", "model", {"outs": kept["mark"]})
-
-
-def over_epochs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row an epoch: of folds the mean over those that came so far."""
-    if not rows or "fold" not in rows[0]:
-        return list(rows)
-    epochs: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        epochs.setdefault(int(row["epoch"]), []).append(row)
-    names = [name for name in rows[0] if name not in ("fold", "epoch")]
-    return [
-        {"epoch": epoch, **{name: fmean(each) for name in names if (each := _values(there, name))}}
-        for epoch, there in sorted(epochs.items())
-    ]
-
-
-def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
-    return [float(row[name]) for row in rows if row[name] != ""]
-
-
-def _report(places: RunPaths, about: dict[str, Any], run: dict[str, Any], stage: str) -> Iterator[Event]:
-    folder = places.report(stage)
-    if stage == "test":  # not before: these rows are no input of a run that has not opened them
-        yield Event("inputs", stage, datasets.inputs(about, run["spec"]["data"], ("test",)))
-    if _json(folder / "about.json").get("held"):
-        yield Event("tags", stage, {"deltarule.held": "a threshold was missed on the validation rows"})
-    yield Event("metrics", stage, _numbers(flatten(_json(folder / "metrics.json"), stage, "_")))
-    yield from _whole(places, stage, folder)
-
-
-def _reports_on(folder: Path, run: dict[str, Any]) -> bool:
-    """Whether a report is there, and is on the model that this run trained: it may be left over from another."""
-    about = folder / "about.json"
-    return about.is_file() and run["model_hash"] is not None and _json(about)["model_hash"] == run["model_hash"]
-
-
-def _whole(places: RunPaths, stage: str, folder: Path) -> Iterator[Event]:
-    """The files of a stage, and the mark that its events are complete."""
-    yield Event("artifacts", stage, {f"{stage}/{path.name}": _below(places, path) for path in _outs(folder)})
-    yield Event("mark", stage, {"outs": outs_hash(folder)})
-
-
-def _run_tags(run: dict[str, Any]) -> dict[str, str]:
-    named = {f"deltarule.{key}": run[key] for key in ("backend", "ended", "message")}
-    versions = {f"deltarule.version.{name}": version for name, version in run["versions"].items()}
-    environment = {f"deltarule.environment.{name}": value for name, value in flatten(run["environment"]).items()}
-    return _texts(redacted({**named, **versions, **environment}))
-
-
-def flatten(nested: Mapping[str, Any], prefix: str = "", joint: str = ".") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    found: dict[str, Any] = {}
-    for key, value in nested.items():
-        name = f"{prefix}{joint}{key}" if prefix else str(key)
-        found.update(flatten(value, name, joint) if isinstance(value, dict) else {name: value})
-    return found
-
-
-def _texts(values: Mapping[str, object]) -> dict[str, str]:
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """What is a number, or the text of one, as a float; an empty cell is none."""
-    return {k: float(v) for k, v in values.items() if v is not None and v != "" and k != "epoch"}
-
-
-def outs_hash(folder: Path) -> str:
-    """SHA-256 over names and bytes of all that a stage wrote."""
-    listing = "".join(f"{path.name} {_sha256(path)}\n" for path in _outs(folder))
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _outs(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
-def _below(places: RunPaths, path: Path) -> str:
-    return path.relative_to(places.root).as_posix()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+def texts(values: Mapping[str, object]) -> dict[str, str]:
+    """Texts as they are, everything else as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}

@@ -1,36 +1,76 @@
-"""A run's own log: what happened is written here first, and MLflow is told from here.
+"""The journal of a run: what happened is written here first, and sent to MLflow from here.
 
-A run has a folder PROJECT/.deltarule/log/ID/ of its own, with events.jsonl, to which a line an event is only ever appended;
+A journal has a folder PROJECT/.deltarule/log/ID/ of its own, with events.jsonl, to which a line an event is only ever appended;
 files/, links to the outs as they were, so that what waits depends on nothing that others change or remove; and sent.json,
-how far it was sent. What is on record whole is removed. Nothing here knows MLflow.
+how far it was sent. What is on record whole is removed. A study's journal holds its trials too. Nothing here knows MLflow.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import secrets
 import shutil
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from backends.weights import write_atomically
-from pipelines.tracking.events import Event
-from pipelines.tracking.process import Process
-from pipelines.tracking.redact import without_secrets
+from pipelines.redact import without_secrets
+from pipelines.tracking.events import OUTS, Event
+from pipelines.tracking.store import Refused
 
 LOG = Path(".deltarule/log")
-EVENTS, FILES, SENT, CLAIM = "events.jsonl", "files", "sent.json", "claim"
-OUTS = "deltarule.outs"
-NAMED = ("params", "tags", "metrics", "text")  # kinds whose values have names, and are told once each
+EVENTS, FILES, SENT, CLAIM, BEAT = "events.jsonl", "files", "sent.json", "claim", "beat"
+NAMED = ("params", "tags", "metrics", "text")  # kinds whose values have names, and are written once each
 _TAIL_BYTES = 4096
-_BURY_SECONDS = 3
-_ABANDONED_SECONDS = 3600  # a folder without a first line: its writer died within a millisecond, or has just begun
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of some host. `started` differs between two processes that had the same id, also over a restart of the host."""
+
+    host: str
+    pid: int
+    started: str
+
+    @classmethod
+    def this(cls) -> Process:
+        """The one that asks."""
+        return cls(platform.node(), os.getpid(), started_at(os.getpid()))
+
+    @property
+    def here(self) -> bool:
+        """Whether it is, or was, of this host; of another one nothing more can be known."""
+        return self.host == platform.node()
+
+    def lives(self) -> bool:
+        """Whether it is running now, on this host."""
+        return self.here and started_at(self.pid) == self.started != ""
+
+
+def started_at(pid: int) -> str:
+    """When a process started, as the system says it; "" if there is none, or only a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except ProcessLookupError:
+        return ""
+    except OSError:
+        return "" if _BOOT.exists() else _started_by_ps(pid)
+    return "" if fields[0] in "ZX" else f"{_BOOT.read_text().strip()} {fields[19]}"  # field 22 of proc(5)
+
+
+def _started_by_ps(pid: int) -> str:
+    """Where there is no /proc."""
+    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 @dataclass(frozen=True)
@@ -49,12 +89,11 @@ class Sent:
 class State:
     """What the events of a journal come to."""
 
-    events: int
-    last: int  # ms: time of the last one
-    size: int  # bytes that hold whole lines
-    process: Process | None  # the last one that began or took up the run; None where it was written from outs
-    status: str | None  # how it ended; None while it goes on
-    outs: str | None  # hash of what train wrote, once it has
+    events: int = 0
+    last: int = 0  # ms: time of the last one
+    process: Process | None = None  # the last one that began or continued the run; None where it was written from outs
+    status: str | None = None  # how it ended; None while it goes on
+    outs: str | None = None  # hash of what train wrote, once it has
 
     @property
     def running(self) -> bool:
@@ -68,7 +107,7 @@ class State:
 
 
 class Journal:
-    """One run's log. One process appends at a time, and one sends: the holder of the claim."""
+    """The journal of one run. One process appends at a time, and one sends: the holder of the claim."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.files = folder, folder / FILES
@@ -96,19 +135,18 @@ class Journal:
         now = int(time.time() * 1000)
         lines = [json.dumps(asdict(event if event.time else replace(event, time=now))) + "\n" for event in events]
         # Opened anew for each: 20 µs, and nothing has to be closed when a notebook forgets the run.
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            _write(handle, "".join(lines).encode())
-        finally:
-            os.close(handle)
+        with self.path.open("ab", buffering=0) as file:
+            content = memoryview("".join(lines).encode())
+            while content:
+                content = content[file.write(content) :]
 
     def add(self, events: Sequence[Event], root: Path) -> None:
-        """Append what is not told yet, and keep the files below `root` that it names."""
-        told = self._told()
+        """Append what is not written yet, and keep the files below `root` that it names."""
+        known = self._known()
         # The same path can hold another file than the one kept: the mark of the stage, the hash of all its files, tells.
-        whole = {event.stage for event in events if event.kind == "mark" and told.get(("mark", event.stage)) == event.values}
+        whole = {event.stage for event in events if event.kind == "mark" and known.get(_place(event)) == event.values}
         fresh = [event for event in events if event.kind not in ("artifacts", "model") or event.stage not in whole]
-        news = [one for event in fresh if (one := _unknown(event, told))]
+        news = [one for event in fresh if (one := _unknown(event, known))]
         if news:
             self._keep(news, root)
             self.append(news)
@@ -120,20 +158,17 @@ class Journal:
                 for below in event.values.values():
                     _keep(root / below, self.files / below)
 
-    def _told(self) -> dict[tuple[Any, ...], Any]:
+    def _known(self) -> dict[tuple[Any, ...], Any]:
         """What the events so far say of each name; the later stands above the earlier."""
-        told: dict[tuple[Any, ...], Any] = {}
+        known: dict[tuple[Any, ...], Any] = {}
         for event in self.read():
-            _unknown(event, told)
-        return told
+            _unknown(event, known)
+        return known
 
     def sync(self) -> None:
         """Return when what was written is on the disk."""
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
 
     def mend(self) -> None:
         """Cut off a last line that was not written whole, before anything is appended to it."""
@@ -167,16 +202,19 @@ class Journal:
                 except (ValueError, TypeError):
                     continue
 
-    def head(self) -> dict[str, Any] | None:
-        """The values of the creation; None if even that is not there whole."""
+    def head(self) -> dict[str, Any]:
+        """The values of the creation; empty if even that is not there whole."""
         first = next(self.read(), None)
-        return first.values if first is not None and first.kind == "create" else None
+        whole = first is not None and first.kind == "create" and {"name", "identity", "tracking"} <= first.values.keys()
+        return first.values if first is not None and whole else {}
 
     def state(self) -> State:
         """What it comes to now."""
-        state = State(0, 0, 0, None, None, None)
-        for event, end in self.after(0):
-            state = replace(state, events=state.events + 1, last=event.time, size=end)
+        state = State()
+        for event in self.read():
+            state = replace(state, events=state.events + 1, last=event.time)
+            if event.child:
+                continue
             if event.kind == "begin":
                 state = replace(state, process=Process(**event.values["process"]), status=None)
             elif event.kind == "end":
@@ -185,6 +223,31 @@ class Journal:
             if event.kind in ("create", "tags") and OUTS in named:
                 state = replace(state, outs=named[OUTS])
         return state
+
+    def file(self, below: str) -> Path:
+        """A file that an event names. Raises Refused, with its name, for one that is not inside the journal's folder."""
+        place = PurePosixPath(below)
+        if place.is_absolute() or ".." in place.parts:
+            raise self.refused(below)
+        path = self.files
+        for part in place.parts:
+            path = path / part
+            if path.is_symlink():
+                raise self.refused(below)
+        return path
+
+    def check_links(self) -> None:
+        """Raises Refused if a link lies among its files: what it points to would be put on record."""
+        for path in self.files.rglob("*"):
+            if path.is_symlink():
+                raise self.refused(path.relative_to(self.files).as_posix())
+
+    def refused(self, below: str) -> Refused:
+        """What to raise for a file that is not the run's own."""
+        return Refused(
+            f"the journal {self.id} names {below!r}, which is not a file of its run; look at {self.folder}, and give it up with "
+            f"`deltarule sync --drop {self.id}`"
+        )
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -198,6 +261,19 @@ class Journal:
     def note(self, sent: Sent) -> None:
         """Write how far it was sent."""
         write_atomically(self.folder / SENT, json.dumps(asdict(sent)).encode())
+
+    def beat(self, seconds: float) -> None:
+        """The sender will be heard of again within so long; the clock is the same for all processes of a host."""
+        written = self.folder / f"{BEAT}.new"
+        written.write_text(str(time.monotonic() + seconds))
+        written.replace(self.folder / BEAT)
+
+    def next_beat(self) -> float | None:
+        """Until when the sender will be heard of, by time.monotonic; None where it has said nothing yet."""
+        try:
+            return float((self.folder / BEAT).read_text())
+        except (OSError, ValueError):
+            return None
 
     @contextmanager
     def claim(self, timeout: float = 0) -> Iterator[bool]:
@@ -219,19 +295,25 @@ class Journal:
             lock.release()
 
     def over(self) -> bool:
-        """Whether its last event is an end: from the last lines alone, for who looks twice a second."""
-        with self.path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            last = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2]
-        return b'"kind": "end"' in last
+        """Whether its last event is the end of the run: from the last line alone, for who looks twice a second."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+                last = json.loads(file.read().rpartition(b"\n")[0].rpartition(b"\n")[2])
+        except (OSError, ValueError):
+            return False
+        return isinstance(last, dict) and last.get("kind") == "end" and not last.get("child")
 
     def done(self) -> bool:
         """Whether all is sent of a run that is over."""
-        return self.over() and self.sent().offset >= self.path.stat().st_size
+        try:
+            return self.over() and self.sent().offset >= self.path.stat().st_size
+        except FileNotFoundError:
+            return False
 
     def clear(self) -> None:
         """Remove it if it is done; not yet, where another process that lives will still look how it came out. With the claim."""
-        process = self.state().process
+        process = self.state().process if self.head().get("watched", True) else None
         if self.done() and (process is None or not process.lives() or process == Process.this()):
             self.remove()
 
@@ -240,23 +322,22 @@ class Journal:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _write(handle: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(handle, content) :]
+def _place(event: Event) -> tuple[Any, ...]:
+    """Where an event's values stand; of tags by stage: each stage writes the description anew."""
+    stage = "" if event.kind in NAMED and event.kind != "tags" else event.stage
+    return event.kind, stage, event.step, event.child
 
 
-def _unknown(event: Event, told: dict[tuple[Any, ...], Any]) -> Event | None:
-    """What of an event `told` does not hold; it holds it then."""
+def _unknown(event: Event, known: dict[tuple[Any, ...], Any]) -> Event | None:
+    """What of an event `known` does not hold; it holds it then."""
+    place = _place(event)
     if event.kind in NAMED:
-        # Tags by stage: each stage writes the note anew, and what an earlier one wrote is no news when it is told again.
-        place = (event.kind, event.stage if event.kind == "tags" else "", event.step)
-        values = {key: value for key, value in event.values.items() if not _same(told.get((*place, key)), value)}
-        told.update({(*place, key): value for key, value in values.items()})
+        values = {key: value for key, value in event.values.items() if not _same(known.get((*place, key)), value)}
+        known.update({(*place, key): value for key, value in values.items()})
         return replace(event, values=values) if values else None
-    key = (event.kind, event.stage)
-    if event.kind != "artifacts" and told.get(key) == event.values:
+    if event.kind != "artifacts" and known.get(place) == event.values:
         return None
-    told[key] = event.values
+    known[place] = event.values
     return event
 
 
@@ -274,49 +355,16 @@ def _keep(source: Path, kept: Path) -> None:
         kept.write_text(clean, encoding="utf-8")
         return
     try:
-        os.link(source, kept)
+        os.link(source.resolve(), kept)  # of a file in DVC's cache, not of the link to it
     except OSError:
         shutil.copyfile(source, kept)
-
-
-def journals(project: Path) -> list[Journal]:
-    """Those of a project, the oldest first."""
-    found = []
-    for folder in sorted((project / LOG).glob("*")):
-        journal = Journal(folder)
-        if journal.head() is not None:
-            found.append(journal)
-        elif folder.is_dir() and time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
-            journal.remove()
-    return found
-
-
-def bury(project: Path) -> None:
-    """End as KILLED the runs of this host whose process is gone. A live one, and one of another host, is left alone."""
-    for journal in journals(project):
-        if journal.state().dead:
-            with journal.claim(_BURY_SECONDS) as ours:  # its uploader notices within a second
-                if ours and (state := journal.state()).dead:
-                    journal.mend()
-                    journal.append(killed("the process was killed", state.last))
-
-
-def killed(message: str, time: int = 0) -> list[Event]:
-    """How a run ends that was cut short; `time` in ms, if not now."""
-    return ended("KILLED", "killed", message, time)
-
-
-def ended(status: str, how: str, message: str, time: int = 0) -> list[Event]:
-    """The last events of a run that the outs tell nothing of."""
-    tags = {"deltarule.ended": how, "deltarule.message": message}
-    return [Event("tags", "end", tags, time=time), Event("end", "end", {"status": status}, time=time)]
 
 
 class Syncer:
     """Brings a journal to the disk from a thread beside the training: the disk takes 3 ms and more, an epoch may take less."""
 
-    def __init__(self, sync: Callable[[], None]) -> None:
-        self._sync, self._news, self._over = sync, threading.Event(), False
+    def __init__(self, journal: Journal) -> None:
+        self._journal, self._news, self._over = journal, threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="deltarule-log", daemon=True)
         self._thread.start()
 
@@ -334,4 +382,4 @@ class Syncer:
         while not self._over:
             self._news.wait()
             self._news.clear()
-            self._sync()
+            self._journal.sync()

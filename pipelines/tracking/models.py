@@ -1,31 +1,167 @@
-"""The model of a run where MLflow 3 keeps models: as a logged model that the run has put out, `runs:/ID/model`."""
+"""The model of a run: written as an MLflow model that takes raw rows, kept on the run, and registered under a name.
+
+The model is the run's files and a few lines of code that read them. Nothing is pickled.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipelines.tracking import model_files
-from pipelines.tracking.direct_models import entities, put_out
+from pipelines.redact import HIDDEN, redact, redacted
+from pipelines.tracking.query import find_run
+from pipelines.tracking.store import LookupFailed, TrackingError, answering, connect, locate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
 
+    from pipelines.spec import Tracking
+
+CODE = '''\
+"""A network that deltarule trained, as MLflow loads and serves it: raw rows in, predictions and probabilities out."""
+
+import _deltarule
+import numpy
+import pandas
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+from mlflow.types.schema import DataType, Schema
+
+_deltarule.ours_first()  # a server may have been started where there is another folder pipelines/
+
+from deltarule import DataError, load_model  # noqa: E402
+
+
+def pandas_types(schema):
+    """MLflow 3.17 refuses CSV where a column is of any type; here such cells stay the text that they are."""
+    return [one.type.to_pandas() if isinstance(one.type, DataType) else numpy.dtype(object) for one in schema.inputs]
+
+
+Schema.pandas_types = pandas_types
+
+
+class Model(PythonModel):
+    def load_context(self, context):
+        self.model = load_model(context.artifacts["run"])
+
+    def predict(self, context, model_input: pandas.DataFrame, params=None) -> pandas.DataFrame:
+        try:
+            return pandas.DataFrame(self.model.answers(model_input))
+        except DataError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+
+
+set_model(Model())
+'''
+# What prediction computes with, beside deltarule itself: a model is to answer the same wherever it is installed.
+REQUIRED = ("deltarule", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "scikit-learn")
 NAME = "model"
 PARAMS = ("model.hidden", "model.activation", "train.backend", "data.source", "seed")  # shown in the table of models
+FORBIDDEN = "/:.%\"'"  # in a registered name: it stands in URIs and in searches
 
 
-def send(client: MlflowClient, run: Run, folders: Mapping[str, str], root: Path) -> None:
-    """Put MLflow models (name -> folder below `root`) on the run, each once, also where an earlier call was cut short."""
-    for name, folder in folders.items():
-        model = of_run(client, run, name) or _create(client, run, name)
-        _link(client, run, model)
-        if str(model.status) != "READY":
-            _upload(client, run, model, root / folder)
+# -- writing ---------------------------------------------------------------------------------------------------------------
+
+
+def export(
+    folder: Path,
+    files: Iterable[Path],
+    columns: Mapping[str, str],
+    answers: Mapping[str, str],
+    example: Mapping[str, Sequence[Any]],
+) -> None:
+    """Write the model into `folder`, which must not be there yet; all of it or nothing.
+
+    `files` are what `load_model` needs, `columns` the raw columns and what they hold, `answers` what comes out, name -> MLflow's
+    type, and `example` rows that it can be tried with. Secrets in the files are left out; raises TrackingError if that would
+    change what the model answers.
+    """
+    for name, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")):
+        os.environ.setdefault(name, value)
+    import pandas
+
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about type hints, in MLflow's own modules too
+        from mlflow.models import Model, ModelSignature
+        from mlflow.pyfunc import save_model
+        from mlflow.types.schema import AnyType, ColSpec, Schema
+
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
+        run, code, made = Path(scratch) / "run", Path(scratch) / "model.py", Path(scratch) / "model"
+        run.mkdir()
+        for file in files:
+            _copy(file, run / file.name)
+        code.write_text(CODE, encoding="utf-8")
+        any_type: Any = AnyType
+        # Any type: MLflow takes no whole number for a double and no date for a text; what a cell must be, the model itself says.
+        inputs = Schema([ColSpec(any_type(), name) for name in columns])
+        outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
+        save_model(
+            made,
+            python_model=str(code),
+            artifacts={"run": str(run)},
+            signature=ModelSignature(inputs, outputs),
+            input_example=pandas.DataFrame(dict(example)),
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIRED],
+            metadata={"columns": dict(columns)},
+        )
+        description = Model.load(made)
+        flavor = description.flavors["python_function"]  # MLflow writes down where these came from, on this machine
+        flavor["model_code_path"] = code.name
+        flavor["artifacts"]["run"]["uri"] = "run"
+        description.save(made / "MLmodel")
+        made.rename(folder)
+
+
+def _copy(file: Path, to: Path) -> None:
+    if file.suffix != ".json":
+        shutil.copyfile(file, to)
+        return
+    content = json.loads(file.read_text(encoding="utf-8"))
+    clean = redacted(content)
+    if HIDDEN in json.dumps(_meaning(clean)):  # by this, or in the log of the run, which these files may come from
+        raise TrackingError(
+            "a column is called as secrets are, and the spec says of it what would be left out of the model; rename the column"
+        )
+    to.write_text(
+        file.read_text(encoding="utf-8") if clean == content else json.dumps(clean, indent=2, ensure_ascii=False), "utf-8"
+    )
+
+
+def _meaning(content: dict[str, Any]) -> Any:
+    """What the answers depend on: of a run the block of the data, but for where they lay; of the data everything else."""
+    block = content.get("spec", {}).get("data", content)
+    return {key: value for key, value in block.items() if key != "source"}
+
+
+# -- on the run ------------------------------------------------------------------------------------------------------------
+
+
+def send(client: MlflowClient, run: Run, name: str, folder: Path) -> None:
+    """Put an MLflow model on the run as a logged model, `runs:/ID/NAME`; once, also where an earlier call was cut short."""
+    from mlflow.entities import LoggedModelOutput
+
+    model, now = of_run(client, run, name), client.get_run(run.info.run_id)
+    if model is None:
+        shown = {key: now.data.params[key] for key in PARAMS if key in now.data.params}
+        model = client.create_logged_model(run.info.experiment_id, name, run.info.run_id, params=shown, model_type="deltarule")
+    outputs = now.outputs.model_outputs if now.outputs else ()
+    if model.model_id not in [one.model_id for one in outputs]:
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    if str(model.status) != "READY":
+        _upload(client, run, model, folder)
 
 
 def of_run(client: MlflowClient, run: Run, name: str = NAME) -> LoggedModel | None:
@@ -35,23 +171,101 @@ def of_run(client: MlflowClient, run: Run, name: str = NAME) -> LoggedModel | No
     return found[0] if found else None
 
 
-def _create(client: MlflowClient, run: Run, name: str) -> LoggedModel:
-    params = client.get_run(run.info.run_id).data.params
-    shown = {key: params[key] for key in PARAMS if key in params}
-    return client.create_logged_model(run.info.experiment_id, name, run.info.run_id, params=shown, model_type="deltarule")
-
-
-def _link(client: MlflowClient, run: Run, model: LoggedModel) -> None:
-    """The run's page shows what it has put out; said once."""
-    if model.model_id not in put_out(client, run.info.run_id):
-        client.log_outputs(run.info.run_id, [entities(client).LoggedModelOutput(model.model_id, step=0)])
-
-
 def _upload(client: MlflowClient, run: Run, model: LoggedModel, folder: Path) -> None:
     """Its files, which then name the run and the model they are of; its status goes last, and says that they are whole."""
+    from mlflow.models import Model
+
     with tempfile.TemporaryDirectory() as scratch:
         copy = shutil.copytree(folder, Path(scratch) / "model")
-        of = {"run_id": run.info.run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
-        model_files.describe(copy, of)
+        description = Model.load(copy)
+        description.run_id, description.model_id = run.info.run_id, model.model_id
+        description.artifact_path = model.artifact_location
+        description.save(copy / "MLmodel")
         client.log_model_artifacts(model.model_id, str(copy))
     client.finalize_logged_model(model.model_id, "READY")
+
+
+# -- in the registry -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What the registry now holds."""
+
+    name: str
+    version: int
+    run_id: str
+    model_id: str
+    store: str  # without secrets
+
+    @property
+    def uri(self) -> str:
+        """As `mlflow models serve` takes it."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def register(tracking: Tracking, project: Path, text: str, name: str) -> Registered:
+    """Put the model of the run that `text` means (see query.find_run) under `name`, as its next version.
+
+    Raises LookupFailed for a run that is not there or has no model, and for a name that MLflow does not take; TrackingError if
+    the store fails.
+    """
+    if not name.strip() or any(c in FORBIDDEN for c in name):
+        raise LookupFailed(
+            f"the name of a registered model must hold none of {' '.join(FORBIDDEN)}, and not be empty, got {name!r}"
+        )
+    store = locate(tracking, project)
+    if store.missing:
+        raise LookupFailed(f"no run is on record: there is no store at {store}; `deltarule run` makes one")
+    try:
+        with answering(store, f"nothing was registered as {name!r}"), store.lock():
+            return _register(*connect(store), text, name, project)
+    except LookupFailed:
+        raise
+    except TrackingError as error:
+        raise TrackingError(f"{str(error).partition('; the outs are')[0]}; try again") from None
+
+
+def _register(client: MlflowClient, experiment_id: str, text: str, name: str, project: Path) -> Registered:
+    run = find_run(client, experiment_id, text, project)
+    model = of_run(client, run)
+    if model is None or str(model.status) != "READY":
+        called = f"run {run.info.run_id} ({redact(run.info.run_name)})"
+        if run.info.status != "FINISHED":
+            raise LookupFailed(f"{called} has no model on record: it is {run.info.status}; choose a run that finished")
+        raise LookupFailed(
+            f"{called} has no model on record: it is a trial or a study, or its tracking.files leave out mlflow; run it again "
+            "with tracking.files: [mlflow]"
+        )
+    _make(client, name)
+    with _default_store(client.tracking_uri):
+        made = client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id)
+    return Registered(name, int(made.version), run.info.run_id, model.model_id, redact(client.tracking_uri))
+
+
+@contextmanager
+def _default_store(uri: str) -> Iterator[None]:
+    """A database's registry looks for the model in MLflow's default store, whatever client it was asked by."""
+    import mlflow
+
+    name = "MLFLOW_TRACKING_URI"
+    before, set_before = mlflow.get_tracking_uri(), os.environ.get(name)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+        os.environ.pop(name, None)  # set_tracking_uri sets it too
+        if set_before is not None:
+            os.environ[name] = set_before
+
+
+def _make(client: MlflowClient, name: str) -> None:
+    """The name, unless it is there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

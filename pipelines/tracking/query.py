@@ -1,26 +1,21 @@
-"""Runs read back from the store, as plain data: what was put in, what came out, and each metric over its epochs.
-
-A sqlite store is read by sqlite itself, in a few queries over MLflow's tables for all runs (`direct.Client` asks run by run),
-and only read: 249 runs with 94 000 points take 0.4 s of processor time, MLflow's import alone 1.5. Where the tables are not as
-known, and for servers, MLflow's client is asked. A test holds that both say the same.
-"""
+"""Runs read back from the store, as plain data: what was put in, what came out, each metric over its epochs, and its files."""
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import sqlite3
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipelines.tracking import direct
-from pipelines.tracking.direct import LARGEST
-from pipelines.tracking.store import Store, TrackingError, answering, locate
+from pipelines.redact import redact
+from pipelines.tracking.backlog import settle
+from pipelines.tracking.events import LARGEST, LAUNCH, PARENT
+from pipelines.tracking.store import LookupFailed, Store, TrackingError, answering, check, client_of, connect, locate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,10 +24,18 @@ if TYPE_CHECKING:
     from pipelines.spec import Tracking
 
 Curves = dict[str, dict[int, float]]  # metric -> step -> value
-PARENT, STUDY, KIND = "mlflow.parentRunId", "deltarule.study", "deltarule.kind"
-A_PAGE, A_QUERY, BUSY_SECONDS = 1000, 500, 5.0
-BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"  # MLflow's own pages ask it: one metric of many runs
-BULK_RUNS, BULK_POINTS = 100, 25_000  # the most that it takes, and gives
+A_PAGE = 1000
+LEAST = 4  # characters of an id: fewer would name a run by chance
+SHOWN = 5  # of several runs that a text may mean
+OF_A_TRIAL = ("seed", "data", "model", "regularization", "train")  # blocks of the study's spec that its trials share
+# Of all that a run carries, what says what it was and what came of it. Models and figures can be large, and are not needed.
+WANTED = ("params.yaml", "source", "data", "train", "validate", "test")
+
+
+class NothingOnRecord(TrackingError):
+    """There is no store yet."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,38 @@ class Recorded:
         return self.tags.get(PARENT)
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A run: what the store says of it, and the files of WANTED below `folder`."""
+
+    run_id: str
+    name: str
+    status: str  # FINISHED, FAILED, KILLED, RUNNING
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    folder: Path
+    points: Curves = field(default_factory=dict)  # of runs without files alone
+
+
+# -- runs and their numbers ------------------------------------------------------------------------------------------------
+
+
 def recorded(tracking: Tracking, project: Path, *, parent: str | None = None, children: bool = False) -> list[Recorded]:
     """The runs of the experiment, newest first: those that are no children; with `children` all; of `parent` its children.
 
-    Makes no store and no experiment: where there is none, there are no runs. Raises TrackingError if the store fails.
+    Makes no store and no experiment: where there is none, there are no runs. A run that has just ended is waited for until it is
+    on record. Raises TrackingError if the store fails.
     """
+    settle(project)
     store = locate(tracking, project)
-    wanted = "child.value = :parent" if parent else "1" if children else "child.value IS NULL"
+    wanted = f"tags.`{PARENT}` = '{parent}'" if parent else "" if children else f"tags.`{PARENT}` IS NULL"
     with _reading(store):
-        if store.database and not store.database.exists():
+        if store.missing:
             return []
-        found = _by_sqlite(store, lambda database: _rows(database, store.experiment, wanted, parent))
-        if found is None:
-            found = [run for run in _by_client(store) if _is_wanted(run, parent, children)]
+        client = client_of(store)
+        experiment = client.get_experiment_by_name(store.experiment)
+        found = _search(client, experiment.experiment_id, wanted) if experiment else []
+        found = _with_studies(client, found)
     return sorted(found, key=lambda run: (-(run.started or 0.0), run.id))
 
 
@@ -76,18 +98,14 @@ def histories(tracking: Tracking, project: Path, ids: Sequence[str], names: Sequ
     Raises TrackingError if the store fails.
     """
     store = locate(tracking, project)
-    curves: dict[str, Curves] = {run_id: {} for run_id in ids}
     with _reading(store):
-        points = _by_sqlite(store, lambda database: _points(database, ids, names)) if ids and names else []
-        for run_id, name, step, value in _points_of_client(store, ids, names) if points is None else points:
-            curves[run_id].setdefault(name, {})[step] = value
-    return curves
+        client = client_of(store)
+        return {run_id: _curves(client, run_id, names) for run_id in ids}
 
 
 def texts(tracking: Tracking, project: Path, ids: Sequence[str], place: str) -> dict[str, str]:
     """Run id -> what its artifact at `place` holds, of the runs that have it. Raises TrackingError if the store fails."""
     store, found = locate(tracking, project), {}
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with _reading(store), tempfile.TemporaryDirectory() as scratch:
         client = client_of(store)
         for run_id in ids:
@@ -102,137 +120,172 @@ def _reading(store: Store) -> Iterator[None]:
     """A store that fails leaves nothing to be sent again."""
     try:
         with answering(store, "reading"):
+            check(store)
             yield
+    except LookupFailed:
+        raise
     except TrackingError as error:
         raise TrackingError(f"the runs cannot be read: {error.reason}; nothing was changed") from None
 
 
-def _is_wanted(run: Recorded, parent: str | None, children: bool) -> bool:
-    return run.parent == parent if parent else children or run.parent is None
-
-
-# -- by sqlite ------------------------------------------------------------------------------------------------------------
-
-RUNS = """SELECT run.run_uuid, run.name, run.status, run.start_time, run.end_time FROM runs run
-JOIN experiments experiment ON experiment.experiment_id = run.experiment_id
-LEFT JOIN tags child ON child.run_uuid = run.run_uuid AND child.key = 'mlflow.parentRunId'
-WHERE experiment.name = :experiment AND run.lifecycle_stage = 'active' AND """
-
-
-def _by_sqlite(store: Store, read: Any) -> Any:
-    """What `read` makes of the database; None if the store is no such database, or its tables are others than known here."""
-    if not store.database:
-        return None
-    with closing(sqlite3.connect(f"{store.database.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as database:
-        database.execute("BEGIN")  # one state of the store, whoever writes meanwhile
-        database.execute("SELECT count(*) FROM sqlite_master")  # is it locked? Asked first, since MLflow would wait long
-        return read(database) if direct.known(store.database) else None
-
-
-def _rows(database: sqlite3.Connection, experiment: str, wanted: str, parent: str | None) -> list[Recorded]:
-    heads = database.execute(RUNS + wanted, {"experiment": experiment, "parent": parent}).fetchall()
-    ids = [head[0] for head in heads]
-    texts: dict[str, dict[str, dict[str, Any]]] = {table: {i: {} for i in ids} for table in ("params", "tags", "latest_metrics")}
-    for table, held in texts.items():
-        lost = "is_nan" if table == "latest_metrics" else "0"
-        for run_id, key, value, nan in _chosen(database, f"SELECT run_uuid, key, value, {lost} FROM {table}", ids):
-            held[run_id][key] = number(value, nan) if table == "latest_metrics" else value
-    return [
-        Recorded(
-            run_id, name or "", status, _seconds(start), _seconds(end),
-            texts["params"][run_id], texts["latest_metrics"][run_id], texts["tags"][run_id],
-        )
-        for run_id, name, status, start, end in heads
-    ]  # fmt: skip
-
-
-def _points(database: sqlite3.Connection, ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, str, int, float]]:
-    among = ", ".join("?" * len(names))
-    query = f"SELECT run_uuid, key, step, value, is_nan, timestamp FROM metrics WHERE key IN ({among}) AND"
-    rows = sorted(_chosen(database, query, ids, names), key=lambda row: (row[2], row[5]))
-    return [(run_id, name, step, number(value, nan)) for run_id, name, step, value, nan, _ in rows]
-
-
-def _chosen(database: sqlite3.Connection, query: str, ids: Sequence[str], values: Sequence[str] = ()) -> Iterator[Any]:
-    """The rows of these runs, some hundred runs a query."""
-    query = query if query.endswith("AND") else f"{query} WHERE"
-    for some in parts(ids, A_QUERY):
-        yield from database.execute(f"{query} run_uuid IN ({', '.join('?' * len(some))})", [*values, *some])
-
-
-def number(value: float, nan: bool = False) -> float:
-    """As it was logged: NaN has a flag in MLflow, infinity is its largest number."""
-    if nan:
-        return math.nan
-    return math.copysign(math.inf, value) if abs(value) >= LARGEST else float(value)
-
-
-def _seconds(milliseconds: int | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1000
-
-
-def parts(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """Pieces of at most `size`."""
-    return (values[start : start + size] for start in range(0, len(values), size))
-
-
-# -- by MLflow's client ---------------------------------------------------------------------------------------------------
-
-
-def client_of(store: Store) -> MlflowClient:
-    """A client that makes nothing."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
-    return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
-
-
-def _by_client(store: Store) -> Iterable[Recorded]:
-    client = client_of(store)
-    experiment = client.get_experiment_by_name(store.experiment)
+def _search(client: MlflowClient, experiment_id: str, wanted: str) -> list[Recorded]:
+    found: list[Recorded] = []
     token = None
-    while experiment is not None:
-        page = client.search_runs([experiment.experiment_id], max_results=A_PAGE, page_token=token)
-        yield from map(_plain, page)
+    while True:
+        page = client.search_runs([experiment_id], wanted, max_results=A_PAGE, page_token=token)
+        found += map(_plain, page)
         token = page.token
         if not token:
-            return
+            return found
+
+
+def _with_studies(client: MlflowClient, runs: Sequence[Recorded]) -> list[Recorded]:
+    """Trials with the params that they share with their study, which alone has them on record."""
+    known = {run.id: run for run in runs}
+    for parent in {run.parent for run in runs if run.parent} - known.keys():
+        known[str(parent)] = _plain(client.get_run(str(parent)))
+    return [_with_study(run, known[run.parent]) if run.parent in known else run for run in runs]
+
+
+def _with_study(trial: Recorded, study: Recorded) -> Recorded:
+    if "data.source" in trial.params:  # trials had the whole spec until 0.1.0
+        return trial
+    shared = {key: value for key, value in study.params.items() if key.partition(".")[0] in OF_A_TRIAL}
+    return replace(trial, params={**shared, **trial.params})
 
 
 def _plain(run: Run) -> Recorded:
-    metrics = {name: number(value, value != value) for name, value in run.data.metrics.items()}
-    return Recorded(
-        run.info.run_id, run.info.run_name or "", run.info.status, _seconds(run.info.start_time), _seconds(run.info.end_time),
-        dict(run.data.params), metrics, dict(run.data.tags),
-    )  # fmt: skip
+    info, metrics = run.info, {name: _number(value) for name, value in run.data.metrics.items()}
+    start, end = (None if time is None else time / 1000 for time in (info.start_time, info.end_time))
+    return Recorded(info.run_id, info.run_name or "", info.status, start, end, run.data.params, metrics, run.data.tags)
 
 
-def _points_of_client(store: Store, ids: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, str, int, float]]:
-    client = client_of(store)
-    over_http = store.uri.startswith(("http://", "https://"))
+def _number(value: float) -> float:
+    """As it was logged: infinity is the largest number in MLflow."""
+    return math.copysign(math.inf, value) if abs(value) >= LARGEST else float(value)
+
+
+def _curves(client: MlflowClient, run_id: str, names: Iterable[str]) -> Curves:
+    """Of a point that was sent twice, the later."""
+    curves = {}
     for name in names:
-        for some in parts(ids, BULK_RUNS):
-            found = _bulk(client, some, name) if over_http else None
-            for run_id, metric in _one_by_one(client, some, name) if found is None else found:
-                yield run_id, name, metric["step"], number(metric["value"], metric["value"] != metric["value"])
+        history = sorted(client.get_metric_history(run_id, name), key=lambda point: (point.step, point.timestamp))
+        if history:
+            curves[name] = {point.step: _number(point.value) for point in history}
+    return curves
 
 
-def _bulk(client: MlflowClient, ids: Sequence[str], name: str) -> list[tuple[str, dict[str, Any]]] | None:
-    """One request for many runs; None where the server has no such address, or has more points than it gives at once."""
-    from mlflow.utils.rest_utils import http_request
+# -- which run a person means ----------------------------------------------------------------------------------------------
 
-    credentials = client._tracking_client.store.get_host_creds()
-    ask: Callable[..., Any] = http_request
-    answer = ask(credentials, BULK, "GET", params={"run_id": list(ids), "metric_key": name})
-    found = answer.json()["metrics"] if answer.status_code == 200 else None
-    if found is None or len(found) >= BULK_POINTS:
+
+def find_run(client: MlflowClient, experiment_id: str, text: str, project: Path | None = None) -> Run:
+    """The one run that `text` means, see `meant`; an id may be of any experiment of the store. Raises LookupFailed."""
+    text = text.strip()
+    run = _of_id(client, text)
+    if run is not None:
+        return run
+    for wanted in (f"tags.`{PARENT}` IS NULL", f"tags.`{PARENT}` IS NOT NULL"):
+        found = _meant(_search(client, experiment_id, wanted), text, project)
+        if found is not None:
+            return client.get_run(found.id)
+    raise _unknown(text)
+
+
+def meant(runs: Sequence[Recorded], text: str, project: Path | None = None) -> Recorded:
+    """The one of these runs that `text` means: an id, the folder of a launch, a name, or the start of an id, in that order.
+
+    A folder is taken from here or from `project`. Raises LookupFailed (exit code 2) with what else it may be.
+    """
+    found = _meant(runs, text.strip(), project)
+    if found is None:
+        raise _unknown(text)
+    return found
+
+
+def _meant(runs: Sequence[Recorded], text: str, project: Path | None) -> Recorded | None:
+    folders = _folders(text, project)
+    ways: tuple[Callable[[Recorded], bool], ...] = (
+        lambda run: run.id == text,
+        lambda run: run.tags.get(LAUNCH) in folders,
+        lambda run: bool(text) and run.name == text,
+        lambda run: begins(run.id, text),
+    )
+    for means in ways:
+        found = [run for run in runs if means(run)]
+        if len(found) > 1:
+            raise LookupFailed(f"{redact(text)} must name one run, and names {_each(found)}; give an id")
+        if found:
+            return found[0]
+    return None
+
+
+def begins(run_id: str, text: str) -> bool:
+    """Whether a text is the start of an id, and long enough."""
+    return bool(re.fullmatch(rf"[0-9a-f]{{{LEAST},32}}", text)) and run_id.startswith(text)
+
+
+def _unknown(text: str) -> LookupFailed:
+    return LookupFailed(
+        f"no run is on record under {redact(text)!r}: it must be the id of a run, at least {LEAST} of its first characters, its "
+        "name, or the folder of a launch (runs/...); `deltarule runs` lists them, `deltarule sync` puts on record what waits"
+    )
+
+
+def _of_id(client: MlflowClient, text: str) -> Run | None:
+    from mlflow.exceptions import MlflowException
+
+    if not re.fullmatch(r"[0-9a-f]{32}", text):
         return None
-    return [(metric["run_id"], metric) for metric in sorted(found, key=lambda point: (point["step"], point["timestamp"]))]
+    try:
+        run = client.get_run(text)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return run if run.info.lifecycle_stage == "active" else None
 
 
-def _one_by_one(client: MlflowClient, ids: Sequence[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for run_id in ids:
-        history = client.get_metric_history(run_id, name)
-        for metric in sorted(history, key=lambda point: (point.step, point.timestamp)):
-            yield run_id, {"step": metric.step, "value": metric.value}
+def _folders(text: str, project: Path | None) -> set[str]:
+    """What the tag of a launch in this folder may be."""
+    plain = text.rstrip("/").removeprefix("./")
+    here = Path(plain).expanduser().resolve()
+    roots = [project.resolve()] if project and plain else []
+    below = {here.relative_to(root).as_posix() for root in roots if here.is_relative_to(root)}
+    return {plain, *below, *({f"runs/{plain}"} if "/" not in plain else ())} - {"", "."}
+
+
+def _each(found: Sequence[Recorded]) -> str:
+    shown = ", ".join(f"{run.id} ({run.name}, {_when(run)})" for run in found[:SHOWN])
+    return f"{len(found)}: {shown}{' and more' if len(found) > SHOWN else ''}"
+
+
+def _when(run: Recorded) -> str:
+    return datetime.fromtimestamp(run.started or 0).strftime("%Y-%m-%d %H:%M:%S")
+
+
+# -- files -----------------------------------------------------------------------------------------------------------------
+
+
+def fetch(tracking: Tracking, project: Path, text: str, folder: Path) -> Fetched:
+    """The one run that `text` means (see `meant`), its files written below `folder`.
+
+    Raises TrackingError: with exit code 2 where no run or several are meant, else if the store fails.
+    """
+    settle(project)
+    store = locate(tracking, project)
+    if store.missing:
+        raise NothingOnRecord(
+            f"no run is on record under {redact(text)!r}: there is no store at {store} yet; "
+            "`dvc repro` or `deltarule run` makes it"
+        )
+    with answering(store, f"the run {redact(text)!r} cannot be read"):
+        with store.lock():
+            client, experiment_id = connect(store)
+        [run] = _with_studies(client, [_plain(find_run(client, experiment_id, text, project))])
+        held = {file.path for file in client.list_artifacts(run.id)}
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in WANTED:
+            if name in held:
+                client.download_artifacts(run.id, name, str(folder))
+        points = {} if "train" in held else _curves(client, run.id, run.metrics)
+    return Fetched(run.id, run.name, run.status, run.tags, run.params, folder, points)

@@ -7,51 +7,64 @@ not yet noted, or sent without an answer, is simply sent again.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import groupby, zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.tracking import uploader
-from pipelines.tracking.events import Event, carried
-from pipelines.tracking.journal import OUTS, Journal, Sent
+from pipelines.redact import redact, without_secrets
+from pipelines.tracking import models
+from pipelines.tracking.backlog import is_study
+from pipelines.tracking.events import (
+    LARGEST,
+    LAUNCH,
+    ORIGIN,
+    OUTS,
+    PARAM_CHARACTERS,
+    PARENT,
+    TAG_CHARACTERS,
+    TRIAL,
+    Event,
+    merged,
+    metric_name,
+)
+from pipelines.tracking.journal import Journal, Sent
 from pipelines.tracking.store import Store, TrackingError, answering, check, connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
-    from pipelines.stages.paths import RunPaths
-
-ORIGIN, LOG = "deltarule.origin", "deltarule.log"
+LOG = "deltarule.log"
+SHARED = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")  # a child has its parent's
+CONTEXT = "mlflow.data.context"  # of the tag that says what the rows were for
 EVENTS_A_PASS = 1000  # between two passes others can have the store
+METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes 1000 things at once
+CHILDREN_A_PAGE = 1000
 # For how long a sender may not be heard of: while the store is asked, and while it works here (imports, draws, makes a database).
 ASKING_SECONDS, WORKING_SECONDS = 4.0, 120.0
 BUSY_SECONDS = 15.0  # this machine, with a database's share of the work
 BYTES_A_SECOND = 5e6  # at least, of a large artifact
-Beat = Callable[[float], None]
 
 
 class Sender:
-    """Sends one journal, which its process has claimed; `places` are its files as the outs of a run."""
+    """Sends one journal, which its process has claimed."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        store: Store,
-        places: RunPaths,
-        beat: Beat = lambda seconds: None,
-    ) -> None:
-        self.journal, self.store, self.places, self.beat = journal, store, places, beat
-        self.head: dict[str, Any] = journal.head() or {}
+    def __init__(self, journal: Journal, store: Store) -> None:
+        self.journal, self.store = journal, store
+        self.head: dict[str, Any] = journal.head()
         digest = hashlib.sha256(f"{store.uri} {store.experiment}".encode()).hexdigest()[:16]
         sent = journal.sent()
         self.sent = sent if sent.store == digest else Sent(digest)
-        self._run: Run | None = None
-        self._held: uploader.Held | None = None
-        self._drawn: dict[str, bytes] = {}
+        self._state: RemoteState | None = None
+        self._children: dict[str, Run] | None = None  # begun ones, by number; None as long as the store was not asked
+        self._whole: set[str] = set()  # numbers of children that are on record whole
         self._experiment_id = self._status = ""
 
     @property
@@ -59,64 +72,52 @@ class Sender:
         """Of the run in MLflow, once there is one."""
         return self.sent.run_id
 
-    def send(self) -> None:
-        """Send all that is there. Raises TrackingError if the store fails, and notes it beside the journal."""
-        try:
-            while passing := self._next():
-                if not self._send(passing):
-                    return
-        except TrackingError as error:
-            self._note(error=error.reason, since=self.sent.since or int(time.time() * 1000))
-            raise
+    def send(self) -> Iterator[str]:
+        """Send all that is there. Raises TrackingError if the store fails, and notes it beside the journal.
 
-    def _note(self, **changes: Any) -> None:
-        self.sent = replace(self.sent, **changes)
-        self.journal.note(self.sent)
+        Yields each stage whose events are sent for the first time: who iterates may `put` more of it before the run is marked.
+        """
+        while passing := self._next():
+            events = [event for event, _ in passing]
+            self._check_files(events)
+            with self._asking() as client:
+                state = self._find(client)
+                if state is None:
+                    return  # an equal run is on record, and this one may turn out to be the same
+                mark = _mark(events)
+                known = mark is not None and state.has(mark)
+                if not known:
+                    self.journal.beat(self._seconds + self._bytes(events) / BYTES_A_SECOND)
+                    state.send([event for event in events if not event.child], self.journal)
+                    self._send_children(client, state.run, [event for event in events if event.child])
+            if mark and not known:
+                self.journal.beat(WORKING_SECONDS)  # for what is made of the stage
+                yield events[-1].stage
+            with self._asking() as client:
+                state.set_tags(mark or {})
+                self._set_status(client, state.run, events)
+                self._note(offset=passing[-1][1], events=self.sent.events + len(events), error="", since=0)
+
+    def put(self, events: Sequence[Event], root: Path) -> None:
+        """Send what was made of the outs of a stage: files are below `root`. The last event may be a mark, as in a journal."""
+        mark = _mark(events)
+        if self._state is None or (mark and self._state.has(mark)):
+            return
+        with self._noting_failures(), answering(self.store, self.doing):  # without the lock: it may take seconds
+            self._state.send(events, root)
+            self._state.set_tags(mark or {})
 
     def _next(self) -> list[tuple[Event, int]]:
-        """Events up to the next mark, and not too many."""
+        """Events up to the next mark, and not too many; a child whole."""
         passing: list[tuple[Event, int]] = []
         for event, end in self.journal.after(self.sent.offset):
             passing.append((event, end))
-            if event.kind == "mark" or len(passing) == EVENTS_A_PASS:
+            within = event.child and event.kind != "end"
+            if event.kind == "mark" or (len(passing) >= EVENTS_A_PASS and not within):
                 break
+        while passing and passing[-1][0].child and passing[-1][0].kind != "end":  # it is being written
+            passing.pop()
         return passing
-
-    def _send(self, passing: Sequence[tuple[Event, int]]) -> bool:
-        """Whether it was sent; it is not yet, where an equal run is on record and this one may turn out to be the same."""
-        events = [event for event, _ in passing]
-        with self._asking() as client:
-            if self._run is None:
-                self._run = self._find(client)
-            if self._run is None:
-                return False
-            self._held = self._held or uploader.Held(client, self._run)
-            self._status = self._status or self._run.info.status
-            mark = self._mark(events)
-            if mark is None or not mark.items() <= self._run.data.tags.items():
-                self.beat(self._seconds + self._bytes(events) / BYTES_A_SECOND)
-                uploader.send_stage(client, self._run, events, self.journal.files, self._held)
-            else:
-                mark = None
-        if mark is not None and self.places.run.is_file():  # without the lock: it takes seconds
-            self.beat(WORKING_SECONDS)
-            with answering(self.store, self.doing):
-                uploader.send_figures(client, self._run, events[-1].stage, self.places, self._drawn)
-                if events[-1].stage == "train":
-                    self._send_files(client, self._run)
-        with self._asking() as client:
-            uploader.send_tags(client, self._run, mark or {})
-            self._set_status(client, events)
-            self._note(offset=passing[-1][1], events=self.sent.events + len(events), error="", since=0)
-        return True
-
-    def _send_files(self, client: MlflowClient, run: Run) -> None:
-        """Files of the network: made here, since that takes seconds too, and the run's own process has ended its work."""
-        self.places.carry(self.head.get("files", ()))
-        found = list(carried(self.places))
-        if found:
-            uploader.send_stage(client, run, found[:-1], self.places.root, self._held)
-            uploader.send_tags(client, run, self._mark(found) or {})
 
     @property
     def doing(self) -> str:
@@ -125,80 +126,132 @@ class Sender:
 
     @contextmanager
     def _asking(self) -> Iterator[MlflowClient]:
-        """A client, with the store to itself; every way in which it fails is a TrackingError."""
-        making = self.store.database is not None and not self.store.database.exists()
-        self.beat(WORKING_SECONDS if making else ASKING_SECONDS)
-        with answering(self.store, self.doing), self.store.lock():
+        """A client, with the store to itself."""
+        self.journal.beat(WORKING_SECONDS if self.store.missing else ASKING_SECONDS)
+        with self._noting_failures(), answering(self.store, self.doing), self.store.lock():
             check(self.store)
-            self.beat(self._seconds)
+            self.journal.beat(self._seconds)
             client, self._experiment_id = connect(self.store)
             yield client
+
+    @contextmanager
+    def _noting_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except TrackingError as error:
+            self._children = None  # some may have been made whose answer was lost
+            self._note(error=error.reason, since=self.sent.since or int(time.time() * 1000))
+            raise
+
+    def _note(self, **changes: Any) -> None:
+        self.sent = replace(self.sent, **changes)
+        self.journal.note(self.sent)
 
     @property
     def _seconds(self) -> float:
         """How long the store may take: a database that is not locked is only as slow as this machine."""
-        return ASKING_SECONDS if self.store.database is None else WORKING_SECONDS if self._run is None else BUSY_SECONDS
+        return ASKING_SECONDS if self.store.database is None else WORKING_SECONDS if self._state is None else BUSY_SECONDS
 
-    def _mark(self, events: Sequence[Event]) -> dict[str, str] | None:
-        """The tag that says that a stage is wholly on record, where the events come to that."""
-        last = events[-1]
-        return {f"deltarule.recorded.{last.stage}": last.values["outs"]} if last.kind == "mark" else None
+    def _check_files(self, events: Sequence[Event]) -> None:
+        """Raises Refused for a file that is not the run's, or a place that is not in it."""
+        with self._noting_failures():
+            for kind in ("artifacts", "text", "model"):
+                for place, below in merged(events, kind).items():
+                    self.journal.file(place)
+                    if kind != "text":
+                        self.journal.file(below)
+            if _mark(events):
+                self.journal.check_links()
 
     def _bytes(self, events: Sequence[Event]) -> int:
-        files = [self.journal.files / below for event in events if event.kind == "artifacts" for below in event.values.values()]
-        return sum(file.stat().st_size for file in files)
+        return sum(self.journal.file(below).stat().st_size for below in merged(events, "artifacts").values())
 
-    def _set_status(self, client: MlflowClient, events: Sequence[Event]) -> None:
-        last = next((event for event in reversed(events) if event.kind in ("begin", "end")), None)
-        if last is None or self._run is None:
+    def _set_status(self, client: MlflowClient, run: Run, events: Sequence[Event]) -> None:
+        last = next((event for event in reversed(events) if event.kind in ("begin", "end") and not event.child), None)
+        if last is None:
             return
-        run_id, status = self._run.info.run_id, "RUNNING" if last.kind == "begin" else last.values["status"]
-        if status == self._status or (last.kind == "begin" and self._status in ("FINISHED", "FAILED")):
+        before = self._status or run.info.status
+        status = "RUNNING" if last.kind == "begin" else last.values["status"]
+        again = last.kind == "begin" and before in ("FINISHED", "FAILED") and not is_study(self.head)
+        if status == before or again:
             return  # what is trained again, and comes to the same, is over as it was
         if last.kind == "end" and self.journal.state().process is not None:
-            client.set_terminated(run_id, status, last.time)
+            client.set_terminated(run.info.run_id, status, last.time)
         else:
             # Outs know no times: with an end, the run would seem to have lasted as long as this upload.
-            client.update_run(run_id, status)
+            client.update_run(run.info.run_id, status)
         self._status = status
+
+    # -- children -----------------------------------------------------------------------------------------------------
+
+    def _send_children(self, client: MlflowClient, parent: Run, events: Sequence[Event]) -> None:
+        """Each child once: its status goes last, and says that it is complete."""
+        for number, group in groupby(events, key=lambda event: event.child):
+            create, *body = group
+            end = body[-1]
+            if end.kind != "end" or self._is_whole(client, parent, number):
+                continue  # its writer was killed: it is told of again
+            assert self._children is not None
+            run = self._children.get(number)
+            if run is None:
+                shared = {key: parent.data.tags[key] for key in SHARED if key in parent.data.tags}
+                tags = {**merged(body, "tags"), **shared, PARENT: parent.info.run_id, TRIAL: number}
+                name = redact(create.values["name"])
+                run = client.create_run(self._experiment_id, create.time, _redacted(tags), name)
+            RemoteState(client, run).send(body, self.journal)
+            client.update_run(run.info.run_id, end.values["status"])
+            self._whole.add(number)
+
+    def _is_whole(self, client: MlflowClient, parent: Run, number: str) -> bool:
+        """Whether a child is on record whole; of those of a run that this sender made none is looked for."""
+        token = None
+        while self._children is None or token:
+            wanted = f"tags.`{PARENT}` = '{parent.info.run_id}'"
+            page = client.search_runs([self._experiment_id], wanted, max_results=CHILDREN_A_PAGE, page_token=token)
+            found = {run.data.tags.get(TRIAL, ""): run for run in page}
+            self._children = {**(self._children or {}), **found}
+            self._whole |= {number for number, run in found.items() if run.info.status != "RUNNING"}
+            token = page.token
+        return number in self._whole
 
     # -- which run ----------------------------------------------------------------------------------------------------
 
-    def _find(self, client: MlflowClient) -> Run | None:
+    def _find(self, client: MlflowClient) -> RemoteState | None:
         """The run that this is, or a new one; None as long as that cannot be told."""
-        if self.sent.run_id:
-            return client.get_run(self.sent.run_id)
-        identity = dict(self.head["identity"])
-        outs = self.journal.state().outs
-        if outs:
-            identity[OUTS] = outs
-        run = self._given(client, identity) or self._search(client, {LOG: self.journal.id}) or self._equal(client, identity)
-        if run is None and not self._may_be_equal(client, identity):
-            run = self._create(client, identity)
-        if run is not None:
-            self._note(run_id=run.info.run_id)
-        return run
+        if self._state is None:
+            run = client.get_run(self.sent.run_id) if self.sent.run_id else self._search_all(client)
+            if run is not None:
+                self._note(run_id=run.info.run_id)
+                self._state = RemoteState(client, run)
+        return self._state
+
+    def _search_all(self, client: MlflowClient) -> Run | None:
+        identity, state = dict(self.head["identity"]), self.journal.state()
+        if state.outs:
+            identity[OUTS] = state.outs
+        run = self._given(client, identity) or self._search(client, {LOG: self.journal.id})
+        if run is not None or identity[ORIGIN] == "launch":
+            return run or self._create(client, identity)
+        if OUTS in identity:
+            run = self._search(client, identity)
+        if run is None and state.process is not None:  # one that was killed, and goes on
+            run = self._search(client, {**identity, "deltarule.ended": "killed"}, "KILLED")
+        training = OUTS not in identity and state.status is None
+        if run is None and training and self._search(client, identity, "FINISHED") is not None:
+            return None  # it trains what is on record already: known once the outs are hashed
+        return run or self._create(client, identity)
 
     def _given(self, client: MlflowClient, identity: dict[str, str]) -> Run | None:
+        """The run of MLFLOW_RUN_ID, unless it holds something else: MLflow can take neither params nor points back."""
         run_id = os.environ.get("MLFLOW_RUN_ID")
         if not run_id or run_id != self.head["given"]:
             return None
-        return uploader.given(client, run_id, identity, [key for key in ("deltarule.fingerprint", OUTS) if key in identity])
-
-    def _equal(self, client: MlflowClient, identity: dict[str, str]) -> Run | None:
-        """The pipeline's run of this experiment: with the same outs, or one that was killed, and goes on."""
-        if identity[ORIGIN] != "pipeline":
-            return None
-        found = self._search(client, identity) if OUTS in identity else None
-        if found is None and self.journal.state().process is not None:
-            found = self._search(client, {**identity, "deltarule.ended": "killed"}, "KILLED")
-        return found
-
-    def _may_be_equal(self, client: MlflowClient, identity: dict[str, str]) -> bool:
-        """Whether it trains what the pipeline has on record already: the outs will tell, at its end."""
-        if identity[ORIGIN] != "pipeline" or OUTS in identity or self.journal.state().status is not None:
-            return False
-        return self._search(client, identity, "FINISHED") is not None
+        run = client.get_run(run_id)
+        for key in identity.keys() - {ORIGIN, LAUNCH}:
+            if run.data.tags.get(key, identity[key]) != identity[key]:
+                raise TrackingError(f"MLFLOW_RUN_ID names run {run_id}, which holds another experiment ({key}); unset it")
+        RemoteState(client, run).set_tags(identity)
+        return run
 
     def _search(self, client: MlflowClient, tags: dict[str, str], status: str | None = None) -> Run | None:
         """The first run that has these tags, and this status if one is given."""
@@ -209,4 +262,113 @@ class Sender:
     def _create(self, client: MlflowClient, identity: dict[str, str]) -> Run:
         first = next(self.journal.read())
         tags = {**identity, **self.head["tags"], LOG: self.journal.id}
+        self._children = {}
         return client.create_run(self._experiment_id, start_time=first.time, tags=tags, run_name=self.head["name"])
+
+
+def _mark(events: Sequence[Event]) -> dict[str, str] | None:
+    """The tag that says that a stage is wholly on record, where the events come to that."""
+    last = events[-1] if events else None
+    return {f"deltarule.recorded.{last.stage}": last.values["outs"]} if last and last.kind == "mark" else None
+
+
+def _redacted(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: redact(value)[:TAG_CHARACTERS] for key, value in tags.items()}
+
+
+class RemoteState:
+    """What a run held when it was first looked at, and was sent since: nobody else sends to it meanwhile."""
+
+    def __init__(self, client: MlflowClient, run: Run) -> None:
+        self.run = run
+        self._client, self._id = client, run.info.run_id
+        self._params, self._tags = set(run.data.params), dict(run.data.tags)
+        self._points: dict[tuple[str, int], Metric] = {}
+        self._asked: set[str] = set()
+
+    def has(self, tags: Mapping[str, str]) -> bool:
+        """Whether it has these tags."""
+        return tags.items() <= self._tags.items()
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set the tags that it has not, or not so."""
+        self._log([], {}, tags)
+
+    def send(self, events: Sequence[Event], root: Path | Journal) -> None:
+        """Send what it does not hold. Artifacts and models are files of a journal, or below a folder."""
+        self._log(self._missing_points(events), merged(events, "params"), merged(events, "tags"))
+        for place, below in merged(events, "artifacts").items():
+            self._send_file(place, root.file(below) if isinstance(root, Journal) else root / below)
+        for place, text in merged(events, "text").items():
+            self._client.log_text(self._id, text, place)
+        if rows := merged(events, "inputs"):
+            self._client.log_inputs(self._id, datasets=_dataset_inputs(rows))
+        for name, below in merged(events, "model").items():
+            folder = root.file(below) if isinstance(root, Journal) else root / below
+            models.send(self._client, self.run, name, folder)
+
+    def _log(self, points: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        tags = {key: value[:TAG_CHARACTERS] for key, value in tags.items()}
+        missing = [Param(key, value[:PARAM_CHARACTERS]) for key, value in params.items() if key not in self._params]
+        changed = [RunTag(key, value) for key, value in tags.items() if self._tags.get(key) != value]
+        calls = zip_longest(
+            _parts(points, METRICS_A_CALL), _parts(missing, PARAMS_A_CALL), _parts(changed, TAGS_A_CALL), fillvalue=()
+        )
+        for some_points, some_params, some_tags in calls:
+            self._client.log_batch(self._id, metrics=some_points, params=some_params, tags=some_tags)
+        self._points |= {(point.key, point.step): point for point in points}
+        self._params |= params.keys()
+        self._tags |= tags
+
+    def _missing_points(self, events: Sequence[Event]) -> list[Metric]:
+        """The points that it does not hold. A changed value is sent with a later time, so that it is the one shown."""
+        from mlflow.entities import Metric
+
+        told = [event for event in events if event.kind == "metrics"]
+        held = self._held(metric_name(name) for event in told for name in event.values)
+        now, missing = int(time.time() * 1000), []
+        for event in told:
+            for name, value in event.values.items():
+                before = held.get((metric_name(name), event.step))
+                if not _same(before, value):
+                    when = max(event.time or now, before.timestamp + 1 if before else 0)
+                    missing.append(Metric(metric_name(name), value, when, event.step))
+        return missing
+
+    def _held(self, names: Iterable[str]) -> dict[tuple[str, int], Metric]:
+        """(name, step) -> the latest point, of these names at least."""
+        new = (set(names) & self.run.data.metrics.keys()) - self._asked
+        history = [metric for name in new for metric in self._client.get_metric_history(self._id, name)]
+        self._points |= {(metric.key, metric.step): metric for metric in sorted(history, key=lambda metric: metric.timestamp)}
+        self._asked |= new
+        return self._points
+
+    def _send_file(self, place: str, source: Path) -> None:
+        """The file itself, or a copy without secrets."""
+        folder = str(Path(place).parent)
+        with tempfile.TemporaryDirectory() as scratch:
+            clean = without_secrets(source)
+            if clean is not None:
+                source = Path(scratch) / source.name
+                source.write_text(clean, encoding="utf-8")
+            self._client.log_artifact(self._id, str(source), "" if folder == "." else folder)
+
+
+def _dataset_inputs(rows: Mapping[str, Mapping[str, str]]) -> list[Any]:
+    """Context -> rows, as MLflow takes them; a store keeps each once, however often they are sent."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    return [DatasetInput(Dataset(**dict(each)), [InputTag(CONTEXT, context)]) for context, each in rows.items()]
+
+
+def _same(held: Metric | None, value: float) -> bool:
+    if held is None:
+        return False
+    kept = max(-LARGEST, min(LARGEST, value))  # NaN stays NaN
+    return held.value in (kept, value) or (math.isnan(held.value) and math.isnan(value))
+
+
+def _parts(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (values[start : start + size] for start in range(0, len(values), size))

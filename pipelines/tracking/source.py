@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.project import project_of
-from pipelines.tracking.redact import is_secret_file, redact_diff
+from pipelines.redact import is_secret_file, redact_diff
 
 FILE_BYTES, PATCH_BYTES = 1_000_000, 4_000_000  # a larger file is left out, and what comes once so much is in
 SECONDS = 10

@@ -6,16 +6,15 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from pipelines.tracking import direct, direct_models, fresh, model_files
-from pipelines.tracking.redact import redact
+from pipelines.redact import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,6 +26,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output belongs to `--json`
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 _SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's pages open as for language models
 _LOCK_SECONDS = 60  # others hold the lock for a second or two each; a first one that makes the database, for five
@@ -43,6 +43,16 @@ class TrackingError(RuntimeError):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason or message
+
+
+class LookupFailed(TrackingError):
+    """A text that names no run, or several."""
+
+    exit_code = 2
+
+
+class Refused(TrackingError):
+    """A journal that is not sent: it is for another store, or names files that are not its run's."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,11 @@ class Store:
     def artifacts(self) -> str | None:
         """Where a sqlite store's artifacts stand, as an absolute URI; a server decides for itself."""
         return (self.database.parent / "artifacts").as_uri() if self.database else None
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is a database that is not there yet."""
+        return self.database is not None and not self.database.exists()
 
     def __str__(self) -> str:
         return redact(self.uri)
@@ -84,11 +99,12 @@ def locate(tracking: Tracking, project: Path) -> Store:
     """The store of a project. MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME, where set, stand above the spec."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
-    return Store(absolute(uri or ".mlflow/mlflow.db", project), name, project)
+    return Store(absolute(uri, project), name, project)
 
 
-def absolute(uri: str, project: Path) -> str:
+def absolute(uri: str | None, project: Path) -> str:
     """A path becomes a sqlite URI (a folder holds mlflow.db), relative to the project; servers' URLs stay as they are."""
+    uri = uri or ".mlflow/mlflow.db"
     scheme, colon, rest = uri.partition("://")
     if not colon:
         path = Path(uri).expanduser()
@@ -105,42 +121,62 @@ def absolute(uri: str, project: Path) -> str:
     return f"sqlite:///{(project / path).resolve()}"
 
 
-def warm(database: Path | None) -> None:
-    """Import what a sender needs, while no store has to be waited for: two seconds where MLflow is needed."""
-    if not model_files.known():
-        import mlflow.pyfunc
-        from mlflow.utils import requirements_utils
+def store_of(head: Mapping[str, object], tracking: Tracking, project: Path) -> Store:
+    """The store that a journal's run is to be sent to: as the spec and the environment say, in the journal's experiment.
 
-        with suppress(Exception):  # what it asks when a model is saved: which packages there are, a second to find out
-            requirements_utils._init_modules_to_packages_map()  # type: ignore[no-untyped-call]
-    if database is None or not _spares_mlflow(database):
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        import mlflow.tracking
+    What a journal says of its store is compared with theirs, and never connected to. Raises Refused if they differ.
+    """
+    kept = head["tracking"]
+    assert isinstance(kept, Mapping)
+    here = tracking.model_copy(update={"experiment": str(kept["experiment"])})
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        wanted, found = (redact(absolute(uri, project)) for uri in (kept["uri"], tracking.uri))
+        if wanted != found:
+            raise Refused(
+                f"the run {head['name']!r} waits for the store {wanted}, and tracking.uri names {found}; set "
+                "MLFLOW_TRACKING_URI, or tracking.uri of the spec, to the whole address of the former"
+            )
+    return locate(here, project)
 
-        if database:
-            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+def import_mlflow() -> None:
+    """All that a sender needs of it; it takes seconds."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow.pyfunc
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
-def _spares_mlflow(database: Path) -> bool:
-    """Whether a database, or one that is yet to be made, is written without MLflow."""
-    return direct.known(database) if database.exists() else fresh.known() and model_files.known()
+def client_of(store: Store) -> MlflowClient:
+    """MLflow's client, which connects when it is first asked."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)  # the import sets it to INFO
+    return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
 
 
 def check(store: Store) -> None:
-    """Raises sqlite3.Error, soon, if a database is locked by another process, or is none."""
-    if store.database and store.database.exists():
-        _check_unlocked(store.database)
+    """Raises sqlite3.Error, soon, if a database is locked by another process, or is none.
+
+    Asked here first, and briefly: MLflow waits 20 s for a locked database, and many times as long to open one.
+    """
+    if store.database is None or store.missing:
+        return
+    connection = sqlite3.connect(store.database, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
 
 
 def connect(store: Store) -> tuple[MlflowClient, str]:
     """A client and the id of the experiment, made if it is missing. Call it with the store's lock held."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
     check(store)
-    if store.database and not store.database.exists():
+    if store.database and store.missing:
         _make(store.database)
-    client = _client(store)
+    client = client_of(store)
     found = client.get_experiment_by_name(store.experiment)
     if found is None:
         return client, str(client.create_experiment(store.experiment, artifact_location=store.artifacts, tags=_SHOWN_AS))
@@ -152,45 +188,17 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
     return client, str(found.experiment_id)
 
 
-def _client(store: Store) -> MlflowClient:
-    """MLflow's, or what does the same on a database that is known without importing it."""
-    if store.database and direct.known(store.database):
-        return cast("MlflowClient", direct_models.Client(store.database))
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
-    return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
-
-
 def _make(database: Path) -> None:
     """It takes its name once it is whole: one that was left half made can never be opened again."""
     with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as scratch:
         made = Path(scratch) / database.name
-        if fresh.known():
-            fresh.make(made, database.parent)
-        else:
-            from mlflow import MlflowClient
-
-            logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
-            MlflowClient(tracking_uri=f"sqlite:///{made}", registry_uri=f"sqlite:///{made}").search_experiments(max_results=1)
+        client_of(Store(f"sqlite:///{made}", "", database.parent)).search_experiments(max_results=1)
         made.rename(database)
-
-
-def _check_unlocked(database: Path) -> None:
-    """Ask here first, and briefly: MLflow waits 20 s for a locked database, and many times as long to open one."""
-    connection = sqlite3.connect(database, timeout=_BUSY_SECONDS, isolation_level=None)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-    finally:
-        connection.close()
 
 
 @contextmanager
 def answering(store: Store, doing: str) -> Iterator[None]:
     """Turn every way in which a store fails into one TrackingError, soon; secrets stay out of it."""
-    from filelock import Timeout
-
     try:
         with _settings():
             yield

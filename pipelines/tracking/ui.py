@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from pipelines.tracking.redact import redact
+from pipelines.redact import redact
 from pipelines.tracking.store import Store, TrackingError, answering, connect, locate
 
 if TYPE_CHECKING:

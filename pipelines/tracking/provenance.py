@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from backends.weights import write_atomically
+from pipelines.redact import redact, redact_command, redacted
 from pipelines.tracking import source
-from pipelines.tracking.redact import redact, redact_command, redacted
 
 KEPT = Path(".deltarule/begun")  # below the folder of a run: tags.json, and uncommitted.diff where files differ from the commit
 TAG_CHARACTERS = 5000

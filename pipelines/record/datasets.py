@@ -8,18 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipelines.tracking.direct_models import entities
-from pipelines.tracking.redact import redact
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
+from pipelines.redact import redact
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "testing"}
 TYPES = {"numeric": "double", "categorical": "string", "boolean": "boolean", "datetime": "datetime"}
-CONTEXT = "mlflow.data.context"  # of the tag that says what the rows were for
 DIGEST_CHARACTERS, SCHEMA_CHARACTERS, NAME_CHARACTERS = 36, 1_000_000, 400
 
 
@@ -62,14 +56,3 @@ def _schema(about: Mapping[str, Any]) -> str:
     ]
     text = json.dumps({"mlflow_colspec": columns})
     return text if len(text) < SCHEMA_CHARACTERS else json.dumps({"mlflow_colspec": []})
-
-
-def send(client: MlflowClient, run: Run, rows: Mapping[str, Mapping[str, str]]) -> None:
-    """Put them on the run; a store keeps each once, however often they are sent."""
-    if not rows:
-        return  # of a study
-    kinds = entities(client)
-    given = [
-        kinds.DatasetInput(kinds.Dataset(**dict(each)), [kinds.InputTag(CONTEXT, context)]) for context, each in rows.items()
-    ]
-    client.log_inputs(run.info.run_id, datasets=given)

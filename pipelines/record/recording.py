@@ -11,20 +11,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from pipelines.project import project_of
-from pipelines.tracking import circumstances
-from pipelines.tracking.events import Event, epoch, events, opening
-from pipelines.tracking.journal import OUTS, Journal, Syncer, bury, ended, journals, killed
-from pipelines.tracking.live import Uploader
-from pipelines.tracking.process import Process
-from pipelines.tracking.record import creation
-from pipelines.tracking.redact import redact
-
-if TYPE_CHECKING:
-    from pipelines.spec import Experiment
-    from pipelines.stages.paths import RunPaths
+from pipelines.record.creation import creation
+from pipelines.record.events import epoch, events, opening
+from pipelines.record.uploader import Uploader
+from pipelines.redact import redact
+from pipelines.spec import Experiment
+from pipelines.stages.paths import RunPaths
+from pipelines.tracking import provenance
+from pipelines.tracking.backlog import journals, mark_killed
+from pipelines.tracking.events import OUTS, Event, ended, killed
+from pipelines.tracking.journal import Journal, Process, Syncer
 
 _CLAIM_SECONDS = 3
 INTERRUPTED_SECONDS = 2.0
@@ -62,7 +60,7 @@ class Recording:
         self._networks = 1
         if self.on:
             with self._surviving():
-                self._uploader = Uploader(self.experiment.tracking, self.project)
+                self._uploader = Uploader(self.experiment.tracking)
 
     def begun(self, fingerprint: str, networks: int) -> None:
         """Training begins: of so many networks, one a fold."""
@@ -70,23 +68,23 @@ class Recording:
             return
         self._networks = networks
         with self._surviving():
-            bury(self.project)
+            mark_killed(self.project)
             if not self.new_run:  # a launch kept them as it began
-                circumstances.keep(self.root, "dvc.yaml", fingerprint)
+                provenance.keep(self.root, "dvc.yaml", fingerprint)
             first, *rest = opening(self.places, self.experiment, fingerprint)
             create = creation(first, self.root, self.project, self.experiment, new_run=self.new_run, name=self.name)
-            begin = Event("begin", "create", {"process": asdict(Process.this()), "command": circumstances.command_line(sys.argv)})
+            begin = Event("begin", "create", {"process": asdict(Process.this()), "command": provenance.command_line(sys.argv)})
             known = [begin, *rest]
             self.journal = self._gone_on(create, known) or Journal.create(self.project, [create, *known], self.root)
             self._epochs = {event.step for event in self.journal.read() if event.kind == "metrics" and event.step}
-            self._syncer = Syncer(self.journal.sync)
+            self._syncer = Syncer(self.journal)
             if self._uploader:
                 self._uploader.begin(self.journal)
 
     def _gone_on(self, create: Event, begin: Sequence[Event]) -> Journal | None:
         """The journal of this run of the pipeline, if it was killed while it trained."""
         for journal in [] if self.new_run else journals(self.project):
-            if (journal.head() or {}).get("identity") != create.values["identity"]:
+            if journal.head().get("identity") != create.values["identity"]:
                 continue
             with journal.claim(_CLAIM_SECONDS) as ours:
                 state = journal.state() if ours else None
@@ -144,12 +142,11 @@ class Recording:
                 self.journal.sync()
 
     def close(self, patience: float = math.inf) -> Outcome:
-        """Wait for the uploader as long as the store answers, but no longer than `patience` in s, and end it."""
+        """Wait for the sender as long as the store answers, and at most `patience` in s; what is left it sends after that."""
         if self._syncer:
             self._syncer.close()
-        if self._uploader:
-            self._uploader.close(min(patience, self.patience))
-        outcome = self._outcome(self.journal) if self.journal else Outcome(warning=self.failure)
+        complaint = self._uploader.close(min(patience, self.patience)) if self._uploader else ""
+        outcome = self._outcome(self.journal, complaint) if self.journal else Outcome(warning=self.failure)
         self._clear_earlier()
         return outcome
 
@@ -161,17 +158,18 @@ class Recording:
                     if ours:
                         journal.clear()
 
-    def _outcome(self, journal: Journal) -> Outcome:
-        with self._surviving(), journal.claim(_CLAIM_SECONDS) as ours:
-            sent, whole = journal.sent(), ours and journal.done()
-            if whole:
-                journal.remove()
+    def _outcome(self, journal: Journal, complaint: str) -> Outcome:
+        with self._surviving():
+            sent = journal.sent()
+            if journal.done():
+                with journal.claim(_CLAIM_SECONDS) as ours:
+                    if ours:
+                        journal.remove()
                 return Outcome(sent.run_id, self.failure)
-            head = journal.head()
-            if head is None:  # removed by hand, or by a version that removes what is done at once
+            if not (head := journal.head()):  # removed by hand
                 return Outcome(sent.run_id, self.failure)
             waiting, name = journal.state().events - sent.events, head["name"]
-            reason = sent.error or (self._uploader.complaint if self._uploader else "") or "it did not answer in time"
+            reason = sent.error or complaint or "it did not answer in time"
             return Outcome(
                 None, f"{waiting} events of the run {name!r} wait for the store ({reason}); `deltarule sync` sends them"
             )

@@ -1,0 +1,198 @@
+"""A run as events for its journal, read from the outs of the stages, which alone say what happened."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pipelines.record import datasets, description
+from pipelines.redact import redact, redacted
+from pipelines.spec import Experiment, Tracking, dump, flat
+from pipelines.spec.recorded import flatten, whole_spec
+from pipelines.stages.files import read_json, sha256
+from pipelines.stages.paths import RunPaths
+from pipelines.tracking import provenance
+from pipelines.tracking.events import Event, params, texts
+
+REPORTS = ("validate", "test")
+
+
+def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event]:
+    """The run that the outs of `places` tell of. Stages that were not carried out, and reports on another model, are absent.
+
+    The outs hold the part of the spec that the run depends on; an `experiment` that agrees with it adds the rest
+    (thresholds, search, tracking). Raises FileNotFoundError if nothing was trained there.
+    """
+    run, about = read_json(places.run), read_json(places.about)
+    reports = [stage for stage in REPORTS if _reports_on(places.report(stage), run)]
+    spec = redacted(whole_spec(run["spec"], experiment))
+    files = spec.get("tracking", {}).get("files", Tracking().files)
+    body = [
+        *_source(places),
+        *_data(places, about, run["spec"]["data"]),
+        *_train(places, run, spec),
+        *(event for stage in reports for event in _report(places, about, run, stage)),
+    ]
+    # With the last stage alone, before its mark: what the description says changes with each.
+    body.insert(-1, Event("tags", body[-1].stage, _note(places, about, run, files, reports)))
+    end = Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"})
+    return [_create(places, run, about), *body, end]
+
+
+def opening(places: RunPaths, experiment: Experiment, fingerprint: str) -> list[Event]:
+    """What is known of a run when its training begins: its creation, without outs, then its data and its spec."""
+    about = read_json(places.about)
+    spec = redacted(experiment.model_dump(mode="json"))
+    name = _name(about, spec, fingerprint)
+    create = Event("create", "create", redacted({"fingerprint": fingerprint, "name": name}))
+    return [create, *_source(places), *_data(places, about, spec["data"]), *_spec(spec)]
+
+
+def epoch(rows: Sequence[Mapping[str, Any]]) -> Event:
+    """The numbers of one epoch: of one network, or the means over the folds' networks."""
+    [row] = over_epochs([dict(row) for row in rows])
+    return Event("metrics", "train", _numbers(row), int(row["epoch"]))
+
+
+def _source(places: RunPaths) -> Iterator[Event]:
+    """How the run was begun, where that was kept."""
+    tags, diff = provenance.kept(places.root)
+    if tags:
+        yield Event("tags", "source", tags)
+        if diff:
+            yield Event("artifacts", "source", {provenance.DIFF: _below(places, diff)})
+        # Of one value: what DVC restores from its cache later was begun then, and not under the provenance of now.
+        yield Event("mark", "source", {"outs": "begun"})
+
+
+def _create(places: RunPaths, run: dict[str, Any], about: dict[str, Any]) -> Event:
+    name, outs = _name(about, run["spec"], run["fingerprint"]), outs_hash(places.trained)
+    return Event("create", "create", redacted({"fingerprint": run["fingerprint"], "outs": outs, "name": name}))
+
+
+def _name(about: Mapping[str, Any], spec: Mapping[str, Any], fingerprint: str) -> str:
+    return f"{Path(about['source']).stem} {spec['model']['activation']} {spec['train']['backend']} {fingerprint[:4]}"
+
+
+def _data(places: RunPaths, about: dict[str, Any], data: Mapping[str, Any]) -> Iterator[Event]:
+    """The parts themselves are no artifacts: they can be large, and their hashes say which they are."""
+    hashes = {f"deltarule.data.{part}": digest for part, digest in about["sha256"].items()}
+    rows = {f"rows_{part}": float(count) for part, count in about["rows"].items()}
+    yield Event("tags", "data", redacted({"deltarule.data": about["source"], "deltarule.task": about["task"], **hashes}))
+    yield Event("metrics", "data", rows)
+    yield Event("inputs", "data", datasets.inputs(about, data, ("train", "valid")))
+    yield Event("artifacts", "data", {"data/about.json": _below(places, places.about)})
+    yield Event("mark", "data", {"outs": sha256(places.about)})
+
+
+def _train(places: RunPaths, run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
+    yield from _spec(spec)
+    yield Event("tags", "train", {**_run_tags(run), **provenance.dvc_lock(places.root)})
+    if (places.root / "dvc.lock").is_file():
+        yield Event("artifacts", "train", {"dvc.lock": "dvc.lock"})
+    with places.history.open(newline="", encoding="utf-8") as file:
+        for row in over_epochs(list(csv.DictReader(file))):
+            yield Event("metrics", "train", _numbers(row), int(row.pop("epoch")))
+    yield Event("metrics", "train", _numbers(read_json(places.trained / "metrics.json")))
+    yield from _whole(places, "train", places.trained)
+
+
+def _spec(spec: Mapping[str, Any]) -> Iterator[Event]:
+    experiment = Experiment.model_validate(spec)
+    yield Event("params", "train", params({key: v for key, v in flat(experiment).items() if key.partition(".")[0] in spec}))
+    yield Event("text", "train", {"params.yaml": redact(dump(experiment))})
+
+
+def _note(
+    places: RunPaths, about: dict[str, Any], run: dict[str, Any], files: Sequence[str], stages: Sequence[str]
+) -> dict[str, str]:
+    """The tag that MLflow shows as the description of a run."""
+    reports = {stage: read_json(places.report(stage) / "metrics.json") for stage in stages}
+    trained = read_json(places.trained / "metrics.json")
+    tags, _ = provenance.kept(places.root)
+    return {"mlflow.note.content": redact(description.write(about, run, trained, reports, tags, "mlflow" in files))}
+
+
+def carried(places: RunPaths) -> Iterator[Event]:
+    """The model for MLflow and files of the network for other programs, where `export.carry` made them."""
+    digest = read_json(places.run)["model_hash"]
+    folder = places.carried(digest) if digest else None
+    if folder is None or not (folder / "files.json").is_file():
+        return
+    kept = read_json(folder / "files.json")
+    yield Event("tags", "model", redacted({"deltarule.files": kept["told"]}))
+    if (folder / "model").is_dir():
+        yield Event("model", "model", {"model": _below(places, folder / "model")})
+    files = [path for kind in ("onnx", "native") for path in sorted((folder / kind).glob("*"))]
+    yield Event("artifacts", "model", {path.relative_to(folder).as_posix(): _below(places, path) for path in files})
+    yield Event("mark", "model", {"outs": kept["mark"]})
+
+
+def over_epochs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row an epoch: of folds the mean over those that came so far."""
+    if not rows or "fold" not in rows[0]:
+        return list(rows)
+    epochs: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        epochs.setdefault(int(row["epoch"]), []).append(row)
+    names = [name for name in rows[0] if name not in ("fold", "epoch")]
+    return [
+        {"epoch": epoch, **{name: fmean(each) for name in names if (each := _values(there, name))}}
+        for epoch, there in sorted(epochs.items())
+    ]
+
+
+def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [float(row[name]) for row in rows if row[name] != ""]
+
+
+def _report(places: RunPaths, about: dict[str, Any], run: dict[str, Any], stage: str) -> Iterator[Event]:
+    folder = places.report(stage)
+    if stage == "test":  # not before: these rows are no input of a run that has not opened them
+        yield Event("inputs", stage, datasets.inputs(about, run["spec"]["data"], ("test",)))
+    if read_json(folder / "about.json").get("held"):
+        yield Event("tags", stage, {"deltarule.held": "a threshold was missed on the validation rows"})
+    yield Event("metrics", stage, _numbers(flatten(read_json(folder / "metrics.json"), stage, "_")))
+    yield from _whole(places, stage, folder)
+
+
+def _reports_on(folder: Path, run: dict[str, Any]) -> bool:
+    """Whether a report is there, and is on the model that this run trained: it may be left over from another."""
+    about = folder / "about.json"
+    return about.is_file() and run["model_hash"] is not None and read_json(about)["model_hash"] == run["model_hash"]
+
+
+def _whole(places: RunPaths, stage: str, folder: Path) -> Iterator[Event]:
+    """The files of a stage, and the mark that its events are complete."""
+    yield Event("artifacts", stage, {f"{stage}/{path.name}": _below(places, path) for path in _outs(folder)})
+    yield Event("mark", stage, {"outs": outs_hash(folder)})
+
+
+def _run_tags(run: dict[str, Any]) -> dict[str, str]:
+    named = {f"deltarule.{key}": run[key] for key in ("backend", "ended", "message")}
+    versions = {f"deltarule.version.{name}": version for name, version in run["versions"].items()}
+    environment = {f"deltarule.environment.{name}": value for name, value in flatten(run["environment"]).items()}
+    return texts(redacted({**named, **versions, **environment}))
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """What is a number, or the text of one, as a float; an empty cell is none."""
+    return {k: float(v) for k, v in values.items() if v is not None and v != "" and k != "epoch"}
+
+
+def outs_hash(folder: Path) -> str:
+    """SHA-256 over names and bytes of all that a stage wrote."""
+    listing = "".join(f"{path.name} {sha256(path)}\n" for path in _outs(folder))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _outs(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _below(places: RunPaths, path: Path) -> str:
+    return path.relative_to(places.root).as_posix()

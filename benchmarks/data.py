@@ -78,6 +78,7 @@ def project(folder: Path, file: Path, backend: str) -> None:
     (folder / "params.yaml").write_text(
         f"data: {{source: {file}, target: y}}\nmodel: {{hidden: [64, 64]}}\n"
         f"train: {{backend: {backend}, epochs: 1, batch_size: 256, early_stopping: {{patience: null}}}}\n"
+        "tracking: {enabled: false}\n"
     )
 
 

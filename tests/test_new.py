@@ -74,6 +74,7 @@ def test_the_wheel_has_every_module_and_nothing_else(tool):
         *(ROOT / "pipelines").rglob("*.py"),
         *ROOT.glob("pipelines/tracking/*.sql"),
         *ROOT.glob("pipelines/report/templates/*.html"),
+        *ROOT.glob("pipelines/new/template/*"),
     ]
     wanted = {path.relative_to(ROOT).as_posix() for path in ours if path.parent.name != "keras-jax"}  # which is a link
     held = {name for name in ZipFile(tool.wheel).namelist() if ".dist-info/" not in name}

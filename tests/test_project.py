@@ -10,10 +10,12 @@ from conftest import ROOT, call
 from ruamel.yaml import YAML
 
 from pipelines.data import DataError
-from pipelines.new import ProjectError, create, params, params_text, texts
+from pipelines.new import ProjectError, create, params
+from pipelines.new.params import TEMPLATE
 from pipelines.new.view import Field, View
 from pipelines.spec import SpecError, identity, load
 
+PARAMS = (ROOT / "params.yaml").read_text().partition("$schema=docs/params.schema.json\n#\n")[2]
 ROWS = ["a,b,kind", *(f"{i % 7},{i * i % 11},{('rose', 'iris')[i % 2]}" for i in range(40))]
 
 
@@ -77,7 +79,7 @@ def test_a_repository_of_ones_own_keeps_what_it_has(data, tmp_path, deltarule):
     assert ignored.startswith("*.tmp\n.venv/\n# of deltarule\n__pycache__/\n/outputs/\n") and ignored.count(".venv/") == 1
     assert (mine / "README.md").read_text() == "of my own\n"
     assert call("git", "status", "--short", "--untracked-files=no", cwd=mine).stdout == "A  notes.txt\n"
-    assert (mine / ".dvc/config").is_file() and (mine / ".dvcignore").read_text() == texts.DVC_IGNORE
+    assert (mine / ".dvc/config").is_file() and (mine / ".dvcignore").read_text() == (TEMPLATE / "dvcignore").read_text()
 
 
 def test_what_fails_gives_back_a_file_that_lines_were_added_to(data, tmp_path, monkeypatch):
@@ -98,8 +100,8 @@ def test_a_class_too_small_to_be_shared_out_is_told_of_and_the_project_is_made(t
     (tmp_path / "rows.csv").write_text("a,y\n" + "".join(f"{n},{'Yes' if n % 2 else 'No'}\n" for n in range(40)) + "77,yes\n")
     made = create(tmp_path / "mine", tmp_path / "rows.csv", ["y"])
     [problem] = made.view.problems
-    assert "class 'yes' has 1; if 'yes' is 'Yes', set data.spellings: {y: {yes: Yes}}" in problem
-    suspected = ["order: a: whole", "spelling: y: 'yes' and 'Yes' may be one"]
+    assert "class 'yes' has 1 (another spelling of 'Yes'?); add rows" in problem
+    suspected = ["order: a: whole", "spelling: y: are 'yes' and 'Yes' one?"]
     assert [one[: len(known)] for one, known in zip(sorted(made.view.suspicions), suspected, strict=True)] == suspected
 
 
@@ -162,8 +164,9 @@ def test_what_is_set_is_how_the_file_is_read_and_stands_in_the_spec_beside_its_c
     assert (spec.format.encoding, spec.format.decimal, spec.format.quote) == ("latin-1", "comma", "double")
     assert spec.columns == {"größe": "numeric", "id_a": "ignore", "id_*": "ignore"}
     assert (spec.spellings, spec.missing.markers, spec.missing.numeric) == ({"y": {"ä": "ae"}}, ("none",), 0)
-    for part in (params_text.HEAD, *re.findall("# .*", params_text.DATA + params_text.SPELLINGS)):
-        assert part in text
+    filled = ("source:", "target:", "task:", "columns:", "markers:", "backend:", "experiment:")
+    ours = [line for line in PARAMS.splitlines() if not line.strip().startswith(filled)]
+    assert [comment for line in ours for comment in re.findall("# .*", line) if comment not in text] == []
 
 
 def test_markers_that_are_set_stand_beside_those_that_are_found(tmp_path):
@@ -254,21 +257,22 @@ def test_names_of_any_kind_are_read_as_they_were_written(tmp_path):
 # -- what is written agrees with this repository's own -----------------------------------------------------------------------
 
 
-def test_params_has_every_key_of_this_repositorys_with_the_same_comment():
-    def lines(text: str) -> set[str]:
-        # What a comment belongs to, without the values that are filled in.
-        return {re.sub(r": .*?#", ": #", line) for line in text.splitlines() if re.match(r" *\w+:", line)}
-
-    ours = lines((ROOT / "params.yaml").read_text())
-    written = lines(params_text.REST + params_text.DATA + params_text.HEAD + params_text.SPELLINGS)
-    filled = {"source", "target", "task", "columns", "markers", "backend", "experiment", "data", "sha256", "spellings"}
-    assert {line for line in ours - written if re.match(r" *(\w+)", line)[1] not in filled} == set()
+def test_params_is_this_repositorys_own_but_for_what_is_filled_in(data, tmp_path):
+    written = (create(tmp_path / "mine", data, ["kind"]).folder / "params.yaml").read_text()
+    made, ours = ([line.partition(" # ")[0].strip() for line in text.splitlines()] for text in (written, PARAMS))
+    assert [line for line in ours if line not in made] == [
+        "source: digits",
+        "target: null",
+        "columns: {}",
+        "experiment: deltarule",
+    ]
+    added = ["source: data/rows.csv", "target: kind", "columns:", "a: numeric", "b: numeric", "experiment: mine"]
+    assert [line for line in made if line not in ours] == added
 
 
 def test_the_pipeline_is_this_repositorys_with_hashes_in_place_of_its_sources():
-    ours, theirs = (
-        YAML(typ="safe").load(text) for text in ((ROOT / "dvc.yaml").read_text(), texts.DVC_YAML + texts.PLOTS_OF_CLASSES)
-    )
+    written = (TEMPLATE / "dvc.yaml").read_text() + (TEMPLATE / "plots_of_classes.yaml").read_text()
+    ours, theirs = (YAML(typ="safe").load(text) for text in ((ROOT / "dvc.yaml").read_text(), written))
     assert (theirs["metrics"], theirs["plots"]) == (ours["metrics"], ours["plots"])
     theirs["stages"].pop("code")
     assert list(theirs["stages"]) == list(ours["stages"])
@@ -277,7 +281,7 @@ def test_the_pipeline_is_this_repositorys_with_hashes_in_place_of_its_sources():
 
 
 def test_the_search_is_this_repositorys_with_hashes_in_place_of_its_sources():
-    ours, theirs = (YAML(typ="safe").load(text) for text in ((ROOT / "studies/dvc.yaml").read_text(), texts.SEARCH_YAML))
+    ours, theirs = (YAML(typ="safe").load(path) for path in (ROOT / "studies/dvc.yaml", TEMPLATE / "studies.yaml"))
     assert theirs["stages"]["search"] == expected("search", ours["stages"]["search"])
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING
 
 from pipelines.new.errors import ProjectError
@@ -45,24 +46,25 @@ def create(
     `changes`: dotted path below data -> value, what the spec is to say beside that. Raises ProjectError, SpecError for such a
     value, or DataError for data that cannot be used; then nothing was written.
     """
-    from pipelines.new import params, texts
+    from pipelines.new.params import TEMPLATE, written
     from pipelines.new.repositories import check_git, init
     from pipelines.new.view import view
 
     folder = _resolved(folder)
     source = _place_of(data, folder)
     found = view(data, target, task, changes or {})
-    spec = params.written(found, source, folder.name)
-    plots = texts.PLOTS_OF_CLASSES if found.meant != "regression" else texts.PLOTS_OF_NUMBERS
+    kind = "classes" if found.meant != "regression" else "numbers"
+    template = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATE.iterdir()}
+    readme = Template(template["README.md"]).substitute(name=folder.name, target=", ".join(target), source=source)
     files = {
-        "params.yaml": spec,
-        "dvc.yaml": texts.DVC_YAML + plots,
-        "studies/dvc.yaml": texts.SEARCH_YAML,
-        "README.md": texts.README.format(name=folder.name, target=", ".join(target), source=source),
+        "params.yaml": written(found, source, folder.name),
+        "dvc.yaml": template["dvc.yaml"] + template[f"plots_of_{kind}.yaml"],
+        "studies/dvc.yaml": template["studies.yaml"],
+        "README.md": readme,
     }
     kept = [name for name in ("README.md",) if os.path.lexists(folder / name)]
     files = {name: text for name, text in files.items() if name not in kept}
-    ignored = {".dvcignore": texts.DVC_IGNORE, ".gitignore": texts.GIT_IGNORE}
+    ignored = {f".{name}": template[name] for name in ("dvcignore", "gitignore")}
     inside = (folder / source).exists() and (folder / source).samefile(data)
     names = [*files, *([] if inside else [source])]
     _check_free(folder, names)

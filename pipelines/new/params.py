@@ -1,4 +1,4 @@
-"""params.yaml of a new project: every key that people change, with a comment each, filled from a look at the data."""
+"""params.yaml of a new project: this repository's own, filled in from a look at the data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import backends
-from pipelines.new.params_text import DATA, HEAD, REST, SPELLINGS
 from pipelines.new.view import Field, View
 from pipelines.spec import load
 from pipelines.spec.yaml_file import YamlError, edit, parse
 
+TEMPLATE = Path(__file__).parent / "template"  # its params.yaml is a link to this repository's own
 AT = 30  # column of a comment
 
 
@@ -57,10 +57,10 @@ def _installed(package: str) -> bool:
 
 def written(view: View, source: str, name: str) -> str:
     """params.yaml, read again by the loader as every command will. `source` is the path in the project, `name` its own."""
-    known = "lightning, keras, reference: the same experiment on each"
-    rest = REST.replace("<backend>\n", line(1, "backend", text(backend()), known))
-    rest = rest.replace("<experiment>\n", line(1, "experiment", text(name)))
-    spec = f"{HEAD}data:\n{''.join(_data(view, source))}\n{rest}"
+    spec = (TEMPLATE / "params.yaml").read_text(encoding="utf-8")
+    spec = spec[spec.index("# One experiment") :]  # the lines before are of this repository
+    for key, filled in _filled(view, source, name).items():
+        spec = re.sub(rf"^ *{key}:.*\n", lambda _, filled=filled: filled, spec, count=1, flags=re.MULTILINE)  # type: ignore[misc]
     spec = edit(spec, view.changes) if view.changes else spec
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "params.yaml").write_text(spec, encoding="utf-8")
@@ -68,26 +68,25 @@ def written(view: View, source: str, name: str) -> str:
     return spec
 
 
-def _data(view: View, source: str) -> Iterator[str]:
+def _filled(view: View, source: str, name: str) -> dict[str, str]:
+    """Key -> the lines that stand for it; each key's first line in the template is the one that is meant."""
     target = text(view.target[0]) if len(view.target) == 1 else flow(view.target)
     meant = f"{view.meant}, by the target's values" if view.task == "auto" and view.meant else "auto: by the target's values"
-    yield line(1, "source", text(source), view.about_source)
-    yield line(1, "target", target, view.about_target)
-    yield line(1, "task", view.task, f"{meant}; regression, binary, multiclass")
-    yield from _columns(view.fields)
-    yield SPELLINGS
-    yield line(2, "markers", flow(view.markers), view.about_markers)
-    yield DATA
+    found = {
+        "source": line(1, "source", text(source), view.about_source),
+        "target": line(1, "target", target, view.about_target),
+        "task": line(1, "task", view.task, f"{meant}; regression, binary, multiclass"),
+        "markers": line(2, "markers", flow(view.markers), view.about_markers),
+        "backend": line(1, "backend", text(backend()), "lightning, keras, reference: the same experiment on each"),
+        "experiment": line(1, "experiment", text(name)),
+    }
+    return {**found, "columns": "".join(_columns(view.fields))} if view.fields else found
 
 
 def _columns(fields: Sequence[Field]) -> Iterator[str]:
     kinds = "numeric, categorical, boolean, datetime, ignore"
-    if not fields:
-        yield line(1, "columns", "{}", f"column or pattern: {kinds}; the others: as they look")
-        return
     yield f"{'  columns:':<{AT - 1}} # {kinds}; a column that is left out is taken as it looks\n"
-    for field in fields:
-        yield line(2, field.name, field.kind, field.note)
+    yield from (line(2, field.name, field.kind, field.note) for field in fields)
 
 
 def flow(values: Iterable[str]) -> str:

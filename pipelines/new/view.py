@@ -61,7 +61,7 @@ def view(data: Path, target: Sequence[str], task: str, changes: Mapping[str, obj
     else:
         markers, about_markers = block.missing.markers, "texts of a cell that mean no value, such as NA or ?"
     if found.refused or not found.task:  # a target that is not there, has no values or does not suit --task
-        problem = as_option(found.refused) or f"{data}: there must be rows, found none"
+        problem = as_option(found.refused) or f"{data}: the file has no rows"
         raise ProjectError(problem.replace("--set data.task=", "--task "))
     repeated = f"; {found.duplicates} rows repeat an earlier one" if found.duplicates else ""
     return View(

@@ -36,8 +36,7 @@ def differing(runs: Sequence[Recorded]) -> Texts:
     """
     names = dict.fromkeys(name for run in runs for name in run.params if not name.startswith(NO_SETTING))
     rows = {name: tuple(run.params.get(name, "") for run in runs) for name in names}
-    for label, ask in BESIDES.items():
-        rows[label] = tuple(ask(run) for run in runs)
+    rows |= {label: tuple(ask(run) for run in runs) for label, ask in BESIDES.items()}
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
 
 
@@ -56,8 +55,15 @@ BESIDES: dict[str, Callable[[Recorded], str]] = {
 
 def measured(runs: Sequence[Recorded]) -> Metrics:
     """Metric -> what each run has of it: of the reports, or where a run has none (a trial) of its best epoch; and the epochs."""
-    names = list(dict.fromkeys(_names(runs)))
-    return {name: tuple(_measured(run, name) for run in runs) for name in names}
+    return {
+        name: tuple(
+            Measured(run.metrics[name], run.metrics.get(f"{name}_low"), run.metrics.get(f"{name}_high"))
+            if name in run.metrics
+            else None
+            for run in runs
+        )
+        for name in dict.fromkeys(_names(runs))
+    }
 
 
 def _names(runs: Sequence[Recorded]) -> Iterator[str]:
@@ -66,13 +72,6 @@ def _names(runs: Sequence[Recorded]) -> Iterator[str]:
     if not all(any(name.startswith("validate_") for name in run.metrics) for run in runs):
         yield from (name for name in every if name.startswith("best_val_"))
     yield from (name for name in ("best_train_loss", "best_epoch", "epochs") if name in every)
-
-
-def _measured(run: Recorded, name: str) -> Measured | None:
-    value = run.metrics.get(name)
-    if value is None:
-        return None
-    return Measured(value, run.metrics.get(f"{name}_low"), run.metrics.get(f"{name}_high"))
 
 
 def curve_names(runs: Sequence[Recorded]) -> tuple[str, ...]:

@@ -38,6 +38,10 @@ class Key:
     name: str
     text: str = ""
 
+    def is_own(self, *names: str) -> bool:
+        """Whether it is one of these, of what the store itself knows of a run."""
+        return self.kind == "run" and self.name in names
+
     def of(self, run: Recorded) -> Value:
         """The value in a run: text, a number (of metrics and times), or None where the run has none."""
         if self.kind == "run":

@@ -20,7 +20,7 @@ USUAL = (
     "study",
 )  # fmt: skip
 # In which order they go where a terminal is narrow: names mostly say activation and backend.
-LESS = ("duration", "activation", "backend", "seed", "epochs", "status", "study")
+LESS = ("duration", "activation", "backend", "seed", "epochs", "status", "study", "best_val_METRIC")
 SHORT = 8  # characters of an id that people see, and can give
 MONITOR = "train.early_stopping.monitor"
 
@@ -44,13 +44,11 @@ class Listing:
 
     def fitting(self, width: int) -> Listing:
         """Without some of the usual columns, those first that are missed least, until a line has at most `width` characters."""
-        names = [name for name in LESS if name in self.columns]
-        metric = [text for text in self.columns if text.startswith("best_val_") and text != "best_val_loss"]
-        found = self
-        for name in (*names, *metric):
+        found, metric = self, chief_metric(self.runs) or "METRIC"
+        for name in LESS:
             if max(map(len, plain_columns(found.columns, found.shown()))) <= width:
                 break
-            found = replace(found, keys=tuple(key for key in found.keys if key.text != name))
+            found = replace(found, keys=tuple(key for key in found.keys if key.text != name.replace("METRIC", metric)))
         return found
 
     def csv(self) -> str:
@@ -79,11 +77,20 @@ def listing(
     """
     keys = Keys(runs)
     heads = tuple(keys.find(text) for text in columns) if columns is not None else usual(runs, keys)
-    ordered = list(runs) if sort is None else in_order(runs, keys.find(sort))
-    if reverse:
-        without = [run for run in ordered if sort is not None and keys.find(sort).of(run) is None]
-        ordered = [run for run in ordered[::-1] if run not in without] + without
-    return Listing(heads, tuple(ordered[:limit]), len(runs))
+    if sort is None:
+        ordered, without = list(runs), []
+    else:
+        key = keys.find(sort)
+        ordered = sorted((run for run in runs if key.of(run) is not None), key=lambda run: _order(key.of(run)))
+        without = [run for run in runs if key.of(run) is None]
+    ordered = ordered[::-1] if reverse else ordered
+    return Listing(heads, (*ordered, *without)[:limit], len(runs))
+
+
+def _order(value: Value) -> tuple[int, float, str]:
+    """Numbers first, then text."""
+    known = number(value)
+    return (1, 0.0, str(value)) if known is None or math.isnan(known) else (0, known, "")
 
 
 def usual(runs: Sequence[Recorded], keys: Keys) -> tuple[Key, ...]:
@@ -109,38 +116,24 @@ def chief_metric(runs: Sequence[Recorded]) -> str | None:
     return next((name for name in names if name != "loss"), None)
 
 
-def in_order(runs: Sequence[Recorded], key: Key) -> list[Recorded]:
-    """By value: numbers first, then text, then runs that have none; equal ones as they came."""
-
-    def place(run: Recorded) -> tuple[int, float, str]:
-        value, as_number = key.of(run), number(key.of(run))
-        if as_number is not None and not math.isnan(as_number):
-            return 0, as_number, ""
-        return (2, 0.0, "") if value is None else (1, 0.0, str(value))
-
-    return sorted(runs, key=place)
-
-
 def shown(key: Key, value: Value) -> str:
     """A value as people read it."""
-    if value is None:
-        return ""
-    if key.kind == "run" and key.name == "id":
-        return str(value)[:SHORT]
-    if key.kind == "run" and key.name in TIMES and isinstance(value, float):
+    if value is None or isinstance(value, str):
+        return (value or "")[: SHORT if key.is_own("id") else None]
+    if key.is_own(*TIMES):
         return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M")
-    if key.kind == "run" and key.name == "duration" and isinstance(value, float):
+    if key.is_own("duration"):
         return f"{value:.1f} s" if value < 60 else f"{value / 60:.1f} min"
-    return f"{value:.4g}" if isinstance(value, float) else value
+    return f"{value:.4g}"
 
 
 def plain(key: Key, value: Value) -> Value:
     """A value as programs read it: times with their zone, whole numbers without a point, nothing as nothing."""
-    if key.kind == "run" and key.name in TIMES and isinstance(value, float):
+    if not isinstance(value, float):
+        return value
+    if key.is_own(*TIMES):
         return datetime.fromtimestamp(value).astimezone().isoformat()
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    return value
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def finite(value: Any) -> Any:

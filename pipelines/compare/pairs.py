@@ -6,6 +6,7 @@ bring is the same on both sides, and falls out of the difference.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,16 +81,15 @@ def pairing(one: Group, other: Group, compared: Sequence[Key], ignored: Sequence
     free = {key.name for key in (*compared, *ignored) if key.kind == "params"}
     left: Counter[str] = Counter()
     usable = [_usable(group, metric, left) for group in (one, other)]
-    beside = _missing_beside(usable, compared)
-    identity = _identity_of(free | beside, rows=not any(name.startswith("data.") for name in free))
+    identity = _identity_of(free | _missing_beside(usable, compared), rows=not any(name.startswith("data.") for name in free))
     first, second = (_by_identity(runs, identity, left) for runs in usable)
-    shared = [key for key in first if key in second]
-    pairs = tuple(Pair(first[key], second[key], *_parts(key)) for key in shared)
-    alone = [[key for key in each if key not in shared] for each in (first, second)]
+    pairs = [Pair(run, second[key], *_parts(key)) for key, run in first.items() if key in second]
+    alone = [key for key in first if key not in second], [key for key in second if key not in first]
     if any(alone):
         left["without a partner"] = sum(map(len, alone))
     why = _why(alone[0], list(second)) + _why(alone[1], list(first))
-    return Pairing(one, other, tuple(sorted(pairs, key=_place)), dict(left), tuple(name for name, _ in why.most_common(3)))
+    pairs.sort(key=lambda pair: (str(pair.split), number(pair.seed) or 0.0))
+    return Pairing(one, other, tuple(pairs), dict(left), tuple(name for name, _ in why.most_common(3)))
 
 
 def _usable(group: Group, metric: str, left: Counter[str]) -> list[Recorded]:
@@ -97,15 +97,11 @@ def _usable(group: Group, metric: str, left: Counter[str]) -> list[Recorded]:
     for run in group.runs:
         if run.status != "FINISHED":
             left[f"of {group.label} not finished"] += 1
-        elif not _is_finite(run.metrics.get(metric)):
+        elif not math.isfinite(run.metrics.get(metric, math.nan)):
             left[f"of {group.label} without {metric}"] += 1
         else:
             found.append(run)
     return found
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and abs(value) < float("inf")
 
 
 def _missing_beside(groups: Sequence[Sequence[Recorded]], compared: Sequence[Key]) -> set[str]:
@@ -146,19 +142,13 @@ def _parts(key: Id) -> tuple[Id, str, Id]:
     return split, seed, tuple(item for item in key if item not in split and item[0] != "seed")
 
 
-def _place(pair: Pair) -> tuple[str, float]:
-    return str(pair.split), number(pair.seed) or 0.0
-
-
 def _why(alone: Sequence[Id], others: Sequence[Id]) -> Counter[str]:
     """In what each run without a partner differs from the nearest of the other side."""
     found: Counter[str] = Counter()
     for key in alone[:SOME]:
-        differences: list[tuple[str, ...]] = [_names(key, other) for other in others[:SOME]]
+        own = dict(key)
+        differences: list[list[str]] = [
+            [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)] for theirs in map(dict, others[:SOME])
+        ]
         found.update(sorted(differences, key=len)[0] if differences else ())
     return found
-
-
-def _names(one: Id, other: Id) -> tuple[str, ...]:
-    first, second = dict(one), dict(other)
-    return tuple(name for name in {**first, **second} if first.get(name) != second.get(name))

@@ -70,9 +70,9 @@ def _error(option: str, text: str, place: int, what: str) -> QueryError:
 
 def _value(key: Key, sign: str, value: str) -> str:
     """As it is compared with what the store keeps: a time is seconds since 1970, a status in capital letters."""
-    if key.kind == "run" and key.name == "status":
+    if key.is_own("status"):
         return value.upper()
-    if key.kind == "run" and key.name in TIMES and sign != "~":
+    if key.is_own(*TIMES) and sign != "~":
         try:
             return str(datetime.fromisoformat(value).timestamp())
         except ValueError:

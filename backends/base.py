@@ -1,6 +1,6 @@
 """The contract of a backend, in prose, then in types.
 
-A backend decides nothing. It is given trials, arrays and chunks of optimizer steps, and computes what THEORY.md says they
+A backend decides nothing. It is given trials, arrays and chunks of optimizer steps, and computes what docs/theory.md says they
 mean. It offers a *stack*: K networks of one structure that train together, each as if it were alone. What happens
 between chunks (order of rows, learning rates, stopping, best weights, divergence, history) is the supervisor's.
 
@@ -115,7 +115,7 @@ Report = Callable[[Chunk, Losses], None]
 
 
 class Signals(NamedTuple):
-    """THEORY.md, "Activations": how the error signal fares, on the first min(n, 1024) of its training rows, dropout off."""
+    """docs/theory.md, "Activations": how the error signal fares, on the first min(n, 1024) of its training rows, dropout off."""
 
     delta: NDArray  # (K, layers) root mean square of δ over rows and units; the last one is the output layer's
     saturated: NDArray  # (K, hidden) share of (row, unit) with |φ'| < 0.05 · max|φ'|

@@ -29,7 +29,7 @@ def raw_words(seed: int, domain: int, index: int, count: int) -> NDArray:
 
 
 def initial_weights(trial: Trial, layer: int) -> dict[str, NDArray]:
-    """The parameters of one layer before training, in float64: uniform on ±b (THEORY.md), biases 0."""
+    """The parameters of one layer before training, in float64: uniform on ±b (docs/theory.md), biases 0."""
     spec = trial.layers[layer]
     b, drawn = bound(trial, layer), {}
     words = raw_words(trial.seed, WEIGHTS, layer, sum(math.prod(spec.parameters()[n]) for n in spec.penalised))

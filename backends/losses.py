@@ -1,4 +1,4 @@
-"""Tasks: what the outputs of a network mean, and the loss of a row. THEORY.md, "Tasks: output layer and loss".
+"""Tasks: what the outputs of a network mean, and the loss of a row. docs/theory.md, "Tasks: output layer and loss".
 
 `xp` is the module of operations: `torch`, `keras.ops`, or `backends.numerics` for NumPy.
 """

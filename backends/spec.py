@@ -1,4 +1,4 @@
-"""What a backend must understand: network, regularization, optimizer, schedule, stopping. THEORY.md gives the meanings.
+"""What a backend must understand: network, regularization, optimizer, schedule, stopping. docs/theory.md gives the meanings.
 
 A `Trial` is one experiment as a backend sees it: these blocks plus the seed and the shape of the data. Every value is
 checked here, so that a backend meets only values that make sense.
@@ -285,7 +285,7 @@ def check_penalties(name: str, value: float | tuple[float, ...], model: Model) -
 
 
 def learning_rates(trial: Trial, steps: NDArray, rows: int) -> NDArray:
-    """η at the optimizer steps t (from 0) of a run over `rows` training rows, float64. THEORY.md, "Schedule"."""
+    """η at the optimizer steps t (from 0) of a run over `rows` training rows, float64. docs/theory.md, "Schedule"."""
     schedule, peak = trial.train.schedule, trial.train.optimizer.learning_rate
     since, epoch_steps = steps - schedule.warmup, math.ceil(rows / trial.train.batch_size)
     if isinstance(schedule, Step):

@@ -1,4 +1,4 @@
-"""φ and φ' of THEORY.md's table, in NumPy. The adapters' tests hold the frameworks to these."""
+"""φ and φ' of docs/theory.md's table, in NumPy. The adapters' tests hold the frameworks to these."""
 
 import math
 

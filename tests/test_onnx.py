@@ -1,4 +1,4 @@
-"""A network as ONNX computes what the reference computes, with the activations of THEORY.md, and says what goes in and out."""
+"""A network as ONNX computes what the reference computes, with the activations of theory.md, and says what goes in and out."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
         backend = "mine"
 
 Cases are trained as stacks, and cover every two settings of any two factors (cases.py, pairwise.py). The tolerances are
-those of THEORY.md, "When two backends agree" (compare.py). Needs pytest.
+those of docs/theory.md, "When two backends agree" (compare.py). Needs pytest.
 
 What every backend shares, it cannot see: draws, learning rates, the supervisor, tables of activations. Those have tests
 of their own; tests/test_conformance_teeth.py says which fault is seen by which check.

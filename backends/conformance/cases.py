@@ -1,6 +1,6 @@
 """What the suite trains: a small data set, a small trial, and the covering list of cases, grouped into stacks.
 
-The cases cover every two settings of any two factors of THEORY.md. Trials that share a structure are one stack, so that
+The cases cover every two settings of any two factors of docs/theory.md. Trials that share a structure are one stack, so that
 a framework that compiles does so a few dozen times and not a hundred.
 """
 
@@ -102,7 +102,7 @@ def describe(trial: Trial) -> str:
 
 # -- the covering list ----------------------------------------------------------------------------------------------------
 
-FREE_STEPS = 200  # THEORY.md, "When two backends agree"
+FREE_STEPS = 200  # docs/theory.md, "When two backends agree"
 
 # Factors that make a structure, and those that are free within a stack. Each level is a word; `_changes` says what it means.
 STRUCTURE: dict[str, Sequence[str]] = {

@@ -1,4 +1,4 @@
-"""How two results are held against each other, and what the reference did: THEORY.md, "When two backends agree"."""
+"""How two results are held against each other, and what the reference did: docs/theory.md, "When two backends agree"."""
 
 from __future__ import annotations
 

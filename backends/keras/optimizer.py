@@ -1,6 +1,6 @@
 """Keras optimizers over the flat weights of K trials, with one learning rate a trial (Keras' own take one number).
 
-The rules are THEORY.md's, "Optimizers, schedule, clipping": pure functions in keras.ops, wrapped as Keras optimizers.
+The rules are docs/theory.md's, "Optimizers, schedule, clipping": pure functions in keras.ops, wrapped as Keras optimizers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Optimizers with one learning rate a trial (torch's refuse vectors), over one flat (K, P) parameter.
 
-THEORY.md, "Optimizers, schedule, clipping". Elementwise operations on the whole buffer, but for Adam on the processor: there
+docs/theory.md, "Optimizers, schedule, clipping". Elementwise operations on the whole buffer, but for Adam on the processor: there
 torch's fused step goes once through the memory instead of seven times. It treats the last numbers of an array otherwise
 than the rest, so that each trial is an array of its own, in a stack as alone; torch's threads change none of its bits.
 """

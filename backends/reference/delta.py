@@ -1,4 +1,4 @@
-"""The delta rule (Haykin, *Neural Networks and Learning Machines*, ch. 4), as THEORY.md writes it.
+"""The delta rule (Haykin, *Neural Networks and Learning Machines*, ch. 4), as docs/theory.md writes it.
 
 One network, B rows. e = -∂ℓ/∂y is the error of a row, δ = -∂ℓ/∂v its local gradient; a batch takes the mean over rows.
 Shapes: y (B, units), W (I, O), b (O,).

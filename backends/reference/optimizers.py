@@ -1,4 +1,4 @@
-"""Optimizer steps on one flat vector θ (P,), as the papers write them. THEORY.md, "Optimizers, schedule, clipping".
+"""Optimizer steps on one flat vector θ (P,), as the papers write them. docs/theory.md, "Optimizers, schedule, clipping".
 
 Each takes (optimizer spec, θ, g, slots, η, t) with t counted from 1, updates the slots in place and returns the new θ.
 """

@@ -1,7 +1,7 @@
 """What is compared, on any backend: the same named arrays, in the same order, whichever computes them.
 
 `nudge` moves the weights that a computation starts from by one ulp. How far that moves the reference itself is the measure of
-what rounding can do here (THEORY.md, "When two backends agree").
+what rounding can do here (docs/theory.md, "When two backends agree").
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The reference runs first, then every backend, each in a process of its own with its framework. It is told nothing but what
 crosses the border of a backend: the trial, the training and validation rows, states of the reference. What "the same" means is
-the last section of THEORY.md; verdict.py holds its numbers. The test rows are not opened.
+the last section of docs/theory.md; verdict.py holds its numbers. The test rows are not opened.
 """
 
 from __future__ import annotations

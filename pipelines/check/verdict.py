@@ -1,7 +1,7 @@
-"""Which difference between two backends is allowed: THEORY.md, "When two backends agree", in numbers.
+"""Which difference between two backends is allowed: docs/theory.md, "When two backends agree", in numbers.
 
 float64: each optimizer step from the reference's own state within 1e-12 of max|W|; a free run within max(1e-12, 10 times how
-far the reference itself drifts after a change of one ulp). What THEORY.md leaves open (outputs, gradients, δ, sums) is held to
+far the reference itself drifts after a change of one ulp). What theory.md leaves open (outputs, gradients, δ, sums) is held to
 the same form, 1e-12 of the largest number or 10 drifts. float32: outputs before softmax or sigmoid and the objective, within
 1e-5 (of the largest number, if that is above 1) or 10 drifts; all else is shown, not judged.
 """

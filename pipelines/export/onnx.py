@@ -1,7 +1,7 @@
 """A network as an ONNX file, for programs that know neither Python nor any of the frameworks; the only importer of onnx.
 
 Layers are MatMul and Add. An activation is the same line as everywhere (backends/activations.py), carried out on symbols that
-write down the operations: so ONNX computes what THEORY.md says, and not its own idea of a gelu or a leaky_relu.
+write down the operations: so ONNX computes what docs/theory.md says, and not its own idea of a gelu or a leaky_relu.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def gradient_profile(history: Table, title: str, best_epoch: int | None, activat
     """Root mean square of δ over the layers, from the first to the output's, at the end of the first, best and last epoch.
 
     For sigmoid also the line that falls to a quarter from layer to layer, as σ' ≤ 1/4 lets it at most where weights neither
-    strengthen nor weaken the signal (THEORY.md).
+    strengthen nor weaken the signal (docs/theory.md).
     """
     signal = np.stack([history[name] for name in numbered(history, "delta_rms_")], axis=1)
     depth = np.arange(1, signal.shape[1] + 1)

@@ -1,6 +1,6 @@
 """Plain PyTorch as a backend of deltarule: what another distribution writes to join. The contract is backends/base.py.
 
-K networks of one structure as batched products, gradients by autograd, THEORY.md's formulas as they stand there.
+K networks of one structure as batched products, gradients by autograd, docs/theory.md's formulas as they stand there.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ from pipelines.stages import StageError
 if TYPE_CHECKING:
     import optuna
 
+    from pipelines.api.evaluate import Report
     from pipelines.api.many import Trained as Trained
     from pipelines.compare.comparison import Result
     from pipelines.search import StudyError as StudyError
-    from pipelines.search.evaluate import Report
     from pipelines.search.records import StudyRecord
     from pipelines.tracking.query import Recorded
 
@@ -104,7 +104,7 @@ def evaluate(
     `test` opens the test rows as the test stage would; `train` measures on the training rows too, dropout off. Raises
     StageError.
     """
-    from pipelines.search.evaluate import evaluate as train_all
+    from pipelines.api.evaluate import evaluate as train_all
     from pipelines.stages import RunPaths
 
     return train_all(experiment, RunPaths(Path(folder)), seeds=seeds, test=test, train=train)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.search.records import StudyRecord, TrialRecord, save_study
+from pipelines.search.records import StudyRecord, TrialRecord, save_curve, save_study
+from pipelines.search.sampling import draw
+from pipelines.search.storage import open_storage
+from pipelines.search.trials import OURS
 from pipelines.spec import Experiment
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
@@ -52,8 +55,7 @@ def trial(number, rng, epochs=30, metrics=("loss",), seeds=1, states=True) -> Tr
         params["regularization.l1"] = float(10 ** rng.uniform(-6, -2))
     params["regularization.l2"] = float(10 ** rng.uniform(-6, -2))
     params["train.optimizer.learning_rate"] = float(10 ** rng.uniform(-4, -1))
-    changes = {path: value for path, value in params.items() if not path.endswith(" or")}
-    changes.setdefault("regularization.l1", 0.0)
+    changes = {path: params.get(path, 0.0) for path in SPACE}
     state = "COMPLETE" if not states or number % 16 != 7 else "FAIL"
     state = "PRUNED" if states and state == "COMPLETE" and number > 8 and rng.random() < 0.3 else state
     done = {"COMPLETE": epochs, "PRUNED": max(1, epochs // 3), "FAIL": min(2, epochs)}[state]
@@ -80,7 +82,7 @@ def record(params, epoch, rng, lost) -> dict[str, float]:
     loss = 0.1 + far + 2 * math.exp(-epoch / 4) + float(rng.normal(0, 0.01))
     train = math.nan if lost else 0.8 * loss
     return {
-        "epoch": epoch, "train_loss": train, "train_penalty": 0.01, "train_objective": train + 0.01, "learning_rate": 1e-3,
+        "epoch": float(epoch), "train_loss": train, "train_penalty": 0.01, "train_objective": train + 0.01, "learning_rate": 1e-3,
         "val_loss": math.inf if lost else loss, "val_accuracy": 1 / (1 + loss), "val_macro_f1": 0.98 / (1 + loss),
     }  # fmt: skip
 
@@ -89,9 +91,31 @@ def make(project: Path, count=64, **options) -> Path:
     """The folder of a study below a project, with all its files but figures."""
     made = study(count, **options)
     folder = project / "studies" / made.name
-    save_study(folder, made, {"model.dropout": 0.6, "regularization.l2": 0.4}, trials=True)
+    save(folder, made, {"model.dropout": 0.6, "regularization.l2": 0.4})
     (folder / "trials.csv").write_text("number,state\n" + "".join(f"{t.number},{t.state}\n" for t in made.trials))
     if made.best is not None:
         lines = [f"{path}: {value}\n" for path, value in made.trial(made.best).changes.items()]
         (folder / "winner.yaml").write_text("".join(lines))
     return folder
+
+
+def save(folder: Path, made: StudyRecord, importances=None) -> None:
+    """The study in its storage, anew, with its curves and study.json."""
+    import optuna
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "optuna.log").unlink(missing_ok=True)
+    stored = optuna.create_study(storage=open_storage(folder, None), study_name=made.name, directions=made.directions)
+    stored.set_user_attr(OURS, {"identity": made.identity})
+    for one in made.trials:
+        fixed = optuna.trial.FixedTrial(one.params, number=one.number)
+        draw(fixed, made.spec)
+        details = {"generation": one.generation, "changes": one.changes, **one.details()}
+        stored.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState[one.state], values=one.values or None, params=one.params,
+                distributions=fixed.distributions, user_attrs={OURS: details},
+            )
+        )  # fmt: skip
+        save_curve(folder, one.number, one.history)
+    save_study(folder, made, importances)

@@ -12,9 +12,9 @@ from backends.conformance import make_trial
 from backends.conformance.folds import FOLDS, in_folds, make_folds
 from backends.supervisor import Supervisor, fit
 from pipelines import stages
+from pipelines.api.evaluate import evaluate
 from pipelines.api.results import Run
 from pipelines.data import About, read
-from pipelines.search.evaluate import evaluate
 from pipelines.spec import Experiment, SpecError, dump
 from pipelines.stages import RunPaths, folds
 from pipelines.stages.files import read_json

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic_study
 
 from pipelines import stages
-from pipelines.search import StudyError, driver, search, work
-from pipelines.search.records import StudyRecord, load_study
+from pipelines.search import StudyError, driver, networks, search
+from pipelines.search.records import StudyRecord, load_importances, load_study
+from pipelines.search.storage import StorageError
 from pipelines.spec import Experiment, load
 
 SMALL = {
@@ -108,8 +113,8 @@ def interrupt_at(monkeypatch, place: int) -> None:
 
     for method in ("create_new_trial", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_state_values"):
         monkeypatch.setattr(JournalStorage, method, counted(getattr(JournalStorage, method)))
-    monkeypatch.setattr(driver, "save_states", counted(work.save_states))
-    monkeypatch.setattr(driver, "save_trial", counted(driver.save_trial))
+    monkeypatch.setattr(driver, "save_states", counted(networks.save_states))
+    monkeypatch.setattr(driver, "save_curve", counted(driver.save_curve))
 
 
 @pytest.mark.parametrize("kind", [{}, PRUNED], ids=["plain", "pruned"])
@@ -148,16 +153,16 @@ def test_every_sampler_and_pruner_goes_on_as_if_nothing_had_happened(project, mo
 
 
 def test_pruning_prunes_and_says_what_it_saved(project):
-    looks = []
-    study = search(spec(**PRUNED, search__trials=16), watch=looks.append)
+    seen = []
+    study = search(spec(**PRUNED, search__trials=16), on_progress=seen.append)
     pruned = [t for t in study.trials if t.state == "PRUNED"]
     assert len(pruned) >= 8
     firsts = [t for t in study.trials if t.generation == 0 and t.state == "COMPLETE"]
     assert len(firsts) == 1, "of four, the best third goes on, whichever was first"
     assert all(t.epochs < 6 and t.reason.startswith("pruned after epoch") for t in pruned)
-    assert looks[-1].states == study.counts()
-    assert looks[-1].saved == pytest.approx(sum(6 - t.epochs for t in pruned) / (16 * 6))
-    assert looks[-1].best == (study.trial(study.best).values[0], study.best)
+    assert seen[-1].states == study.counts()
+    assert seen[-1].saved == pytest.approx(sum(6 - t.epochs for t in pruned) / (16 * 6))
+    assert seen[-1].best == (study.trial(study.best).values[0], study.best)
 
 
 def test_more_trials_top_a_study_up(project):
@@ -275,7 +280,7 @@ def test_a_search_never_has_the_test_rows(project):
     study = search(spec())
     assert study.best is not None
     assert not list((project / "studies").rglob("test*"))
-    names = set(work.Job.__dataclass_fields__)
+    names = set(networks.Job.__dataclass_fields__)
     assert names == {"backend", "machine", "data", "metrics", "trials", "states", "until_epoch"}
 
 
@@ -288,7 +293,7 @@ def test_a_metric_that_these_rows_do_not_have_is_refused_before_anything_runs(pr
 
 
 def test_the_exported_spec_of_a_trial_is_its_experiment_also_where_a_kind_was_drawn(project):
-    from pipelines.search.export import export
+    from pipelines.search.results import export
 
     space = {"train.optimizer.name": {"choices": ["adam", "sgd"]}, "model.activation": {"choices": ["relu", "tanh"]}}
     experiment = Experiment().override({**SMALL, "search.space": space, "train.optimizer": {}})
@@ -300,3 +305,34 @@ def test_the_exported_spec_of_a_trial_is_its_experiment_also_where_a_kind_was_dr
         alone, places = load(project / "exported.yaml"), stages.RunPaths(project / name, base=project, project=project)
         stages.split(alone, places)
         assert stages.train(alone, places)["best_val_loss"] == one.values[0]
+
+
+def test_a_study_read_back_is_the_study_that_was_written_nan_and_infinity_too(tmp_path):
+    made = synthetic_study.study(20)
+    synthetic_study.save(tmp_path, made, {"model.dropout": 1.0})
+    again = load_study(tmp_path)
+    assert repr(again) == repr(made)  # NaN is not itself
+    failed = again.trials[7].history[-1]
+    assert math.isnan(failed["train_loss"]) and failed["val_loss"] == math.inf
+    assert load_importances(tmp_path) == {"model.dropout": 1.0}
+    assert not any(trial.history for trial in load_study(tmp_path, histories=False).trials)
+
+
+def test_the_trial_files_of_earlier_versions_are_read_where_there_is_no_curve(tmp_path):
+    made = synthetic_study.study(8)
+    synthetic_study.save(tmp_path, made)
+    shutil.rmtree(tmp_path / "curves")
+    rows = [
+        {name: value if math.isfinite(value) else repr(value) for name, value in row.items()} for row in made.trials[7].history
+    ]
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials/00007.json").write_text(json.dumps({"number": 7, "history": rows}))
+    again = load_study(tmp_path)
+    assert repr(again.trials[7]) == repr(made.trials[7]) and again.trials[6].history == ()
+
+
+def test_a_study_whose_trials_are_gone_says_so_in_one_line(tmp_path):
+    synthetic_study.save(tmp_path, synthetic_study.study(2))
+    (tmp_path / "optuna.log").unlink()
+    with pytest.raises(StorageError, match=r"the trials of study 's' are in .*optuna\.log, which is missing; restore it"):
+        load_study(tmp_path)

@@ -16,7 +16,7 @@ from conftest import environment
 from test_search import spec, told
 from test_search_storage import PASSWORD, database, query, server
 
-from pipelines.search import driver, search, work
+from pipelines.search import driver, networks, search
 from pipelines.search.storage import StorageError
 from pipelines.spec import Experiment, dump
 
@@ -78,8 +78,7 @@ def test_processes_give_the_study_of_this_process(undisturbed, backend, workers)
 
 def test_the_rows_of_a_job_are_named_by_an_absolute_path(monkeypatch):
     jobs = []
-    make = driver.Driver._job
-    monkeypatch.setattr(driver.Driver, "_job", lambda *arguments: jobs.append(make(*arguments)) or jobs[-1])
+    monkeypatch.setattr(driver, "advance", lambda job: jobs.append(job) or networks.advance(job))
     search(spec(search__trials=2), project=Path("."))
     assert jobs and all(Path(job.data).is_absolute() for job in jobs)
 
@@ -105,7 +104,7 @@ def test_a_worker_that_is_killed_changes_nothing(undisturbed, monkeypatch):
     killed: list[int] = []
 
     def kill_one(path, states):
-        work.save_states(path, states)
+        networks.save_states(path, states)
         if len(killed) < 2:
             below = [child for server in psutil.Process().children() for child in server.children()]  # of the fork server
             workers = [child for child in below if alive(child)]
@@ -134,7 +133,7 @@ class Running:
     def told(self, name: str, count: int) -> None:
         """Wait until so many trials are written."""
         appear(
-            lambda: len(list((self.folder / f"studies/{name}/trials").glob("*.json"))) >= count or self.process.poll() is not None
+            lambda: len(list((self.folder / f"studies/{name}/curves").glob("*.csv"))) >= count or self.process.poll() is not None
         )
         assert self.process.poll() is None, self.said.read_text()
 
@@ -177,7 +176,7 @@ def test_a_driver_killed_beside_its_database_is_gone_on_from_and_a_second_one_is
     assert (code, len(said)) == (2, 1) and "is being run by another process" in said[0]
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
-    assert 5 <= len(list(Path("studies/iris/trials").glob("*.json"))) < 16
+    assert 5 <= len(list(Path("studies/iris/curves").glob("*.csv"))) < 16
     assert outcome(search(experiment)) == wanted
 
 
@@ -197,7 +196,7 @@ def test_a_database_that_fails_in_the_middle_is_one_error_and_the_study_goes_on(
     written: list[Path] = []
 
     def goes(path, states):
-        work.save_states(path, states)
+        networks.save_states(path, states)
         written.append(path)
         if len(written) == 4:
             query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ pytest.importorskip("ray")
 from test_executors_ray import nodes
 from test_search import spec, told
 
-from pipelines.search import driver, search, work
+from pipelines.search import driver, networks, search
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,14 +31,14 @@ def is_long(key: str) -> bool:
     return int(key[0], 16) % 2 == 0
 
 
-def marked(job: work.Job) -> list[work.State]:
+def marked(job: networks.Job) -> list[networks.State]:
     """`advance`, which leaves a mark with its node's name when it begins, and takes long enough to be met in the middle."""
     import ray
 
-    node, key = ray.get_runtime_context().get_node_id(), sha256(work.address(job).encode()).hexdigest()[:24]
+    node, key = ray.get_runtime_context().get_node_id(), job.key
     Path(job.data).parents[3].joinpath("marks", f"{key}.{node}.{time.monotonic_ns()}").touch()
     time.sleep(2 if is_long(key) else 0.1)
-    return work.advance(job)
+    return networks.advance(job)
 
 
 def test_a_cluster_whose_node_is_killed_gives_the_study_of_this_process(nodes, monkeypatch, tmp_path):
@@ -53,7 +52,7 @@ def test_a_cluster_whose_node_is_killed_gives_the_study_of_this_process(nodes, m
     killed: list[str] = []
 
     def save(path, states):
-        work.save_states(path, states)
+        networks.save_states(path, states)
         saved.append(path.stem.partition("-")[2])
         begun = [mark.name.split(".") for mark in marks.iterdir()]
         # Surely in the middle of a long job: what has only not been fetched yet is older.

@@ -17,13 +17,15 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from synthetic_study import SPACE, TRACKING, make, spec, study
+from synthetic_study import SPACE, TRACKING, make, save, spec, study
 
 from pipelines.api.launch import send_waiting
 from pipelines.record.sync import deliver
+from pipelines.search import records
 from pipelines.search.record import StudyJournal, StudyRecorder, unwritten_studies
-from pipelines.search.records import load_importances, load_study, load_trial, save_study, save_trial, trial_path
-from pipelines.search.table import ranked
+from pipelines.search.records import load_study
+from pipelines.search.results import ranked
+from pipelines.search.storage import open_storage
 from pipelines.spec import Experiment, flat
 from pipelines.tracking import TrackingError, locate, sender, waiting
 from pipelines.tracking.backlog import journals, settle
@@ -64,6 +66,12 @@ def client_of(project):
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=locate(EXPERIMENT.tracking, project).uri)
+
+
+def without(made, number):
+    """The study while this trial still runs."""
+    trials = [replace(one, state="RUNNING", values=()) if one.number == number else one for one in made.trials]
+    return replace(made, trials=tuple(trials))
 
 
 def runs(project, kind):
@@ -109,54 +117,6 @@ def send(project, folder, how=None):
 def forget(folder):
     """As if no trial of it had ever been written into a journal."""
     (folder / ".deltarule/record.json").unlink()
-
-
-# Files -----------------------------------------------------------------------------------------------------------------
-
-
-def test_a_study_read_back_is_the_study_that_was_written_nan_and_infinity_too(tmp_path):
-    made = study(20)
-    save_study(tmp_path, made, {"model.dropout": 1.0}, trials=True)
-    again = load_study(tmp_path)
-    assert repr(again) == repr(made)  # NaN is not itself
-    failed = load_trial(trial_path(tmp_path, 7))
-    assert math.isnan(failed.history[-1]["train_loss"]) and failed.history[-1]["val_loss"] == math.inf
-    assert load_importances(tmp_path) == {"model.dropout": 1.0}
-
-
-def test_the_files_of_a_study_are_strict_json_and_the_same_bytes_each_time(tmp_path):
-    for place in ("one", "two"):
-        save_study(tmp_path / place, study(20), trials=True)
-    written = {p.relative_to(tmp_path / "one"): p.read_bytes() for p in (tmp_path / "one").rglob("*.json")}
-    assert {p.relative_to(tmp_path / "two"): p.read_bytes() for p in (tmp_path / "two").rglob("*.json")} == written
-
-    def refuse(word):
-        raise AssertionError(f"{word} is no JSON")
-
-    for content in written.values():
-        json.loads(content, parse_constant=refuse)
-
-
-def test_what_a_killed_writer_leaves_is_no_trial(tmp_path, monkeypatch):
-    save_study(tmp_path, study(2), trials=True)
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(os, "replace", killed)
-        patch.setattr(Path, "unlink", lambda *_, **more: None)  # who is killed cleans nothing up
-        save_trial(trial_path(tmp_path, 2), study(3).trials[2])
-    assert len(list((tmp_path / "trials").iterdir())) == 3  # the temporary file is there
-    assert [trial.number for trial in load_study(tmp_path).trials] == [0, 1]
-
-
-def test_a_file_that_holds_no_trial_is_named_with_what_to_do(tmp_path):
-    path = trial_path(tmp_path, 3)
-    path.parent.mkdir()
-    path.write_text('{"number": 3')
-    with pytest.raises(ValueError, match=r"00003\.json must hold a trial.*remove it, and continue the study"):
-        load_trial(path)
 
 
 # What is on record -----------------------------------------------------------------------------------------------------
@@ -215,10 +175,10 @@ def texts(value):
 def test_an_option_of_a_kind_that_was_searched_is_on_the_trials_that_have_it_alone(project):
     space = {"train.optimizer.name": {"choices": ["sgd", "adam"]}}
     spec_of = spec(search={"space": space}, train={"optimizer": {"name": "sgd"}})
-    folder = make(project, 2, epochs=2, experiment=spec_of)
-    for number, name in enumerate(("sgd", "adam")):
-        drawn = {"train.optimizer.name": name}
-        save_trial(trial_path(folder, number), replace(load_trial(trial_path(folder, number)), params=drawn, changes=drawn))
+    made, names = study(2, epochs=2, experiment=spec_of), [{"train.optimizer.name": name} for name in ("sgd", "adam")]
+    trials = tuple(replace(one, params=name, changes=name) for one, name in zip(made.trials, names, strict=True))
+    folder = project / "studies/s"
+    save(folder, replace(made, trials=trials))
     run_id = send(project, folder)
     sgd, adam = (run.data.params for run in runs(project, "trial"))
     assert "train.optimizer.momentum" in sgd and "train.optimizer.momentum" not in adam and "train.optimizer.beta1" in adam
@@ -297,7 +257,7 @@ def test_a_study_is_running_then_over_and_running_again_when_it_is_topped_up(pro
 
 def test_a_study_of_which_no_trial_completed_failed(project):
     folder = make(project, 1, epochs=2)
-    save_trial(trial_path(folder, 0), replace(study(16, epochs=2).trials[7], number=0))
+    save(folder, replace(load_study(folder), trials=(replace(study(16, epochs=2).trials[7], number=0),)))
     send(project, folder, "finished")
     assert runs(project, "study")[0].info.status == "FAILED"
 
@@ -315,12 +275,12 @@ def test_sending_again_adds_nothing(project, known):
 
 def test_trials_that_end_out_of_order_are_all_sent_and_what_was_best_waits_for_the_missing(project):
     folder = make(project, 9, epochs=2)
-    kept = trial_path(folder, 4).read_bytes()
-    trial_path(folder, 4).unlink()
+    whole = load_study(folder)
+    save(folder, without(whole, 4))
     run_id = send(project, folder, "killed")
     assert len(runs(project, "trial")) == 8
     assert max(p.step for p in client_of(project).get_metric_history(run_id, "best_value")) == 4
-    trial_path(folder, 4).write_bytes(kept)
+    save(folder, whole)
     send(project, folder, "finished")
     assert len(runs(project, "trial")) == 9 and len(points(project)) == len(set(points(project)))
     assert [p.step for p in client_of(project).get_metric_history(run_id, "best_value")] == list(range(1, 10))
@@ -477,7 +437,7 @@ def test_before_the_first_trial_ended_or_with_tracking_off_nothing_is_written(pr
     with StudyRecorder(folder, project, whole.spec) as recorder:
         recorder.start(replace(whole, trials=()))
         recorder.trial_ended(whole.trials[1])
-    trial_path(folder, 0).unlink()
+    save(folder, without(whole, 0))
     off = make(project, 3, epochs=2, name="off", experiment=spec(tracking={"enabled": False}))
     with StudyRecorder(off, project, load_study(off).spec) as recorder:
         recorder.start(load_study(off))
@@ -527,14 +487,16 @@ def test_a_study_of_an_earlier_version_that_waits_is_sent_from_its_files(project
     assert list(send_waiting(project, EXPERIMENT.tracking)) == []
 
 
-def test_no_password_of_the_studys_storage_reaches_the_record(project):
+def test_no_password_of_the_studys_storage_reaches_the_record(project, monkeypatch):
+    monkeypatch.setattr(records, "open_storage", lambda folder, url: open_storage(folder, None))
     planted = spec(search={"storage": f"postgresql+psycopg://me:{SECRET}@host/studies"})
     folder = make(project, 3, epochs=2, experiment=planted)
+    made = load_study(folder)
+    said = replace(made.trials[1], reason=f"could not reach http://a:{SECRET}@b; {made.trials[1].reason}")
+    save(folder, replace(made, trials=(made.trials[0], said, made.trials[2])))
     kept = json.loads((folder / "study.json").read_text())
     kept["identity"]["storage"] = f"postgresql://me:{SECRET}@host/x"
     (folder / "study.json").write_text(json.dumps(kept))
-    text = trial_path(folder, 1).read_text()
-    trial_path(folder, 1).write_text(text.replace('"reason": "', f'"reason": "could not reach http://a:{SECRET}@b; '))
     (folder / "winner.yaml").write_text(f"data.source: https://me:{SECRET}@host/rows.csv\n")
     (folder / "trials.csv").write_text(f"number,source\n0,https://me:{SECRET}@host/rows.csv\n")
     assert SECRET in (folder / "params.yaml").read_text()

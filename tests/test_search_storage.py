@@ -14,12 +14,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from pipelines.search.storage import StorageError, answering, locked, open_storage
-from pipelines.search.study import _front
 
 optuna = pytest.importorskip("optuna")
 ROOT = Path(__file__).parents[1]
@@ -349,17 +347,3 @@ def test_other_storages_are_refused(url):
 def test_without_the_driver_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'deltarule[postgres]'" in refusal("postgresql+psycopg://me:gr%40nite@host/db")
-
-
-@pytest.mark.parametrize("directions", [["minimize"], ["maximize"], ["minimize", "maximize"]])
-def test_the_front_is_optunas(directions):
-    made = optuna.create_study(directions=directions)
-    for value in (0.3, 0.1, None, 0.2, 0.1, 0.3):
-        trial = made.ask()
-        if value is None:
-            made.tell(trial, state=optuna.trial.TrialState.FAIL)
-        else:
-            made.tell(trial, [value, 1 - value][: len(directions)])
-    found = _front(SimpleNamespace(study=made), made.get_trials(deepcopy=False))
-    assert found == tuple(sorted(trial.number for trial in made.best_trials)) and len(found) > 1
-    assert _front(SimpleNamespace(study=optuna.create_study()), []) == ()

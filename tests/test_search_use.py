@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from pipelines import stages
+from pipelines.api.evaluate import evaluate, summarise
 from pipelines.search import StudyError, search
-from pipelines.search.adopt import adopt
-from pipelines.search.evaluate import evaluate, summarise
 from pipelines.search.objective import objective, open_study
 from pipelines.search.records import load_study
+from pipelines.search.results import adopt
 from pipelines.spec import SpecError, load
 from pipelines.stages import metrics
 from pipelines.stages.networks import load_networks
@@ -256,15 +256,15 @@ def test_a_study_whose_process_is_killed_goes_on_with_other_workers(project, end
     command = [sys.executable, "-m", "pipelines.cli", "search", "--name", "cut", *options]
     with (project / "said").open("w") as said:
         running = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=said)
-    told = project / "studies/cut/trials"
+    told = project / "studies/cut/curves"
     deadline = time.monotonic() + 120
-    while len(list(told.glob("*.json"))) < 9 and time.monotonic() < deadline:  # in the second generation
+    while len(list(told.glob("*.csv"))) < 9 and time.monotonic() < deadline:  # in the second generation
         assert running.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
     running.send_signal(ending)
     wanted = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[ending]
     assert running.wait(60) == wanted, (project / "said").read_text()
-    assert len(list(told.glob("*.json"))) < 24
+    assert len(list(told.glob("*.csv"))) < 24
     cut = search(load("params.yaml", [*changes, "search.width=5"]), name="cut")
     assert [(t.state, t.params, t.values) for t in cut.trials] == [(t.state, t.params, t.values) for t in whole.trials]
     assert cut.best == whole.best

@@ -16,9 +16,9 @@ import pytest
 import backends
 from backends import weights
 from pipelines import stages
+from pipelines.api.evaluate import evaluate
 from pipelines.cli import summary
 from pipelines.data import DataError, read
-from pipelines.search.evaluate import evaluate
 from pipelines.spec import DataSpec, Experiment, SpecError
 from pipelines.stages import RunPaths, StageError, ThresholdError
 from pipelines.stages.test import enter, openers

@@ -41,7 +41,7 @@ OUR_ERRORS = (
     ("pipelines.data", "DataError", BAD_INPUT),
     ("pipelines.stages", "StageError", FAILED),
     ("pipelines.new", "ProjectError", BAD_INPUT),
-    ("pipelines.search.book", "StudyError", BAD_INPUT),
+    ("pipelines.search.trials", "StudyError", BAD_INPUT),
     ("pipelines.tracking", "TrackingError", FAILED),
     ("pipelines.compare.keys", "QueryError", BAD_INPUT),
     ("pipelines.executors", "ExecutorError", FAILED),

@@ -13,8 +13,8 @@ from pipelines.cli.options import PARAMS, Changes, Json, Params, begin
 
 if TYPE_CHECKING:
     from pipelines.console import Progress
+    from pipelines.search.driver import Progress as StudyProgress
     from pipelines.search.records import StudyRecord
-    from pipelines.search.tally import Look
 
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study, as below studies/.")]
 study = typer.Typer(help="Look at studies.", no_args_is_help=True)
@@ -41,21 +41,21 @@ def search(
 
     console, experiment = begin(params, changes, as_json)
     with console.reserved(), Progress(console, "trial") as progress:
-        watch = _shown_in(progress)
-        found = studies.search(experiment, name=name, trials=trials, anew=anew, into=into, watch=watch, warn=console.warn)
+        shown = _shown_in(progress)
+        found = studies.search(experiment, name=name, trials=trials, anew=anew, into=into, on_progress=shown, warn=console.warn)
     show_study(console, found, rows=5)
     if found.best is not None:
         console.say(f"adopt the winner with: deltarule adopt {found.name}")
     console.result(summary(found))
 
 
-def _shown_in(progress: Progress) -> Callable[[Look], None]:
+def _shown_in(progress: Progress) -> Callable[[StudyProgress], None]:
     """A function of where the study stands: best 0.0512 (trial 31), 32 running, 9 pruned, 1 failed, 24 trials a minute."""
     from pipelines.console import number
 
     before: int | None = None  # trials that were over when it began
 
-    def look(at: Look) -> None:
+    def show(at: StudyProgress) -> None:
         nonlocal before
         over, minutes = sum(at.states.values()), (time.monotonic() - progress.began) / 60
         before = over if before is None else before
@@ -69,7 +69,7 @@ def _shown_in(progress: Progress) -> Callable[[Look], None]:
         ]
         progress.show(over, at.total, ", ".join(filter(None, words)))
 
-    return look
+    return show
 
 
 def adopt(
@@ -83,7 +83,7 @@ def adopt(
     Into params.yaml, which keeps its comments and its order.
     """
     from pipelines.console import Console, number
-    from pipelines.search.adopt import adopt as write
+    from pipelines.search.results import adopt as write
 
     console = Console(as_json)
     done = write(folder_of(name), params, trial)
@@ -103,8 +103,8 @@ def evaluate(
 
     Mean, standard deviation and interval of every metric: what the choice is worth, and not its luck.
     """
+    from pipelines.api.evaluate import evaluate as train_all
     from pipelines.console import number
-    from pipelines.search.evaluate import evaluate as train_all
     from pipelines.stages import RunPaths
 
     console, experiment = begin(params, changes, as_json)
@@ -123,7 +123,7 @@ def list_studies(as_json: Json = False) -> None:
     from pipelines.search.records import load_study
 
     console = Console(as_json)
-    found = [load_study(path.parent) for path in sorted(studies_folder().glob("*/study.json"))]
+    found = [load_study(path.parent, histories=False) for path in sorted(studies_folder().glob("*/study.json"))]
     rows = [(s.name, str(len(s.trials)), best_value(s, number), counted(s)) for s in found]
     console.table("", ("study", "trials", "best", "states"), rows)
     console.result({"studies": [summary(one) for one in found]})
@@ -151,7 +151,7 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Standard output unless given.")] = None,
 ) -> None:
     """Write all trials of a study, or the spec of one."""
-    from pipelines.search.export import export as text_of
+    from pipelines.search.results import export as text_of
 
     text = text_of(load(name), form, trial)
     if out is None:
@@ -164,14 +164,14 @@ def export(
 def studies_folder() -> Path:
     """Where the studies of this project stand."""
     from pipelines.project import project_of
-    from pipelines.search.driver import STUDIES
+    from pipelines.search.records import STUDIES
 
     return project_of(Path()) / STUDIES
 
 
 def folder_of(name: str) -> Path:
     """The folder of a study. Raises StudyError if there is none of that name."""
-    from pipelines.search.book import StudyError
+    from pipelines.search.trials import StudyError
     from pipelines.spec.describe import nearest
 
     folder = studies_folder() / name
@@ -186,13 +186,13 @@ def load(name: str) -> StudyRecord:
     """The study of that name. Raises StudyError."""
     from pipelines.search.records import load_study
 
-    return load_study(folder_of(name))
+    return load_study(folder_of(name), histories=False)
 
 
 def show_study(console: Any, found: StudyRecord, rows: int) -> None:
     """Its best trials, and how the others ended."""
     from pipelines.console import number
-    from pipelines.search.table import ranked
+    from pipelines.search.results import ranked
 
     paths = list(found.spec.search.space)
     table = [

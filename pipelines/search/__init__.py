@@ -3,7 +3,7 @@
 The only package that imports optuna.
 """
 
-from pipelines.search.book import StudyError
 from pipelines.search.study import search
+from pipelines.search.trials import StudyError
 
 __all__ = ["StudyError", "search"]

@@ -8,31 +8,53 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import backends
 from backends.base import Machine
-from backends.weights import layout, write_atomically
+from backends.weights import write_atomically
 from pipelines.data import DataError
 from pipelines.executors import Executor
-from pipelines.search.book import Book
-from pipelines.search.mirror import OURS, Mirror, drawn
-from pipelines.search.pack import Network, State, stacks
-from pipelines.search.records import TrialRecord, save_trial, trial_path
-from pipelines.search.samplers import rung_epochs
-from pipelines.search.tally import Tally, Watch
-from pipelines.search.variants import Variants
-from pipelines.search.verdict import Ended, Worth, judge, worth
-from pipelines.search.work import Job, address, advance, load_states, measured, save_states
-from pipelines.spec import Experiment, SpecError, trial
-from pipelines.stages.folds import sizes
+from pipelines.search.networks import DatasetCache, Job, Network, State, advance, load_states, networks_of, save_states, stacks
+from pipelines.search.objective import Ended, ObjectiveValue, judge
+from pipelines.search.records import TrialRecord, save_curve
+from pipelines.search.sampling import Drawn, rung_epochs
+from pipelines.search.trials import InMemoryStudy, StudyStorage, drawn
+from pipelines.spec import Experiment, SpecError
 
-STUDIES = Path("studies")  # below the project
 JOBS = "jobs"
+
+
+@dataclass
+class Progress:
+    """Where a study stands, for those who watch. Holds no trial: a study of any length takes the same memory."""
+
+    total: int  # trials that are wanted in all
+    downwards: bool  # whether less is better of the first metric
+    each: int  # epochs that a trial may take
+    running: int = 0
+    states: Counter[str] = field(default_factory=Counter)  # COMPLETE, PRUNED, FAIL -> how many trials ended so
+    best: tuple[float, int] | None = None  # the best value of the first metric so far, and its trial
+    spared: int = 0  # epochs
+
+    def add(self, trial: TrialRecord) -> None:
+        """One more trial is over."""
+        self.states[trial.state] += 1
+        if trial.state == "PRUNED":
+            self.spared += self.each - trial.epochs
+        if trial.state == "COMPLETE":
+            value = trial.values[0]
+            if self.best is None or (value < self.best[0] if self.downwards else value > self.best[0]):
+                self.best = (value, trial.number)
+
+    @property
+    def saved(self) -> float:
+        """Share of all epochs so far that pruning saved."""
+        return self.spared / max(1, self.each * self.states.total())
 
 
 @dataclass
@@ -40,12 +62,15 @@ class Candidate:
     """A trial of the generation in hand: its networks, and how they stand."""
 
     number: int
-    params: dict[str, Any]
-    changes: dict[str, Any]
+    drawn: Drawn
     networks: list[Network] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
-    weights: int = 0
     ended: Ended | None = None
+
+    @property
+    def weights(self) -> int:
+        """Of its largest network."""
+        return max((network.weights for network in self.networks), default=0)
 
 
 @dataclass
@@ -54,55 +79,50 @@ class Driver:
 
     experiment: Experiment
     folder: Path
-    book: Book
-    variants: Variants
+    storage: StudyStorage
+    datasets: DatasetCache
     executor: Executor
-    width: int
+    width: int  # networks in a stack
     machine: Machine
-    watch: Watch = lambda look: None
-    told: Callable[[TrialRecord], None] = lambda record: None  # called when a trial is over and its file written
-    stood: Callable[[], None] = lambda: None  # called when a generation begins, and when it is over
-    mirror: Mirror = field(init=False)
-    tally: Tally = field(init=False)
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_trial_end: Callable[[TrialRecord], None] = lambda trial: None  # before the storage: after a kill it is called again
+    memory: InMemoryStudy = field(init=False)
+    progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
-        search = self.experiment.search
-        self.tally = Tally(search.directions[0], self.experiment.train.epochs * networks(self.experiment, 1))
-        for stored in self.book.trials():
+        search, epochs = self.experiment.search, self.experiment.train.epochs
+        self.memory = InMemoryStudy(self.experiment)
+        self.progress = Progress(0, search.directions[0] == "minimize", epochs * networks(self.experiment, 1))
+        for stored in self.storage.trials():
             if stored.state.is_finished():
-                epochs = stored.user_attrs.get(OURS, {}).get("epochs", 0)
-                self.tally.add(stored.number, stored.state.name, stored.values[0] if stored.values else None, epochs)
+                self.progress.add(TrialRecord.of(stored, self.experiment))
 
     def run(self, total: int) -> None:
         """Top the study up to `total` trials. Begins no generation once search.timeout is over."""
         began, timeout = time.monotonic(), self.experiment.search.timeout
+        self.progress.total = total
         for numbers in generations(total, self.experiment.search.generation):
-            if self._over(numbers):
+            stored = self.storage.trials()
+            if len(stored) >= numbers.stop and all(stored[n].state.is_finished() for n in numbers):
                 continue
             if timeout is not None and time.monotonic() - began > timeout:
                 break
-            self._generation(numbers, total)
+            self._generation(numbers)
 
-    def _over(self, numbers: range) -> bool:
-        stored = self.book.trials()
-        return len(stored) >= numbers.stop and all(stored[n].state.is_finished() for n in numbers)
-
-    def _generation(self, numbers: range, total: int) -> None:
+    def _generation(self, numbers: range) -> None:
         """Ask, train and tell these trials; those of them that were asked before are taken up as they were then."""
-        stored = self.book.trials()
-        self.mirror = Mirror(self.experiment, stored[: numbers.start])
+        stored = self.storage.trials()
         known = [trial for trial in stored if trial.number in numbers]
+        self.memory.begin_generation(stored[: numbers.start])
         for one in known:
-            self.mirror.take_up(one)
-        size = self.experiment.search.generation
-        self.book.add([self.mirror.ask(numbers.start // size) for _ in numbers[len(known) :]])
+            self.memory.take_up(one)
+        for _ in numbers[len(known) :]:
+            self.storage.add(self.memory.ask(numbers.start // self.experiment.search.generation))
         fresh = self._plan(numbers, [one.number for one in known if one.state.is_finished()])
         for one in known:
             if one.number not in fresh:
-                self.mirror.settle(one.number, one)
-        self.stood()
-        self._train([self._candidate(number) for number in fresh], total)
-        self.stood()
+                self.memory.settle(one)
+        self._train([self._candidate(number) for number in fresh])
         shutil.rmtree(self.folder / JOBS, ignore_errors=True)
 
     def _plan(self, numbers: range, finished: Sequence[int]) -> list[int]:
@@ -119,55 +139,51 @@ class Driver:
 
     def _candidate(self, number: int) -> Candidate:
         """A trial with its networks; without, and over, if the spec or the data refuse its values."""
-        values = drawn(self.mirror.frozen(number), self.experiment)
-        candidate = Candidate(number, values.params, values.changes)
+        candidate = Candidate(number, drawn(self.memory.trial(number), self.experiment))
         try:
-            experiment = self.experiment.drawn(values.changes)
-            variant = self.variants.of(experiment)
-            folds = [trial(experiment, about) for about in variant.about.each]
+            candidate.networks = networks_of(number, candidate.drawn.changes, self.experiment, self.datasets)
         except (SpecError, DataError) as error:
             candidate.ended = Ended("FAIL", f"refused: {' '.join(str(error).split())}")
-            return candidate
-        candidate.weights = max(layout(one)[-1].stop for one in folds)
-        seeded = (one.model_copy(update={"seed": one.seed + i}) for i in range(self.experiment.search.seeds) for one in folds)
-        for replica, one in enumerate(seeded):
-            candidate.networks.append(Network(number, replica, variant.name, one, sizes(variant.about, one)))
         candidate.states = [State() for _ in candidate.networks]
         return candidate
 
     # -- rungs --------------------------------------------------------------------------------------------------------
 
-    def _train(self, candidates: list[Candidate], total: int) -> None:
+    def _train(self, candidates: list[Candidate]) -> None:
         """Rung by rung until every trial is over. Trials are judged and told in the order of their numbers."""
         for one in candidates:
             if one.ended:
-                self._tell(one)
+                self._tell(one, one.ended)
         for rung, until in enumerate(self._rungs(candidates)):
             running = [one for one in candidates if not one.ended]
-            self.watch(self.tally.look(total, len(running)))
+            self._show(len(running))
             if not running:
                 break
             self._advance(running, rung, until)
-            found = [(one, worth(self.experiment, one.states, one.weights)) for one in running]
+            found = [(one, ObjectiveValue.of(self.experiment, one.states, one.weights)) for one in running]
             if until is not None:
                 self._report(found, until)
             for one, value in found:
                 one.ended = judge(one.states, value, until, self._pruner(one, until))
                 if one.ended:
-                    self._tell(one)
-        self.watch(self.tally.look(total, 0))
+                    self._tell(one, one.ended)
+        self._show(0)
 
-    def _report(self, found: Sequence[tuple[Candidate, Worth]], epoch: int) -> None:
+    def _show(self, running: int) -> None:
+        self.progress.running = running
+        self.on_progress(self.progress)
+
+    def _report(self, found: Sequence[tuple[Candidate, ObjectiveValue]], epoch: int) -> None:
         """All of a rung are reported before one of them is judged. With several metrics, Optuna takes no reports."""
         for one, value in found:
             if len(value.values) == 1:
-                self.mirror.report(one.number, epoch, value.values[0])
-                self.book.report(one.number, epoch, value.values[0])
+                self.memory.report(one.number, epoch, value.values[0])
+                self.storage.report(one.number, epoch, value.values[0])
 
     def _pruner(self, one: Candidate, until: int | None) -> Callable[[], bool]:
         if until is None or self.experiment.search.pruner == "none":
             return lambda: False
-        return lambda: self.mirror.pruned(one.number)
+        return lambda: self.memory.pruned(one.number)
 
     def _rungs(self, candidates: Sequence[Candidate]) -> Iterator[int | None]:
         """Epochs at which to look; None, to the end, where nobody looks."""
@@ -180,68 +196,51 @@ class Driver:
         yield from (*range(each, last, each), last)
 
     def _advance(self, running: Sequence[Candidate], rung: int, until: int | None) -> None:
-        """Train every network that goes on, up to the rung."""
-        places = {(n.number, n.replica): (one, i) for one in running for i, n in enumerate(one.networks) if one.states[i].running}
-        networks = [one.networks[i] for one, i in places.values()]
-        groups = stacks(networks, self.width)
-        jobs = [self._job([places[n.number, n.replica] for n in group], group, until) for group in groups]
-        for group, states in self._carry_out(groups, jobs, rung):
-            for network, state in zip(group, states, strict=True):
-                one, i = places[network.number, network.replica]
-                one.states[i] = state
-
-    def _job(self, members: Sequence[tuple[Candidate, int]], group: Sequence[Network], until: int | None) -> Job:
-        metrics = measured(self.experiment.search)
-        states = tuple(one.states[i] for one, i in members)
-        rows = str(self.variants.folder / group[0].variant)
-        backend = self.experiment.train.backend
-        return Job(backend, self.machine, rows, metrics, tuple(n.trial for n in group), states, until)
-
-    def _carry_out(
-        self, groups: Sequence[list[Network]], jobs: Sequence[Job], rung: int
-    ) -> Iterator[tuple[list[Network], list[State]]]:
-        """Each stack with its states, as they come; what an earlier session finished is read from its file."""
+        """Train every network that goes on, up to the rung. What an earlier session finished is read from its file."""
+        by_number = {one.number: one for one in running}
+        live = [network for one in running for network in one.networks if one.states[network.replica].running]
         left = []
-        for group, job in zip(groups, jobs, strict=True):
-            file = self.folder / JOBS / f"rung{rung}-{sha256(address(job).encode()).hexdigest()[:24]}.safetensors"
-            found = load_states(file)
-            if found is None:
-                left.append((group, job, file))
+        for stack in stacks(live, self.width):
+            states = [by_number[n.number].states[n.replica] for n in stack]
+            job = Job.of(self.experiment, self.machine, stack, states, until)
+            file = self.folder / JOBS / f"rung{rung}-{job.key}.safetensors"
+            if found := load_states(file):
+                _set_states(by_number, stack, found)
             else:
-                yield group, found
-        for place, states in self.executor.run(advance, [(job,) for _, job, _ in left]):
-            group, _, file = left[place]
-            save_states(file, states)
-            yield group, states
+                left.append((stack, job, file))
+        for place, found in self.executor.run(advance, [(job,) for _, job, _ in left]):
+            stack, _, file = left[place]
+            save_states(file, found)
+            _set_states(by_number, stack, found)
 
-    # -- what is over -------------------------------------------------------------------------------------------------
-
-    def _tell(self, one: Candidate) -> None:
-        """Write the trial's file, then tell the mirror and the storage."""
-        assert one.ended is not None
-        record = self._record(one, one.ended)
-        save_trial(trial_path(self.folder, one.number), record)
-        self.told(record)  # before the storage: after a kill it is told again, and kept once
-        known = self.book.finished(one.number)
-        told = self.mirror.tell(one.number, record.state, record.values if record.state == "COMPLETE" else None)
-        more = {"reason": record.reason, "epochs": record.epochs, "steps": record.steps, "best_epoch": record.best_epoch}
-        self.book.tell(
-            told,
-            {**more, "spread": list(record.spread), "seed": record.seed, "weights": record.weights, "variant": record.variant},
-        )
+    def _tell(self, one: Candidate, ended: Ended) -> None:
+        """Write the trial's curve, then that it is over."""
+        trial = self._record(one, ended)
+        save_curve(self.folder, one.number, trial.history)
+        self.on_trial_end(trial)
+        known = self.storage.trials()[one.number].state.is_finished()
+        told = self.memory.tell(one.number, trial.state, trial.values if trial.state == "COMPLETE" else None)
+        self.storage.tell(told, trial.details())
         one.states.clear()
         if not known:
-            self.tally.add(one.number, record.state, record.values[0] if record.values else None, record.epochs)
+            self.progress.add(trial)
 
     def _record(self, one: Candidate, ended: Ended) -> TrialRecord:
         progress = [state.progress for state in one.states if state.progress]
         return TrialRecord(
-            number=one.number, state=ended.state, params=one.params, changes=one.changes, values=ended.values,
+            number=one.number, state=ended.state, params=one.drawn.params, changes=one.drawn.changes, values=ended.values,
             spread=ended.spread, reason=ended.reason, epochs=sum(len(p["history"]) for p in progress),
             steps=sum(p["steps"] for p in progress), best_epoch=progress[0]["best_epoch"] if progress else None,
-            seed=one.changes.get("seed", self.experiment.seed), generation=one.number // self.experiment.search.generation,
-            variant=one.networks[0].variant if one.networks else "", weights=one.weights, history=mean_history(progress),
+            seed=one.drawn.changes.get("seed", self.experiment.seed),
+            generation=one.number // self.experiment.search.generation,
+            variant=one.networks[0].dataset.name if one.networks else "", weights=one.weights,
+            history=mean_history([p["history"] for p in progress]),
         )  # fmt: skip
+
+
+def _set_states(candidates: dict[int, Candidate], stack: Sequence[Network], states: Sequence[State]) -> None:
+    for network, state in zip(stack, states, strict=True):
+        candidates[network.number].states[network.replica] = state
 
 
 def generations(total: int, size: int) -> Iterator[range]:
@@ -250,14 +249,12 @@ def generations(total: int, size: int) -> Iterator[range]:
         yield range(start, min(start + size, total))
 
 
-def mean_history(progress: Sequence[dict[str, Any]]) -> tuple[dict[str, float], ...]:
+def mean_history(histories: Sequence[Sequence[dict[str, Any]]]) -> tuple[dict[str, float], ...]:
     """Epoch by epoch, the mean over the seeds that came so far."""
-    if not progress:
-        return ()
     rows = []
-    for epoch in range(max(len(p["history"]) for p in progress)):
-        there = [p["history"][epoch] for p in progress if epoch < len(p["history"])]
-        rows.append({name: sum(r[name] for r in there) / len(there) for name in there[0]})
+    for epoch in range(max(map(len, histories), default=0)):
+        there = [history[epoch] for history in histories if epoch < len(history)]
+        rows.append({name: sum(row[name] for row in there) / len(there) for name in there[0]})
     return tuple(rows)
 
 
@@ -280,11 +277,11 @@ def processor_width(experiment: Experiment) -> int:
 def choose_width(executor: Executor, experiment: Experiment) -> int:
     """Networks in a stack; an accelerator wants many."""
     if experiment.search.width == "auto":
-        [(_, accelerator)] = executor.run(accelerated, [(experiment.train.backend,)])
-        return 256 if accelerator else processor_width(experiment)
+        [(_, accelerated)] = executor.run(has_accelerator, [(experiment.train.backend,)])
+        return 256 if accelerated else processor_width(experiment)
     return processor_width(experiment)
 
 
-def accelerated(backend: str) -> bool:
-    """Whether the worker that this runs in has an accelerator."""
+def has_accelerator(backend: str) -> bool:
+    """Whether the worker that this runs in has one."""
     return backends.get(backend).devices()[0] != "cpu"

@@ -1,34 +1,84 @@
-"""The plain Optuna way: the real Study object, and a function of one trial, for those who want to drive the search themselves."""
+"""What a trial is worth and whether it is over; and the plain Optuna way, for those who want to drive the search themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Machine
-from backends.weights import layout
 from pipelines.project import project_of
-from pipelines.search.driver import STUDIES
-from pipelines.search.pack import State
-from pipelines.search.samplers import rung_epochs
-from pipelines.search.space import draw
+from pipelines.search import records
+from pipelines.search.networks import DatasetCache, Job, State, advance, networks_of, stacks
+from pipelines.search.sampling import draw, rung_epochs
 from pipelines.search.storage import open_storage
-from pipelines.search.variants import Variants
-from pipelines.search.verdict import judge, worth
-from pipelines.search.work import Job, advance, measured
-from pipelines.spec import Experiment, trial
-from pipelines.stages.folds import alike
+from pipelines.spec import Experiment
 
 if TYPE_CHECKING:
     import optuna
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended: values in the order of the metrics, and their sd over the seeds."""
+
+    state: records.State
+    reason: str
+    values: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ObjectiveValue:
+    """The value of each metric at the best epoch so far: mean and sd over the seeds. Empty if there is none."""
+
+    values: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
+    undefined: str = ""  # the first metric that the outputs do not define
+
+    @classmethod
+    def of(cls, experiment: Experiment, states: Sequence[State], weights: int) -> ObjectiveValue:
+        """What the networks of one trial have come to; `weights`: the numbers that one of them learns."""
+        best = [s.progress["history"][s.progress["best_epoch"] - 1] for s in states if s.progress["best_epoch"]]
+        if len(best) < len(states):
+            return cls(undefined=experiment.train.early_stopping.monitor)
+        values, spread = [], []
+        for metric in experiment.search.metrics:
+            each = [float(weights) if metric == "weights" else record.get(f"val_{metric}", math.nan) for record in best]
+            if not all(map(math.isfinite, each)):
+                return cls(undefined=metric)
+            values.append(statistics.fmean(each))
+            spread.append(statistics.stdev(each) if len(each) > 1 else 0.0)
+        return cls(tuple(values), tuple(spread) if len(best) > 1 else ())
+
+
+def judge(states: Sequence[State], found: ObjectiveValue, epoch: int | None, pruned: Callable[[], bool]) -> Ended | None:
+    """How the trial ended, or None if it goes on. One network that diverged fails its trial."""
+    diverged = next((state.progress for state in states if state.progress["reason"] == "diverged"), None)
+    if diverged:
+        return Ended("FAIL", diverged["message"])
+    over = not any(state.running for state in states)
+    if over and not found.values:
+        return Ended("FAIL", f"the metric {found.undefined} has no finite value on the validation rows")
+    if over:
+        reasons = dict.fromkeys(state.progress["message"] for state in states)
+        return Ended("COMPLETE", "; ".join(reasons), found.values, found.spread)
+    if found.values and pruned():
+        return Ended("PRUNED", f"pruned after epoch {epoch}", found.values, found.spread)
+    return None
+
+
+# -- the plain Optuna way --------------------------------------------------------------------------------------------------
 
 
 def open_study(name: str, experiment: Experiment, *, project: Path | None = None) -> optuna.Study:
     """The Optuna study of a name, as `deltarule search` keeps it. Raises KeyError if there is none."""
     import optuna
 
-    folder = (project or project_of(Path())) / STUDIES / name
+    folder = (project or project_of(Path())) / records.STUDIES / name
     return optuna.load_study(study_name=name, storage=open_storage(folder, experiment.search.storage))
 
 
@@ -39,40 +89,31 @@ def objective(experiment: Experiment, *, project: Path | None = None) -> Callabl
     which Optuna takes for a failure. The rows are prepared once, below .deltarule/objective. Test rows are not written.
     """
     root = project or project_of(Path())
-    variants = Variants(root / ".deltarule" / "objective", root)
-    return lambda one: _value(one, experiment, variants)
+    datasets = DatasetCache(root / ".deltarule" / "objective", root)
+    return lambda one: _value(one, experiment, datasets)
 
 
-def _value(one: Any, base: Experiment, variants: Variants) -> float | tuple[float, ...]:
+def _value(one: Any, base: Experiment, datasets: DatasetCache) -> float | tuple[float, ...]:
     import optuna
 
-    experiment = base.drawn(draw(one, base).changes)
-    variant = variants.of(experiment)
-    folds = [trial(experiment, about) for about in variant.about.each]
-    seeded = [network.model_copy(update={"seed": network.seed + i}) for i in range(base.search.seeds) for network in folds]
-    weights = max(layout(network)[-1].stop for network in folds)
-    states = [State() for _ in seeded]
-    while True:
-        live = [place for place, state in enumerate(states) if state.running]
-        until = states[live[0]].progress.get("history", [])
-        epoch = len(until) + rung_epochs(base)
-        for group in alike(variant.about, [seeded[place] for place in live]):
-            places = [live[member] for member in group]
-            job = Job(
-                experiment.train.backend, Machine("auto", experiment.train.threads), str(variant.folder), measured(base.search),
-                tuple(seeded[i] for i in places), tuple(states[i] for i in places), epoch,
-            )  # fmt: skip
-            for place, state in zip(places, advance(job), strict=True):
-                states[place] = state
-        found = worth(base, states, weights)
-        if len(found.values) == 1:
+    networks = networks_of(one.number, draw(one, base).changes, base, datasets)
+    weights = max(network.weights for network in networks)
+    states, epoch, ended = [State() for _ in networks], 0, None
+    while ended is None:
+        epoch += rung_epochs(base)
+        live = [network for network, state in zip(networks, states, strict=True) if state.running]
+        for stack in stacks(live, len(live)):
+            job = Job.of(base, Machine("auto", base.train.threads), stack, [states[n.replica] for n in stack], epoch)
+            for network, state in zip(stack, advance(job), strict=True):
+                states[network.replica] = state
+        found = ObjectiveValue.of(base, states, weights)
+        single = len(base.search.metrics) == 1
+        if single and found.values:
             one.report(found.values[0], epoch)
-        ended = judge(states, found, epoch, one.should_prune if len(base.search.metrics) == 1 else lambda: False)
-        if ended is None:
-            continue
-        if ended.state == "PRUNED":
-            raise optuna.TrialPruned(ended.reason)
-        if ended.state == "FAIL":
-            one.set_user_attr("reason", ended.reason)
-            return float("nan")
-        return ended.values[0] if len(ended.values) == 1 else ended.values
+        ended = judge(states, found, epoch, one.should_prune if single else lambda: False)
+    if ended.state == "PRUNED":
+        raise optuna.TrialPruned(ended.reason)
+    if ended.state == "FAIL":
+        one.set_user_attr("reason", ended.reason)
+        return float("nan")
+    return ended.values[0] if single else ended.values

@@ -1,25 +1,34 @@
-"""What a study found, as plain data: one JSON file a trial, and study.json. Record, table and figures see nothing else.
+"""What a study found, as plain data for whoever shows, exports, records or adopts it: derived from Optuna's storage.
 
-Strict JSON has no NaN and no infinity. Where a measured number may be one (`values`, `spread`, `history`) they are written
-as the texts "nan", "inf" and "-inf", and read back as numbers. Params and changes stand as they are, tuples as lists.
+Of a trial, Optuna keeps params, state, values and details; its curve is an out like any run's history, curves/00012.csv.
+study.json sums a study up for those who have no Optuna. Studies of versions before 0.2 have trials/00012.json instead of a curve.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from backends.weights import write_atomically
+from pipelines.search.storage import EMBEDDED, StorageError, open_storage
+from pipelines.search.trials import OURS, drawn, quiet
 from pipelines.spec import Experiment, dump_written, load
+from pipelines.stages.files import write_csv
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
 
 State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
-SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-STUDY, SPEC, TRIALS = "study.json", "params.yaml", "trials"
+History = tuple[dict[str, float], ...]  # one record an epoch
+ENDED: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAIL"}  # a trial that waits counts as running
+STUDIES = Path("studies")  # below the project
+STUDY, SPEC, CURVES = "study.json", "params.yaml", "curves"
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,25 @@ class TrialRecord:
     generation: int
     variant: str  # folder name of its data
     weights: int  # numbers in the network
-    history: tuple[dict[str, float], ...] = ()  # per epoch, mean over the seeds; () when read back from a storage only
+    history: History = ()  # per epoch, mean over the seeds; () where only the study was read
+
+    @classmethod
+    def of(cls, stored: FrozenTrial, experiment: Experiment) -> TrialRecord:
+        """A trial as Optuna has it, without its history."""
+        details: Mapping[str, Any] = stored.user_attrs.get(OURS, {})
+        found = drawn(stored, experiment)
+        return cls(
+            number=stored.number, state=ENDED.get(stored.state.name, "RUNNING"), params=found.params, changes=found.changes,
+            values=tuple(stored.values or ()), spread=tuple(details.get("spread", ())), reason=details.get("reason", ""),
+            epochs=details.get("epochs", 0), steps=details.get("steps", 0), best_epoch=details.get("best_epoch"),
+            seed=details.get("seed", experiment.seed), generation=details.get("generation", 0),
+            variant=details.get("variant", ""), weights=details.get("weights", 0),
+        )  # fmt: skip
+
+    def details(self) -> dict[str, Any]:
+        """What Optuna has no place for, besides what was noted when the trial was drawn."""
+        names = "reason", "epochs", "steps", "best_epoch", "spread", "seed", "weights", "variant"
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -56,6 +83,19 @@ class StudyRecord:
     front: tuple[int, ...]  # numbers of the trials that none beats in every metric
     spec: Experiment
 
+    @classmethod
+    def of(cls, study: Study, experiment: Experiment) -> StudyRecord:
+        """The study as Optuna has it, without histories."""
+        stored = study.get_trials(deepcopy=False)
+        complete = any(one.state.name == "COMPLETE" for one in stored)
+        front = tuple(sorted(one.number for one in study.best_trials)) if complete else ()
+        metrics = experiment.search.metrics
+        return cls(
+            study.study_name, study.user_attrs[OURS]["identity"], metrics, experiment.search.directions,
+            tuple(TrialRecord.of(one, experiment) for one in stored), min(front) if len(metrics) == 1 and front else None,
+            front, experiment,
+        )  # fmt: skip
+
     def trial(self, number: int) -> TrialRecord:
         """The trial of this number. Raises KeyError."""
         found = next((trial for trial in self.trials if trial.number == number), None)
@@ -68,38 +108,11 @@ class StudyRecord:
         return dict(sorted(Counter(trial.state for trial in self.trials).items()))
 
 
-def trial_path(folder: Path, number: int) -> Path:
-    """Where a study keeps one trial: trials/00012.json."""
-    return folder / TRIALS / f"{number:05d}.json"
+# -- a study's folder ------------------------------------------------------------------------------------------------------
 
 
-def save_trial(path: Path, record: TrialRecord) -> None:
-    """Whole or not at all: a trial that can be read is complete. Same record, same bytes."""
-    head = {key: getattr(record, key) for key in TrialRecord.__dataclass_fields__ if key != "history"}
-    head |= {"values": _texts(record.values), "spread": _texts(record.spread)}
-    lines = [f"{json.dumps(key)}: {_json(value)}" for key, value in head.items()]
-    epochs = ",\n".join(_json(dict(zip(row, _texts(row.values()), strict=True))) for row in record.history)
-    write_atomically(path, ("{\n" + ",\n".join([*lines, f'"history": [\n{epochs}\n]']) + "\n}\n").encode())
-
-
-def load_trial(path: Path) -> TrialRecord:
-    """What `save_trial` wrote. Raises FileNotFoundError; ValueError, with the file's name, if it holds something else."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        history = tuple(dict(zip(row, _numbers(row.values()), strict=True)) for row in kept.pop("history"))
-        values, spread = (_numbers(kept.pop(key)) for key in ("values", "spread"))
-        return TrialRecord(**kept, values=values, spread=spread, history=history)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} must hold a trial as `deltarule search` writes it, got something else ({error}); remove it, "
-            "and continue the study: the trial is carried out again"
-        ) from None
-
-
-def save_study(
-    folder: Path, record: StudyRecord, importances: Mapping[str, float] | None = None, *, trials: bool = False
-) -> None:
-    """Write study.json, params.yaml if it is not there, and with `trials` each trial too. Same record, same bytes."""
+def save_study(folder: Path, record: StudyRecord, importances: Mapping[str, float] | None = None) -> None:
+    """Write study.json, and params.yaml if it is not there. Same record, same bytes."""
     content = {
         "name": record.name,
         "metrics": record.metrics,
@@ -112,49 +125,65 @@ def save_study(
     }
     if not (folder / SPEC).exists():
         write_atomically(folder / SPEC, dump_written(record.spec).encode())
-    for trial in record.trials if trials else ():
-        save_trial(trial_path(folder, trial.number), trial)
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / STUDY, f"{text}\n".encode())
 
 
-def load_study(folder: Path) -> StudyRecord:
-    """The study of a folder: study.json, params.yaml and trials/*.json, by number.
+def load_study(folder: Path, *, histories: bool = True) -> StudyRecord:
+    """The study of a folder, from its storage; with the histories of its trials, or without.
 
-    Raises FileNotFoundError if it is no study's, ValueError if a file holds something else, SpecError for its spec.
+    Raises FileNotFoundError if it is no study's folder, StorageError if its storage cannot be read or has no such study, and
+    SpecError for its spec.
     """
-    kept = json.loads((folder / STUDY).read_text(encoding="utf-8"))
-    return StudyRecord(
-        name=kept["name"],
-        identity=kept["identity"],
-        metrics=tuple(kept["metrics"]),
-        directions=tuple(kept["directions"]),
-        trials=tuple(load_trial(path) for path in trial_files(folder)),
-        best=kept["best"],
-        front=tuple(kept["front"]),
-        spec=load(folder / SPEC),
-    )
+    import optuna
+
+    name, experiment = _summary(folder)["name"], load(folder / SPEC)
+    url = experiment.search.storage
+    if url is None and not (folder / EMBEDDED).exists():
+        raise StorageError(f"the trials of study {name!r} are in {folder / EMBEDDED}, which is missing; restore it")
+    try:
+        with quiet():
+            study = optuna.load_study(study_name=name, storage=open_storage(folder, url))
+    except KeyError:
+        raise StorageError(f"the storage of study {name!r} holds no study of that name; restore it") from None
+    record = StudyRecord.of(study, experiment)
+    if not histories:
+        return record
+    return replace(record, trials=tuple(replace(one, history=load_curve(folder, one.number)) for one in record.trials))
 
 
 def load_importances(folder: Path) -> dict[str, float]:
     """Path -> share of the spread of the values that it accounts for, as study.json keeps it; {} where too few completed."""
-    return dict(json.loads((folder / STUDY).read_text(encoding="utf-8"))["importances"])
+    return dict(_summary(folder)["importances"])
 
 
-def trial_files(folder: Path) -> list[Path]:
-    """The trials of a study's folder, by number; a temporary file that a killed writer left is none."""
-    return sorted((path for path in (folder / TRIALS).glob("*.json") if path.stem.isdigit()), key=lambda path: int(path.stem))
+def _summary(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / STUDY).read_text(encoding="utf-8")))
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+# -- curves ----------------------------------------------------------------------------------------------------------------
 
 
-def _texts(values: Iterable[float]) -> list[float | str]:
-    """Python's own numbers (whole ones stay whole), and texts for those that JSON lacks."""
-    plain = [value if isinstance(value, int) else float(value) for value in values]
-    return [value if math.isfinite(value) else repr(value) for value in plain]
+def save_curve(folder: Path, number: int, history: Sequence[Mapping[str, float]]) -> None:
+    """A row an epoch, floats to the last bit. Same history, same bytes."""
+    names = list(history[0]) if history else ["epoch"]
+    rows = ([int(row[name]) if name == "epoch" else float(row[name]) for name in names] for row in history)
+    write_csv(folder / CURVES / f"{number:05d}.csv", names, rows)
 
 
-def _numbers(values: Iterable[float | str]) -> tuple[float, ...]:
-    return tuple(SPECIAL[value] if isinstance(value, str) else value for value in values)
+def load_curve(folder: Path, number: int) -> History:
+    """What `save_curve` wrote, or what versions before 0.2 kept; () where there is neither."""
+    path = folder / CURVES / f"{number:05d}.csv"
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            return tuple({name: float(value) for name, value in row.items()} for row in csv.DictReader(file))
+    try:
+        rows = json.loads(trial_path(folder, number).read_text(encoding="utf-8"))["history"]
+    except FileNotFoundError:
+        return ()
+    return tuple({name: float(value) for name, value in row.items()} for row in rows)  # NaN and infinity are texts there
+
+
+def trial_path(folder: Path, number: int) -> Path:
+    """Where versions before 0.2 kept a trial."""
+    return folder / "trials" / f"{number:05d}.json"

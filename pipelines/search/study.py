@@ -5,39 +5,31 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from backends.base import Machine
 from backends.weights import layout, write_atomically
 from pipelines.data import About
 from pipelines.executors import Executor, check_name, open_executor
 from pipelines.project import project_of
-from pipelines.search.book import Book, StudyError, identity
-from pipelines.search.driver import STUDIES, Driver, choose_width, networks, networks_at_once, processor_width
+from pipelines.search.driver import Driver, Progress, choose_width, networks, networks_at_once, processor_width
 from pipelines.search.figures import draw_study
-from pipelines.search.importance import importances
-from pipelines.search.mirror import OURS, drawn
+from pipelines.search.networks import Dataset, DatasetCache
 from pipelines.search.record import StudyRecorder
-from pipelines.search.records import STUDY, TRIALS, State, StudyRecord, TrialRecord, load_importances, save_study
+from pipelines.search.records import CURVES, STUDIES, STUDY, StudyRecord, load_importances, save_study
+from pipelines.search.results import importances, text
 from pipelines.search.storage import locked
-from pipelines.search.table import write_table
-from pipelines.search.tally import Watch
-from pipelines.search.variants import Variant, Variants
+from pipelines.search.trials import StudyError, StudyStorage, identity
 from pipelines.spec import Experiment, SpecError, trial
 from pipelines.spec.yaml_file import write
 from pipelines.stages.folds import check_monitor
 from pipelines.stages.metrics import Truth, check_metric
 
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
 SURELY_MANY_EPOCHS = 500  # of all networks of a study
 WINNER, TABLE = "winner.yaml", "trials.csv"
-ENDED: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAIL"}  # a trial that waits counts as running
 
 
 def search(
@@ -48,16 +40,15 @@ def search(
     project: Path | None = None,
     anew: bool = False,
     into: Path | None = None,
-    watch: Watch = lambda look: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> StudyRecord:
     """Top a study up to `trials` trials in all (search.trials), and say what it found.
 
     A study of that name is continued if its spec is the same; `anew` begins one anew that is complete. `into`: a folder that
-    gets study.json, trials.csv and winner.yaml too, and makes the study's name follow from its spec. `watch` sees where it
-    stands; `warn` is told what ends no study: what went wrong with MLflow, and workers that have nothing to do. Raises
-    StudyError (another spec, nothing to search, no trial that completed), SpecError, DataError, BackendError, ExecutorError,
-    StorageError.
+    gets study.json, trials.csv and winner.yaml too, and makes the study's name follow from its spec. `warn` is told what ends no
+    study: what went wrong with MLflow, and workers that have nothing to do. Raises StudyError (another spec, nothing to search,
+    no trial that completed), SpecError, DataError, BackendError, ExecutorError, StorageError.
     """
     check(experiment)
     project = project or project_of(Path())
@@ -67,27 +58,32 @@ def search(
     total = capped(experiment, trials or experiment.search.trials)
     with locked(folder, experiment.search.storage, name), ExitStack() as executors:
         early = executors.enter_context(_executor(experiment)) if _surely_many(experiment, folder, total) else None
-        variants = Variants(folder, project)
-        base = variants.of(experiment)
+        datasets = DatasetCache(folder, project)
+        base = datasets.of(experiment)
         check_metrics(experiment, base)
         known = identity(experiment, base.about.sha256)
-        book = Book(folder, experiment, name, known)
-        if anew and sum(stored.state.is_finished() for stored in book.trials()) >= total:
-            book.erase()
-            shutil.rmtree(folder / TRIALS, ignore_errors=True)
-            book = Book(folder, experiment, name, known)
-
-        def stood() -> None:
-            save_study(folder, record_of(experiment, name, book))
-
-        stood()
+        storage = StudyStorage(folder, experiment, name, known)
+        if anew and storage.count_finished() >= total:
+            storage.erase()
+            shutil.rmtree(folder / "trials", ignore_errors=True)  # of versions before 0.2
+            shutil.rmtree(folder / CURVES, ignore_errors=True)
+            storage = StudyStorage(folder, experiment, name, known)
+        save_study(folder, StudyRecord.of(storage.study, experiment))
         with StudyRecorder(folder, project, experiment) as recorder:
-            recorder.start(record_of(experiment, name, book))
+            recorder.start(StudyRecord.of(storage.study, experiment))
             try:
-                _carry_out(experiment, folder, book, variants, total, early, watch, recorder, stood, warn)
+                left = total - storage.count_finished()
+                if left > 0:
+                    with nullcontext(early) if early else _executor(experiment, base.about, left) as executor:
+                        width = fixed_width(experiment, storage, executor)
+                        _tell_idle(executor, networks_at_once(experiment, left), width, warn)
+                        machine = Machine("auto", experiment.train.threads if executor.name == "here" else 1)
+                        Driver(
+                            experiment, folder, storage, datasets, executor, width, machine, on_progress, recorder.trial_ended
+                        ).run(total)
             finally:
-                record = sum_up(folder, experiment, name, book)
-            draw_study(folder, book.study, record.metrics, load_importances(folder))
+                record = sum_up(folder, experiment, storage)
+            draw_study(folder, storage.study, record.metrics, load_importances(folder))
             recorder.finish()
     if recorder.warning:
         warn(recorder.warning)
@@ -100,21 +96,11 @@ def search(
     return record
 
 
-def _carry_out(
-    experiment: Experiment, folder: Path, book: Book, variants: Variants, total: int, early: Executor | None, watch: Watch,
-    recorder: StudyRecorder, stood: Callable[[], None], warn: Callable[[str], None],
-) -> None:  # fmt: skip
-    """Open the executor, if it is not open and there is something left to do."""
-    left = total - sum(stored.state.is_finished() for stored in book.trials())
-    if left <= 0:
-        return
-    with nullcontext(early) if early else _executor(experiment, variants.of(experiment).about, left) as executor:
-        if "width" not in book.settings or experiment.search.width != "auto":
-            book.keep(width=choose_width(executor, experiment))
-        _tell_idle(executor, networks_at_once(experiment, left), book.settings["width"], warn)
-        machine = Machine("auto", experiment.train.threads if executor.name == "here" else 1)
-        told = recorder.trial_ended
-        Driver(experiment, folder, book, variants, executor, book.settings["width"], machine, watch, told, stood).run(total)
+def fixed_width(experiment: Experiment, storage: StudyStorage, executor: Executor) -> int:
+    """Networks in a stack: as the spec has it, or as it was chosen when the study began."""
+    if "width" not in storage.settings or experiment.search.width != "auto":
+        storage.fix(width=choose_width(executor, experiment))
+    return int(storage.settings["width"])
 
 
 def _tell_idle(executor: Executor, networks: int, width: int, warn: Callable[[str], None]) -> None:
@@ -168,7 +154,7 @@ def check_name_of_study(name: str) -> None:
         raise StudyError(f"--name must be letters, digits, '.', '_' and '-', at most 100, and no dot or '-' first, got {name!r}")
 
 
-def check_metrics(experiment: Experiment, base: Variant) -> None:
+def check_metrics(experiment: Experiment, base: Dataset) -> None:
     """Raises SpecError for a metric that the validation rows do not define."""
     check_monitor(experiment, base.about, base.folder)
     for one in base.about.each:
@@ -185,7 +171,7 @@ def capped(experiment: Experiment, total: int) -> int:
     """A grid has an end."""
     from math import prod
 
-    from pipelines.search.space import grid
+    from pipelines.search.sampling import grid
 
     return min(total, prod(map(len, grid(experiment).values()))) if experiment.search.sampler == "grid" else total
 
@@ -197,11 +183,11 @@ def default_name(experiment: Experiment, by_spec: bool = False) -> str:
     return f"{stem}-{sha256(known.encode()).hexdigest()[:8]}" if by_spec else stem
 
 
-def sum_up(folder: Path, experiment: Experiment, name: str, book: Book) -> StudyRecord:
+def sum_up(folder: Path, experiment: Experiment, storage: StudyStorage) -> StudyRecord:
     """Write study.json, trials.csv and winner.yaml from what the storage holds."""
-    record = record_of(experiment, name, book)
-    save_study(folder, record, importances(book.study))
-    write_table(folder / TABLE, record)
+    record = StudyRecord.of(storage.study, experiment)
+    save_study(folder, record, importances(storage.study))
+    write_atomically(folder / TABLE, text(record).encode())
     if record.best is None:
         (folder / WINNER).unlink(missing_ok=True)
     else:
@@ -216,45 +202,3 @@ def hand_out(folder: Path, into: Path) -> None:
         (into / name).unlink(missing_ok=True)
         if (folder / name).exists():
             write_atomically(into / name, (folder / name).read_bytes())
-
-
-def record_of(experiment: Experiment, name: str, book: Book) -> StudyRecord:
-    """The study as its storage has it; histories stand in the files of the trials."""
-    found = book.trials()
-    trials = tuple(_record(stored, experiment, book) for stored in found)
-    front = _front(book, found)
-    single = len(experiment.search.metrics) == 1
-    best = min(front) if single and front else None
-    metrics, directions = experiment.search.metrics, experiment.search.directions
-    return StudyRecord(name, book.settings["identity"], metrics, directions, trials, best, front, experiment)
-
-
-def _front(book: Book, found: Sequence[FrozenTrial]) -> tuple[int, ...]:
-    """The numbers of the trials that no other beats. (Optuna's own copies all trials first, which takes longer than this.)"""
-    values = {one.number: one.values[0] for one in found if one.state.name == "COMPLETE"}
-    if len(book.study.directions) > 1 or not values:
-        return tuple(sorted(one.number for one in book.study.best_trials)) if values else ()
-    best = (min if book.study.direction.name == "MINIMIZE" else max)(values.values())
-    return tuple(number for number, value in values.items() if value == best)
-
-
-def _record(stored: FrozenTrial, experiment: Experiment, book: Book) -> TrialRecord:
-    """Made once of a trial that is over."""
-    if stored.number in book.over:
-        return book.over[stored.number]
-    record = _made(stored, experiment)
-    if stored.state.is_finished():
-        book.over[stored.number] = record
-    return record
-
-
-def _made(stored: FrozenTrial, experiment: Experiment) -> TrialRecord:
-    more: Mapping[str, Any] = stored.user_attrs.get(OURS, {})
-    values = drawn(stored, experiment)
-    return TrialRecord(
-        number=stored.number, state=ENDED.get(stored.state.name, "RUNNING"), params=values.params,
-        changes=values.changes, values=tuple(stored.values or ()), spread=tuple(more.get("spread", ())),
-        reason=more.get("reason", ""), epochs=more.get("epochs", 0), steps=more.get("steps", 0),
-        best_epoch=more.get("best_epoch"), seed=more.get("seed", experiment.seed), generation=more.get("generation", 0),
-        variant=more.get("variant", ""), weights=more.get("weights", 0),
-    )  # fmt: skip

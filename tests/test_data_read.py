@@ -88,7 +88,7 @@ def test_a_bundled_set_needs_no_reader_of_files():
         "print(*(m for m in sys.modules if m.startswith('pipelines.data.')))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {f"pipelines.data.{name}" for name in ("tables", "text", "formats", "inference")} & set(loaded)
+    assert not {f"pipelines.data.{name}" for name in ("tables", "text", "inference")} & set(loaded)
 
 
 # Delimited text: how it is written -------------------------------------------------------------------------------------
@@ -145,7 +145,8 @@ def test_latin_1_is_read_where_it_is_stated_and_refused_with_its_byte_where_not(
 
 
 def test_a_character_that_ends_in_another_block_is_whole_or_refused(reads, refused, monkeypatch):
-    monkeypatch.setattr("pipelines.data.text.BLOCK", 7)
+    monkeypatch.setattr("pipelines.data.text.SAMPLE", 7)
+    monkeypatch.setattr("pipelines.data.tables.BLOCK", 13)
     assert values(reads("a,y\n1,ééééééé\n2,b\n"), "y") == ["ééééééé", "b"]
     assert "t.csv:2: the text must be UTF-8, found 0xc3 at byte 6" in refused(b"a,y\n1,\xc3a\n2,b\n")
 

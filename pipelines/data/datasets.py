@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
@@ -68,7 +67,6 @@ def _targets(bunch: Any, names: tuple[str, ...]) -> dict[str, Column]:
 ABOUT = "https://www.openml.org/api/v1/json/data/{number}"
 TIMEOUT = 10.0  # seconds without a byte
 MISSING = "?"
-ROWS = 65536  # of a block
 ATTRIBUTE = re.compile(r"""@attribute\s+(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|(\S+))\s+(.*)""", re.IGNORECASE)
 NUMBERS = ("numeric", "real", "integer")
 
@@ -132,7 +130,7 @@ def _get(url: str) -> bytes:
 
 def read_arff(content: bytes, shown: str, markers: Sequence[str]) -> tuple[Table, dict[str, Kind]]:
     """ARFF is comma-separated text below a list of columns, with either quote. Raises DataError for sparse rows."""
-    from pipelines.data.tables import TextTable
+    from pipelines.data.tables import TextTable, as_batches
 
     try:
         file = io.StringIO(content.decode("utf-8-sig"), newline="")
@@ -141,7 +139,7 @@ def read_arff(content: bytes, shown: str, markers: Sequence[str]) -> tuple[Table
     columns = dict(_attributes(file, shown))
     known: dict[str, Kind] = {name: "numeric" for name, told in columns.items() if told.lower().startswith(NUMBERS)}
     known |= {name: "categorical" for name, told in columns.items() if told.startswith("{")}
-    blocks = list(_blocks(list(columns), _rows(file, shown)))
+    blocks = list(as_batches(list(columns), _rows(file, shown)))
     return TextTable(shown, list(columns), lambda names: (block.select(names) for block in blocks), markers), known
 
 
@@ -168,12 +166,3 @@ def _rows(file: io.StringIO, shown: str) -> Iterator[list[str]]:
                 f"{shown}: must have a value for every column in each row, found sparse ARFF; choose another data set"
             )
         yield [cell.strip() for cell in row]
-
-
-def _blocks(names: list[str], rows: Iterator[list[str]]) -> Iterator[Any]:
-    """Some rows at a time, as arrow has them."""
-    import pyarrow
-
-    while some := list(islice(rows, ROWS)):
-        columns = [pyarrow.array(cells, pyarrow.large_string()) for cells in zip(*some, strict=True)]
-        yield pyarrow.record_batch(columns, names)

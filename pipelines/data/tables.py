@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +18,7 @@ from pipelines.data import formats
 from pipelines.data.columns import DataError, NDArray
 from pipelines.data.text import TextFile
 
+ROWS = 65536  # of a block that Python has cut
 BLOCK = 1 << 21  # bytes of text that are cut into cells at a time
 
 
@@ -142,26 +145,66 @@ def parsed_numbers(cells: Any, markers: Sequence[str], decimal: str) -> Any:
 def read_batches(text: TextFile, names: Sequence[str]) -> Iterator[Any]:
     """Blocks of rows, every cell a string. Raises DataError for ragged rows, and for a quote that is not closed."""
     import pyarrow
-    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
-    convert = ConvertOptions(
-        null_values=[], column_types=dict.fromkeys(text.names, pyarrow.large_string()), include_columns=list(names)
-    )
-    parse = ParseOptions(delimiter=text.delimiter, quote_char=text.quote or False, newlines_in_values=True)
-    options = ReadOptions(column_names=list(text.names), block_size=max(BLOCK, 8 * text.start), use_threads=False)
-    several_lines = False
-    with text.open() as file:
-        if not file.peek(1):
-            return
-        try:
-            with open_csv(file, read_options=options, parse_options=parse, convert_options=convert) as reader:
-                for batch in reader:
-                    several_lines = several_lines or any(b"\n" in _bytes_of(cells) for cells in batch.columns)
-                    yield batch
-        except pyarrow.ArrowInvalid as error:
-            text.diagnose(str(error))
+    if text.delimiter == " ":  # runs of spaces, which pyarrow does not know
+        text.check_characters()
+        for batch in as_batches(text.names, _whole_rows(text)):
+            yield batch.select(list(names))
+        return
+    several_lines = _ends_within_quotes(text)
+    try:
+        with text.open() as file:
+            for batch in _cut(text, file, names):
+                contents = [_bytes_of(cells) for cells in batch.columns]
+                if any(b"\0" in content for content in contents):
+                    text.check_characters()
+                several_lines = several_lines or any(b"\n" in content for content in contents)
+                yield batch
+    except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
+        text.diagnose(str(error))
     if several_lines:
         text.check_quotes()
+
+
+def _cut(text: TextFile, file: Any, names: Sequence[str]) -> Iterator[Any]:
+    """What pyarrow makes of a file."""
+    import pyarrow
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
+
+    if next(text.rows(), None) is None:
+        return
+    encoding = "utf8" if text.encoding.startswith("utf-8") else text.encoding
+    read = ReadOptions(
+        column_names=list(text.names), skip_rows=text.first - 1, block_size=BLOCK, use_threads=False, encoding=encoding
+    )
+    parse = ParseOptions(delimiter=text.delimiter, quote_char=text.quote or False, newlines_in_values=True)
+    types = dict.fromkeys(text.names, pyarrow.large_string())
+    convert = ConvertOptions(null_values=[], column_types=types, include_columns=list(names))
+    with open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as reader:
+        yield from reader
+
+
+def _ends_within_quotes(text: TextFile) -> bool:
+    """Is a quote opened in the last line and never closed? pyarrow does not mind."""
+    with text.open() as file:
+        last = deque(file, 1)
+    return bool(text.quote and last) and last[0].count((text.quote or "").encode()) % 2 == 1
+
+
+def _whole_rows(text: TextFile) -> Iterator[list[str]]:
+    for _, row in text.rows(strict=True):
+        if len(row) != len(text.names):
+            text.diagnose("")
+        yield row
+
+
+def as_batches(names: Sequence[str], rows: Iterator[list[str]]) -> Iterator[Any]:
+    """Rows of Python's as arrow has them, some at a time."""
+    import pyarrow
+
+    while some := list(islice(rows, ROWS)):
+        columns = [pyarrow.array(cells, pyarrow.large_string()) for cells in zip(*some, strict=True)]
+        yield pyarrow.record_batch(columns, list(names))
 
 
 def _bytes_of(cells: Any) -> bytes:

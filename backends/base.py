@@ -33,7 +33,6 @@ import numpy as np
 from backends import draws, weights
 from backends.errors import BackendError
 from backends.losses import targets
-from backends.rows import release
 from backends.spec import Trial, storage
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -68,11 +67,6 @@ class Data:
     def rows_valid(self) -> int:
         """Validation rows of one fold: m."""
         return len(self.X_valid) // len(self.folds)
-
-    def release(self) -> None:
-        """Let go of what was read of rows that are a read-only map of a file; it comes back where it is read again."""
-        for rows in (self.X, self.y, self.X_valid, self.y_valid):
-            release(rows)
 
     @staticmethod
     def of_folds(folds: Mapping[int | None, Data]) -> Data:
@@ -277,8 +271,16 @@ def check_stackable(trials: Sequence[Trial]) -> None:
         raise ValueError("trials of one stack must be sorted by activation")
 
 
-def refuse_mixed(backend: str, trials: Sequence[Trial], data: Data | None) -> None:
-    """Raises BackendError for training in mixed precision; to predict, float32 weights are float32 weights."""
+def check_single(backend: str, trials: Sequence[Trial], data: Data | None, machine: Machine) -> None:
+    """For backends of one device in full precision: raises BackendError for several, and for training in mixed precision.
+
+    To predict, float32 weights are float32 weights.
+    """
+    if machine.devices not in ("auto", 1):
+        raise BackendError(
+            f"train.devices must be 1 with train.backend: {backend}, got {machine.devices}; "
+            "set train.devices: 1, or train.backend: lightning"
+        )
     precision = trials[0].train.precision
     if data is not None and storage(precision) != precision:
         raise BackendError(

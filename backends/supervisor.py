@@ -130,7 +130,6 @@ class Supervisor:
         self._order: NDArray = np.empty((0, 0), dtype=np.int64)
         self._order_of: tuple[int, list[tuple[int, int | None]]] | None = None
         self.stack: Stack = backend.stack([trials[m] for m in self.members], data, self.machine)
-        data.release()
         self._new_epoch()
         if resume is not None:
             self._load_arrays(resume)
@@ -204,7 +203,6 @@ class Supervisor:
             if self.live():
                 self._end_epoch()
             self._new_epoch()
-            self.data.release()
 
     def _count_steps(self, position: int, step: int, sound: NDArray) -> None:
         """A NaN or infinite objective ends the trial at its step, with the reason."""
@@ -219,7 +217,6 @@ class Supervisor:
 
     def _end_epoch(self) -> None:
         """Validate, probe, record, and decide for each trial that still runs."""
-        self.data.release()  # the validation rows are read next
         outputs, signals = self.stack.predict(), self.stack.probe() if self.probing else None
         sizes = np.full(self.epoch_steps, self.batch, dtype=np.float64)
         sizes[-1] = self.rows - self.batch * (self.epoch_steps - 1)

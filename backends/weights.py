@@ -71,15 +71,15 @@ def unpack(trial: Trial, flat: NDArray) -> dict[str, NDArray]:
 
 def save(path: Path, trial: Trial, flat: NDArray) -> None:
     """Write one network, (P,), as safetensors; the same weights give the same bytes."""
-    from safetensors.numpy import save as to_bytes
-
-    tensors = {f"{_prefix(trial)}{name}": np.ascontiguousarray(value) for name, value in unpack(trial, flat).items()}
-    # One metadata key: safetensors does not promise the order of several.
-    write_atomically(path, to_bytes(tensors, metadata={"deltarule": trial.model_dump_json()}))
+    _write(path, [(trial, flat)], trial.model_dump_json())
 
 
 def save_folds(path: Path, networks: Sequence[tuple[Trial, NDArray]]) -> None:
     """Write the network of each fold into one file: tensors fold_NUMBER.layers..., the specs as a list."""
+    _write(path, networks, json.dumps([trial.model_dump(mode="json") for trial, _ in networks]))
+
+
+def _write(path: Path, networks: Sequence[tuple[Trial, NDArray]], specs: str) -> None:
     from safetensors.numpy import save as to_bytes
 
     tensors = {
@@ -87,8 +87,8 @@ def save_folds(path: Path, networks: Sequence[tuple[Trial, NDArray]]) -> None:
         for trial, flat in networks
         for name, value in unpack(trial, flat).items()
     }
-    known = json.dumps([trial.model_dump(mode="json") for trial, _ in networks])
-    write_atomically(path, to_bytes(tensors, metadata={"deltarule": known}))
+    # One metadata key: safetensors does not promise the order of several.
+    write_atomically(path, to_bytes(tensors, metadata={"deltarule": specs}))
 
 
 def load(path: Path) -> tuple[Trial, NDArray]:

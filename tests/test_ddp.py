@@ -348,9 +348,9 @@ def test_a_rank_that_hangs_at_its_start_is_told_in_time(tmp_path, monkeypatch):
 def test_ranks_that_came_to_different_weights_are_told(monkeypatch):
     several = object.__new__(ranks.Ranks)
     several.world, several.connections = 2, {}
-    monkeypatch.setattr(ranks.Ranks, "_receive", lambda self, asked: {0: b"some", 1: b"some"})
+    monkeypatch.setattr(ranks.Ranks, "_ask", lambda self, content, asked: {0: b"some", 1: b"some"})
     several.finish()
-    monkeypatch.setattr(ranks.Ranks, "_receive", lambda self, asked: {0: b"some", 1: b"others"})
+    monkeypatch.setattr(ranks.Ranks, "_ask", lambda self, content, asked: {0: b"some", 1: b"others"})
     with pytest.raises(RankError, match=r"those of rank 1 differ from rank 0's.*; set train.devices: 1"):
         several.finish()
 

@@ -208,11 +208,12 @@ def test_data_that_cannot_be_written_to_are_taken():
     fit(get("lightning"), [make_trial("multiclass", epochs=1)], data)
 
 
-def test_the_process_gets_its_number_of_threads_back():
+def test_the_process_gets_its_number_of_threads_back(monkeypatch):
     before = torch.get_num_threads()
     seen = []
     stack = get("lightning").stack([make_trial("binary")], make_data("binary"), Machine(threads=before + 1))
-    stack.network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    forward = stack.network.forward
+    monkeypatch.setattr(stack.network, "forward", lambda *given: seen.append(torch.get_num_threads()) or forward(*given))
     stack.run(next(deal(stack.trials)))
     assert set(seen) == {before + 1} and torch.get_num_threads() == before
 
@@ -229,11 +230,6 @@ def test_the_fused_step_has_the_same_bits_in_a_stack_and_is_the_elementwise_step
     for trial, beside, plain in zip(trials, fit(get("lightning"), trials, data), elementwise, strict=True):
         np.testing.assert_array_equal(fit(get("lightning"), [trial], data)[0].weights, beside.weights)
         np.testing.assert_allclose(beside.weights, plain, rtol=0, atol={"float32": 2e-5, "float64": 1e-12}[precision])
-
-
-def test_the_optimizer_says_how_it_is_called():
-    with pytest.raises(NotImplementedError, match="call update"):
-        make_stack([make_trial("multiclass", optimizer=Adam(name="adam"))]).optimizer.step()
 
 
 # -- mixed precision ------------------------------------------------------------------------------------------------------

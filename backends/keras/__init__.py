@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -25,40 +24,38 @@ if TYPE_CHECKING:
 
 __all__ = ["KerasJax", "KerasTensorFlow"]
 
-# class -> (train.backend, Keras' name of the engine, module of the trainer)
-_TRAINERS = {
-    "KerasTensorFlow": ("keras", "tensorflow", "backends.keras.tensorflow"),
-    "KerasJax": ("keras-jax", "jax", "backends.keras.jax"),
-}
+_ENGINES = {"keras": "tensorflow", "keras-jax": "jax"}  # train.backend -> Keras' name of the engine
 
 
 def __getattr__(name: str) -> object:
     """The class of that name, with Keras on its engine (PEP 562): only the engine that is asked for is imported."""
-    if name not in _TRAINERS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    backend, engine, module = _TRAINERS[name]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # 2 still reports a missing GPU as an error
-    with chosen_engine(backend, engine), _without_greetings():
-        trainer: object = getattr(import_module(module), name)
-    return trainer
+    if name == "KerasTensorFlow":
+        with chosen_engine("keras"), _without_greetings():
+            from backends.keras.tensorflow import KerasTensorFlow
+        return KerasTensorFlow
+    if name == "KerasJax":
+        with chosen_engine("keras-jax"), _without_greetings():
+            from backends.keras.jax import KerasJax
+        return KerasJax
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def present() -> str:
     """The backend, by its name, whose engine Keras is on, or would be put on here: TensorFlow, or else JAX."""
     loaded = sys.modules.get("keras")
     engine = loaded.config.backend() if loaded else os.environ.get("KERAS_BACKEND")
-    known = [(backend, of) for backend, of, _ in _TRAINERS.values() if engine == of or (not engine and find_spec(of))]
-    return known[0][0] if known else "keras"  # which says what is wrong
+    known = [backend for backend, of in _ENGINES.items() if engine == of or (not engine and find_spec(of))]
+    return known[0] if known else "keras"  # which says what is wrong
 
 
 @contextmanager
-def chosen_engine(backend: str, engine: str) -> Iterator[None]:
-    """A first `import keras` within puts it on this engine. Raises BackendError if it is on another, or is to be.
+def chosen_engine(backend: str) -> Iterator[None]:
+    """A first `import keras` within puts it on the backend's engine. Raises BackendError if it is on another, or is to be.
 
     Keras reads the variable KERAS_BACKEND when it is imported. It is not left there: processes that this one starts may
     want another engine.
     """
-    loaded = sys.modules.get("keras")
+    engine, loaded = _ENGINES[backend], sys.modules.get("keras")
     set_before = "KERAS_BACKEND" in os.environ
     found = loaded.config.backend() if loaded else os.environ.get("KERAS_BACKEND", engine)
     if found != engine:
@@ -81,6 +78,7 @@ _GREETING = re.compile(rb"^[IW]\d{4} |^WARNING: All log messages before absl::In
 @contextmanager
 def _without_greetings() -> Iterator[None]:
     """TensorFlow 2.21 logs while it is imported, before it reads TF_CPP_MIN_LOG_LEVEL; errors still come through."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # 2 still reports a missing GPU as an error
     try:
         shown = os.dup(2)
     except OSError:  # no standard error, so nothing to keep clean

@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -25,26 +24,26 @@ import numpy as np  # noqa: E402
 from jax import lax  # noqa: E402
 from jax import numpy as jnp  # noqa: E402
 
-from backends import losses  # noqa: E402
 from backends.activations import ACTIVATIONS, Activation  # noqa: E402
-from backends.base import Backend, Chunk, Data, Losses, Machine, Stack, refuse_mixed, threads_for  # noqa: E402
-from backends.errors import BackendError  # noqa: E402
-from backends.keras.network import StackedActivation, clipped, penalty  # noqa: E402
+from backends.base import Chunk, Losses, NDArray, Stack  # noqa: E402
+from backends.keras.network import StackedActivation  # noqa: E402
 from backends.keras.noise import noise  # noqa: E402
-from backends.keras.optimizer import RULES, corrections  # noqa: E402
-from backends.keras.stack import KerasStack, Program  # noqa: E402
-from backends.spec import Trial  # noqa: E402
+from backends.keras.optimizer import corrections  # noqa: E402
+from backends.keras.program import Program  # noqa: E402
+from backends.keras.stack import KerasBackend, KerasStack  # noqa: E402
 
-NDArray = np.ndarray[Any, np.dtype[Any]]
 Array = Any
 log = logging.getLogger(__name__)
 PROBE_PART = 128  # rows of the probe that are computed together, where their number can be divided so
 LEAST_STEPS = 16  # to which a shorter chunk is padded
 
 # Keras 3.15 computes tanh and mean of float64 in float32 on JAX (its type lattice knows no float64 there).
-_NAMES = ("abs", "exp", "expm1", "log", "log1p", "max", "mean", "sqrt", "sum", "tanh", "where")
+_NAMES = ("abs", "concatenate", "exp", "expm1", "log", "log1p", "max", "mean", "sqrt", "sum", "tanh", "where", "zeros")
 XP = SimpleNamespace(
-    **{name: getattr(jnp, name) for name in _NAMES}, erf=jax.scipy.special.erf, logsumexp=jax.scipy.special.logsumexp
+    **{name: getattr(jnp, name) for name in _NAMES},
+    erf=jax.scipy.special.erf,
+    logsumexp=jax.scipy.special.logsumexp,
+    cast=lambda values, dtype: values.astype(dtype),
 )
 
 
@@ -81,17 +80,19 @@ class JaxProgram(Program):
     """Compiled functions of the variables' values; donated where new ones come out."""
 
     activation: ClassVar[type[StackedActivation]] = SelectedActivation
+    xp: ClassVar[Any] = XP
+    divided = True
 
-    def __init__(self, stack: KerasStack) -> None:
+    def __init__(self, stack: Stack) -> None:
         super().__init__(stack)
-        self.moving = [self.network.flat, *self.optimizer.slots.values()]
+        self.moving = [self.network.flat, *self.slots.values()]
         self.traces = 0
         moving = {id(variable) for variable in self.moving}
         own = [self.l1, self.l2, self.limit, self.class_weights, self.seed_index]
-        every = [*self.network.variables, *self.optimizer.variables, *own]
+        every = [*self.network.variables, *self.numbers.values(), *own]
         self.fixed = [variable for variable in every if id(variable) not in moving]
         self._run = compiled(self._steps, donate_argnums=0, static_argnames="block")
-        self._predicting, self._probing, self._checking = (compiled(f) for f in (self._outputs, self._signals, self._gradients))
+        self._predicting, self._probing, self._checking = (compiled(f) for f in (self._outputs, self._signals, self._checked))
 
     # -- from the variables into compiled code and back ---------------------------------------------------------------
 
@@ -139,7 +140,7 @@ class JaxProgram(Program):
             masks = iter(made)
             here = [self._to_trials(_at(next(masks), i - start, 1)) if on else None for on in self.noisy]
             loss, omega, gradients, _ = self._backward(state[0], x, y, here)
-            state = self._update(state, gradients, _at(rates, i, 1)[:, None], _at(corrected, i, 0))
+            state = self._moved(state, gradients, _at(rates, i, 1)[:, None], _at(corrected, i, 0))
             return state, (errors.at[i].set(loss), penalties.at[i].set(omega))
 
         def several(carry: Any) -> Any:
@@ -157,57 +158,15 @@ class JaxProgram(Program):
             _, (state, seen) = lax.while_loop(lambda carry: carry[0] < steps, several, carry)
         return [jnp.concatenate(pieces, axis=1) for pieces in state], seen
 
-    def _to_trials(self, shared: Array) -> Array:
-        """What is the same for all trials of a seed, (U, ...) -> (K, ...); left (1, ...) where one seed serves all."""
-        return shared[self.seed_index.value] if self.sharing == "some" else shared
+    def _differentiate(self, function: Callable[[list[Array]], Any], at: list[Array]) -> tuple[list[Array], Any]:
+        return jax.grad(function, has_aux=True)(at)
+
+    def _pick(self, values: Array, index: Array) -> Array:
+        return values[index]
 
     def _backward(self, theta: list[Array], x: Array, d: Array, masks: Sequence[Array] | None) -> tuple[Any, ...]:
-        """E (K,) float64, λΩ (K,), the gradient of E + λΩ in pieces (K, n), and the outputs."""
         # One product of all trials' weights with shared inputs would turn weights and fields round in memory.
-        x = jnp.broadcast_to(x, (len(theta[0]), *x.shape[1:]))
-
-        def total(theta: list[Array]) -> tuple[Array, tuple[Array, Array]]:
-            logits = self.network.fields(theta, x, masks)[-1]
-            each = losses.row_losses(XP, self.task, logits, d)
-            if self.weighed:
-                each = each * losses.row_weights(XP, self.task, d, self.class_weights.value)
-            # Sum over trials: a mean would divide every trial's gradient by K.
-            return jnp.sum(jnp.mean(each, -1)), (each, logits)
-
-        gradients, (each, logits) = jax.grad(total, has_aux=True)(theta)
-        omega = jnp.zeros(len(theta[0]), theta[0].dtype)
-        if self.penalised:
-            starts = [span.start for span in self.network.spans]  # one λ a matrix and trial
-            lambdas = ((self.l1.value[:, start, None], self.l2.value[:, start, None]) for start in starts)
-            found = [penalty(piece, *both) for piece, both in zip(theta, lambdas, strict=True)]
-            omega = sum((part for part, _ in found), omega)
-            gradients = [g + more for g, (_, more) in zip(gradients, found, strict=True)]
-        return jnp.mean(each.astype(jnp.float64), -1), omega, gradients, logits
-
-    def _update(self, state: list[list[Array]], gradients: list[Array], rates: Array, corrected: Array) -> list[list[Array]]:
-        """One optimizer step, piece by piece: [weights, slot, ...] of pieces (K, n), rates (K, 1)."""
-        optimizer = self.optimizer
-        numbers = {name: number.value for name, number in optimizer.numbers.items()}
-        numbers |= {"correction1": corrected[0], "correction2": corrected[1]}
-        if self.clipping:
-            gradients = clipped(gradients, self.limit.value)
-        moved = []
-        for g, theta, *slots in zip(gradients, *state, strict=True):
-            named = dict(zip(optimizer.slots, slots, strict=True))
-            theta, named = RULES[optimizer.spec.name](optimizer.spec, theta, g, named, rates, numbers)
-            moved.append([theta, *(named[name] for name in optimizer.slots)])
-        return [list(pieces) for pieces in zip(*moved, strict=True)]
-
-    def _deltas(self, theta: list[Array], x: Array, d: Array, masks: Sequence[Array] | None) -> tuple[list[Array], list[Array]]:
-        """δ = -∂ℓ/∂v of each row, and v, of each layer: (K, B, units). A push is added to v, so the slope is the same."""
-
-        def total(pushes: list[Array]) -> tuple[Array, list[Array]]:
-            fields = self.network.fields(theta, x, masks, pushes)
-            return jnp.sum(losses.row_losses(XP, self.task, fields[-1], d)), fields
-
-        still = [jnp.zeros((len(theta[0]), x.shape[1], units), self.dtype) for units in self.outputs]
-        slopes, fields = jax.grad(total, has_aux=True)(still)
-        return [-slope for slope in slopes], fields
+        return super()._backward(theta, jnp.broadcast_to(x, (len(theta[0]), *x.shape[1:])), d, masks)
 
     def _outputs(self, moving: list[Array], fixed: list[Array], X: Array) -> Array:
         with self._holding(moving, fixed):
@@ -239,17 +198,9 @@ class JaxProgram(Program):
             [jnp.max(s, 1) for s in steepness],
         )
 
-    def _gradients(self, moving: list[Array], fixed: list[Array], X: Array, d: Array, keys: Array | None) -> tuple[Any, ...]:
-        """As the last line of `_backward`, with δ."""
+    def _checked(self, moving: list[Array], fixed: list[Array], X: Array, d: Array, keys: Array | None) -> tuple[Any, ...]:
         with self._holding(moving, fixed):
-            masks = None
-            if keys is not None:
-                made = [noise(keys[:, i], len(X), units) for i, units in enumerate(self.units)]
-                masks = [self._to_trials(hashed) for hashed in made]
-            theta = self.network.pieces(moving[0])
-            loss, omega, gradients, logits = self._backward(theta, X[None], d[None], masks)
-            deltas, _ = self._deltas(theta, X[None], d[None], masks)
-        return logits, loss, omega, jnp.concatenate(gradients, axis=1), deltas
+            return self._gradients(moving[0], X, d, keys)
 
 
 def _at(array: Array, i: Array, axis: int) -> Array:
@@ -273,7 +224,7 @@ class JaxStack(KerasStack):
         """One compiled call."""
         _, steps, batch = chunk.rows.shape
         padded = max(LEAST_STEPS, _power_of_two(steps))
-        corrected = corrections(self.program.optimizer.spec, chunk.step, steps)
+        corrected = corrections(self.program.spec, chunk.step, steps)
         loss, omega = self.program.run(
             self.X, self.d, _pad(chunk.rows.astype(np.int32), padded, 1), _pad(chunk.noise, padded, 1),
             _pad(chunk.rates.astype(self.dtype), padded, 1), _pad(corrected.astype(self.dtype), padded, 0),
@@ -291,22 +242,24 @@ def _pad(array: NDArray, length: int, axis: int) -> NDArray:
     return np.pad(array, missing)
 
 
-class KerasJax(Backend):
+class KerasJax(KerasBackend):
     """Keras 3 on JAX."""
 
     name = "keras-jax"
+    stack_kind = JaxStack
 
-    def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> Stack:
-        """K networks on one device. JAX fixes its threads when it first computes: later stacks take what there is."""
-        machine = machine or Machine()
-        if machine.devices not in ("auto", 1):
-            raise BackendError(
-                f"train.devices must be 1 with train.backend: keras-jax, got {machine.devices}; "
-                "set train.devices: 1, or train.backend: lightning"
-            )
-        refuse_mixed(self.name, trials, data)
-        _start(threads_for(trials, machine))
-        return JaxStack(trials, data, machine)
+    def start(self, threads: int) -> None:
+        """XLA reads the size of its pool from the environment, once; children of this process are not to find it there."""
+        if not _threads:
+            before = os.environ.get("PJRT_NPROC")
+            os.environ["PJRT_NPROC"] = str(threads)
+            jax.local_devices()
+            os.environ.pop("PJRT_NPROC")
+            if before is not None:
+                os.environ["PJRT_NPROC"] = before
+            _threads.append(threads)
+        elif _threads != [threads]:
+            log.debug("JAX goes on with %d threads", *_threads)
 
     def versions(self) -> dict[str, str]:
         """Of JAX, Keras and NumPy."""
@@ -314,28 +267,8 @@ class KerasJax(Backend):
 
     def devices(self) -> list[str]:
         """GPUs, if JAX sees any, then the processor. To look starts JAX, on one thread."""
-        _start(1)
+        self.start(1)
         return [f"cuda:{device.id}" for device in jax.local_devices() if device.platform == "gpu"] + ["cpu"]
-
-    def save(self, trial: Trial, flat: NDArray, stem: Path) -> Path:
-        """As STEM.keras."""
-        from backends.keras.plain import save
-
-        return save(trial, flat, stem)
 
 
 _threads: list[int] = []  # that JAX was started with here
-
-
-def _start(threads: int) -> None:
-    """XLA reads the size of its pool from the environment, once; children of this process are not to find it there."""
-    if not _threads:
-        before = os.environ.get("PJRT_NPROC")
-        os.environ["PJRT_NPROC"] = str(threads)
-        jax.local_devices()
-        os.environ.pop("PJRT_NPROC")
-        if before is not None:
-            os.environ["PJRT_NPROC"] = before
-        _threads.append(threads)
-    elif _threads != [threads]:
-        log.debug("JAX goes on with %d threads", *_threads)

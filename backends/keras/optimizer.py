@@ -1,6 +1,6 @@
-"""Keras optimizers over the flat weights of K trials, with one learning rate a trial (Keras' own take one number).
+"""Optimizer steps in keras.ops, with one learning rate a trial (Keras' own optimizers take one number).
 
-The rules are docs/theory.md's, "Optimizers, schedule, clipping": pure functions in keras.ops, wrapped as Keras optimizers.
+docs/theory.md, "Optimizers, schedule, clipping", as pure functions: (spec, θ, g, slots, η (K, 1), numbers) -> θ, slots.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
-from backends.base import OPTIMIZER_SLOTS
 from backends.spec import SGD, Adam, AdamW, Optimizer, RMSprop
 
 Tensor = Any
@@ -47,40 +45,6 @@ def rmsprop(o: RMSprop, theta: Tensor, g: Tensor, slots: Numbers, eta: Tensor, n
 
 
 RULES: dict[str, Callable[..., tuple[Tensor, Numbers]]] = {"sgd": sgd, "adam": adam, "adamw": adamw, "rmsprop": rmsprop}
-
-
-class StackedOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
-    """One rule for the one variable (K, P) of a stack. The trainer sets `rate` and the corrections before each `apply`."""
-
-    def __init__(self, spec: Optimizer, hyper: list[str], dtype: str) -> None:
-        """`hyper`: the rule's numbers that every trial has its own of."""
-        # Keras takes a float, a schedule or a callable; only the last may give one rate a trial.
-        super().__init__(learning_rate=self._own_rate)
-        self.spec, self.hyper, self.dtype = spec, tuple(hyper), dtype
-
-    def build(self, variables: list[Any]) -> None:
-        """The slots, and the columns that are set from outside."""
-        (flat,) = variables
-        super().build(variables)
-        column = (flat.shape[0], 1)
-        self.slots = {name: self.add_variable_from_reference(flat, name) for name in OPTIMIZER_SLOTS[self.spec.name]}
-        self.rate = self.add_variable(column, dtype=self.dtype, name="rate")
-        self.numbers = {name: self.add_variable(column, dtype=self.dtype, name=name) for name in self.hyper}
-        for name in ("correction1", "correction2"):
-            self.numbers[name] = self.add_variable((), "ones", dtype=self.dtype, name=name)
-
-    def _own_rate(self) -> Any:
-        return self.rate
-
-    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
-        """One step of the rule; Keras calls this inside `apply`."""
-        slots = {name: slot.value for name, slot in self.slots.items()}
-        numbers = {name: number.value for name, number in self.numbers.items()}
-        rule = RULES[self.spec.name]
-        moved, slots = rule(self.spec, ops.convert_to_tensor(variable), gradient, slots, learning_rate.value, numbers)
-        self.assign(variable, moved)
-        for name, slot in slots.items():
-            self.assign(self.slots[name], slot)
 
 
 def corrections(spec: Optimizer, step: int, count: int) -> NDArray:

@@ -1,25 +1,21 @@
-"""A stack on Keras, whichever engine: what it holds, and how a computation that was compiled once is lent from stack to stack.
-
-State and numbers live in Keras variables. The engine's trainer says how a chunk of steps is carried out on them.
-"""
+"""A stack on Keras, whichever engine, and the backend that makes it. Compiled computations are lent from stack to stack."""
 
 from __future__ import annotations
 
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
 from backends import losses, weights
-from backends.base import Data, Gradients, Machine, Signals, Stack, State
-from backends.keras.network import Network, StackedActivation
-from backends.keras.optimizer import StackedOptimizer
+from backends.base import Backend, Data, Gradients, Machine, NDArray, Signals, Stack, State, check_single, threads_for
+from backends.keras.program import Program, noisy_places
 from backends.spec import Trial
 
-NDArray = np.ndarray[Any, np.dtype[Any]]
 Tensor = Any
 PROBE_ROWS = 1024
 PREDICT_ROWS = 8192  # rows of a large X that are on the device at once
@@ -27,55 +23,6 @@ PREDICT_ROWS = 8192  # rows of a large X that are on the device at once
 # 2^18 numbers (1 MB) stay in the cache of a core.
 NOISE_NUMBERS = 2**18
 KEPT_PROGRAMS = 8  # TensorFlow gives back little of the 5 MB that each new structure costs, whoever keeps it
-
-
-class Program:
-    """The compiled computation of a stack: network, optimizer, graphs. Every number that trials may differ in is a variable."""
-
-    activation: ClassVar[type[StackedActivation]] = StackedActivation
-
-    # Of an engine: outputs (K, n, O) of rows X (K or 1, n, I); Signals of rows X and targets d; what `loss_and_gradients` gives.
-    predict: Callable[[Tensor], Tensor]
-    probe: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-    gradients: Callable[..., tuple[Any, ...]]
-
-    def __init__(self, stack: KerasStack) -> None:
-        first, count = stack.trials[0], len(stack.trials)
-        self.task, self.dtype, self.units = first.task, stack.dtype.name, [layer.inputs for layer in first.layers]
-        self.outputs = [layer.outputs for layer in first.layers]
-        self.penalised, self.clipping, self.sharing = stack.penalised, stack.clip is not None, stack.sharing
-        self.noisy, self.weighed = stack.noisy, stack.class_weights is not None
-        names = [name for name, _, _ in stack.groups]
-        self.network = Network(first, count, names, stack.noisy, self.activation)
-        self.optimizer = StackedOptimizer(first.train.optimizer, list(stack.hyper), self.dtype)
-        self.optimizer.build([self.network.flat])
-        shape = tuple(self.network.flat.shape) if self.penalised else (1, 1)
-        self.l1, self.l2 = self._variable(shape), self._variable(shape)
-        self.limit, self.class_weights = self._variable((count, 1)), self._variable((count, first.classes))
-        self.seed_index = self._variable((count,), "int32")
-
-    def _variable(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.Variable:
-        return keras.Variable(np.zeros(shape), dtype=dtype or self.dtype, trainable=False)
-
-    def adopt(self, stack: KerasStack) -> None:
-        """Take up the numbers of a stack's trials."""
-        network = self.network
-        for dropout, thresholds, scales in zip(network.dropouts, stack.thresholds, stack.scales, strict=True):
-            if dropout is not None:
-                dropout.thresholds.assign(thresholds.astype(np.uint32))
-                dropout.scales.assign(scales)
-        network.activation.slopes.assign(stack.slopes)
-        network.activation.cuts.assign(np.array([start for _, start, _ in stack.groups[1:]], dtype=np.int32))
-        self.seed_index.assign(stack.seed_index.astype(np.int32))
-        for name, value in stack.hyper.items():
-            self.optimizer.numbers[name].assign(value[:, None])
-        if self.penalised:
-            self.l1.assign(stack.l1)
-            self.l2.assign(stack.l2)
-        if stack.class_weights is not None:
-            self.class_weights.assign(stack.class_weights)
-        if stack.clip is not None:
-            self.limit.assign(stack.clip[:, None])
 
 
 class KerasStack(Stack):
@@ -100,9 +47,6 @@ class KerasStack(Stack):
 
     def _rebuild(self) -> None:
         """A program for these trials, with their initial weights."""
-        count, seeds = len(self.trials), len(self.seeds)
-        self.sharing = "all" if seeds == 1 else "none" if seeds == count else "some"
-        self.noisy = tuple(bool(row.any()) for row in self.thresholds)
         if self._give_back is not None:
             self._give_back()
         self.program, self._give_back = _lend(self)
@@ -110,7 +54,7 @@ class KerasStack(Stack):
 
     def _noise_block(self, batch: int) -> int:
         """For how many steps noise is made at once."""
-        units = sum(units for units, on in zip(self.program.units, self.noisy, strict=True) if on)
+        units = sum(units for units, on in zip(self.program.units, self.program.noisy, strict=True) if on)
         return max(1, NOISE_NUMBERS // (len(self.seeds) * batch * max(units, 1)))
 
     def predict(self, X: NDArray | None = None) -> NDArray:
@@ -136,21 +80,19 @@ class KerasStack(Stack):
 
     def state(self) -> State:
         """Weights and optimizer slots."""
-        slots = self.program.optimizer.slots
-        return {"weights": self.weights(), **{f"slot.{name}": _copy(slot) for name, slot in slots.items()}}
+        return {"weights": self.weights(), **{f"slot.{name}": _copy(slot) for name, slot in self.program.slots.items()}}
 
     def load(self, state: State) -> None:
         """Slots that the state lacks start at 0."""
         self.program.network.flat.assign(self._put(state["weights"]))
-        for name, slot in self.program.optimizer.slots.items():
+        for name, slot in self.program.slots.items():
             slot.assign(self._put(state.get(f"slot.{name}", np.zeros(slot.shape))))
 
     def loss_and_gradients(self, flat: NDArray, X: NDArray, y: NDArray, noise: NDArray | None) -> Gradients:
         """The same gradient and the same penalty as in `run`."""
         first = self.trials[0]
         d = self._put(losses.targets(first.task, y, first.outputs))
-        found = self.program.gradients(self._put(flat), self._put(X), d, noise)
-        logits, loss, omega, gradient, deltas = found
+        logits, loss, omega, gradient, deltas = self.program.gradients(self._put(flat), self._put(X), d, noise)
         return Gradients(
             np.array(logits), np.array(loss), np.array(omega, np.float64), np.array(gradient),
             tuple(np.array(delta) for delta in deltas),
@@ -168,8 +110,8 @@ _idle: list[tuple[tuple[Any, ...], Program]] = []  # the one given back last sta
 def _lend(stack: KerasStack) -> tuple[Program, weakref.finalize[..., Any]]:
     """A program of the stack's structure, and what gives it back: when it is called, or else when the stack is gone."""
     key = (
-        stack.trials[0].structure(), len(stack.trials), tuple(name for name, _, _ in stack.groups),
-        stack.sharing, stack.noisy, stack.penalised, stack.class_weights is not None,
+        stack.trials[0].structure(), len(stack.trials), tuple(name for name, _, _ in stack.groups), len(stack.seeds) == 1,
+        len(stack.seeds) == len(stack.trials), noisy_places(stack), stack.penalised, stack.class_weights is not None,
     )  # fmt: skip
     at = next((i for i, (known, _) in enumerate(_idle) if known == key), None)
     program = stack.program_kind(stack) if at is None else _idle.pop(at)[1]
@@ -182,3 +124,26 @@ def _lend(stack: KerasStack) -> tuple[Program, weakref.finalize[..., Any]]:
 def _take_back(key: tuple[Any, ...], program: Program) -> None:
     _idle.append((key, program))
     del _idle[:-KEPT_PROGRAMS]
+
+
+class KerasBackend(Backend):
+    """Keras 3 on one device of one engine."""
+
+    stack_kind: ClassVar[type[KerasStack]]
+
+    def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> Stack:
+        """K networks. An engine fixes its threads when it first computes: later stacks take what there is."""
+        machine = machine or Machine()
+        check_single(self.name, trials, data, machine)
+        self.start(threads_for(trials, machine))
+        return self.stack_kind(trials, data, machine)
+
+    @abstractmethod
+    def start(self, threads: int) -> None:
+        """Have the engine compute on so many threads, unless it has computed already."""
+
+    def save(self, trial: Trial, flat: NDArray, stem: Path) -> Path:
+        """As STEM.keras."""
+        from backends.keras.plain import save
+
+        return save(trial, flat, stem)

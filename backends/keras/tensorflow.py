@@ -9,24 +9,19 @@ nothing at K = 1 and 20 % at K = 16 in a prototype, and is left out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from backends import losses
-from backends.base import Backend, Chunk, Data, Losses, Machine, Stack, refuse_mixed, threads_for
-from backends.errors import BackendError
-from backends.keras.network import clipped, penalty
+from backends.base import Chunk, Losses, NDArray, Stack
 from backends.keras.noise import noise
 from backends.keras.optimizer import corrections
-from backends.keras.stack import KerasStack, Program
-from backends.spec import Trial
+from backends.keras.program import Program
+from backends.keras.stack import KerasBackend, KerasStack
 
-NDArray = np.ndarray[Any, np.dtype[Any]]
 Tensor = Any
 log = logging.getLogger(__name__)
 
@@ -37,7 +32,7 @@ tf.get_logger().addFilter(lambda record: "bound method TensorFlowProgram._" not 
 class TensorFlowProgram(Program):
     """Traced graphs."""
 
-    def __init__(self, stack: KerasStack) -> None:
+    def __init__(self, stack: Stack) -> None:
         super().__init__(stack)
         self._trace()
 
@@ -58,7 +53,7 @@ class TensorFlowProgram(Program):
         )  # fmt: skip
         self.predict = graph(self._predict, own_X)
         self.probe = graph(self._probe, own_X, own_d)
-        self.gradients = self._gradients
+        self.gradients = self._gradients  # not traced: it is for checking
 
     # -- in the graph -------------------------------------------------------------------------------------------------
 
@@ -67,13 +62,16 @@ class TensorFlowProgram(Program):
     ) -> tuple[Tensor, Tensor]:
         """The steps of a chunk, with noise for `block` steps at a time: E (S, K) float64 and λΩ (S, K)."""
         steps, batch = tf.shape(rows)[1], tf.shape(rows)[2]
+        moving = [self.network.flat, *self.slots.values()]
 
         def step(i: Tensor, start: Tensor, made: list[Tensor], seen: tuple[Any, Any]) -> tuple[Any, ...]:
             x, y = (self._to_trials(tf.gather(part, rows[:, i])) for part in (X, d))
             masks = iter(made)
             here = [self._to_trials(next(masks)[:, i - start]) if on else None for on in self.noisy]
-            loss, omega, gradient, _ = self._backward(self.network.flat.value, x, y, here)
-            self._update(gradient, rates[:, i], corrected[i])
+            loss, omega, gradients, _ = self._backward([self.network.flat.value], x, y, here)
+            state = [[variable.value] for variable in moving]
+            for variable, (value,) in zip(moving, self._moved(state, gradients, rates[:, i, None], corrected[i]), strict=True):
+                variable.assign(value)
             return i + 1, start, made, (seen[0].write(i, loss), seen[1].write(i, omega))
 
         def several(start: Tensor, seen: tuple[Any, Any]) -> tuple[Any, ...]:
@@ -86,52 +84,21 @@ class TensorFlowProgram(Program):
         _, seen = tf.while_loop(lambda start, _: start < steps, several, (0, seen), parallel_iterations=1)
         return seen[0].stack(), seen[1].stack()
 
-    def _to_trials(self, shared: Tensor) -> Tensor:
-        """What is the same for all trials of a seed, (U, ...) -> (K, ...); left (1, ...) where one seed serves all."""
-        return tf.gather(shared, self.seed_index.value) if self.sharing == "some" else shared
-
-    def _backward(self, flat: Tensor, x: Tensor, d: Tensor, masks: Sequence[Tensor] | None) -> tuple[Any, ...]:
-        """E (K,) float64, λΩ (K,), the gradient of E + λΩ (K, P), and the local fields."""
+    def _differentiate(self, function: Callable[[list[Tensor]], Any], at: list[Tensor]) -> tuple[list[Tensor], Any]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            flat = tf.convert_to_tensor(flat)
-            tape.watch(flat)
-            fields = self.network.fields(self.network.pieces(flat), x, masks)
-            each = losses.row_losses(keras.ops, self.task, fields[-1], d)
-            if self.weighed:
-                each = each * losses.row_weights(keras.ops, self.task, d, self.class_weights.value)
-            # Sum over trials: a mean would divide every trial's gradient by K.
-            total = tf.reduce_sum(tf.reduce_mean(each, -1))
-        gradient = tape.gradient(total, flat)
-        omega = tf.zeros(flat.shape[:1], flat.dtype)
-        if self.penalised:
-            omega, more = penalty(flat, self.l1.value, self.l2.value)
-            gradient = gradient + more
-        return tf.reduce_mean(tf.cast(each, tf.float64), -1), omega, gradient, fields
+            at = [tf.convert_to_tensor(values) for values in at]
+            tape.watch(at)
+            value, found = function(at)
+        return tape.gradient(value, at), found
 
-    def _update(self, gradient: Tensor, rates: Tensor, corrected: Tensor) -> None:
-        """One optimizer step."""
-        optimizer = self.optimizer
-        optimizer.rate.assign(rates[:, None])
-        for name, value in zip(("correction1", "correction2"), tf.unstack(corrected), strict=True):
-            optimizer.numbers[name].assign(value)
-        if self.clipping:
-            (gradient,) = clipped([gradient], self.limit.value)
-        optimizer.apply([gradient], [self.network.flat])
-
-    def _deltas(self, flat: Tensor, x: Tensor, d: Tensor, masks: Sequence[Tensor] | None) -> tuple[Any, Any]:
-        """δ = -∂ℓ/∂v of each row, and v, of each layer: (K, B, units)."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            flat = tf.convert_to_tensor(flat)
-            tape.watch(flat)
-            fields = self.network.fields(self.network.pieces(flat), x, masks)
-            total = tf.reduce_sum(losses.row_losses(keras.ops, self.task, fields[-1], d))
-        return [-slope for slope in tape.gradient(total, fields)], fields
+    def _pick(self, values: Tensor, index: Tensor) -> Tensor:
+        return tf.gather(values, index)
 
     def _predict(self, X: Tensor) -> Tensor:
         return self.network(X)
 
     def _probe(self, X: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        deltas, fields = self._deltas(self.network.flat.value, X, d, None)
+        deltas, fields = self._deltas([self.network.flat.value], X, d, None)
         trials = self.network.flat.shape[0]
         steepness = [self.network.activation.steepness(v) for v in fields[:-1]]
         squares = [tf.square(tf.cast(delta, tf.float64)) for delta in deltas]  # a vanished δ² underflows in float32
@@ -140,15 +107,6 @@ class TensorFlowProgram(Program):
             _share([s < 0.05 for s in steepness], trials),
             _share([tf.reduce_all(s == 0, 1, keepdims=True) for s in steepness], trials),
         )
-
-    def _gradients(self, flat: Tensor, X: Tensor, d: Tensor, keys: NDArray | None) -> tuple[Any, ...]:
-        """Not traced: it is for checking."""
-        masks = None
-        if keys is not None:
-            made = [noise(tf.convert_to_tensor(keys[:, i]), len(X), units) for i, units in enumerate(self.units)]
-            masks = [self._to_trials(hashed) for hashed in made]
-        loss, omega, gradient, fields = self._backward(flat, X[None], d[None], masks)
-        return fields[-1], loss, omega, gradient, self._deltas(flat, X[None], d[None], masks)[0]
 
 
 def _share(flags: list[Tensor], trials: int) -> Tensor:
@@ -170,32 +128,30 @@ class TensorFlowStack(KerasStack):
 
     def run(self, chunk: Chunk) -> Losses:
         """One call of the graph."""
-        program, optimizer = self.program, self.program.optimizer
-        optimizer.iterations.assign(chunk.step)
+        program = self.program
         loss, omega = program.run(
             self.X, self.d, tf.convert_to_tensor(chunk.rows.astype(np.int32)), tf.convert_to_tensor(chunk.noise),
-            self._put(chunk.rates), self._put(corrections(optimizer.spec, chunk.step, chunk.rates.shape[1])),
+            self._put(chunk.rates), self._put(corrections(program.spec, chunk.step, chunk.rates.shape[1])),
             tf.constant(self._noise_block(chunk.rows.shape[2]), tf.int32),
         )  # fmt: skip
         return Losses(loss.numpy().T, omega.numpy().T.astype(np.float64))
 
 
-class KerasTensorFlow(Backend):
+class KerasTensorFlow(KerasBackend):
     """Keras 3 on TensorFlow."""
 
     name = "keras"
+    stack_kind = TensorFlowStack
 
-    def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> Stack:
-        """K networks on one device. TensorFlow fixes its threads at its first operation: later stacks take what there is."""
-        machine = machine or Machine()
-        if machine.devices not in ("auto", 1):
-            raise BackendError(
-                f"train.devices must be 1 with train.backend: keras, got {machine.devices}; "
-                "set train.devices: 1, or train.backend: lightning"
-            )
-        refuse_mixed(self.name, trials, data)
-        _prepare(threads_for(trials, machine))
-        return TensorFlowStack(trials, data, machine)
+    def start(self, threads: int) -> None:
+        """Threads within an operation; one operation after the other, since the graph of a step is a chain."""
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        except RuntimeError:  # TensorFlow has computed already, and its threads are what they are
+            log.debug("TensorFlow goes on with %d threads", tf.config.threading.get_intra_op_parallelism_threads())
+        if tf.config.list_physical_devices("GPU"):  # on a processor the same run gives the same bits without it
+            tf.config.experimental.enable_op_determinism()
 
     def versions(self) -> dict[str, str]:
         """Of TensorFlow, Keras and NumPy."""
@@ -204,20 +160,3 @@ class KerasTensorFlow(Backend):
     def devices(self) -> list[str]:
         """GPUs, if TensorFlow sees any, then the processor."""
         return [f"cuda:{i}" for i, _ in enumerate(tf.config.list_physical_devices("GPU"))] + ["cpu"]
-
-    def save(self, trial: Trial, flat: NDArray, stem: Path) -> Path:
-        """As STEM.keras."""
-        from backends.keras.plain import save
-
-        return save(trial, flat, stem)
-
-
-def _prepare(threads: int) -> None:
-    """Threads within an operation; one operation after the other, since the graph of a step is a chain."""
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError:  # TensorFlow has computed already, and its threads are what they are
-        log.debug("TensorFlow goes on with %d threads", tf.config.threading.get_intra_op_parallelism_threads())
-    if tf.config.list_physical_devices("GPU"):  # on a processor the same run gives the same bits without it
-        tf.config.experimental.enable_op_determinism()

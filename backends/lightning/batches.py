@@ -14,18 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backends.base import CHUNK_STEPS, Chunk, NDArray, Stack
+from backends.base import Chunk, NDArray, Stack
 from backends.lightning.network import Masks
 from backends.lightning.noise import multipliers, noise, upload
 from backends.lightning.share import ALONE, Share
 from backends.losses import row_weights
-from backends.rows import gather, steps_at_once
 
 BLOCK_NUMBERS = 2**20  # numbers made ready at a time: 4 MB in float32
-GATHERED_NUMBERS = 2**18  # the same where rows were gathered from a map before, and memory is short
-
-
-Steps = tuple[Tensor, ...]  # one of each
 
 
 class Batch(NamedTuple):
@@ -44,13 +39,6 @@ class Batches:
 
     def __init__(self, stack: Stack, X: Tensor | None, d: Tensor | None, device: torch.device) -> None:
         self.X, self.d, self.device = X, d, device
-        # Where X is the data's own memory, which may be a map of a file; elsewhere it is a copy.
-        shared = X is not None and stack.data is not None and X.data_ptr() == stack.data.X.ctypes.data
-        self.source = stack.data.X if shared and stack.data is not None else None
-        rows = len(stack.seeds) * stack.trials[0].train.batch_size
-        self.at_once = 0 if self.source is None else steps_at_once(self.source, CHUNK_STEPS, rows)
-        if self.source is not None and self.at_once:
-            self.room = np.empty((self.at_once * rows, self.source.shape[1]), self.source.dtype)
         self.dtype = torch.from_numpy(stack.slopes).dtype
         # A place: (K, 1, 1), or (1, 1, 1) where p is the same for all, who then share what is multiplied if they share a seed.
         self.thresholds, self.scales = (
@@ -71,12 +59,11 @@ class Batches:
         steps, size = chunk.rows.shape[1:]
         places = share.places(size)
         eta = torch.from_numpy(chunk.rates.T.copy()).to(self.device, self.dtype).unsqueeze(-1)
-        numbers = GATHERED_NUMBERS if self.at_once else BLOCK_NUMBERS
-        block = max(1, numbers // max(1, self._numbers_a_step(len(places))))
-        block = min(block, self.at_once or block)
-        blocks = self._blocks(chunk.rows[:, :, places.start : places.stop], block)
-        for start, (x, d) in zip(range(0, steps, block), blocks, strict=True):
+        block = max(1, BLOCK_NUMBERS // max(1, self._numbers_a_step(len(places))))
+        for start in range(0, steps, block):
             part = slice(start, start + block)
+            rows = chunk.rows[:, part, places.start : places.stop]
+            x, d = self._take(self.X, rows), self._take(self.d, rows)
             masks = self._masks_of_steps(chunk.noise[:, part], places)
             weights = repeat(None) if self.class_weights is None else map(self.weights_of, d)
             yield from map(Batch, x, d, masks, eta[part].unbind(), repeat(size), weights)
@@ -89,27 +76,9 @@ class Batches:
         """The multipliers of one step: keys (U, places, 2) -> a place: (K, rows, units), or None."""
         return self._masks_of_steps(keys[:, None], range(rows))[0]
 
-    def _blocks(self, rows: NDArray, block: int) -> Iterator[tuple[Steps, Steps]]:
-        """Inputs and targets of each step, `block` steps at a time: rows (U, S, B) -> S of (Kx, B, I), S of (Kx, B, O)."""
-        assert self.X is not None and self.d is not None, "a stack without data cannot train"
-        for X, at, asked in self._near(rows, block):
-            for start in range(0, asked.shape[1], block):
-                part = slice(start, start + block)
-                yield self._take(X, at[:, part]), self._take(self.d, asked[:, part])
-
-    def _near(self, rows: NDArray, block: int) -> Iterator[tuple[Tensor, NDArray, NDArray]]:
-        """Inputs, and where in them some steps' rows are: all of X, or of a map of a file, where that pays, the rows alone."""
-        assert self.X is not None
-        if self.source is None or not self.at_once:
-            yield self.X, rows, rows
-            return
-        count = max(1, self.at_once // block) * block
-        for start in range(0, rows.shape[1], count):
-            asked = rows[:, start : start + count]
-            near, at = gather(self.source, asked, self.room)
-            yield torch.from_numpy(near), at, asked
-
-    def _take(self, values: Tensor, rows: NDArray) -> Steps:
+    def _take(self, values: Tensor | None, rows: NDArray) -> tuple[Tensor, ...]:
+        """What is of each step's rows: rows (U, S, B) -> S of (Kx, B, numbers)."""
+        assert values is not None, "a stack without data cannot train"
         at = torch.from_numpy(np.ascontiguousarray(rows.swapaxes(0, 1))).to(self.device)
         at = at if self.pick is None else at.index_select(1, self.pick)
         return values.index_select(0, at.flatten()).view(*at.shape, values.shape[1]).unbind()

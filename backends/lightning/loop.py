@@ -59,16 +59,6 @@ class StackModule(pl.LightningModule):
             self.trainer.should_stop = True
 
 
-class Chunks:
-    """The chunks as a dataloader, which Lightning calls `iter` on several times."""
-
-    def __init__(self, chunks: Iterable[Chunk]) -> None:
-        self.chunks = iter(chunks)
-
-    def __iter__(self) -> Iterator[Chunk]:
-        return self.chunks
-
-
 class Handlers:
     """The signal handlers as they are now. Python allows only the main thread to set them, Lightning too."""
 
@@ -101,7 +91,7 @@ def drive(run: Callable[[Chunk], Losses], chunks: Iterable[Chunk], report: Repor
     module = StackModule(run, report, handlers, at_once=ranks)
     try:
         with _silence():
-            trainer(device, ranks).fit(module, train_dataloaders=Chunks(chunks))
+            trainer(device, ranks).fit(module, train_dataloaders=iter(chunks))
     except SystemExit as exit_:
         # Lightning exits when Ctrl-C falls between two chunks.
         if isinstance(exit_.__context__, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""K networks of one structure on one flat (K, P) parameter: forward, and the delta rule backward, layer by layer.
+"""K networks of one structure on one flat (K, P) tensor: forward, and the delta rule backward, layer by layer.
 
 Written out instead of left to autograd: the gradient goes straight into its place in a (K, P) buffer, where autograd would
 record every operation, take fresh memory for each and concatenate at the end.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backends.base import Stack
 from backends.lightning.activations import sigmoid, slope, value
@@ -101,12 +101,11 @@ class Pass(NamedTuple):
     values: list[Parts]
 
 
-class Network(nn.Module):
+class Network:
     """K networks that train together; `flat` (K, P) is all there is to train."""
 
     def __init__(self, stack: Stack, device: torch.device) -> None:
-        super().__init__()
-        self.flat = nn.Parameter(torch.zeros(stack.l1.shape, dtype=torch.from_numpy(stack.l1).dtype, device=device))
+        self.flat = torch.zeros(stack.l1.shape, dtype=torch.from_numpy(stack.l1).dtype, device=device)
         self.layers = stack.trials[0].layers
         self.quiet: Masks = [None] * len(self.layers)
         self._slots, self._sizes = stack.slots, [slot.stop - slot.start for slot in stack.slots]
@@ -116,7 +115,7 @@ class Network(nn.Module):
     def views(self, flat: Tensor) -> list[Parameters]:
         """Each layer's parameters (or their gradients), by name, as views of (K, P)."""
         layers: list[Parameters] = [{} for _ in self.layers]
-        for slot, piece in zip(self._slots, torch.split(flat.detach(), self._sizes, dim=1), strict=True):
+        for slot, piece in zip(self._slots, torch.split(flat, self._sizes, dim=1), strict=True):
             layers[slot.layer][slot.name] = piece.view(-1, *slot.shape)
         return layers
 

@@ -1,4 +1,4 @@
-"""Optimizers with one learning rate a trial (torch's refuse vectors), over one flat (K, P) parameter.
+"""Optimizers with one learning rate a trial (torch's refuse vectors), over one flat (K, P) tensor.
 
 docs/theory.md, "Optimizers, schedule, clipping". Elementwise operations on the whole buffer, but for Adam on the processor: there
 torch's fused step goes once through the memory instead of seven times. It treats the last numbers of an array otherwise
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backends.base import OPTIMIZER_SLOTS
 from backends.spec import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -23,28 +23,17 @@ FUSED_FROM = 4096  # numbers of a trial from which a call a trial pays: 6 µs an
 Spare = tuple[Tensor, Tensor]  # (K, P) to write on: fresh memory for large stacks costs more than what is computed in it
 
 
-class StackedOptimizer(torch.optim.Optimizer):
-    """θ (K, P) with learning rates (K, 1). Slots stand in `state[flat]` under their names in base.OPTIMIZER_SLOTS."""
+class StackedOptimizer:
+    """θ (K, P) with learning rates (K, 1), and its slots under their names in base.OPTIMIZER_SLOTS."""
 
-    def __init__(self, flat: nn.Parameter, spec: Optimizer, hyper: Hyper) -> None:
-        super().__init__([flat], {})
+    def __init__(self, flat: Tensor, spec: Optimizer, hyper: Hyper) -> None:
         self.flat, self.spec, self.hyper = flat, spec, hyper
-        self.state[flat] = {name: torch.zeros_like(flat.data) for name in OPTIMIZER_SLOTS[spec.name]}
-        self.spare = torch.empty_like(flat.data), torch.empty_like(flat.data)
+        self.slots = {name: torch.zeros_like(flat) for name in OPTIMIZER_SLOTS[spec.name]}
+        self.spare = torch.empty_like(flat), torch.empty_like(flat)
 
-    @property
-    def slots(self) -> Slots:
-        """Slot -> (K, P)."""
-        return self.state[self.flat]
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Not to be called: a step needs the trials' rates, see `update`."""
-        raise NotImplementedError("a stacked optimizer has one learning rate a trial: call update(gradient, rates, t)")
-
-    @torch.no_grad()
     def update(self, g: Tensor, eta: Tensor, t: int) -> None:
         """Carry out optimizer step t, counted from 1. g (K, P), η (K, 1)."""
-        name, theta = self.spec.name, self.flat.data
+        name, theta = self.spec.name, self.flat
         if name in FUSED and theta.device.type == "cpu" and theta.shape[1] >= FUSED_FROM:
             fused_adam(self.spec, theta, g, self.slots, eta, self.hyper, t)
         else:

@@ -10,7 +10,6 @@ closes, so none outlives this process, however that ends.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import subprocess
@@ -84,8 +83,9 @@ class Ranks:
         self.server.listen(self.world)
         self.server.settimeout(0.1)
         self.log = (folder / "log").open("w+b")
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={self.world}")
         self.launcher = subprocess.Popen(
-            launch_command(self.world, folder),
+            children.command(*launcher, "-m", "backends.lightning.rank", str(folder)),
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=environment(),
             start_new_session=True,  # Ctrl-C in a terminal is for this process, which then ends the ranks
         )  # fmt: skip
@@ -109,14 +109,12 @@ class Ranks:
         """The losses of a chunk, and the state after it."""
         from safetensors.numpy import load
 
-        self._send(pack(chunk))
-        answer = load(self._receive([0])[0])
+        answer = load(self._ask(pack(chunk), [0])[0])
         return Losses(answer.pop("loss"), answer.pop("penalty")), answer
 
     def finish(self) -> None:
         """Say that there are no more chunks. Raises RankError unless all ranks came to the same bits."""
-        self._send(b"")
-        digests = self._receive(range(self.world))
+        digests = self._ask(b"", range(self.world))
         for rank, digest in digests.items():
             if digest != digests[0]:
                 raise RankError(
@@ -137,24 +135,19 @@ class Ranks:
             self.launcher.wait()
         self.log.close()
 
-    def _send(self, content: bytes) -> None:
-        for rank, connection in self.connections.items():
-            try:
+    def _ask(self, content: bytes, asked: Iterable[int]) -> dict[int, bytes]:
+        """Tell all ranks, and wait for an answer of each that was asked; of the others, only their end can come."""
+        rank, answers = 0, dict[int, bytes]()
+        try:
+            for rank, connection in self.connections.items():  # noqa: B007 (named if it fails)
                 connection.send_bytes(content)
-            except OSError as error:
-                raise self._error(f"rank {rank} takes no more chunks") from error
-
-    def _receive(self, asked: Iterable[int]) -> dict[int, bytes]:
-        """An answer of each rank that was asked; of the others, only their end can come."""
-        answers: dict[int, bytes] = {}
-        while not set(asked) <= set(answers):
-            ranks = {connection: rank for rank, connection in self.connections.items() if rank not in answers}
-            for connection in wait(list(ranks)):
-                assert isinstance(connection, Connection)
-                try:
-                    answers[ranks[connection]] = connection.recv_bytes()
-                except (EOFError, OSError) as error:
-                    raise self._error(f"rank {ranks[connection]} ended") from error
+            while not set(asked) <= set(answers):
+                silent = [number for number in self.connections if number not in answers]
+                ready = wait([self.connections[number] for number in silent])
+                for rank in (number for number in silent if self.connections[number] in ready):
+                    answers[rank] = self.connections[rank].recv_bytes()
+        except (EOFError, OSError) as error:
+            raise self._error(f"rank {rank} ended") from error
         return answers
 
     def _error(self, what: str) -> RankError:
@@ -169,16 +162,10 @@ class Ranks:
         )
 
 
-def launch_command(world: int, folder: Path) -> list[str]:
-    """torch's launcher, for so many ranks on this machine alone."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={world}")
-    return children.command(*launcher, "-m", "backends.lightning.rank", str(folder))
-
-
 def environment() -> dict[str, str]:
     """The ranks', who must not import what lies in the current folder, and meet on this machine alone."""
-    interface = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
-    return interface | children.environment() | {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    defaults = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo", "OMP_NUM_THREADS": "1"}
+    return defaults | children.environment() | {"PYTHONSAFEPATH": "1"}
 
 
 def pack(chunk: Chunk) -> bytes:

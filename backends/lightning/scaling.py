@@ -27,7 +27,6 @@ class LossScale:
         """For a state."""
         return {"scaling.scale": self.scale, "scaling.good": self.good}
 
-    @torch.no_grad()
     def guard(self, g: Tensor, buffers: Mapping[str, Tensor], update: Callable[[], None]) -> None:
         """Carry out `update`, then put back the rows of `buffers` whose gradient g (K, P) is not finite.
 

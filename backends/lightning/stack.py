@@ -23,7 +23,6 @@ from backends.lightning.network import LOSSES, PRODUCTS, Network, Parameters, Pa
 from backends.lightning.optimizer import StackedOptimizer
 from backends.lightning.scaling import LossScale
 from backends.lightning.share import own_share
-from backends.rows import blocks
 from backends.spec import Trial
 
 PREDICT_ROWS = 2048  # fixed, so that a row's outputs do not depend on the memory at hand
@@ -39,15 +38,11 @@ class LightningStack(Stack):
         self.device = device
         self.world = 1 if machine.devices == "auto" else machine.devices
         self.share = own_share(self.world)
-        self._upload_data()
-        self._rebuild()
-        self.network.flat.data.copy_(self._tensor(weights.initial(trials)))
-
-    def _upload_data(self) -> None:
         self._X = self._X_valid = self._d = None
-        if self.data is not None:
-            self._X, self._X_valid = self._tensor(self.data.X), self._tensor(self.data.X_valid)
-            self._d = self._tensor(self.targets())
+        if data is not None:
+            self._X, self._X_valid, self._d = (self._tensor(rows) for rows in (data.X, data.X_valid, self.targets()))
+        self._rebuild()
+        self.network.flat.copy_(self._tensor(weights.initial(trials)))
 
     def _rebuild(self) -> None:
         """New buffers for the trials as they are now; `load` fills them."""
@@ -59,7 +54,7 @@ class LightningStack(Stack):
         self.bits = PRODUCTS.get(precision)
         self.scaling = LossScale(len(self.trials), self.device) if precision == "16-mixed" else None
         self.network = Network(self, self.device)
-        self._g = torch.empty_like(self.network.flat.data)
+        self._g = torch.empty_like(self.network.flat)
         hyper = {name: self._tensor(value)[:, None] for name, value in self.hyper.items()}
         self.optimizer = StackedOptimizer(self.network.flat, self.trials[0].train.optimizer, hyper)
         self.batches = Batches(self, self._X, self._d, self.device)
@@ -87,21 +82,12 @@ class LightningStack(Stack):
 
     def run(self, chunk: Chunk) -> Losses:
         """Nothing leaves the device before the chunk's end. Outside `drive`, whole batches are computed here."""
-        steps, size = chunk.rows.shape[1:]
-        here = len(self.share.places(size))
-        # In memory taken beforehand: small results between what each step takes and gives back would leave holes.
-        rows = self._g.new_empty(steps, len(self.trials), here)
-        penalties = self._g.new_empty(steps, len(self.trials))
         with self._computing():
             parameters, gradients = self.network.views(self.network.flat), self.network.views(self._g)
-            places = zip(rows.unbind(), penalties.unbind(), strict=True)
-            for t, (batch, (own, penalty)) in enumerate(
-                zip(self.batches.of(chunk, self.share), places, strict=True), chunk.step + 1
-            ):
-                seen = self._step(batch, t, parameters, gradients)
-                own.copy_(seen[0])
-                penalty.copy_(seen[1])
-            return Losses(self._means(_float64(rows), size), _float64(penalties).T)
+            batches = enumerate(self.batches.of(chunk, self.share), chunk.step + 1)
+            seen = [self._step(batch, t, parameters, gradients) for t, batch in batches]
+            rows, penalties = (_float64(torch.stack(column)) for column in zip(*seen, strict=True))
+            return Losses(self._means(rows, chunk.rows.shape[2]), penalties.T)
 
     def _means(self, rows: NDArray, size: int) -> NDArray:
         """E of each step, (K, S), from the losses of the rows that are here, (S, K, b)."""
@@ -118,10 +104,10 @@ class LightningStack(Stack):
         A rank's gradient is Σ ∂ℓ over its rows / B, so that the sum over ranks is the whole batch's. The penalty comes after
         that sum, on every rank the same bits. That is world·Σ/B and a mean over ranks with one rounding less.
         """
-        run = self.network(parameters, batch.x, batch.masks, self.bits)
+        run = self.network.forward(parameters, batch.x, batch.masks, self.bits)
         rows = self._differentiate(run, batch, parameters, gradients)
         g = self._unscaled(self.share.add_up(self._g))
-        penalty = self._penalise(self.network.flat.data, g)
+        penalty = self._penalise(self.network.flat, g)
         if self._clip is not None:
             norm = torch.linalg.vector_norm(g, dim=1, keepdim=True)
             g.mul_((self._clip / norm).clamp_(max=1.0))
@@ -167,17 +153,11 @@ class LightningStack(Stack):
     def predict(self, X: NDArray | None = None) -> NDArray:
         """(K, n, O)."""
         rows = self._folds(self._X_valid) if X is None else self._tensor(X)[None]
-        given = self.data.X_valid if X is None and self.data is not None else X
-        assert given is not None
         with self._computing():
             parameters = self.network.views(self.network.flat)
-            # In memory taken beforehand: small results between what each pass takes and gives back would leave holes.
-            outputs = rows.new_empty(len(self.trials), rows.shape[1], self.trials[0].outputs)
-            parts = zip(torch.split(rows, PREDICT_ROWS, dim=1), torch.split(outputs, PREDICT_ROWS, dim=1), strict=True)
-            for _, (part, place) in zip(blocks(given, PREDICT_ROWS), parts, strict=False):  # `blocks` lets go of what was read
-                run = self.network(parameters, part if X is not None else self._own(part), self.network.quiet)
-                place.copy_(run.fields[-1])
-            return outputs.cpu().numpy()
+            parts = (part if X is not None else self._own(part) for part in torch.split(rows, PREDICT_ROWS, dim=1))
+            outputs = [self.network.forward(parameters, part, self.network.quiet).fields[-1] for part in parts]
+            return torch.cat(outputs, dim=1).cpu().numpy()
 
     def _folds(self, values: Tensor | None) -> Tensor:
         """Rows of all folds -> (F, rows, numbers)."""
@@ -208,7 +188,7 @@ class LightningStack(Stack):
         """Of some rows, x (Kx, b, I) and d (Kx, b, O): a layer, Σ δ² (K,) float64; a hidden layer, the number of saturated
         (row, unit) (K,) float64, and the largest |φ'| of each unit (K, units)."""
         network, parameters = self.network, self.network.views(self.network.flat)
-        run = network(parameters, x, network.quiet)
+        run = network.forward(parameters, x, network.quiet)
         slopes = network.slopes_of(run)
         errors = network.backward(parameters, slopes, self._losses(run.fields[-1], d)[1], network.quiet)
         # In place, each array stays in the cache; a row's squares are summed in its own type, the rows in float64.
@@ -225,7 +205,7 @@ class LightningStack(Stack):
         batch = Batch(x, d, masks, W[:, :0], len(X), self.batches.weights_of(d))
         g, parameters = torch.empty_like(W), network.views(W)
         with self._computing():
-            run = network(parameters, x, masks, self.bits)
+            run = network.forward(parameters, x, masks, self.bits)
             errors = network.backward(parameters, network.slopes_of(run), self._losses(run.fields[-1], d)[1], masks, self.bits)
             loss = self._differentiate(run, batch, parameters, network.views(g)).double().mean(1)
             penalty = self._penalise(W, self._unscaled(g))
@@ -247,7 +227,7 @@ class LightningStack(Stack):
         """All that a step changes, by its name in a state."""
         slots = {f"slot.{name}": value for name, value in self.optimizer.slots.items()}
         scaling = {} if self.scaling is None else self.scaling.buffers()
-        return {"weights": self.network.flat.data, **slots, **scaling}
+        return {"weights": self.network.flat, **slots, **scaling}
 
     def load(self, state: State) -> None:
         """Take up a state. Weights alone do for predicting; the slots then stay as they are."""

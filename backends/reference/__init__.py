@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backends import BackendError
-from backends.base import Backend, Data, Machine, refuse_mixed
+from backends.base import Backend, Data, Machine, check_single
 from backends.reference.stack import ReferenceStack
 from backends.spec import Trial
 
@@ -23,9 +22,7 @@ class Reference(Backend):
     def stack(self, trials: Sequence[Trial], data: Data | None = None, machine: Machine | None = None) -> ReferenceStack:
         """Raises BackendError for more than one device, and for training in mixed precision."""
         machine = machine or Machine()
-        if machine.devices not in ("auto", 1):
-            raise BackendError(f"train.devices must be 1 or auto for the reference backend, got {machine.devices}")
-        refuse_mixed(self.name, trials, data)
+        check_single(self.name, trials, data, machine)
         return ReferenceStack(trials, data, machine)
 
     def versions(self) -> dict[str, str]:

@@ -37,7 +37,6 @@ class Part:
     @staticmethod
     def load(folder: Path) -> Part:
         """The files of one folder. They are read from the disk where they are used, and may be larger than the memory."""
-        # Read-only, so that pages may be let go: backends/rows.py.
         return Part(*(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in ARRAYS))
 
 

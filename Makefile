@@ -26,6 +26,7 @@ repro: .venv/installed
 # Two test processes, one thread each: small nets lose tenfold to threads that wait for each other. tests/conftest.py says
 # which runs what.
 test: .venv/installed-dev
+	$(BIN)/python tests/house.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lint: .venv/installed-dev

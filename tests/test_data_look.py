@@ -11,10 +11,9 @@ import pytest
 
 from pipelines.cli.data import block_of
 from pipelines.data.columns import Column, DataError
-from pipelines.data.look import look, shown
-from pipelines.data.prepare import prepare
+from pipelines.data.look import Answer, look, shown, suspect
+from pipelines.data.parts import prepare
 from pipelines.data.read import read
-from pipelines.data.suspect import Answer, rank_correlation, suspect
 from pipelines.report.data_page import data_page
 from pipelines.spec import DataSpec, SpecError
 
@@ -279,15 +278,8 @@ def test_columns_that_say_who_is_in_which_part_are_told_of_and_not_suspected(loo
     assert (found.suspicions, found.columns[1].note) == ((), "no input: it orders the rows (data.split.time)")
 
 
-def test_rank_correlation_is_spearmans():
-    from scipy.stats import spearmanr
-
-    a, b = RNG.integers(9, size=80).astype(float), RNG.normal(size=80)
-    assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
-
-
 def test_of_many_rows_some_are_looked_at(monkeypatch):
-    monkeypatch.setattr("pipelines.data.suspect.ROWS", 50)
+    monkeypatch.setattr("pipelines.data.look.ROWS", 50)
     assert [kind for kind, _ in asked(Y, REGRESSION)] == ["leak"]
 
 

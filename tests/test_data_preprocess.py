@@ -10,9 +10,8 @@ from sources import column, source
 
 from pipelines.cli.summary import _data
 from pipelines.data import About, Column, DataError, Part, prepare
-from pipelines.data.preprocess import Categorical, CellError, Flag, Preprocessing, fit
+from pipelines.data.preprocess import Categorical, CellError, Flag, Preprocessing, Scale, fit, fit_scale, fit_target_scale
 from pipelines.data.rows import given
-from pipelines.data.scaling import Scale, fit_scale, fit_target_scale
 from pipelines.spec import DataSpec
 from pipelines.stages.split import report_of
 

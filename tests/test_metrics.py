@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from pipelines.data.scaling import TargetScale
+from pipelines.data.preprocess import TargetScale
 from pipelines.spec import HIGHER_IS_BETTER, higher_is_better
 from pipelines.stages.curves import roc_curves
 from pipelines.stages.metrics import (

@@ -5,8 +5,7 @@
 """
 
 from pipelines.data.columns import PARTS, Column, DataError, Source
-from pipelines.data.parts import About, Part
-from pipelines.data.prepare import prepare
+from pipelines.data.parts import About, Part, prepare
 from pipelines.data.read import read
 
 __all__ = ["PARTS", "About", "Column", "DataError", "Part", "Source", "prepare", "read"]

@@ -2,30 +2,40 @@
 
     found = look(block, base)
 
-One column at a time is in memory. The rules of thumb stand in suspect.py.
+One column at a time is looked at. A suspicion is a rule of thumb and a question to a person; nothing is left out because of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from pipelines.data.columns import Column, DataError, NDArray, Source
-from pipelines.data.prepare import check_size
+from pipelines.data.formats import label_key
+from pipelines.data.parts import check_size
 from pipelines.data.preprocess import LIMIT, CellError, fit
 from pipelines.data.read import Survey, survey
 from pipelines.data.split import count_duplicates, equal_rows, inputs_of, split_columns, split_rows
-from pipelines.data.suspect import Answer, Suspicion, suspect, suspect_spellings
 from pipelines.data.tasks import Target, find_target
 from pipelines.spec.blocks import DataSpec, Kind
 
 BARS = 24  # of a histogram of numbers
 MOST_BARS = 12  # of a histogram of categories; the others share one
 FREQUENT = 5
+RANKS = 0.999  # rank correlation with a numeric target: measured quantities seldom follow one another so closely
+PURITY = 0.995  # rows whose class a rule of one column tells
+BETTER = 0.1  # of the errors that always naming the most frequent class makes, so few may be left: 1 % of fraud is no leak
+FEW = 50  # values of a rule
+EACH = 5  # rows a value on average, at least, for such a rule: what stands once or twice tells its own class
+RARE = 0.1  # of the rows with a category that has no input of its own: so many are worth a word
+LEAST_ROWS = 20  # below, such things happen by chance
+ROWS = 100_000  # of a larger set so many are looked at, evenly spaced
+SHOWN = 5  # spellings
+DENSE = 2  # whole numbers, all different, on a range of at most twice as many: they number the rows
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,27 @@ class ColumnLook:
 
 
 @dataclass(frozen=True)
+class Suspicion:
+    """What is suspected of a column: it tells the target (leak), it numbers the rows (order), it says nothing (constant).
+
+    Or it has too many categories to have an input each (many), or several spellings of one (spelling).
+    """
+
+    column: str
+    kind: Literal["leak", "order", "constant", "many", "spelling"]
+    why: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A target to test columns against: numbers, or places of classes, (n,)."""
+
+    name: str
+    values: NDArray
+    classes: bool
+
+
+@dataclass(frozen=True)
 class Look:
     """All of it; `as_dict` is what --json prints."""
 
@@ -69,7 +100,7 @@ class Look:
 
 
 def look(block: DataSpec, base: Path | None = None) -> Look:
-    """Look at all rows. A column or target that `read` would refuse is told of in `problems`.
+    """Look at all rows. A column or target that `read` would refuse is named in `problems`.
 
     `block` may lack a target (`DataSpec.model_construct`). Raises DataError where there is no table to look at.
     """
@@ -80,7 +111,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     target, problems = (None, []) if untidy else _target(source, block)
     refused = found.problems.get("") or untidy or "".join(problems)
     classes, answers = _classes(target), _answers(target)
-    inputs = [name for name in source.inputs if name not in split_columns(block.split)]
+    left_out = split_columns(block.split)
     columns: list[ColumnLook] = []
     suspicions: list[Suspicion] = [*suspect_spellings(source.targets[0], classes)] if classes else []
     for name, kind in source.kinds.items():
@@ -89,11 +120,12 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
         except DataError as error:
             problems.append(str(error))
             continue
-        columns.append(_column(found, name, column, split_columns(block.split).get(name, "")))
-        if name in inputs and name not in found.problems:  # what is untidy is looked at as text, and tells nothing yet
+        columns.append(_column(found, name, column, left_out.get(name, "")))
+        # What is untidy is looked at as text, and tells nothing yet.
+        if name in source.inputs and name not in left_out and name not in found.problems:
             suspicions += suspect(name, kind, column, answers, block.categories.most)
             problems += _unfit(found, block, columns[-1], column)
-    duplicates, unsplit = _dealt(found, block, target)
+    duplicates, unsplit = _split(found, block, target)
     return Look(
         source=source.name,
         rows=source.rows,
@@ -137,8 +169,8 @@ def _answers(target: Target | None) -> list[Answer]:
     return [Answer(name, target.y[:, place], classes=False) for place, name in enumerate(target.names)]
 
 
-def _dealt(found: Survey, block: DataSpec, target: Target | None) -> tuple[int, list[str]]:
-    """(rows that repeat an earlier one, why they cannot be dealt into parts): what `split` would say."""
+def _split(found: Survey, block: DataSpec, target: Target | None) -> tuple[int, list[str]]:
+    """(rows that repeat an earlier one, why the rows cannot be split): what `split` would say."""
     source, problems = found.source, list[str]()
     if target is not None and not {"", *split_columns(block.split)} & {*found.problems}:
         try:
@@ -152,8 +184,6 @@ def _dealt(found: Survey, block: DataSpec, target: Target | None) -> tuple[int, 
 
 def _unfit(found: Survey, block: DataSpec, told: ColumnLook, column: Column) -> Iterator[str]:
     """What becomes of no number for a network: values beyond float32, and gaps where the spec wants none."""
-    if told.problem:
-        return
     beyond = told.least is not None and told.greatest is not None and max(-told.least, told.greatest) > LIMIT
     numbers = told.kind in ("numeric", "datetime")
     if beyond or (told.missing and (block.missing.numeric if numbers else block.missing.categorical) == "refuse"):
@@ -164,74 +194,58 @@ def _unfit(found: Survey, block: DataSpec, told: ColumnLook, column: Column) -> 
             yield f"{found.source.line(error.place)}: {error}"
 
 
-def _column(found: Survey, name: str, column: Column, steers: str) -> ColumnLook:
+# -- one column -------------------------------------------------------------------------------------------------------------
+
+
+def _column(found: Survey, name: str, column: Column, left_out: str) -> ColumnLook:
+    """`left_out`: why data.split takes it out of the inputs."""
     kind = found.source.kinds[name]
     worded = bool(column.categories) or column.values.dtype.kind != "f"
     present = column.values[~column.gaps]
-    values, counts = _different(present, len(column.categories) if worded else None)
-    spelled = [*column.categories] if worded else None
+    values, counts = np.unique(present, return_counts=True)
+
+    def spell(value: Any) -> str:
+        return column.categories[int(value)] if worded else shown(kind, float(value))
+
     often = np.argsort(-counts, kind="stable")
     numbers = not worded and kind != "boolean" and bool(len(values))
-
-    def spell(place: int) -> str:
-        return spelled[place] if spelled is not None else shown(kind, float(values[place]))
-
     repeated = not numbers or bool((counts > 1).any())
-    frequent = tuple((spell(place), int(counts[place])) for place in often[:FREQUENT].tolist() if counts[place] and repeated)
+    bars = _bars(spell, values, counts) if numbers else _most_frequent(spell, values[often], counts[often])
     return ColumnLook(
         name=name,
         kind=found.meant.get(name, kind),
         stated=name in found.stated,
-        note=found.source.notes.get(name, "") or (f"no input: {steers}" if steers else ""),
+        note=found.source.notes.get(name, "") or (f"no input: {left_out}" if left_out else ""),
         problem=found.problems.get(name, ""),
         odd=found.odd.get(name, ()),
         missing=int(column.gaps.sum()),
-        distinct=int(np.count_nonzero(counts)),
+        distinct=len(values),
         least=float(values[0]) if numbers else None,
-        median=_middle(values, counts) if numbers else None,
+        median=2 * float(np.median(present / 2)) if numbers else None,  # halves: a sum may be beyond float64
         greatest=float(values[-1]) if numbers else None,
-        frequent=frequent,
-        example=(column.categories[int(present[0])] if worded else shown(kind, float(present[0]))) if len(present) else "",
-        histogram=tuple(_bars(kind, values, counts) if numbers else _most_frequent(spell, counts, often)),
+        frequent=tuple((spell(values[place]), int(counts[place])) for place in often[:FREQUENT]) if repeated else (),
+        example=spell(present[0]) if len(present) else "",
+        histogram=tuple(bars),
     )
 
 
-def _different(present: NDArray, categories: int | None) -> tuple[NDArray, NDArray]:
-    """(values in order, rows of each)."""
-    if categories is None:
-        ordered = np.sort(present)
-        starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(ordered) else np.empty(0, np.int64)
-        return ordered[starts], np.diff(np.append(starts, len(ordered)))
-    return np.arange(categories), np.bincount(present, minlength=categories)
-
-
-def _middle(values: NDArray, counts: NDArray) -> float:
-    """The median."""
-    up_to, rows = np.cumsum(counts), int(counts.sum())
-    low, high = (float(values[np.searchsorted(up_to, place, side="right")]) for place in ((rows - 1) // 2, rows // 2))
-    return low / 2 + high / 2
-
-
-def _bars(kind: Kind, values: NDArray, counts: NDArray) -> Iterator[tuple[str, int]]:
+def _bars(spell: Callable[[Any], str], values: NDArray, counts: NDArray) -> Iterator[tuple[str, int]]:
     """Bars of equal width from the least to the greatest value; one a value where there are few whole numbers."""
     if len(values) <= BARS and (values == np.floor(values)).all():
-        yield from ((shown(kind, float(value)), int(count)) for value, count in zip(values, counts, strict=True))
+        yield from zip(map(spell, values), counts.tolist(), strict=True)
         return
-    low, high = float(values[0]), float(values[-1])
     share = np.linspace(0, 1, BARS + 1)
-    edges = low * (1 - share) + high * share  # high - low may be beyond float64
-    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, BARS - 1)
-    for number, rows in enumerate(np.bincount(place, weights=counts, minlength=BARS).tolist()):
-        yield f"{shown(kind, float(edges[number]))} to {shown(kind, float(edges[number + 1]))}", int(rows)
+    edges = values[0] * (1 - share) + values[-1] * share  # the difference of the two may be beyond float64
+    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, BARS - 1)  # np.histogram wants edges that differ
+    rows = np.bincount(place, weights=counts, minlength=BARS)
+    for low, high, count in zip(edges, edges[1:], rows, strict=False):
+        yield f"{spell(low)} to {spell(high)}", int(count)
 
 
-def _most_frequent(spell: Any, counts: NDArray, often: NDArray) -> Iterator[tuple[str, int]]:
-    for place in often[:MOST_BARS].tolist():
-        if counts[place]:
-            yield spell(place), int(counts[place])
-    others = int(counts[often[MOST_BARS:]].sum())
-    if others:
-        yield f"{np.count_nonzero(counts[often[MOST_BARS:]])} others", others
+def _most_frequent(spell: Callable[[Any], str], values: NDArray, counts: NDArray) -> Iterator[tuple[str, int]]:
+    yield from zip(map(spell, values[:MOST_BARS]), counts[:MOST_BARS].tolist(), strict=True)
+    if len(values) > MOST_BARS:
+        yield f"{len(values) - MOST_BARS} others", int(counts[MOST_BARS:].sum())
 
 
 def shown(kind: Kind, value: float) -> str:
@@ -245,3 +259,111 @@ def shown(kind: Kind, value: float) -> str:
         except (OverflowError, ValueError):
             return f"{value:.6g}"
     return f"{value:.0f}" if value == np.floor(value) and abs(value) < 1e15 else f"{value:.6g}"
+
+
+# -- suspicions -------------------------------------------------------------------------------------------------------------
+
+
+def suspect(name: str, kind: Kind, column: Column, answers: list[Answer], most: int) -> Iterator[Suspicion]:
+    """What may be wrong with one input. A column that is ignored can harm nothing, and is not looked at.
+
+    `most` categories have an input of their own.
+    """
+    if kind == "ignore":
+        return
+    values = np.where(np.isnan(column.values), np.inf, column.values)  # a missing value equals another
+    if len(values) and (values == values[0]).all():
+        yield Suspicion(name, "constant", "the same value in every row")
+        return
+    if kind == "numeric" and _numbers_rows(column.values):
+        yield Suspicion(name, "order", "whole numbers without repeats that number the rows: an id? data.columns can ignore it")
+    if kind == "categorical":
+        rows = np.bincount(column.values[~column.gaps], minlength=len(column.categories))
+        yield from _many(name, rows, most)
+        yield from suspect_spellings(name, dict(zip(column.categories, rows.tolist(), strict=True)))
+    step = -(-len(values) // ROWS)
+    some = Column(column.values[::step], column.categories)
+    for answer in answers:
+        y = answer.values[::step]
+        tells = _tells_class if answer.classes else _tells_number
+        why = tells(some, y, answer.name) if len(y) >= LEAST_ROWS else ""
+        if why:
+            yield Suspicion(name, "leak", why)
+
+
+def _many(name: str, rows: NDArray, most: int) -> Iterator[Suspicion]:
+    """`rows` of each category."""
+    others = int(np.sort(rows)[::-1][most:].sum())
+    if others > RARE * rows.sum():
+        yield Suspicion(
+            name, "many",
+            f"{np.count_nonzero(rows):,} categories, of which the {most} most frequent have an input each; "
+            f"{others / rows.sum():.1%} of the rows have another, and share one: an id? data.columns can ignore it, "
+            "data.categories.most give it more inputs",
+        )  # fmt: skip
+
+
+def suspect_spellings(name: str, rows: Mapping[str, int]) -> Iterator[Suspicion]:
+    """Categories, or classes, that differ in case or marks alone. `rows` of each."""
+    first: dict[str, str] = {}
+    alike: list[str] = []
+    for label in sorted(rows, key=lambda label: -rows[label]):
+        other = first.setdefault(label_key(label), label)
+        if other != label and label_key(label):
+            alike.append(f"{label!r} and {other!r}")
+    if alike:
+        more = f", and {len(alike) - SHOWN} more" if len(alike) > SHOWN else ""
+        yield Suspicion(name, "spelling", f"are {', '.join(alike[:SHOWN])}{more} one? data.spellings joins them")
+
+
+def _numbers_rows(values: NDArray) -> bool:
+    """Whole numbers, all different, that lie densely or rise from row to row."""
+    if len(values) < LEAST_ROWS or not np.isfinite(values).all() or (values != np.floor(values)).any():
+        return False
+    if (values[1:] > values[:-1]).all():
+        return True
+    return bool(values.max() / 2 - values.min() / 2 < DENSE * len(values) / 2) and len(np.unique(values)) == len(values)
+
+
+def _tells_number(column: Column, y: NDArray, target: str) -> str:
+    """How the column tells a numeric target; "" if it does not."""
+    from scipy.stats import spearmanr
+
+    present = ~column.gaps
+    x, y = column.values[present], y[present]
+    if column.categories or len(x) < LEAST_ROWS or (x == x[0]).all() or (y == y[0]).all():
+        return ""
+    if (x == y).all():
+        return f"equals the target {target}"
+    r = float(spearmanr(x, y).statistic)
+    return f"follows the target {target}: rank correlation {r:.4f}" if abs(r) > RANKS else ""
+
+
+def _tells_class(column: Column, y: NDArray, target: str) -> str:
+    """How the column tells a class; "" if it does not."""
+    most = np.bincount(y).max() / len(y)
+    values, place = np.unique(column.values, return_inverse=True)
+    if len(values) <= min(FEW, len(y) // EACH):
+        share, rule = purity(place, y), f"its {len(values)} values tell"
+    else:
+        share, rule = purity(column.gaps.astype(np.int64), y), "whether it has a value tells"
+        if not column.categories and (split := split_purity(place, y)) > share:
+            share, rule = split, "split into a range a class it tells"
+    if share > PURITY and 1 - share <= BETTER * (1 - most):
+        return f"{rule} the target {target} in {share:.1%} of the rows"
+    return ""
+
+
+def purity(place: NDArray, y: NDArray) -> float:
+    """Share of rows that are of the most frequent class at their place; `place` and `y` (n,) count from 0."""
+    classes = y.max() + 1
+    table = np.bincount(place * classes + y, minlength=(place.max() + 1) * classes).reshape(-1, classes)
+    return float(table.max(axis=1).sum() / len(y))
+
+
+def split_purity(ranks: NDArray, y: NDArray) -> float:
+    """Share of rows that as many ranges as there are classes tell; `ranks` of the values, (n,)."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    tree = DecisionTreeClassifier(max_leaf_nodes=max(2, len(np.unique(y))), random_state=0)
+    return float(tree.fit(ranks[:, None], y).score(ranks[:, None], y))

@@ -19,7 +19,7 @@ from backends.draws import BOOTSTRAP, raw_words
 from backends.losses import mean_loss, predictions, targets
 from backends.spec import Task
 from pipelines.data import About
-from pipelines.data.scaling import TargetScale
+from pipelines.data.preprocess import TargetScale
 from pipelines.spec import METRICS
 
 NDArray = np.ndarray[Any, np.dtype[Any]]

@@ -63,8 +63,7 @@ class Truth:
 
     def probabilities(self, outputs: NDArray) -> NDArray:
         """P(class) of each row, (n, classes)."""
-        p = predictions(self.task, outputs)
-        return np.stack([1 - p, p], axis=1) if self.task == "binary" else p
+        return probabilities(self.task, outputs)
 
 
 def names(truth: Truth) -> tuple[str, ...]:
@@ -73,6 +72,12 @@ def names(truth: Truth) -> tuple[str, ...]:
         return ("loss", *CLASSIFICATION)
     each = tuple(f"{metric}.{name}" for metric in REGRESSION for name in truth.names) if truth.outputs > 1 else ()
     return ("loss", *REGRESSION, *each)
+
+
+def probabilities(task: Task, outputs: NDArray) -> NDArray:
+    """P(class) of each row, (n, classes)."""
+    p = predictions(task, outputs)
+    return np.stack([1 - p, p], axis=1) if task == "binary" else p
 
 
 def decide(task: Task, outputs: NDArray) -> NDArray:

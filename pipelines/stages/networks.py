@@ -11,13 +11,12 @@ import numpy as np
 
 import backends
 from backends import weights
-from backends.losses import predictions
-from backends.spec import Task, Trial
+from backends.spec import Trial
 from pipelines.data import About, Source
 from pipelines.spec import Experiment
 from pipelines.stages.files import read_json, sha256
 from pipelines.stages.folds import about_of
-from pipelines.stages.metrics import decide
+from pipelines.stages.metrics import decide, probabilities
 from pipelines.stages.paths import RunPaths, StageError
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -150,14 +149,9 @@ def answer(networks: Sequence[Network], rows: Source) -> dict[str, NDArray]:
         scales = [network.about.target_scale for network in networks]
         own = np.mean([scale.undo(z) for scale, z in zip(scales, outputs, strict=True)], axis=0)
         return dict(zip(names_of(about), own.T, strict=True))
-    P = np.mean([_probabilities(about.task, z) for z in outputs], axis=0)
+    P = np.mean([probabilities(about.task, z) for z in outputs], axis=0)
     chosen = decide(about.task, outputs[0]) if len(networks) == 1 else _likeliest(P)
     return dict(zip(names_of(about), [np.array(about.classes)[chosen], *P.T], strict=True))
-
-
-def _probabilities(task: Task, outputs: NDArray) -> NDArray:
-    p = predictions(task, outputs)
-    return np.stack([1 - p, p], axis=1) if p.ndim == 1 else p
 
 
 def _likeliest(P: NDArray) -> NDArray:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from synthetic_study import SPACE, TRACKING, make, save, spec, study
 
-from pipelines.api.launch import send_waiting
+from pipelines.api.pipeline import send_waiting
 from pipelines.record.sync import deliver
 from pipelines.search import records
 from pipelines.search.record import StudyJournal, StudyRecorder, unwritten_studies
@@ -339,7 +339,7 @@ def cut_short_after(left, name):
 SEND = """
 import sys, time
 from pathlib import Path
-from pipelines.api.launch import send_waiting
+from pipelines.api.pipeline import send_waiting
 from pipelines.spec import Tracking
 from pipelines.tracking import sender
 sender.EVENTS_A_PASS = 10

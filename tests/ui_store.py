@@ -15,7 +15,7 @@ import synthetic_run
 import synthetic_study
 
 from backends import children
-from pipelines.api.launch import send_waiting
+from pipelines.api.pipeline import send_waiting
 from pipelines.record import events
 from pipelines.search.record import StudyJournal
 from pipelines.search.records import load_study

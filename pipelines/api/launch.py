@@ -5,7 +5,6 @@ Each launch has a folder of its own, with its resolved params.yaml first, so tha
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,14 +13,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from shutil import rmtree
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pipelines.console import Console
-    from pipelines.record import Recording
-    from pipelines.spec import Experiment, Tracking
-    from pipelines.stages import RunPaths
-    from pipelines.tracking import Waiting
+from pipelines import stages, tracking
+from pipelines.api.halting import halting
+from pipelines.project import project_of
+from pipelines.record import Recording
+from pipelines.redact import redact
+from pipelines.spec import Experiment, dump
+from pipelines.stages import HeldError, RunPaths
 
 Progress = Callable[[dict[str, float]], None]  # an epoch's record
 RUNS = Path("runs")
@@ -57,12 +57,6 @@ def launch(
     SpecError, DataError, BackendError and StageError as the stages do (what diverged, or missed a threshold, is put on
     record before), FileExistsError if `folder` exists and is not empty.
     """
-    from pipelines import stages, tracking
-    from pipelines.project import project_of
-    from pipelines.record import Recording
-    from pipelines.redact import redact
-    from pipelines.spec import dump
-
     project = project_of(Path())
     called = redact(name or slug(experiment))  # the folder's name is on record too
     done = Launch(new_folder(project / RUNS, called) if folder is None else empty_folder(folder))
@@ -72,7 +66,7 @@ def launch(
         (done.folder / "params.yaml").chmod(0o600)
     if track:
         tracking.keep(done.folder, "deltarule run")
-    places = stages.RunPaths(done.folder, base=project, project=project)
+    places = RunPaths(done.folder, base=project, project=project)
     recording = Recording(experiment, places, new_run=True, name=name, on=track)
     try:
         with recorded(recording):
@@ -100,12 +94,10 @@ def _leave_nothing(folder: Path) -> None:
 def _carry_out(
     done: Launch, experiment: Experiment, places: RunPaths, test: bool, progress: Progress | None, recording: Recording
 ) -> None:
-    from pipelines import stages
-
     with _timed(done, "split"):
         done.reports["split"] = stages.split(experiment, places)
     with _timed(done, "train"):
-        done.reports["train"] = _train(experiment, places, progress, recording)
+        done.reports["train"] = train_recorded(experiment, places, progress, recording)
     recording.stage()
     with _timed(done, "validate"):
         done.reports["validate"] = stages.validate(experiment, places)
@@ -114,9 +106,8 @@ def _carry_out(
             done.reports["test"] = stages.test(experiment, places)
 
 
-def _train(experiment: Experiment, places: RunPaths, progress: Progress | None, recording: Recording) -> dict[str, Any]:
-    from pipelines import stages
-    from pipelines.api.halting import halting
+def train_recorded(experiment: Experiment, places: RunPaths, progress: Progress | None, recording: Recording) -> dict[str, Any]:
+    """The stage train, of which the record and `progress` hear each epoch; SIGTERM ends it with a checkpoint."""
 
     def epoch(record: dict[str, float]) -> None:
         recording.epoch(record)
@@ -127,32 +118,9 @@ def _train(experiment: Experiment, places: RunPaths, progress: Progress | None, 
         return stages.train(experiment, places, epoch, begun=recording.begun, halt=halt)
 
 
-def train_in_place(experiment: Experiment, places: RunPaths, progress: Progress, warn: Callable[[str], None]) -> dict[str, Any]:
-    """The stage train of the pipeline, and its record; `warn` is told what waits for the store.
-
-    Where DVC runs it, the stage `record` comes next and sends what is missing, so a run that went well is not waited for.
-    """
-    from pipelines.record import Recording
-
-    recording = Recording(experiment, places)
-    went_well = False
-    try:
-        with recorded(recording):
-            report = _train(experiment, places, progress, recording)
-        went_well = True
-    finally:
-        if went_well and "DVC_STAGE" in os.environ:
-            recording.close(0)
-        elif warning := recording.close().warning:
-            warn(warning)
-    return report
-
-
 @contextmanager
 def recorded(recording: Recording) -> Iterator[None]:
     """Ends the record as the run ends: as the outs say, FAILED with an error's message, or KILLED by who told it to end."""
-    from pipelines.stages import HeldError
-
     try:
         yield
     except HeldError:  # its outs are there
@@ -173,47 +141,6 @@ def _told_to_end(error: BaseException | None) -> BaseException | None:
     while error is not None and isinstance(error, Exception):
         error = error.__context__
     return error
-
-
-def send_waiting(project: Path, tracked: Tracking) -> Iterator[tuple[str, str | None]]:
-    """Put the runs and studies on record that wait for the store: (folder or name, run id) of each.
-
-    `tracked`: the spec's block, where the store's password may stand. Raises TrackingError if the store fails again.
-    """
-    from pipelines.record.sync import send_waiting
-
-    if (project / "studies").is_dir():  # else Optuna's packages need not be looked at
-        from pipelines.search.record import journal_studies
-
-        journal_studies(project)
-    yield from send_waiting(project, tracked)
-
-
-def show_waiting(console: Console, project: Path) -> None:
-    """A table of the runs and studies that wait for the store, or are going on."""
-    from pipelines import tracking
-
-    runs = tracking.waiting(project)
-    rows = [
-        (one.run, one.state, *map(str, (one.events, one.sent, one.waiting)), _clock(one) if one.waiting else "", one.error)
-        for one in runs
-    ]
-    if rows:
-        console.table("", ("run", "state", "events", "sent", "waiting", "since", "last error"), rows)
-    studies = [{"study": one.run, "status": one.state.split()[0].upper()} for one in runs if one.is_study]
-    if (project / "studies").is_dir():
-        from pipelines.search.record import unwritten_studies
-
-        for folder in unwritten_studies(project):
-            studies.append({"study": folder, "status": ""})
-            console.say(f"{folder}: not wholly on record")
-    if not any(w.waiting for w in runs) and not studies:
-        console.say("nothing waits for the store")
-    console.result({"runs": [one.as_dict() for one in runs if not one.is_study], "studies": studies})
-
-
-def _clock(one: Waiting) -> str:
-    return datetime.fromtimestamp(one.since / 1000).strftime("%Y-%m-%d %H:%M:%S")
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,7 @@ from pipelines.cli.options import PARAMS, Changes, Json, Params, begin, launched
 if TYPE_CHECKING:
     from pipelines.console import Console, Progress
     from pipelines.spec import Experiment
+    from pipelines.tracking import Waiting
 
 PAGE = Path("outputs/report.html")  # in the folder of the run: git ignores it, and no stage takes it for an out of its own
 
@@ -90,37 +92,17 @@ def run(
 
 def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) -> None:
     """Carry out one stage in the workspace, as dvc.yaml does."""
-    from pipelines import stages
-    from pipelines.api.launch import train_in_place
+    from pipelines.api.pipeline import run_stage
     from pipelines.cli.summary import show
     from pipelines.console import Progress
 
     console, experiment = begin(params, changes, as_json)
     began = time.perf_counter()
     with console.reserved(), Progress(console, "epoch") as progress:
-        if name == "train":
-            epoch = _shown_in(progress, experiment.train.epochs)
-            report = train_in_place(experiment, stages.RunPaths(Path()), epoch, console.warn)
-        else:
-            report = _other_stage(name, console, experiment)
+        report = run_stage(name, experiment, _shown_in(progress, experiment.train.epochs), console.warn)
     seconds = {name: round(time.perf_counter() - began, 3)}
     show(console, {name: report}, seconds)
     console.result({"stage": name, "report": report, "seconds": seconds})
-
-
-def _other_stage(name: str, console: Console, experiment: Experiment) -> dict[str, Any]:
-    from pipelines import stages, tracking
-    from pipelines.record.sync import sync
-
-    places = stages.RunPaths(Path())
-    try:
-        return dict(getattr(stages, name)(experiment, places))
-    except stages.HeldError:  # the pipeline ends here, and will not come to its own `record`
-        try:
-            sync(places, experiment)
-        except tracking.TrackingError as error:
-            console.warn(str(error))
-        raise
 
 
 def _shown_in(progress: Progress, total: int) -> Callable[[Mapping[str, float]], None]:
@@ -152,41 +134,55 @@ def sync(
     The pipeline's last run, from its outputs, and whatever the store did not take at its time; what is there already is not
     sent again. Runs of this machine whose process is gone are marked KILLED.
     """
-    from pipelines import stages, tracking
-    from pipelines.api.launch import send_waiting, show_waiting
+    from pipelines import tracking
+    from pipelines.api import pipeline
     from pipelines.console import Console
     from pipelines.project import project_of
-    from pipelines.record.sync import sync as put_on_record
 
-    project, places = project_of(Path()), stages.RunPaths(Path())
     if status:
-        return show_waiting(Console(as_json), project)
+        return _show_waiting(Console(as_json))
     if drop is not None:
-        dropped = tracking.drop(project, drop)
+        dropped = tracking.drop(project_of(Path()), drop)
         Console(as_json).say(f"{dropped.run}: {dropped.waiting} events are given up, and will not be on record")
         return Console(as_json).result(dropped.as_dict())
     console, experiment = begin(params, changes, as_json)
     with console.reserved():
-        tracking.mark_killed(project)
-        trained = places.run.exists()
-        run_id = put_on_record(places, experiment) if trained else None
-        sent, failure = dict[str, str | None](), None
-        try:
-            for folder, launched in send_waiting(project, experiment.tracking):
-                sent[folder] = launched
-        except tracking.TrackingError as error:
-            failure = error
-        if not trained and not sent and failure is None:
-            put_on_record(places, experiment)  # says what is missing
-    for folder, launched in sent.items():
-        console.say(f"{folder}: on record in MLflow as run {launched}")
-    if run_id or not experiment.tracking.enabled:
-        console.say(f"on record in MLflow as run {run_id}" if run_id else "tracking is off (tracking.enabled: false)")
-    if failure is not None and not run_id:
-        raise failure
-    if failure is not None:  # of an earlier run: no reason to hold the pipeline
-        console.warn(str(failure))
-    console.result({"run_id": run_id, "launches": sent})
+        done = pipeline.sync(experiment)
+    for name, run_id in done.waited.items():
+        console.say(f"{name}: on record in MLflow as run {run_id}")
+    if done.run_id:
+        console.say(f"on record in MLflow as run {done.run_id}")
+    elif not experiment.tracking.enabled:
+        console.say("tracking is off (tracking.enabled: false)")
+    if done.failure is not None and not done.run_id:
+        raise done.failure
+    if done.failure is not None:
+        console.warn(str(done.failure))
+    console.result({"run_id": done.run_id, "launches": done.waited})
+
+
+def _show_waiting(console: Console) -> None:
+    """A table of the runs and studies that wait for the store, or are going on."""
+    from pipelines.api.pipeline import waiting
+    from pipelines.project import project_of
+
+    found, studies = waiting(project_of(Path()))
+    rows = [
+        (one.run, one.state, *map(str, (one.events, one.sent, one.waiting)), _clock(one) if one.waiting else "", one.error)
+        for one in found
+    ]
+    if rows:
+        console.table("", ("run", "state", "events", "sent", "waiting", "since", "last error"), rows)
+    for study in studies:
+        if not study["status"]:
+            console.say(f"{study['study']}: not wholly on record")
+    if not any(one.waiting for one in found) and not studies:
+        console.say("nothing waits for the store")
+    console.result({"runs": [one.as_dict() for one in found if not one.is_study], "studies": studies})
+
+
+def _clock(one: Waiting) -> str:
+    return datetime.fromtimestamp(one.since / 1000).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def report(
@@ -203,6 +199,7 @@ def report(
 
     One HTML file: what it was and how it ended, metrics with their intervals, figures, spec, data, how to carry it out again.
     """
+    from pipelines.api.report import write_report
     from pipelines.console import Console
 
     folder = launched(folder)
@@ -210,35 +207,9 @@ def report(
     if path.is_dir():
         raise typer.BadParameter(f"--out must name a file, got the folder {path}")
     with console.reserved():
-        write(folder, path)
+        write_report(folder, path)
     console.say(f"written to {path}")
     console.result({"report": str(path)})
-
-
-def write(folder: Path, path: Path) -> None:
-    """The page of the run in `folder`, whole or not at all. Raises StageError if nothing was trained there."""
-    from backends.weights import write_atomically
-    from pipelines.report import figures, run_page
-    from pipelines.stages import RunPaths, StageError
-
-    places = RunPaths(folder)
-    if not folder.is_dir():
-        raise StageError(
-            f"RUN_FOLDER must be the folder of a run, such as runs/..., or . for the pipeline's; found none at {folder}", 2
-        )
-    for needed, command in ((places.about, "split"), (places.run, "train")):
-        places.need(needed, command)
-    write_atomically(path, run_page(folder, figures(folder), _spec_of(folder)).encode())
-
-
-def _spec_of(folder: Path) -> Experiment | None:
-    """The spec beside the outs, for what they do not hold of it; a report does without one that is missing or wrong by now."""
-    from pipelines.spec import SpecError, load
-
-    try:
-        return load(folder / "params.yaml")
-    except (SpecError, OSError):
-        return None
 
 
 def code(

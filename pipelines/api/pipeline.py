@@ -1,0 +1,101 @@
+"""The pipeline where it stands: one stage of it, and what waits for the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines import stages, tracking
+from pipelines.api.launch import Progress, recorded, train_recorded
+from pipelines.project import project_of
+from pipelines.record import Recording
+from pipelines.record import sync as record
+from pipelines.spec import Experiment, Tracking
+from pipelines.stages import HeldError, RunPaths
+from pipelines.tracking import TrackingError, Waiting
+
+
+def run_stage(name: str, experiment: Experiment, progress: Progress, warn: Callable[[str], None]) -> dict[str, Any]:
+    """One stage in this folder, and of train its record; what it returned. `warn` is told what waits for the store."""
+    places = RunPaths(Path())
+    if name == "train":
+        return _train(experiment, places, progress, warn)
+    try:
+        return dict(getattr(stages, name)(experiment, places))
+    except HeldError:  # the pipeline ends here, and will not come to its own `record`
+        try:
+            record.sync(places, experiment)
+        except TrackingError as error:
+            warn(str(error))
+        raise
+
+
+def _train(experiment: Experiment, places: RunPaths, progress: Progress, warn: Callable[[str], None]) -> dict[str, Any]:
+    """Where DVC runs it, the stage `record` comes next and sends what is missing: a run that went well is not waited for."""
+    recording = Recording(experiment, places)
+    went_well = False
+    try:
+        with recorded(recording):
+            report = train_recorded(experiment, places, progress, recording)
+        went_well = True
+    finally:
+        if went_well and "DVC_STAGE" in os.environ:
+            recording.close(0)
+        elif warning := recording.close().warning:
+            warn(warning)
+    return report
+
+
+@dataclass
+class Synced:
+    """What is on record now: the pipeline's run, what had waited, and why not all of it."""
+
+    run_id: str | None = None
+    waited: dict[str, str | None] = field(default_factory=dict)  # folder or name -> run id
+    failure: TrackingError | None = None  # of what had waited
+
+
+def sync(experiment: Experiment) -> Synced:
+    """Put the pipeline's last run on record, and whatever the store did not take at its time. Raises TrackingError.
+
+    Not if the run is there and only what had waited is not: no reason to hold the pipeline.
+    """
+    project, places, done = project_of(Path()), RunPaths(Path()), Synced()
+    tracking.mark_killed(project)
+    trained = places.run.exists()
+    if trained:
+        done.run_id = record.sync(places, experiment)
+    try:
+        for name, run_id in send_waiting(project, experiment.tracking):
+            done.waited[name] = run_id
+    except TrackingError as error:
+        done.failure = error
+    if not trained and not done.waited and done.failure is None:
+        record.sync(places, experiment)  # says what is missing
+    return done
+
+
+def send_waiting(project: Path, tracked: Tracking) -> Iterator[tuple[str, str | None]]:
+    """Put the runs and studies on record that wait for the store: (folder or name, run id) of each.
+
+    `tracked`: the spec's block, where the store's password may stand. Raises TrackingError if the store fails again.
+    """
+    if (project / "studies").is_dir():  # else Optuna's packages need not be looked at
+        from pipelines.search.record import journal_studies
+
+        journal_studies(project)
+    yield from record.send_waiting(project, tracked)
+
+
+def waiting(project: Path) -> tuple[list[Waiting], list[dict[str, str]]]:
+    """The runs and studies that wait for the store or are going on, and of the studies what is not on record yet."""
+    found = tracking.waiting(project)
+    studies = [{"study": one.run, "status": one.state.split()[0].upper()} for one in found if one.is_study]
+    if (project / "studies").is_dir():
+        from pipelines.search.record import unwritten_studies
+
+        studies += [{"study": folder, "status": ""} for folder in unwritten_studies(project)]
+    return found, studies

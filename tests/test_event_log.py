@@ -291,7 +291,7 @@ def test_runs_that_wait_are_sent_by_the_next_run(project):
         run = Run(project)
         run.epochs(1, 8)
         run.recording.finish()
-        run.recording.close(0)
+        run.recording.close(leave=False)
         other.execute("ROLLBACK")
     for name in ("later", "last"):  # on a busy machine the first may not come to the end of it
         later = Recording(run.experiment, RunPaths(run.places.root, project=project), new_run=True, name=name)

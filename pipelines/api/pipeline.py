@@ -43,7 +43,7 @@ def _train(experiment: Experiment, places: RunPaths, progress: Progress, warn: C
         went_well = True
     finally:
         if went_well and "DVC_STAGE" in os.environ:
-            recording.close(0)
+            recording.close(leave=False)
         elif warning := recording.close().warning:
             warn(warning)
     return report

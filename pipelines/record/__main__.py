@@ -11,5 +11,6 @@ if __name__ == "__main__":
     gc.set_threshold(100_000)
     from pipelines.record.sending import follow
 
+    os.nice(int(sys.argv[2]))
     follow(int(sys.argv[1]), sys.stdin)
     os._exit(0)  # nothing is left to do: to take modules apart takes 50 ms

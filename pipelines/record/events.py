@@ -11,8 +11,7 @@ from typing import Any
 
 from pipelines.record import datasets, description
 from pipelines.redact import redact, redacted
-from pipelines.spec import Experiment, Tracking, dump, flat
-from pipelines.spec.recorded import flatten, whole_spec
+from pipelines.spec import Experiment, Tracking, dump, flat, whole_spec
 from pipelines.stages.files import read_json, sha256
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
@@ -156,7 +155,7 @@ def _report(places: RunPaths, about: dict[str, Any], run: dict[str, Any], stage:
         yield Event("inputs", stage, datasets.inputs(about, run["spec"]["data"], ("test",)))
     if read_json(folder / "about.json").get("held"):
         yield Event("tags", stage, {"deltarule.held": "a threshold was missed on the validation rows"})
-    yield Event("metrics", stage, _numbers(flatten(read_json(folder / "metrics.json"), stage, "_")))
+    yield Event("metrics", stage, _numbers(_flatten(read_json(folder / "metrics.json"), stage, "_")))
     yield from _whole(places, stage, folder)
 
 
@@ -175,8 +174,17 @@ def _whole(places: RunPaths, stage: str, folder: Path) -> Iterator[Event]:
 def _run_tags(run: dict[str, Any]) -> dict[str, str]:
     named = {f"deltarule.{key}": run[key] for key in ("backend", "ended", "message")}
     versions = {f"deltarule.version.{name}": version for name, version in run["versions"].items()}
-    environment = {f"deltarule.environment.{name}": value for name, value in flatten(run["environment"]).items()}
+    environment = {f"deltarule.environment.{name}": value for name, value in _flatten(run["environment"]).items()}
     return texts(redacted({**named, **versions, **environment}))
+
+
+def _flatten(nested: Mapping[str, Any], prefix: str = "", joint: str = ".") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{joint}{key}" if prefix else str(key)
+        found.update(_flatten(value, name, joint) if isinstance(value, dict) else {name: value})
+    return found
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The record of a run while it happens: its process writes a journal, and another one sends it.
 
-The process that trains opens no connection and imports no MLflow; a line costs it 20 µs, and the disk is waited for by a
-thread beside it. Nothing of this may end a run: what cannot be written is told at the end, and the outs stand for it.
+The process that trains opens no connection and imports no MLflow; a line costs it 20 µs. Nothing of this may end a run: what
+cannot be written is told at the end, and the outs stand for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, mark_killed
 from pipelines.tracking.events import OUTS, Event, ended, killed
-from pipelines.tracking.journal import Journal, Process, Syncer
+from pipelines.tracking.journal import Journal, Process
 
 _CLAIM_SECONDS = 3
 INTERRUPTED_SECONDS = 2.0
@@ -54,7 +54,6 @@ class Recording:
         self.journal: Journal | None = None
         self.failure = ""
         self._uploader: Uploader | None = None
-        self._syncer: Syncer | None = None
         self._epochs: set[int] = set()  # that are told
         self._folds: dict[int, list[dict[str, float]]] = {}
         self._networks = 1
@@ -77,7 +76,6 @@ class Recording:
             known = [begin, *rest]
             self.journal = self._gone_on(create, known) or Journal.create(self.project, [create, *known], self.root)
             self._epochs = {event.step for event in self.journal.read() if event.kind == "metrics" and event.step}
-            self._syncer = Syncer(self.journal)
             if self._uploader:
                 self._uploader.begin(self.journal)
 
@@ -109,8 +107,6 @@ class Recording:
             with self._surviving():
                 self._epochs.add(step)
                 self.journal.append([epoch(rows)])
-                if self._syncer:
-                    self._syncer.wake()
 
     def stage(self) -> None:
         """A stage is over: what its outs tell beyond what is told."""
@@ -141,11 +137,9 @@ class Recording:
                 self.journal.append(last)
                 self.journal.sync()
 
-    def close(self, patience: float = math.inf) -> Outcome:
-        """Wait for the sender as long as the store answers, and at most `patience` in s; what is left it sends after that."""
-        if self._syncer:
-            self._syncer.close()
-        complaint = self._uploader.close(min(patience, self.patience)) if self._uploader else ""
+    def close(self, leave: bool = True) -> Outcome:
+        """Wait for the sender as long as the store answers; what is left it sends after that. Without `leave` it ends at once."""
+        complaint = self._uploader.close(self.patience if leave else 0, leave) if self._uploader else ""
         outcome = self._outcome(self.journal, complaint) if self.journal else Outcome(warning=self.failure)
         self._clear_earlier()
         return outcome

@@ -26,7 +26,6 @@ from pipelines.tracking.store import Refused, Store, TrackingError, import_mlflo
 POLL_SECONDS, LONGEST_PAUSE = 0.5, 15.0
 _LOOK_SECONDS = 0.1
 _CLAIM_SECONDS = 5
-NICE = 4  # training goes first; with 10 it starves on a busy machine, and then the run waits for it
 DRAWN = ("train", "validate", "test")
 PAGE = "report.html"
 
@@ -76,7 +75,6 @@ def follow(run: int, given: IO[str]) -> None:
 
     `run` is the id of the run's process. If that goes without having said how the run ended, this one ends.
     """
-    os.nice(NICE)
     warming = threading.Thread(target=_warm, daemon=True)
     warming.start()
     told = json.loads(given.readline() or "{}")

@@ -62,11 +62,17 @@ def _claimed(project: Path, create: Event, record: Sequence[Event], root: Path) 
     with ExitStack() as claims:
         while True:
             for waiting in journals(project):
-                if _is_of(waiting, create) and claims.enter_context(waiting.claim(CLAIM_SECONDS)):
+                if not _is_of(waiting, create):
+                    continue
+                if claims.enter_context(waiting.claim(CLAIM_SECONDS)):
                     waiting.mend()
                     waiting.add(record[1:], root)
                     yield waiting
                     return
+                if waiting.path.is_file():
+                    raise TrackingError(
+                        f"another process is sending the run {title(waiting.head())!r}; try again when it is done"
+                    )
             journal = Journal.create(project, [create, *record[1:]], root)
             if claims.enter_context(journal.claim(CLAIM_SECONDS)):
                 yield journal

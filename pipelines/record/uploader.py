@@ -20,6 +20,8 @@ from pipelines.tracking.journal import Journal
 
 MODULE = "pipelines.record"
 START_SECONDS = 120.0  # until it is first heard of: it imports MLflow
+# Training goes first. With 10 the sender starves on a busy machine, and a run waits for it at its end; a search does not.
+RUN_NICE, STUDY_NICE = 4, 10
 _LOOK_SECONDS = 0.02
 _left: list[subprocess.Popen[bytes]] = []  # senders that go on after their run
 
@@ -27,12 +29,12 @@ _left: list[subprocess.Popen[bytes]] = []  # senders that go on after their run
 class Uploader:
     """Starts the sender: it imports MLflow, which takes seconds, while the run reads its data."""
 
-    def __init__(self, tracking: Tracking) -> None:
+    def __init__(self, tracking: Tracking, nice: int = RUN_NICE) -> None:
         self.journal: Journal | None = None
         self._tracking = tracking
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
-            children.command("-m", MODULE, str(os.getpid())),
+            children.command("-m", MODULE, str(os.getpid()), str(nice)),
             env=children.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -54,8 +56,8 @@ class Uploader:
         except BrokenPipeError:  # it has ended: `complaint` says why
             pass
 
-    def close(self, patience: float) -> str:
-        """Wait until all is sent, or it is past its time, or `patience` in s is over; what is left it sends after that.
+    def close(self, patience: float, leave: bool = True) -> str:
+        """Wait until all is sent, or it is past its time, or `patience` in s is over. With `leave` it goes on after that.
 
         Returns the last line that it said, if it ended by a mistake of its own.
         """
@@ -66,6 +68,11 @@ class Uploader:
             if time.monotonic() > min(ends, self.journal.next_beat() or 0):
                 break
             time.sleep(_LOOK_SECONDS)
+        if not leave:
+            self._process.kill()  # at any point: what it sent and did not note is sent again, and kept once
+            self._process.wait()
+            if self.journal and self.journal.folder.is_dir():
+                self.journal.beat(0)
         over = self._process.poll() is not None
         with self._said as said:
             said.seek(0)

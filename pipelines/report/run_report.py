@@ -14,8 +14,7 @@ from pipelines.redact import redact, redacted
 from pipelines.report.figures import OF_REPORTS
 from pipelines.report.outs import Outs
 from pipelines.report.pages import image, number, render, spelled
-from pipelines.spec import Experiment, dump, flat, higher_is_better
-from pipelines.spec.recorded import whole_spec
+from pipelines.spec import Experiment, dump, flat, higher_is_better, whole_spec
 
 Found = Mapping[str, Any]
 PARTS = {"validate": "validation", "test": "test"}

@@ -23,16 +23,17 @@ from typing import Any
 
 from backends.weights import write_atomically
 from pipelines.record.creation import head
-from pipelines.record.uploader import Uploader
+from pipelines.record.uploader import STUDY_NICE, Uploader
 from pipelines.redact import redact, redacted
 from pipelines.search.records import SPEC, STUDY, StudyRecord, TrialRecord, load_study, trial_path
+from pipelines.search.storage import StorageError
 from pipelines.spec import Experiment, dump, flat
 from pipelines.spec.space import setting
 from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, mark_killed
 from pipelines.tracking.events import KIND, ORIGIN, OUTS, TRIAL, Event, ended, killed, params, texts
 from pipelines.tracking.events import STUDY as STUDY_TAG
-from pipelines.tracking.journal import Journal, Process, Syncer
+from pipelines.tracking.journal import Journal, Process
 
 STUDIES = Path("studies")
 NOTE = Path(".deltarule/record.json")  # in the folder of a study: which of its trials were written into journals
@@ -53,20 +54,17 @@ class StudyRecorder:
         self.warning = ""  # what waits for the store, and why
         self._uploader: Uploader | None = None
         self._journal: StudyJournal | None = None
-        self._syncer: Syncer | None = None
 
     def __enter__(self) -> StudyRecorder:
         if self.tracking.enabled:
             with self._surviving():
-                self._uploader = Uploader(self.tracking)
+                self._uploader = Uploader(self.tracking, STUDY_NICE)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._surviving():
             if self._journal:
                 self._journal.end(killed("interrupted"))
-            if self._syncer:
-                self._syncer.close()
             if self._uploader:
                 journal, complaint = self._uploader.journal, self._uploader.close(0)
                 reason = (journal.sent().error if journal else "") or complaint
@@ -88,14 +86,11 @@ class StudyRecorder:
             with self._surviving():
                 self._journal.add([trial])
                 self._begin()
-                if self._syncer:
-                    self._syncer.wake()
 
     def _begin(self) -> None:
         """Trial 0 is over: a study is known by it, and its journal is begun."""
         if self._uploader and self._uploader.journal is None and self._journal and self._journal.journal:
             self._uploader.begin(self._journal.journal)
-            self._syncer = Syncer(self._journal.journal)
 
     def finish(self) -> None:
         """The study is over, and its files are written."""
@@ -224,7 +219,10 @@ def unwritten_studies(project: Path) -> list[str]:
 
 def _is_tracked(folder: Path) -> bool:
     """Whether its spec has it recorded, and its first trial is over."""
-    study = load_study(folder)
+    try:
+        study = load_study(folder, histories=False)
+    except StorageError:  # its trials are gone, and nothing can be sent
+        return False
     first = next(iter(study.trials), None)
     return study.spec.tracking.enabled and first is not None and first.number == 0 and first.state in STATUS
 

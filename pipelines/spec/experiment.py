@@ -236,6 +236,13 @@ def models_schema() -> Node:
     return Experiment.model_json_schema()
 
 
+def whole_spec(trained: Mapping[str, Any], experiment: Experiment | None) -> dict[str, Any]:
+    """The spec of a run, with the blocks that only `experiment` knows, if that is of this run and not of a later one."""
+    now = experiment.model_dump(mode="json") if experiment else {}
+    agrees = all(now.get(block) == value for block, value in trained.items())
+    return {**now, **trained} if agrees else dict(trained)
+
+
 def flat(experiment: Experiment) -> dict[str, object]:
     """Dotted path -> value, for MLflow's params; lists, empty mappings and `when` as JSON text."""
     return dict(_flat(_plain(experiment.model_dump()), ""))

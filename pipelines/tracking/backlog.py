@@ -14,7 +14,7 @@ from pipelines.tracking.store import LookupFailed
 
 _ABANDONED_SECONDS = 3600  # a folder without a first line: its writer died within a millisecond, or has just begun
 _KILLED_SECONDS = 3  # for the sender of a run that was killed, which notices within a second
-SETTLE_SECONDS, _LOOK_SECONDS = 20.0, 0.05
+SETTLE_SECONDS, _LOOK_SECONDS = 60.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def mark_killed(project: Path) -> None:
 
 
 def settle(project: Path) -> None:
-    """Return when no run that is over is being sent any more, so that what is read is whole; not later than after 20 s."""
+    """Return when no run that is over is being sent any more, so that what is read is whole; not later than after a minute."""
     ends = time.monotonic() + SETTLE_SECONDS
     for journal in journals(project):
         while journal.over() and not journal.done() and time.monotonic() < min(ends, journal.next_beat() or 0):

@@ -13,7 +13,6 @@ import platform
 import secrets
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -358,28 +357,3 @@ def _keep(source: Path, kept: Path) -> None:
         os.link(source.resolve(), kept)  # of a file in DVC's cache, not of the link to it
     except OSError:
         shutil.copyfile(source, kept)
-
-
-class Syncer:
-    """Brings a journal to the disk from a thread beside the training: the disk takes 3 ms and more, an epoch may take less."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal, self._news, self._over = journal, threading.Event(), False
-        self._thread = threading.Thread(target=self._run, name="deltarule-log", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """There is something new."""
-        self._news.set()
-
-    def close(self) -> None:
-        """Return when all that was written is on the disk."""
-        self._over = True
-        self._news.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over:
-            self._news.wait()
-            self._news.clear()
-            self._journal.sync()

@@ -156,11 +156,6 @@ def _result(outcome: Outcome) -> Any:
     return found
 
 
-def _check_importable(fn: Callable[..., Any]) -> None:
-    if getattr(fn, "__module__", None) == "__main__":
-        raise ExecutorError(f"a job must be a function of a module, got {_shown(fn, ())} of __main__; move it into a module")
-
-
 def _shown(fn: Callable[..., Any], job: tuple[Any, ...]) -> str:
     """A job in a few words, for messages."""
     return f"{getattr(fn, '__qualname__', fn)}({', '.join(map(reprlib.repr, job))})"
@@ -199,7 +194,6 @@ class Processes(Executor):
 
     def run(self, fn: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         """What jobs print is shown only if their process dies."""
-        _check_importable(fn)
         left, lost = dict(enumerate(jobs)), 0
         if self._taken > JOBS_A_PROCESS * self.workers:
             self._end_pool()
@@ -345,7 +339,6 @@ class Cluster(Executor):
 
     def run(self, fn: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         """No more jobs are sent than can run, since what is sent lies in the cluster's memory."""
-        _check_importable(fn)
         waiting, running = deque(enumerate(jobs)), dict[Any, int]()
         while waiting or running:
             while waiting and len(running) < self.workers:

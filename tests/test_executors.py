@@ -211,13 +211,6 @@ def test_what_cannot_travel_is_told_and_harms_no_other_job(pool, fn, args, messa
     assert results(pool, add, (1, 1)) == [2]
 
 
-def test_a_function_of_the_main_module_is_refused(pool):
-    function = type(add)(add.__code__, {})
-    function.__module__ = "__main__"
-    with pytest.raises(ExecutorError, match="function of a module"):
-        results(pool, function, ())
-
-
 def test_closing_now_ends_what_runs(tmp_path):
     with pytest.raises(KeyboardInterrupt), opened() as pool:
         came = pool.run(counted, [(tmp_path, "short"), (tmp_path, "long", 300)])

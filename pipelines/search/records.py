@@ -7,7 +7,6 @@ study.json sums a study up for those who have no Optuna. Studies of versions bef
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from backends.weights import write_atomically
 from pipelines.search.storage import EMBEDDED, StorageError, open_storage
 from pipelines.search.trials import OURS, drawn, quiet
 from pipelines.spec import Experiment, dump_written, load
-from pipelines.stages.files import write_csv
+from pipelines.stages.files import read_json, write_csv, write_json
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -125,8 +124,7 @@ def save_study(folder: Path, record: StudyRecord, importances: Mapping[str, floa
     }
     if not (folder / SPEC).exists():
         write_atomically(folder / SPEC, dump_written(record.spec).encode())
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / STUDY, f"{text}\n".encode())
+    write_json(folder / STUDY, content)
 
 
 def load_study(folder: Path, *, histories: bool = True) -> StudyRecord:
@@ -137,7 +135,7 @@ def load_study(folder: Path, *, histories: bool = True) -> StudyRecord:
     """
     import optuna
 
-    name, experiment = _summary(folder)["name"], load(folder / SPEC)
+    name, experiment = read_json(folder / STUDY)["name"], load(folder / SPEC)
     url = experiment.search.storage
     if url is None and not (folder / EMBEDDED).exists():
         raise StorageError(f"the trials of study {name!r} are in {folder / EMBEDDED}, which is missing; restore it")
@@ -150,15 +148,6 @@ def load_study(folder: Path, *, histories: bool = True) -> StudyRecord:
     if not histories:
         return record
     return replace(record, trials=tuple(replace(one, history=load_curve(folder, one.number)) for one in record.trials))
-
-
-def load_importances(folder: Path) -> dict[str, float]:
-    """Path -> share of the spread of the values that it accounts for, as study.json keeps it; {} where too few completed."""
-    return dict(_summary(folder)["importances"])
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / STUDY).read_text(encoding="utf-8")))
 
 
 # -- curves ----------------------------------------------------------------------------------------------------------------
@@ -178,7 +167,7 @@ def load_curve(folder: Path, number: int) -> History:
         with path.open(newline="", encoding="utf-8") as file:
             return tuple({name: float(value) for name, value in row.items()} for row in csv.DictReader(file))
     try:
-        rows = json.loads(trial_path(folder, number).read_text(encoding="utf-8"))["history"]
+        rows = read_json(trial_path(folder, number))["history"]
     except FileNotFoundError:
         return ()
     return tuple({name: float(value) for name, value in row.items()} for row in rows)  # NaN and infinity are texts there

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.spec import Choices, Experiment, Range
 from pipelines.spec.space import holds, ordered, takes_whole_numbers
@@ -18,18 +18,9 @@ from pipelines.spec.space import holds, ordered, takes_whole_numbers
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+    from optuna.trial import BaseTrial
 
 RANGE = "range"  # what is drawn for "PATH or" where a value of the range is to be drawn next
-
-
-class Draws(Protocol):
-    """The part of optuna.trial.Trial that is used here."""
-
-    @property
-    def number(self) -> int: ...
-    def suggest_categorical(self, name: str, choices: list[Any]) -> Any: ...
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float: ...
 
 
 class Drawn(NamedTuple):
@@ -39,7 +30,7 @@ class Drawn(NamedTuple):
     changes: dict[str, Any]
 
 
-def draw(trial: Draws, experiment: Experiment) -> Drawn:
+def draw(trial: BaseTrial, experiment: Experiment) -> Drawn:
     """A value for every path whose `when` holds, in a fixed order; and, where the study wants that, a seed of the trial's own."""
     space = experiment.search.space
     params: dict[str, Any] = {}
@@ -56,7 +47,7 @@ def own_seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"trial {seed} {number}".encode()).digest()[:4], "big") >> 1
 
 
-def _value(trial: Draws, path: str, values: Range | Choices, params: dict[str, Any]) -> Any:
+def _value(trial: BaseTrial, path: str, values: Range | Choices, params: dict[str, Any]) -> Any:
     if isinstance(values, Choices):
         return _choice(trial, path, list(values.choices), params)
     if values.others:
@@ -66,7 +57,7 @@ def _value(trial: Draws, path: str, values: Range | Choices, params: dict[str, A
     return _number(trial, path, values, params)
 
 
-def _choice(trial: Draws, name: str, choices: list[Any], params: dict[str, Any]) -> Any:
+def _choice(trial: BaseTrial, name: str, choices: list[Any], params: dict[str, Any]) -> Any:
     """Optuna keeps scalars; a list or mapping is drawn as its JSON text."""
     keyed = {_key(choice): choice for choice in choices}
     params[name] = trial.suggest_categorical(name, list(keyed))
@@ -78,7 +69,7 @@ def _key(choice: Any) -> Any:
     return choice if scalar else json.dumps(choice, default=list)
 
 
-def _number(trial: Draws, path: str, values: Range, params: dict[str, Any]) -> int | float:
+def _number(trial: BaseTrial, path: str, values: Range, params: dict[str, Any]) -> int | float:
     if values.int or takes_whole_numbers(path):
         step = int(values.step or 1)
         params[path] = trial.suggest_int(path, int(values.low), int(values.high), step=step, log=values.log)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 
 from backends.base import Machine
@@ -19,8 +20,9 @@ from pipelines.search.driver import Driver, Progress, choose_width, networks, ne
 from pipelines.search.figures import draw_study
 from pipelines.search.networks import Dataset, DatasetCache
 from pipelines.search.record import StudyRecorder
-from pipelines.search.records import CURVES, STUDIES, STUDY, StudyRecord, load_importances, save_study
+from pipelines.search.records import CURVES, STUDIES, STUDY, StudyRecord, save_study
 from pipelines.search.results import importances, text
+from pipelines.search.sampling import grid
 from pipelines.search.storage import locked
 from pipelines.search.trials import StudyError, StudyStorage, identity
 from pipelines.spec import Experiment, SpecError, trial
@@ -57,7 +59,7 @@ def search(
     folder = project / STUDIES / name
     total = capped(experiment, trials or experiment.search.trials)
     with locked(folder, experiment.search.storage, name), ExitStack() as executors:
-        early = executors.enter_context(_executor(experiment)) if _surely_many(experiment, folder, total) else None
+        early = executors.enter_context(_executor(experiment)) if _surely_many(experiment, total) else None
         datasets = DatasetCache(folder, project)
         base = datasets.of(experiment)
         check_metrics(experiment, base)
@@ -82,8 +84,9 @@ def search(
                             experiment, folder, storage, datasets, executor, width, machine, on_progress, recorder.trial_ended
                         ).run(total)
             finally:
-                record = sum_up(folder, experiment, storage)
-            draw_study(folder, storage.study, record.metrics, load_importances(folder))
+                shares = importances(storage.study)
+                record = sum_up(folder, experiment, storage, shares)
+            draw_study(folder, storage.study, record.metrics, shares)
             recorder.finish()
     if recorder.warning:
         warn(recorder.warning)
@@ -124,16 +127,12 @@ def _executor(experiment: Experiment, about: About | None = None, left: int = 0)
     return open_executor(name, experiment.train.backend, search.workers, work=work, jobs=jobs)
 
 
-def _surely_many(experiment: Experiment, folder: Path, total: int) -> bool:
-    """Whether workers are wanted whatever the data: they then import their framework while the driver reads the data."""
+def _surely_many(experiment: Experiment, total: int) -> bool:
+    """Whether workers are wanted whatever the data: their framework is then imported while the driver reads the data."""
     search = experiment.search
-    try:
-        over = sum(json.loads((folder / STUDY).read_text(encoding="utf-8"))["counts"].values())
-    except (OSError, ValueError, KeyError):
-        over = 0
-    epochs = (total - over) * search.seeds * experiment.train.epochs
-    several = networks_at_once(experiment, total - over) > processor_width(experiment)
-    return search.engine in ("auto", "processes") and several and epochs >= SURELY_MANY_EPOCHS
+    several = networks_at_once(experiment, total) > processor_width(experiment)
+    many = total * search.seeds * experiment.train.epochs >= SURELY_MANY_EPOCHS
+    return search.engine in ("auto", "processes") and several and many
 
 
 def check(experiment: Experiment) -> None:
@@ -169,10 +168,6 @@ def check_metrics(experiment: Experiment, base: Dataset) -> None:
 
 def capped(experiment: Experiment, total: int) -> int:
     """A grid has an end."""
-    from math import prod
-
-    from pipelines.search.sampling import grid
-
     return min(total, prod(map(len, grid(experiment).values()))) if experiment.search.sampler == "grid" else total
 
 
@@ -183,10 +178,10 @@ def default_name(experiment: Experiment, by_spec: bool = False) -> str:
     return f"{stem}-{sha256(known.encode()).hexdigest()[:8]}" if by_spec else stem
 
 
-def sum_up(folder: Path, experiment: Experiment, storage: StudyStorage) -> StudyRecord:
+def sum_up(folder: Path, experiment: Experiment, storage: StudyStorage, shares: Mapping[str, float]) -> StudyRecord:
     """Write study.json, trials.csv and winner.yaml from what the storage holds."""
     record = StudyRecord.of(storage.study, experiment)
-    save_study(folder, record, importances(storage.study))
+    save_study(folder, record, shares)
     write_atomically(folder / TABLE, text(record).encode())
     if record.best is None:
         (folder / WINNER).unlink(missing_ok=True)

@@ -6,9 +6,12 @@ import json
 import signal
 import subprocess
 import time
+from importlib import import_module
 
 import pytest
 from conftest import BIN, ROOT
+
+from pipelines.cli.app import OUR_ERRORS
 
 COMMANDS = ("split", "train", "validate", "test", "sync", "run", "ui", "backends", "schema", "spec")
 WITH_A_SPEC = ("split", "train", "validate", "test", "sync", "run", "ui", "spec")
@@ -35,6 +38,11 @@ def test_help_names_every_command(deltarule):
     assert all(command in asked for command in COMMANDS)
     groups = ["Options", "Start", "Run", "Search", "Compare", "Prove", "Serve"]
     assert [line.split()[1] for line in asked.splitlines() if line.startswith("╭─")] == groups
+
+
+def test_the_errors_that_are_told_in_one_line_are_where_the_command_looks_for_them():
+    for module, name, _ in OUR_ERRORS:
+        assert issubclass(getattr(import_module(module), name), Exception), (module, name)
 
 
 @pytest.mark.parametrize("command", WITH_A_SPEC)

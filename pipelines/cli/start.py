@@ -77,7 +77,7 @@ def backends(as_json: Json = False) -> None:
 
     Installed or not, versions, devices, and what to install for the rest.
     """
-    from pipelines.cli.probe import look_at_all
+    from pipelines.api.probe import look_at_all
     from pipelines.console import Console
 
     console, found = Console(as_json), look_at_all()

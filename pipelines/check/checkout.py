@@ -6,6 +6,7 @@ The user's own tree, branches and worktrees are not touched.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from backends import children
 from pipelines.check.recorded import ReproduceError
 
+UNCOMMITTED = "the run's uncommitted changes (source/uncommitted.diff)"
 LINKS = ("120000", "160000")  # modes of symbolic links and submodules
 CODE = (".py", ".pyc", ".pyw", ".pyd", ".pth", ".so", ".dll", ".dylib", ".zip", ".egg")
 CODE_FOLDERS = ("backends", "pipelines", ".dvc")
@@ -66,8 +68,8 @@ def check_out(project: Path, commit: str, patch: bytes, folder: Path, *, trust: 
         )
     # Hooks that the user's git is set to run everywhere are for the user's own trees. Not --local: git then insists on links.
     clone = ("clone", "--quiet", "--no-checkout", "--config", "core.hooksPath=/dev/null", str(top), str(folder))
-    _checked(_git(top, *clone), f"git clone of {top}")
-    _checked(_git(folder, "checkout", "--quiet", "--detach", commit), f"git checkout of {commit}")
+    _checked(_git(top, *clone))
+    _checked(_git(folder, "checkout", "--quiet", "--detach", commit))
     folder = folder.resolve()
     inside = folder / project.resolve().relative_to(top)
     # Before the patch: a patch must not decide whose code runs.
@@ -82,30 +84,26 @@ def _apply(folder: Path, patch: bytes, commit: str, *options: str) -> bool:
     """Apply the patch to the files, or with --cached to the index alone; False for one that holds nothing."""
     applied = _git(folder, "apply", "--binary", "--whitespace=nowarn", *options, "-", given=patch)
     if applied.returncode and b"No valid patches" not in applied.stderr:
-        raise ReproduceError(
-            f"the run's uncommitted changes (source/uncommitted.diff) do not apply to commit {commit}; git says: "
-            f"{_last(applied)}{_why(patch)}"
-        )
+        missing = f" ({'; '.join(left_out(patch))})" if left_out(patch) else ""
+        raise ReproduceError(f"{UNCOMMITTED} do not apply to commit {commit}; git says: {_last(applied)}{missing}")
     return not applied.returncode
 
 
 def _check_patch(folder: Path, trust: bool) -> None:
     """Look at what the patch, applied to the index, changes. Raises ReproduceError."""
     changed = _git(folder, "diff", "--cached", "--raw", "-z", "--no-renames", "--ignore-submodules=none", "HEAD")
-    _checked(changed, "git diff of the run's uncommitted changes")
-    entries = os.fsdecode(changed.stdout).split("\0")
+    entries = os.fsdecode(_checked(changed)).split("\0")
     modes = dict(zip(entries[1::2], (entry.split()[1] for entry in entries[0:-1:2]), strict=True))
     links = [name for name, mode in modes.items() if mode in LINKS]
     if links:
         raise ReproduceError(
-            f"the run's uncommitted changes (source/uncommitted.diff) must hold no symbolic link and no submodule, got: "
-            f"{_named(links)}; such a patch is not applied"
+            f"{UNCOMMITTED} must hold no symbolic link and no submodule, got: {_named(links)}; such a patch is not applied"
         )
     code = [name for name in modes if _is_code(name)]
     if code and not trust:
         raise ReproduceError(
-            f"the run's uncommitted changes (source/uncommitted.diff) touch code, which would be executed: {_named(code)}; "
-            "read the patch, and add --trust if you trust who made the run"
+            f"{UNCOMMITTED} touch code, which would be executed: {_named(code)}; read the patch, and add --trust if you trust "
+            "who made the run"
         )
 
 
@@ -128,10 +126,9 @@ def _named(names: list[str], most: int = 20) -> str:
 
 def repository_of(project: Path) -> Path:
     """The top of the git repository that a project lies in. Raises ReproduceError."""
-    try:
-        done = _git(project, "rev-parse", "--show-toplevel")
-    except FileNotFoundError:
-        raise ReproduceError("git must be installed to check out the commit of a run; found none on PATH") from None
+    if shutil.which("git") is None:
+        raise ReproduceError("git must be installed to check out the commit of a run; found none on PATH")
+    done = _git(project, "rev-parse", "--show-toplevel")
     if done.returncode:
         raise ReproduceError(
             f"{project} must lie in a git repository, so that the commit of the run can be checked out: it does not"
@@ -145,18 +142,16 @@ def left_out(patch: bytes) -> list[str]:
     return [line for line in heads if line.startswith(("left out", "secrets were replaced", "what differs"))]
 
 
-def _why(patch: bytes) -> str:
-    return f" ({'; '.join(left_out(patch))})" if left_out(patch) else ""
-
-
 def _git(folder: Path, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     environment = {**without_pointers(dict(os.environ)), "LC_ALL": "C"}
     return subprocess.run(["git", "-C", str(folder), *arguments], input=given, capture_output=True, env=environment)
 
 
-def _checked(done: subprocess.CompletedProcess[bytes], what: str) -> None:
+def _checked(done: subprocess.CompletedProcess[bytes]) -> bytes:
+    """What git printed. Raises ReproduceError if it failed."""
     if done.returncode:
-        raise ReproduceError(f"{what} must succeed, but git says: {_last(done)}")
+        raise ReproduceError(f"git {done.args[3]} failed: {_last(done)}")
+    return bytes(done.stdout)
 
 
 def _last(done: subprocess.CompletedProcess[bytes]) -> str:

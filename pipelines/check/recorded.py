@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.spec.yaml_file import parse, write
+from pipelines.spec.yaml_file import edit, parse, write
 from pipelines.tracking.query import Fetched
 
 COMMIT, DIRTY, KIND = "mlflow.source.git.commit", "mlflow.source.git.dirty", "deltarule.kind"
@@ -127,16 +127,8 @@ def _check_trial(run: RecordedRun) -> None:
 
 def nested(params: Mapping[str, str]) -> dict[str, Any]:
     """Flat params as they are on record -> the spec. What was drawn under names that are no paths is left out."""
-    spec: dict[str, Any] = {}
-    for path, text in params.items():
-        *above, last = path.split(".")
-        if " " in path or path.partition(".")[0] not in OF_A_TRIAL:
-            continue
-        block = spec
-        for key in above:
-            block = block.setdefault(key, {})
-        block[last] = _value(text)
-    return spec
+    paths = {tuple(name.split(".")): text for name, text in params.items() if " " not in name}
+    return dict(parse(edit("{}", {path: _value(text) for path, text in paths.items() if path[0] in OF_A_TRIAL})).value)
 
 
 def _value(text: str) -> Any:

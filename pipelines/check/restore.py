@@ -1,13 +1,12 @@
 """The files of data that a run read, put where the checkout's spec looks for them: from git, DVC's cache, or the project.
 
 git and DVC know by hash that a file is the commit's. A file of the project may have been changed since: whether its rows are
-the run's is decided after the split, by the hashes of the parts.
+those of the run is decided after the split, by the hashes of the parts.
 """
 
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import os
 import shutil
 import subprocess
@@ -71,9 +70,6 @@ def _restore(name: str, project: Path, checkout: Checkout) -> RestoredFile:
     if not target.parent.resolve().is_relative_to(checkout.top):  # through a symbolic link of the commit
         raise outside
     md5, ours = _md5_by_dvc(name, checkout), project / name
-    if ours.is_file() and md5 == _md5(ours):
-        _copy(ours, target)
-        return RestoredFile(name, "dvc", md5)
     if _from_cache(name, project, checkout):
         return RestoredFile(name, "dvc", md5)
     if ours.is_file():
@@ -112,11 +108,6 @@ def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     shutil.copyfile(source, target)
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from pipelines.data.columns import DataError
-from pipelines.data.look import ColumnLook, Look, look
+from pipelines.data.look import ColumnLook, Look, look, shown
 from pipelines.new.errors import ProjectError
 from pipelines.spec import DataSpec, Experiment, models_schema
 from pipelines.spec.file import as_option, known_path
@@ -146,11 +145,6 @@ def _spread(column: ColumnLook) -> str:
     if column.kind == "ignore":
         return f"such as {column.example}" if column.example else ""
     if column.least is not None and column.greatest is not None:
-        spell = _day if column.kind == "datetime" else "{:.6g}".format
-        return f"{spell(column.least)} to {spell(column.greatest)}"
+        return f"{shown(column.kind, column.least)} to {shown(column.kind, column.greatest)}"
     names = [name for name, _ in column.frequent[:NAMED]]
     return f"{column.distinct}: {', '.join(names)}{', ...' if column.distinct > len(names) else ''}"
-
-
-def _day(days: float) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=days)).date().isoformat()

@@ -7,6 +7,32 @@ import ast
 import house
 import pytest
 
+from pipelines.spec import identity
+
+# What a stage imports and does not depend on, and why.
+NO_DEPS = {
+    "backends/__init__.py": "finds a backend by its name",
+    "backends/children.py": "starts processes",
+    "backends/errors.py": "holds exceptions",
+    "pipelines/__init__.py": "is empty",
+    "pipelines/executors.py": "decides where a search is computed, not what",
+    "pipelines/project.py": "says where the project is",
+    "pipelines/record": "puts on record what the stages wrote",
+    "pipelines/redact.py": "takes secrets out of what is recorded",
+    "pipelines/report": "draws figures of it",
+    "pipelines/spec": "reads params.yaml, which stages depend on by its values; to_trial.py is a dep",
+    "pipelines/stages/__init__.py": "names the stages",
+    "pipelines/stages/paths.py": "says where outs stand",
+    "pipelines/tracking": "sends the record",
+}
+STARTS = {
+    "split": ["pipelines.stages.split"],
+    "train": ["pipelines.stages.train", "backends.lightning"],
+    "validate": ["pipelines.stages.validate"],
+    "test": ["pipelines.stages.test"],
+    "search": ["pipelines.search.study", "backends.lightning"],
+}
+
 
 @pytest.mark.parametrize(("what", "there", "most"), list(house.look()), ids=lambda one: one if isinstance(one, str) else "")
 def test_a_budget_holds(what, there, most):
@@ -22,3 +48,42 @@ def test_a_circle_is_seen_however_it_is_hidden():
     found = {what: there for what, there, _ in house.imports({name: ast.parse(text) for name, text in texts.items()})}
     assert found["circles of imports backends.a, backends.b, backends.c"] == 1
     assert [there for what, there in found.items() if "backends.c imports tests.conftest" in what] == [1]
+
+
+def runs(starts: list[str], deps: list[str]) -> set[str]:
+    """Files of ours that importing `starts` brings, lazily too, without what NO_DEPS names and only that imports."""
+    files = [name for name in house.tracked("*.py") if name.partition("/")[0] in house.PACKAGES]
+    modules = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name for name in files}
+    found, todo = set(), list(starts)
+    while todo:
+        module = todo.pop()
+        name = modules[module]
+        if name in found or (not within(name, deps) and within(name, NO_DEPS)):
+            continue
+        found.add(name)
+        tree = WithoutTyping().visit(ast.parse(house.text_of(name)))
+        todo += [one for one in house.imported(module, tree, modules) if one in modules]
+    return found
+
+
+class WithoutTyping(ast.NodeTransformer):
+    """Takes out what is imported for typing alone."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else self.generic_visit(node)
+
+
+def within(name: str, places) -> bool:
+    """Whether a file is one of `places`, or lies in one."""
+    return any(name == place or name.startswith(f"{place}/") for place in places)
+
+
+@pytest.mark.parametrize("stage", STARTS)
+def test_a_stage_depends_on_all_the_code_that_it_runs(stage):
+    """dvc.yaml lists the same sources: test_project.py."""
+    deps = [dep.replace("{backend}", "backends/lightning") for dep in identity.SOURCES[stage]]
+    assert not {name for name in runs(STARTS[stage], deps) if not within(name, deps)}
+
+
+def test_what_no_stage_depends_on_is_there():
+    assert all((house.ROOT / name).exists() for name in NO_DEPS)

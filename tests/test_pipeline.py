@@ -67,22 +67,37 @@ def pipeline(once, tmp_path) -> Path:
     return shutil.copytree(once, tmp_path / "project", symlinks=True)
 
 
-def test_nothing_runs_again_but_the_record(pipeline):
-    before = {run.info.run_id for run in runs(pipeline)}
-    assert ran(dvc("repro", cwd=pipeline)) == ["record"]
-    assert {run.info.run_id for run in runs(pipeline)} == before and len(before) == 1
+def test_nothing_runs_again(pipeline):
+    assert ran(dvc("repro", cwd=pipeline)) == []
+    assert "up to date" in dvc("status", "dvc.yaml", cwd=pipeline)
+
+
+def test_a_clone_pulls_what_git_does_not_hold_and_sync_puts_it_on_record_once(pipeline, tmp_path):
+    dvc("remote", "add", "--default", "store", tmp_path / "remote", cwd=pipeline)
+    dvc("push", cwd=pipeline)
+    commit(pipeline)
+    clone = tmp_path / "clone"
+    call("git", "clone", "--quiet", pipeline, clone, cwd=tmp_path)
+    dvc("pull", cwd=clone)
+    dvc("checkout", cwd=clone)
+    assert ran(dvc("repro", cwd=clone)) == [] and not (clone / ".mlflow").exists()
+    for _ in range(2):
+        call("deltarule", "sync", cwd=clone)
+    [run] = runs(clone)
+    assert run.info.status == "FINISHED" and "test_accuracy" in run.data.metrics
+    assert not call("git", "status", "--porcelain", cwd=clone).stdout
 
 
 def test_no_file_that_git_tracks_is_changed_and_no_out_is_committed(once):
     tracked = call("git", "ls-files", cwd=once).stdout.split()
-    assert "dvc.lock" in tracked and not [name for name in tracked if name.startswith("outputs/")]
+    assert "dvc.lock" in tracked and [name for name in tracked if name.startswith("outputs/")] == ["outputs/record.json"]
     assert not call("git", "status", "--porcelain", cwd=once).stdout
 
 
-@pytest.mark.parametrize("change", [{"trials": "7"}, {"experiment": "elsewhere"}])
-def test_changing_search_or_tracking_runs_nothing_but_the_record(pipeline, change):
+@pytest.mark.parametrize(("change", "stages"), [({"trials": "7"}, []), ({"experiment": "elsewhere"}, ["record"])])
+def test_changing_search_runs_nothing_and_tracking_the_record_alone(pipeline, change, stages):
     set_value(pipeline, **change)
-    assert ran(dvc("repro", cwd=pipeline)) == ["record"]
+    assert ran(dvc("repro", cwd=pipeline)) == stages
 
 
 def test_changing_a_threshold_validates_again_and_trains_nothing(pipeline):

@@ -76,7 +76,7 @@ def test_a_repository_of_ones_own_keeps_what_it_has(data, tmp_path, deltarule):
         "look at params.yaml, then: dvc repro",
     ]
     ignored = (mine / ".gitignore").read_text()
-    assert ignored.startswith("*.tmp\n.venv/\n# of deltarule\n__pycache__/\n/outputs/\n") and ignored.count(".venv/") == 1
+    assert ignored.startswith("*.tmp\n.venv/\n# of deltarule\n__pycache__/\n/outputs/*\n") and ignored.count(".venv/") == 1
     assert (mine / "README.md").read_text() == "of my own\n"
     assert call("git", "status", "--short", "--untracked-files=no", cwd=mine).stdout == "A  notes.txt\n"
     assert (mine / ".dvc/config").is_file() and (mine / ".dvcignore").read_text() == (TEMPLATE / "dvcignore").read_text()
@@ -87,7 +87,7 @@ def test_what_fails_gives_back_a_file_that_lines_were_added_to(data, tmp_path, m
     (tmp_path / "mine/.gitignore").write_text("*.tmp")
 
     def fails(folder: Path) -> list[str]:
-        assert "/outputs/" in (folder / ".gitignore").read_text()
+        assert "/outputs/*" in (folder / ".gitignore").read_text()
         raise ProjectError("the disk is full")
 
     monkeypatch.setattr("pipelines.new.repositories.init", fails)

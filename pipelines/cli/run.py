@@ -127,6 +127,9 @@ def sync(
     drop: Annotated[
         str | None, typer.Option("--drop", metavar="RUN", help="Give up what waits of this run, as --status names it.")
     ] = None,
+    receipt: Annotated[
+        Path | None, typer.Option("--receipt", metavar="FILE", help="Write the hashes of the outs that are on record.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put on record what waits for the store.
@@ -138,6 +141,8 @@ def sync(
     from pipelines.api import pipeline
     from pipelines.console import Console
     from pipelines.project import project_of
+    from pipelines.record.sync import write_receipt
+    from pipelines.stages import RunPaths
 
     if status:
         return _show_waiting(Console(as_json))
@@ -158,6 +163,8 @@ def sync(
         raise done.failure
     if done.failure is not None:
         console.warn(str(done.failure))
+    if receipt is not None:
+        write_receipt(RunPaths(Path()), receipt)
     console.result({"run_id": done.run_id, "launches": done.waited})
 
 

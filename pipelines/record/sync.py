@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pipelines.project import project_of
 from pipelines.record.creation import creation, source_name
-from pipelines.record.events import events
+from pipelines.record.events import REPORTS, events, outs_hash
 from pipelines.record.sending import RunSender
 from pipelines.spec import Experiment, Tracking
+from pipelines.stages.files import write_json
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, mark_killed, title
@@ -54,6 +55,13 @@ def sync(
     create = creation(record[0], root, project, experiment, new_run=new_run, tags=tags, name=name)
     with _claimed(project, create, record, root) as journal:
         return deliver(journal, store)
+
+
+def write_receipt(places: RunPaths, path: Path) -> None:
+    """What `sync` has put on record: a hash of the outs of each stage. The stage `record` has it for its out."""
+    folders = {"train": places.trained, **{stage: places.report(stage) for stage in REPORTS}}
+    hashes = {stage: outs_hash(folder) for stage, folder in folders.items() if folder.is_dir()}
+    write_json(path, hashes)
 
 
 @contextmanager

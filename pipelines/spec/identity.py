@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
 TRAINING = ("spec/to_trial.py", "stages/folds.py", "stages/metrics.py", "stages/train.py")
 CONTRACTS = [f"backends/{n}.py" for n in ("activations", "base", "draws", "losses", "numerics", "spec", "supervisor", "weights")]
-SHARED = [f"pipelines/stages/{name}.py" for name in ("files", "folds", "metrics", "networks")]
-JUDGING = ["backends/reference", "pipelines/stages/curves.py", "pipelines/stages/reports.py", *SHARED]
+SHARED = ["pipelines/spec/to_trial.py", *(f"pipelines/stages/{name}.py" for name in ("files", "folds", "metrics", "networks"))]
+REPORTS = [f"pipelines/stages/{name}.py" for name in ("curves", "reports")]
+JUDGING = ["backends/reference", *CONTRACTS, "pipelines/data", *SHARED, *REPORTS]
+WRITING = ["backends/spec.py", "backends/weights.py", "pipelines/stages/files.py"]  # how a file gets its name once it is whole
 # What each stage runs, of our own: files and folders. dvc.yaml lists the same ones; for projects elsewhere `source_of` hashes
 # them, since DVC cannot see the files of an installed package. {backend} is the folder of train.backend.
 SOURCES = {
-    "split": ["backends/draws.py", "pipelines/data", "pipelines/stages/files.py", "pipelines/stages/split.py"],
-    "train": ["{backend}", *CONTRACTS, "pipelines/spec/to_trial.py", *SHARED, "pipelines/stages/train.py"],
+    "split": ["backends/draws.py", *WRITING, "pipelines/data", "pipelines/stages/split.py"],
+    "train": ["{backend}", *CONTRACTS, "pipelines/data", *SHARED, "pipelines/stages/train.py"],
     "validate": [*JUDGING, "pipelines/stages/validate.py"],
     "test": [*JUDGING, "pipelines/stages/test.py"],
-    "search": ["{backend}", *CONTRACTS, "pipelines/data", "pipelines/stages/metrics.py", "pipelines/search"],
+    "search": ["{backend}", *CONTRACTS, "pipelines/data", *SHARED, "pipelines/search"],
 }
 
 

@@ -20,6 +20,7 @@ from pipelines.redact import is_secret_file, redact_diff
 FILE_BYTES, PATCH_BYTES = 1_000_000, 4_000_000  # a larger file is left out, and what comes once so much is in
 SECONDS = 10
 OURS = ("outputs", "runs", "studies", "mlruns", ".mlflow", ".deltarule", ".dvc")  # new files there are no source
+WRITTEN = ("dvc.lock", "outputs/record.json")  # the pipeline rewrites them: they make no tree dirty, and no patch
 WHOLE, CUT, REDACTED = "whole", "cut", "redacted"
 
 
@@ -53,7 +54,8 @@ def commit(root: Path) -> dict[str, str]:
         "branch": _text(root, "symbolic-ref", "--quiet", "--short", "HEAD"),
         "repoURL": _text(root, "config", "--get", "remote.origin.url"),
     }
-    changed = _text(root, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)*dvc.lock")
+    written = [f":(exclude,top)*{name}" for name in WRITTEN]
+    changed = _text(root, "status", "--porcelain", "--untracked-files=no", "--", ":/", *written)
     found["dirty"] = None if changed is None else str(bool(changed)).lower()
     return {f"mlflow.source.git.{name}": value for name, value in found.items() if value}
 
@@ -85,7 +87,7 @@ def _choose(top: Path, project: Path) -> Chosen:
     before = _sizes(top, changed)
     chosen, total = Chosen(), 0
     for name in [*changed, *unknown]:
-        if name.rpartition("/")[2] == "dvc.lock":  # the pipeline rewrites it; it is kept by itself
+        if name.endswith(WRITTEN):
             continue
         size = max(before.get(name, 0), _size(top / name))
         reason = _reason(name, size, total)

@@ -10,8 +10,8 @@ import pytest
 from sources import source
 
 from pipelines.data import PARTS, About, Column, DataError, Part, prepare, read
+from pipelines.data.columns import find_target
 from pipelines.data.parts import write_npy, write_part
-from pipelines.data.tasks import find_target
 from pipelines.spec import BUNDLED, DataSpec
 
 

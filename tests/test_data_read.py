@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 from pipelines.data import datasets
-from pipelines.data.columns import DataError
+from pipelines.data.columns import DataError, find_target
 from pipelines.data.read import read
-from pipelines.data.tasks import find_target
 from pipelines.spec import DataSpec
 
 

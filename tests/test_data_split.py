@@ -9,6 +9,7 @@ import pytest
 from sources import source
 
 from pipelines.data import PARTS, Column, DataError
+from pipelines.data.columns import find_target
 from pipelines.data.formats import similar_label
 from pipelines.data.split import (
     count_duplicates,
@@ -21,7 +22,6 @@ from pipelines.data.split import (
     share_out,
     split_rows,
 )  # fmt: skip
-from pipelines.data.tasks import find_target
 from pipelines.spec import Split
 
 SEEDS = range(6)

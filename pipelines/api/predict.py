@@ -12,8 +12,7 @@ import numpy as np
 
 from pipelines.data.columns import DataError, Source
 from pipelines.data.preprocess import Categorical
-from pipelines.data.rows import Rows, blocks
-from pipelines.data.written import writer
+from pipelines.data.rows import Rows, blocks, writer
 from pipelines.spec import DataSpec
 from pipelines.stages.networks import answer
 

@@ -1,13 +1,14 @@
-"""What every module of this folder shares: the one error, and what a reader hands on: named columns, one at a time in memory."""
+"""What a reader hands on: named columns, one at a time in memory; and what is to be predicted: the task, and y for the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from backends.spec import Task
 from pipelines.spec.blocks import Kind
 
 PARTS = ("train", "valid", "test")
@@ -65,3 +66,138 @@ class Source:
             raise DataError(f"{self.name}: there must be a column beside the target that is not ignored, found none")
         if not self.rows:
             raise DataError(f"{self.name}: the file has no rows")
+
+
+# -- what is to be predicted -------------------------------------------------------------------------------------------------
+
+MANY_CLASSES = 20  # whole numbers with more values than this are taken for a regression target
+
+
+@dataclass(frozen=True)
+class Target:
+    """The task, and y as `backends.tasks.targets` takes it. `classes` are sorted; empty for regression."""
+
+    task: Task
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    y: NDArray
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a network for it."""
+        return {"regression": len(self.names), "binary": 1, "multiclass": len(self.classes)}[self.task]
+
+
+def find_target(source: Source, task: Task | Literal["auto"]) -> Target:
+    """The target under the task that the spec states, or under the one it looks like.
+
+    Raises DataError for a target that has gaps, is constant, or does not suit the task.
+    """
+    target = TargetColumns(source)
+    task = target.task if task == "auto" else task
+    return target.regression() if task == "regression" else target.classification(task)
+
+
+class TargetColumns:
+    """Target columns as they were read: `values` (n, m) are numbers, or, with `labels`, places in them.
+
+    Raises DataError for a value that is missing, a constant, and kinds of columns that cannot be predicted.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.name = source, source.name
+        columns = [self._read(name) for name in source.targets]
+        truth = ("false", "true") if source.kinds[source.targets[0]] == "boolean" else ()
+        self.labels = columns[0].categories or truth
+        self.values = np.stack([column.values for column in columns], axis=1)
+        for name, column in zip(source.targets, self.values.T, strict=True):
+            if (column == column[0]).all():
+                found = self.spell(column[:1])
+                raise DataError(f"{self.name}: target {name!r} must take more than one value, found {found}")
+
+    def _read(self, name: str) -> Any:
+        source, kind = self.source, self.source.kinds[name]
+        if kind in ("datetime", "ignore"):
+            raise DataError(
+                f"{self.name}: target {name!r} must be numeric, categorical or boolean, found {kind}; "
+                f"set data.columns: {{{name}: ...}} to numeric or categorical, or choose another target"
+            )
+        column = source.fetch(name)
+        if kind != "numeric" and len(source.targets) > 1:
+            others = ", ".join(source.targets)
+            raise DataError(f"{self.name}: several targets must be numbers, found {name!r} to be {kind} among {others}")
+        if column.gaps.any():
+            line = source.line(int(np.argmax(column.gaps)))
+            raise DataError(f"{line}: target {name!r} must have a value in every row, found none here; take such rows out")
+        return column
+
+    @property
+    def task(self) -> Task:
+        """Words are classes, and so are few whole numbers (at most 20 values, each twice on average); else regression."""
+        values = np.unique(self.values)
+        few = len(values) <= min(MANY_CLASSES, len(self.values) // 2)
+        one_of_few = self.values.shape[1] == 1 and few and (values == np.floor(values)).all()
+        if self.labels or one_of_few:
+            return "binary" if len(values) == 2 else "multiclass"
+        return "regression"
+
+    def spell(self, values: NDArray | Sequence[Any]) -> str:
+        """The first five of many, as people write them: 3, not 3.0."""
+        spelled = [self._spell(value) for value in values[:5]]
+        return ", ".join(spelled) + (", ..." if len(values) > 5 else "")
+
+    def _spell(self, value: Any) -> str:
+        if self.labels:
+            return self.labels[int(value)]
+        return f"{value:.0f}" if value == int(value) else str(value)
+
+    def regression(self) -> Target:
+        """Numbers. Raises DataError for words, and for a target of two values."""
+        names = self.source.targets
+        if self.labels:
+            row = self._first_word()
+            raise DataError(
+                f"{self.source.line(row)}: target {names[0]!r} must hold numbers for regression, found "
+                f"{self._spell(self.values[row, 0])!r}; set data.task to auto, binary or multiclass"
+            )
+        for name, column in zip(names, self.values.T, strict=True):
+            values = np.unique(column)
+            if len(values) == 2:
+                found = f"found only {self.spell(values)}; set data.task: binary"
+                raise DataError(f"{self.name}: target {name!r} must take more than two values for regression, {found}")
+        return Target("regression", names, (), self.values)
+
+    def _first_word(self) -> int:
+        """The first row whose label is no number; 0 if all are."""
+        words = np.array([not _is_number(label) for label in self.labels])
+        return int(np.argmax(words[self.values[:, 0].astype(np.int64)]))
+
+    def classification(self, task: Task) -> Target:
+        """Classes, from 0. Raises DataError for several targets, and for values that are no classes of this task."""
+        names, rows = self.source.targets, len(self.values)
+        if len(names) > 1:
+            raise DataError(f"{self.name}: a {task} task must have one target, got {', '.join(names)}")
+        values, y = np.unique(self.values[:, 0], return_inverse=True)
+        many, repeated = len(values) > MANY_CLASSES, len(values) <= rows // 2
+        subject = f"{self.name}: target {names[0]!r}"
+        if not self.labels and many and not (repeated and (values == np.floor(values)).all()):
+            raise DataError(
+                f"{subject} looks like a regression target ({len(values)} different numbers in {rows} rows), got data.task: "
+                f"{task}; set data.task: regression"
+            )
+        if task == "binary" and len(values) != 2:
+            raise DataError(f"{subject} must have two classes for a binary task, found {len(values)}: {self.spell(values)}")
+        if many and not repeated:
+            raise DataError(
+                f"{subject} must have classes with several rows each, found {len(values)} classes in {rows} rows: "
+                f"{self.spell(values)}; is it an id or a name? choose another data.target"
+            )
+        return Target(task, names, tuple(self._spell(value) for value in values), y.astype(np.int64))
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True

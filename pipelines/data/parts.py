@@ -20,10 +20,9 @@ import numpy as np
 
 from backends.spec import Task
 from backends.weights import stream_atomically, write_atomically
-from pipelines.data.columns import PARTS, Column, DataError, NDArray, Source
+from pipelines.data.columns import PARTS, Column, DataError, NDArray, Source, Target, find_target
 from pipelines.data.preprocess import LIMIT, CellError, Encoder, Fitted, Preprocessing, TargetScale, fit, fit_target_scale
 from pipelines.data.split import Rows, inputs_of, split_rows
-from pipelines.data.tasks import Target, find_target
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import Kind
 

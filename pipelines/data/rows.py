@@ -1,4 +1,4 @@
-"""Rows that a trained network is to answer: read as its training rows were, under the kinds that their columns had.
+"""Rows that a trained network is to answer, read under the kinds that its training rows' columns had; and its answers.
 
 A file comes in blocks of rows, of which one at a time is in memory. Rows that are given in Python are a DataFrame, a mapping of
 columns, or, where all columns are numbers, a matrix; they are read as those of a Parquet file are.
@@ -6,13 +6,16 @@ columns, or, where all columns are numbers, a matrix; they are read as those of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from backends.weights import stream_atomically
 from pipelines.data.columns import Column, DataError, NDArray, Source
 from pipelines.data.inference import Inference, TextFormat, clean, values_of
 from pipelines.data.preprocess import Preprocessing
@@ -175,3 +178,52 @@ def _as_arrow(values: Any) -> Any:
 
 def _is_missing(value: Any) -> bool:
     return value is None or (not isinstance(value, str) and str(value) in ("nan", "NaT", "<NA>"))
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------------
+
+Block = Mapping[str, NDArray]  # column -> (n,)
+
+
+@contextmanager
+def writer(path: Path | None) -> Iterator[Callable[[Block], None]]:
+    """Takes one block after another, all with the same columns: CSV or Parquet by the ending; CSV on standard output.
+
+    Numbers are written to the last bit. Nothing is left of a file that could not be finished.
+    """
+    if path is None:
+        yield _CsvWriter(sys.stdout.buffer).write
+        sys.stdout.buffer.flush()
+        return
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError(f"--out must end in .csv or .parquet, got {str(path)!r}")
+    with stream_atomically(path) as file, ExitStack() as stack:
+        yield _CsvWriter(file).write if path.suffix.lower() == ".csv" else _ParquetWriter(file, stack).write
+
+
+@dataclass
+class _CsvWriter:
+    file: IO[bytes]
+    header: bool = True  # is still to be written
+
+    def write(self, block: Block) -> None:
+        import pandas
+
+        text = pandas.DataFrame(block).to_csv(index=False, header=self.header, lineterminator="\n")
+        self.file.write(text.encode())
+        self.header = False
+
+
+@dataclass
+class _ParquetWriter:
+    file: IO[bytes]
+    stack: ExitStack  # closes what is opened here
+    sink: Any = None
+
+    def write(self, block: Block) -> None:
+        import pyarrow
+        from pyarrow.parquet import ParquetWriter
+
+        table = pyarrow.table({name: pyarrow.array(values) for name, values in block.items()})
+        self.sink = self.sink or self.stack.enter_context(ParquetWriter(self.file, table.schema))
+        self.sink.write_table(table)

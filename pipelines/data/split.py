@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.draws import SPLIT, raw_words
-from pipelines.data.columns import PARTS, DataError, NDArray, Source
+from pipelines.data.columns import PARTS, DataError, NDArray, Source, Target
 from pipelines.data.formats import similar_label
-from pipelines.data.tasks import Target
 from pipelines.spec import Split
 from pipelines.spec.describe import nearest
 

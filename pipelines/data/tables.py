@@ -19,7 +19,7 @@ from pipelines.data.columns import DataError, NDArray
 from pipelines.data.text import TextFile
 
 ROWS = 65536  # of a block that Python has cut
-BLOCK = 1 << 21  # bytes of text that are cut into cells at a time
+BLOCK = 1 << 20  # bytes of text that are cut into cells at a time
 
 
 class Table(Protocol):
@@ -79,12 +79,11 @@ class TextTable:
         """numeric, text or nothing."""
         if not self.is_numeric[name]:
             return "text"
-        return "numeric" if any(block.null_count < len(block) for block in self.blocks[name]) else "nothing"
+        return "numeric" if any(np.isfinite(block).any() for block in self.blocks[name]) else "nothing"
 
     def numbers(self, name: str) -> NDArray:
         """(rows,) float64."""
-        found = [block.to_numpy(zero_copy_only=False) for block in self.blocks[name]]
-        return np.concatenate(found) if found else np.empty(0)
+        return np.concatenate(self.blocks[name] or [np.empty(0)])
 
     def texts(self, name: str) -> tuple[NDArray, Any]:
         """(places int32, texts). A numeric column is read anew."""
@@ -112,7 +111,7 @@ class TextTable:
         if self.is_numeric[name]:
             numbers = parsed_numbers(cells, self.markers, self.decimal)
             if numbers is not None:
-                self.blocks[name].append(numbers)
+                self.blocks[name].append(numbers.to_numpy(zero_copy_only=False).copy())
                 return True
             self.is_numeric[name] = False
             if self.blocks[name]:

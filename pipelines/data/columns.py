@@ -37,6 +37,10 @@ class Column:
         """Where there is no value, (n,)."""
         return np.isnan(self.values) if self.values.dtype.kind == "f" else self.values < 0
 
+    def of(self, rows: NDArray) -> Column:
+        """Of some rows, by their numbers."""
+        return Column(self.values[rows], self.categories)
+
 
 @dataclass(frozen=True)
 class Source:

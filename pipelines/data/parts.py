@@ -1,7 +1,7 @@
 """The three parts on disk, and what is known about them: what `split` writes, and every later stage reads.
 
 `prepare` finds the target, deals out the rows, fits on training rows and writes. Columns are read one at a time; the inputs of
-one division into parts are in memory.
+one part are in memory.
 
 With folds, outputs/data/train, valid and test hold a folder a fold, 1 to k, each with the same three files: what a fold's
 training rows say about its columns differs, and so do its inputs, in all three parts.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +21,7 @@ import numpy as np
 
 from backends.spec import Task
 from backends.weights import stream_atomically, write_atomically
-from pipelines.data.columns import PARTS, Column, DataError, NDArray, Source, Target, find_target
+from pipelines.data.columns import PARTS, DataError, NDArray, Source, Target, find_target
 from pipelines.data.preprocess import LIMIT, CellError, Encoder, Fitted, Preprocessing, TargetScale, fit, fit_target_scale
 from pipelines.data.split import Rows, inputs_of, split_rows
 from pipelines.spec import DataSpec
@@ -215,13 +216,8 @@ class Preparation:
 
     def __init__(self, source: Source, spec: DataSpec, target: Target, rows: Rows, parts: Sequence[str]) -> None:
         self.source, self.spec, self.target, self.rows, self.parts = source, spec, target, rows, parts
-        wanted = ("train", *(part for part in parts if part != "train"))
-        self.order = np.concatenate([rows[part] for part in wanted])
-        ends = np.cumsum([len(rows[part]) for part in wanted]).tolist()
-        self.where = {part: slice(end - len(rows[part]), end) for part, end in zip(wanted, ends, strict=True)}
-        self.inputs: list[NDArray] = []  # each of all parts' rows, one part after the other, (n,) float32
-        self.missing: dict[str, dict[str, int]] = {part: {} for part in wanted}  # part -> column -> rows
-        self.unseen: dict[str, dict[str, int]] = {part: {} for part in wanted}
+        self.missing: dict[str, dict[str, int]] = {part: {} for part in ("train", *parts)}  # part -> column -> rows
+        self.unseen: dict[str, dict[str, int]] = {part: {} for part in ("train", *parts)}
 
     def write(self, about: About, folder: Path) -> About:
         """Fit, encode, and write the parts; what is known about them."""
@@ -230,7 +226,11 @@ class Preparation:
         orders = {one.name: self.source.orders[one.name] for one in encoders if one.name in self.source.orders}
         _check_names(self.source.name, encoders)
         scale, y = self._scaled_target()
-        about = replace(
+        hashes = {}
+        for part in self.parts:
+            inputs, rows = self._inputs(encoders, part), self.rows[part]
+            hashes[part] = write_part(about.where(folder, part), inputs, y[rows], rows)
+        return replace(
             about,
             rows={part: len(rows) for part, rows in self.rows.items()},
             class_counts={part: _class_counts(self.target, rows) for part, rows in self.rows.items()},
@@ -239,32 +239,34 @@ class Preparation:
             rare={one.encoder.name: list(one.rare) for one in fitted if one.rare},
             preprocessing=Preprocessing(encoders, orders),
             target_scale=scale,
+            sha256=hashes,
         )
-        hashes = {}
-        for part in self.parts:
-            rows, inputs = self.rows[part], [values[self.where[part]] for values in self.inputs]
-            hashes[part] = write_part(about.where(folder, part), inputs, y[rows], rows)
-        self.inputs.clear()
-        return replace(about, sha256=hashes)
 
     def _fit(self, name: str) -> Fitted:
-        """Fit one more column on the training rows, and keep its inputs."""
+        """Fit a column on the training rows, and count in all parts what is missing, and what no training row has."""
         column = self.source.fetch(name)
-        ordered = Column(column.values[self.order], column.categories)
-        try:
-            fitted = fit(name, self.source.kinds[name], self._part(ordered, "train"), self.spec)
-            self.inputs += fitted.encoder.encode(ordered)
-        except CellError as error:
-            raise DataError(f"{self.source.line(int(self.order[error.place]))}: {error}") from None
-        for part in self.where:
-            rows = self._part(ordered, part)
+        with self._named_rows("train"):
+            fitted = fit(name, self.source.kinds[name], column.of(self.rows["train"]), self.spec)
+        for part in self.missing:
+            rows = column.of(self.rows[part])
             for counts, count in ((self.missing, int(rows.gaps.sum())), (self.unseen, fitted.count_unseen(rows))):
                 if count:
                     counts[part][name] = count
         return fitted
 
-    def _part(self, column: Column, part: str) -> Column:
-        return Column(column.values[self.where[part]], column.categories)
+    def _inputs(self, encoders: Sequence[Encoder], part: str) -> list[NDArray]:
+        """All inputs of a part's rows, each (n,) float32."""
+        rows = self.rows[part]
+        with self._named_rows(part):
+            return [values for one in encoders for values in one.encode(self.source.fetch(one.name).of(rows))]
+
+    @contextmanager
+    def _named_rows(self, part: str) -> Iterator[None]:
+        """Cells that cannot be used are refused with their line."""
+        try:
+            yield
+        except CellError as error:
+            raise DataError(f"{self.source.line(int(self.rows[part][error.place]))}: {error}") from None
 
     def _scaled_target(self) -> tuple[TargetScale, NDArray]:
         """How targets are scaled, and all rows' targets so scaled; classes are not."""

@@ -132,7 +132,7 @@ class Run:
         with self.places.history.open(newline="") as file:
             self.rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         self.recording = Recording(self.experiment, RunPaths(self.places.root, project=project), new_run=True, name=project.name)
-        self.recording.begun(FINGERPRINT, 1)
+        self.recording.start(FINGERPRINT, 1)
 
     def epochs(self, first, last):
         for row in self.rows[first - 1 : last]:
@@ -295,7 +295,7 @@ def test_runs_that_wait_are_sent_by_the_next_run(project):
         other.execute("ROLLBACK")
     for name in ("later", "last"):  # on a busy machine the first may not come to the end of it
         later = Recording(run.experiment, RunPaths(run.places.root, project=project), new_run=True, name=name)
-        later.begun(FINGERPRINT, 1)
+        later.start(FINGERPRINT, 1)
         later.finish()
         assert later.close().run_id
         if not journals(project):

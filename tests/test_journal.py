@@ -248,7 +248,7 @@ def rows_of(places):
 def test_an_epoch_is_told_when_it_is_over_and_not_again_from_the_outs(tmp_path, unsent):
     places = make(tmp_path)
     recording = Recording(EXPERIMENT, places)
-    recording.begun("3f2a" + "0" * 28, 1)
+    recording.start("3f2a" + "0" * 28, 1)
     for row in rows_of(places)[:4]:
         recording.epoch(row)
     assert [event.step for event in recording.journal.read() if event.step] == [1, 2, 3, 4]
@@ -261,7 +261,7 @@ def test_an_epoch_is_told_when_it_is_over_and_not_again_from_the_outs(tmp_path, 
 
 def test_an_epoch_of_folds_is_told_once_it_is_over_in_each(tmp_path, unsent):
     recording = Recording(EXPERIMENT, make(tmp_path))
-    recording.begun("3f2a" + "0" * 28, 2)
+    recording.start("3f2a" + "0" * 28, 2)
     for number, fold, loss in ((1, 0, 0.5), (2, 0, 0.4), (1, 1, 0.3)):
         recording.epoch({"epoch": number, "train_loss": loss, "fold": fold})
     [told] = [event for event in recording.journal.read() if event.step]
@@ -273,12 +273,12 @@ def test_an_epoch_of_folds_is_told_once_it_is_over_in_each(tmp_path, unsent):
 def test_a_run_of_the_pipeline_that_was_killed_goes_on_in_its_journal_and_another_begins_its_own(tmp_path, unsent):
     places = make(tmp_path)
     first = Recording(EXPERIMENT, places)
-    first.begun("3f2a" + "0" * 28, 1)
+    first.start("3f2a" + "0" * 28, 1)
     first.epoch(rows_of(places)[0])
     first.kill("a test")
     first.close()
     again = Recording(EXPERIMENT, places)
-    again.begun("3f2a" + "0" * 28, 1)
+    again.start("3f2a" + "0" * 28, 1)
     assert again.journal.id == first.journal.id and again.journal.state().running
     for row in rows_of(places):
         again.epoch(row)
@@ -287,7 +287,7 @@ def test_a_run_of_the_pipeline_that_was_killed_goes_on_in_its_journal_and_anothe
     told = [(event.step, name) for event in again.journal.read() if event.kind == "metrics" for name in event.values]
     assert len(told) == len(set(told))
     other = Recording(EXPERIMENT, places, new_run=True)
-    other.begun("3f2a" + "0" * 28, 1)
+    other.start("3f2a" + "0" * 28, 1)
     assert other.journal.id != first.journal.id
     other.fail("a test")
     other.close()
@@ -296,7 +296,7 @@ def test_a_run_of_the_pipeline_that_was_killed_goes_on_in_its_journal_and_anothe
 def test_a_log_that_cannot_be_written_is_told_and_ends_no_run(tmp_path, unsent):
     (tmp_path / ".deltarule").write_text("no folder")
     recording = Recording(EXPERIMENT, make(tmp_path))
-    recording.begun("3f2a" + "0" * 28, 1)
+    recording.start("3f2a" + "0" * 28, 1)
     recording.epoch({"epoch": 1, "train_loss": 0.5})
     recording.finish()
     assert "the log of the run could not be written" in recording.close().warning
@@ -305,7 +305,7 @@ def test_a_log_that_cannot_be_written_is_told_and_ends_no_run(tmp_path, unsent):
 def test_switched_off_it_writes_nothing(tmp_path):
     places = make(tmp_path)
     recording = Recording(Experiment.model_validate({"tracking": {"enabled": False}}), places)
-    recording.begun("ab", 1)
+    recording.start("ab", 1)
     recording.epoch({"epoch": 1, "train_loss": 0.5})
     recording.finish()
     assert recording.close().run_id is None and not (tmp_path / ".deltarule").exists()
@@ -316,7 +316,7 @@ def test_no_secret_reaches_the_log(tmp_path, unsent, monkeypatch):
     spec = {"data": {"source": "https://me:hunter2@example.org/rows.csv", "target": "y"}}
     planted = Experiment.model_validate({**spec, "tracking": {"uri": "https://me:hunter2@runs.example.org"}})
     recording = Recording(planted, make(tmp_path, spec=planted), name="pwd=hunter2")
-    recording.begun("3f2a" + "0" * 28, 1)
+    recording.start("3f2a" + "0" * 28, 1)
     recording.fail("could not read https://example.org/?token=hunter2")
     recording.close()
     text = recording.journal.path.read_text()

@@ -115,7 +115,7 @@ def train_recorded(experiment: Experiment, places: RunPaths, progress: Progress 
             progress(record)
 
     with halting() as halt:
-        return stages.train(experiment, places, epoch, begun=recording.begun, halt=halt)
+        return stages.train(experiment, places, epoch, begun=recording.start, halt=halt)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Outcome:
 
 
 class Recording:
-    """One run's record; with tracking off it does nothing. `begun`, `epoch` and `stage` tell it what happens, then one of
+    """One run's record; with tracking off it does nothing. `start`, `epoch` and `stage` tell it what happens, then one of
     `finish`, `fail` and `kill`, then `close`.
 
     `new_run` is for launches beside the pipeline. A run of the pipeline that was killed goes on where its journal ends.
@@ -61,7 +61,7 @@ class Recording:
             with self._surviving():
                 self._uploader = Uploader(self.experiment.tracking)
 
-    def begun(self, fingerprint: str, networks: int) -> None:
+    def start(self, fingerprint: str, networks: int) -> None:
         """Training begins: of so many networks, one a fold."""
         if not self.on:
             return

@@ -149,7 +149,7 @@ class StudyJournal:
         begin = Event("begin", "create", {"process": asdict(Process.this()), "command": provenance.command_line(sys.argv)})
         for waiting in journals(self.project):
             known = waiting.head()
-            if all(known[key] == opening[0].values[key] for key in ("identity", "tracking")):
+            if all(known.get(key) == opening[0].values[key] for key in ("identity", "tracking")):
                 with waiting.claim(_CLAIM_SECONDS) as ours:
                     if ours:
                         waiting.mend()

@@ -202,10 +202,11 @@ class Journal:
                     continue
 
     def head(self) -> dict[str, Any]:
-        """The values of the creation; empty if even that is not there whole."""
+        """The values of the creation; empty if that is not there whole."""
         first = next(self.read(), None)
-        whole = first is not None and first.kind == "create" and {"name", "identity", "tracking"} <= first.values.keys()
-        return first.values if first is not None and whole else {}
+        values = first.values if first is not None and first.kind == "create" else {}
+        whole = "name" in values and all(isinstance(values.get(key), dict) for key in ("identity", "tracking"))
+        return values if whole else {}
 
     def state(self) -> State:
         """What it comes to now."""

@@ -1,7 +1,7 @@
-"""Under what circumstances a run was begun: by whom, with which command, from which source.
+"""Where a run comes from: who started it, with which command, from which source.
 
-They are of the moment: a launch keeps them in its folder before it trains, so that a record that is sent later still says how
-it was begun. Without them, they are taken when the run is sent.
+A launch keeps this in its folder before it trains, so that a record that is sent later still says how it was started. Where it
+was not kept, it is taken when the run is sent.
 """
 
 from __future__ import annotations

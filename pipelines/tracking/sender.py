@@ -230,7 +230,7 @@ class Sender:
         if state.outs:
             identity[OUTS] = state.outs
         run = self._given(client, identity) or self._search(client, {LOG: self.journal.id})
-        if run is not None or identity[ORIGIN] == "launch":
+        if run is not None or identity.get(ORIGIN) == "launch":
             return run or self._create(client, identity)
         if OUTS in identity:
             run = self._search(client, identity)
@@ -244,7 +244,7 @@ class Sender:
     def _given(self, client: MlflowClient, identity: dict[str, str]) -> Run | None:
         """The run of MLFLOW_RUN_ID, unless it holds something else: MLflow can take neither params nor points back."""
         run_id = os.environ.get("MLFLOW_RUN_ID")
-        if not run_id or run_id != self.head["given"]:
+        if not run_id or run_id != self.head.get("given"):
             return None
         run = client.get_run(run_id)
         for key in identity.keys() - {ORIGIN, LAUNCH}:
@@ -261,7 +261,7 @@ class Sender:
 
     def _create(self, client: MlflowClient, identity: dict[str, str]) -> Run:
         first = next(self.journal.read())
-        tags = {**identity, **self.head["tags"], LOG: self.journal.id}
+        tags = {**identity, **self.head.get("tags", {}), LOG: self.journal.id}
         self._children = {}
         return client.create_run(self._experiment_id, start_time=first.time, tags=tags, run_name=self.head["name"])
 

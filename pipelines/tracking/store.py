@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -121,16 +121,15 @@ def absolute(uri: str | None, project: Path) -> str:
     return f"sqlite:///{(project / path).resolve()}"
 
 
-def store_of(head: Mapping[str, object], tracking: Tracking, project: Path) -> Store:
+def store_of(head: Mapping[str, Any], tracking: Tracking, project: Path) -> Store:
     """The store that a journal's run is to be sent to: as the spec and the environment say, in the journal's experiment.
 
     What a journal says of its store is compared with theirs, and never connected to. Raises Refused if they differ.
     """
     kept = head["tracking"]
-    assert isinstance(kept, Mapping)
-    here = tracking.model_copy(update={"experiment": str(kept["experiment"])})
+    here = tracking.model_copy(update={"experiment": kept.get("experiment", tracking.experiment)})
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        wanted, found = (redact(absolute(uri, project)) for uri in (kept["uri"], tracking.uri))
+        wanted, found = (redact(absolute(uri, project)) for uri in (kept.get("uri"), tracking.uri))
         if wanted != found:
             raise Refused(
                 f"the run {head['name']!r} waits for the store {wanted}, and tracking.uri names {found}; set "

@@ -341,8 +341,8 @@ def test_the_command_shows_a_file_without_a_spec(deltarule, tmp_path):
     shown = deltarule("data", *options, check=False)
     told = shown.stdout
     assert (done.returncode, shown.returncode) == (2, 2)
-    assert "must be changed: t.csv: each class must have at least 3 different rows" in told
-    assert shown.stderr == "t.csv: one thing must be changed before the rows can be split; see above\n"
+    assert "error: t.csv: each class must have at least 3 different rows" in told
+    assert shown.stderr == "t.csv: 1 error in the data, see above; fix it, then split\n"
     assert "t.csv: 4 rows, 7 columns" in told
     assert re.search(r"^age +numeric +1 \(25.0%\) +2 +29, 29, 31$", told, re.MULTILINE)
     assert "duplicates, rows that repeat an earlier one: 1" in told

@@ -223,7 +223,7 @@ def test_every_command_of_the_walk_works_as_shown(tool, tmp_path):
                 said = tool("bash", "-c", command.replace("127.0.0.1:5001", address), cwd=folder, no_proxy="127.0.0.1")
             assert [row["predicted"] for row in json.loads(said)["predictions"]] == re.findall(r'"predicted": "(\w+)"', shown)
         else:
-            failing = 255 if "ERROR: failed to reproduce" in shown else 2 if "must be changed: " in shown else 0
+            failing = 255 if "ERROR: failed to reproduce" in shown else 2 if "error: " in shown else 0
             said = tool("bash", "-c", command, cwd=folder, code=failing, **names)
             if command.startswith(EXACT) or failing:
                 assert [line for line in shown.splitlines() if line != "..." and line not in said.splitlines()] == [], said

@@ -71,8 +71,8 @@ def test_a_repository_of_ones_own_keeps_what_it_has(data, tmp_path, deltarule):
     said = deltarule("new", ".", "--data", "../rows.csv", "--target", "kind", cwd=mine).stdout.splitlines()
     assert said == [
         "mine: a project that predicts kind from data/rows.csv; initialised DVC",
-        ".gitignore was there: 7 lines were added at its end",
-        "README.md was there, and is as it was",
+        ".gitignore exists: added 9 lines at its end",
+        "README.md exists: left as it is",
         "look at params.yaml, then: dvc repro",
     ]
     ignored = (mine / ".gitignore").read_text()

@@ -166,7 +166,7 @@ def run_stage(stage: str, checkout: Checkout, say: Say) -> None:
             raise
     held = stage == "validate" and process.returncode == HELD and (checkout.project / "outputs/validate/about.json").is_file()
     if process.returncode and not held:
-        raise StageFailed(f"{stage} ended with exit code {process.returncode}, saying: {last}")
+        raise StageFailed(f"{stage} ended with exit code {process.returncode}: {last}")
 
 
 def _notes(run: RecordedRun) -> list[str]:

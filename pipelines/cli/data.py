@@ -31,7 +31,7 @@ def data(
     """Look at the data.
 
     Rows, columns and their kinds, gaps, classes, duplicates, suspected leaks. Works before the spec is right. Exit code 2 if
-    something must be changed before the rows can be split.
+    there are errors in the data.
     """
     from pipelines.console import Console
     from pipelines.data.columns import DataError
@@ -55,13 +55,9 @@ def data(
         console.say(f"written to {html}")
     console.result(found.as_dict())
     if found.problems:
-        raise DataError(
-            f"{found.source}: {_counted(len(found.problems))} must be changed before the rows can be split; see above"
-        )
-
-
-def _counted(things: int) -> str:
-    return "one thing" if things == 1 else f"{things} things"
+        count = len(found.problems)
+        errors = "1 error" if count == 1 else f"{count} errors"
+        raise DataError(f"{found.source}: {errors} in the data, see above; fix {'it' if count == 1 else 'them'}, then split")
 
 
 def block_of(params: Path, changes: list[str] | None, file: str | None, target: list[str] | None) -> DataSpec:
@@ -101,7 +97,7 @@ def show(console: Console, found: Look) -> None:
     for suspicion in found.suspicions:
         console.say(f"{suspicion.kind}: {suspicion.column}: {suspicion.why}")
     for problem in found.problems:
-        console.say(f"must be changed: {problem}")
+        console.say(f"error: {problem}")
 
 
 def _headline(found: Look) -> str:
@@ -115,7 +111,7 @@ def _row(column: ColumnLook, found: Look) -> tuple[str, ...]:
     marks = [kind, *(["(stated)"] if column.stated else []), *(["target"] if column.name in found.targets else [])]
     missing = f"{column.missing:,} ({column.missing / found.rows:.1%})" if column.missing else "0"
     if column.note or column.problem:
-        told = column.note or f"{', '.join(map(repr, column.odd))} must be changed, see below"
+        told = column.note or f"{', '.join(map(repr, column.odd))}: error, see below"
     elif column.least is not None and column.median is not None and column.greatest is not None:
         told = ", ".join(shown(column.kind, value) for value in (column.least, column.median, column.greatest))
     else:

@@ -40,13 +40,13 @@ def new(
     initialised = f"; initialised {' and '.join(made.initialised)}" if made.initialised else ""
     console.say(f"{where}: a project that predicts {', '.join(target)} from {made.source}{initialised}")
     for name, lines in made.added.items():
-        console.say(f"{name} was there: {lines} lines were added at its end")
+        console.say(f"{name} exists: added {lines} lines at its end")
     for name in made.kept:
-        console.say(f"{name} was there, and is as it was")
+        console.say(f"{name} exists: left as it is")
     for problem in made.view.problems:
-        console.say(f"to be settled in {spec} before it can run: {problem}")
+        console.say(f"fix in {spec} before it can run: {problem}")
     for suspicion in made.view.suspicions:
-        console.say(f"to be looked at: {suspicion}")
+        console.say(f"check: {suspicion}")
     console.say(f"look at {spec}, then: {'' if inside else f'cd {where} && '}dvc repro")
     told = {"initialised": made.initialised, "added": made.added, "kept": made.kept}
     found = {"problems": made.view.problems, "suspicions": made.view.suspicions}

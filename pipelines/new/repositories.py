@@ -79,4 +79,4 @@ def _dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def _checked(done: subprocess.CompletedProcess[str], what: str) -> None:
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
-        raise ProjectError(f"{what} must succeed, but it ended with exit code {done.returncode}, saying: {said[-1]}")
+        raise ProjectError(f"{what} failed with exit code {done.returncode}: {said[-1]}")

@@ -30,7 +30,7 @@ class Field:
 
 @dataclass(frozen=True)
 class View:
-    """What params.yaml tells of the data. `problems` are to be settled in it before it can run, `suspicions` are questions."""
+    """What params.yaml says of the data. `problems` must be fixed in it before it can run, `suspicions` are questions."""
 
     target: tuple[str, ...]
     task: str  # as the spec says it
@@ -133,7 +133,7 @@ def _fields(found: Look) -> Iterator[Field]:
 
 
 def _odd(column: ColumnLook) -> str:
-    return f"to be settled: it says {', '.join(map(repr, column.odd[:NAMED]))} too" if column.problem and column.odd else ""
+    return f"fix: it holds {', '.join(map(repr, column.odd[:NAMED]))} too" if column.problem and column.odd else ""
 
 
 def _gaps(column: ColumnLook) -> str:

@@ -6,18 +6,16 @@ import csv
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from pipelines.record import datasets, description
 from pipelines.redact import redact, redacted
+from pipelines.report.outs import Outs, over_epochs
 from pipelines.spec import Experiment, Tracking, dump, flat, whole_spec
 from pipelines.stages.files import read_json, sha256
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
 from pipelines.tracking.events import Event, params, texts
-
-REPORTS = ("validate", "test")
 
 
 def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event]:
@@ -27,7 +25,7 @@ def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event
     (thresholds, search, tracking). Raises FileNotFoundError if nothing was trained there.
     """
     run, about = read_json(places.run), read_json(places.about)
-    reports = [stage for stage in REPORTS if _reports_on(places.report(stage), run)]
+    reports = Outs(places.root).reports
     spec = redacted(whole_spec(run["spec"], experiment))
     files = spec.get("tracking", {}).get("files", Tracking().files)
     body = [
@@ -131,24 +129,6 @@ def carried(places: RunPaths) -> Iterator[Event]:
     yield Event("mark", "model", {"outs": kept["mark"]})
 
 
-def over_epochs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row an epoch: of folds the mean over those that came so far."""
-    if not rows or "fold" not in rows[0]:
-        return list(rows)
-    epochs: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        epochs.setdefault(int(row["epoch"]), []).append(row)
-    names = [name for name in rows[0] if name not in ("fold", "epoch")]
-    return [
-        {"epoch": epoch, **{name: fmean(each) for name in names if (each := _values(there, name))}}
-        for epoch, there in sorted(epochs.items())
-    ]
-
-
-def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
-    return [float(row[name]) for row in rows if row[name] != ""]
-
-
 def _report(places: RunPaths, about: dict[str, Any], run: dict[str, Any], stage: str) -> Iterator[Event]:
     folder = places.report(stage)
     if stage == "test":  # not before: these rows are no input of a run that has not opened them
@@ -157,12 +137,6 @@ def _report(places: RunPaths, about: dict[str, Any], run: dict[str, Any], stage:
         yield Event("tags", stage, {"deltarule.held": "a threshold was missed on the validation rows"})
     yield Event("metrics", stage, _numbers(_flatten(read_json(folder / "metrics.json"), stage, "_")))
     yield from _whole(places, stage, folder)
-
-
-def _reports_on(folder: Path, run: dict[str, Any]) -> bool:
-    """Whether a report is there, and is on the model that this run trained: it may be left over from another."""
-    about = folder / "about.json"
-    return about.is_file() and run["model_hash"] is not None and read_json(about)["model_hash"] == run["model_hash"]
 
 
 def _whole(places: RunPaths, stage: str, folder: Path) -> Iterator[Event]:

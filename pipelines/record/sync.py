@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pipelines.project import project_of
 from pipelines.record.creation import creation, source_name
-from pipelines.record.events import REPORTS, events, outs_hash
+from pipelines.record.events import events, outs_hash
 from pipelines.record.sending import RunSender
+from pipelines.report.outs import REPORTS
 from pipelines.spec import Experiment, Tracking
 from pipelines.stages.files import write_json
 from pipelines.stages.paths import RunPaths

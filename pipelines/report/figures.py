@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.report import predictions, style, training
-from pipelines.report.outs import Outs, Texts, over_folds
+from pipelines.report.outs import Outs, Texts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,8 +46,7 @@ def _of(outs: Outs, stage: str) -> Iterator[tuple[str, Figure]]:
 
 def _training(outs: Outs) -> Iterator[tuple[str, Figure]]:
     title, best = outs.title("mean of {} folds"), outs.run["best_epoch"]
-    history = over_folds(outs.table("train/history.csv"))
-    if len(history.get("epoch", ())):  # else it diverged within the first
+    if history := outs.table("train/history.csv"):  # else it diverged within the first epoch
         yield "learning_curves", training.learning_curves(history, title, best)
         yield "gradient_flow", training.gradient_flow(history, title)
         yield "gradient_profile", training.gradient_profile(history, title, best, outs.run["spec"]["model"]["activation"])

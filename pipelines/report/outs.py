@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -33,19 +34,22 @@ class Outs:
         content: dict[str, Any] = json.loads(self.path(name).read_text(encoding="utf-8"))
         return content
 
-    def texts(self, name: str) -> Texts:
-        """Column -> its cells, of a CSV with a header; {} if there is no such file."""
+    def rows(self, name: str) -> list[dict[str, str]]:
+        """A dictionary a row, of a CSV with a header; [] if there is no such file."""
         if not self.path(name).is_file():
-            return {}
+            return []
         with self.path(name).open(newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            cells = list(rows)
-        return {column: [row[i] for row in cells] for i, column in enumerate(header)}
+            return list(csv.DictReader(file))
+
+    def texts(self, name: str) -> Texts:
+        """Column -> its cells; {} if there are no rows."""
+        rows = self.rows(name)
+        return {column: [row[column] for row in rows] for column in rows[0]} if rows else {}
 
     def table(self, name: str) -> Table:
-        """Column -> its numbers."""
-        return {column: floats(cells) for column, cells in self.texts(name).items()}
+        """Column -> its numbers; of an epoch of folds their means."""
+        rows = over_epochs(self.rows(name))
+        return {column: floats([row.get(column, "") for row in rows]) for column in rows[0]} if rows else {}
 
     @cached_property
     def run(self) -> dict[str, Any]:
@@ -73,7 +77,7 @@ class Outs:
 
 def floats(cells: Sequence[str]) -> NDArray:
     """Cells as numbers; an empty one is a gap."""
-    return np.array([float(cell) if cell else np.nan for cell in cells])
+    return np.array([np.nan if cell == "" else float(cell) for cell in cells])
 
 
 def groups(table: Texts, by: str) -> Iterator[tuple[str, Texts]]:
@@ -91,10 +95,16 @@ def numbered(history: Table, prefix: str) -> list[str]:
     return sorted((name for name in history if name.startswith(prefix)), key=lambda name: int(name[len(prefix) :]))
 
 
-def over_folds(history: Table) -> Table:
-    """Epoch by epoch the mean over the folds that came so far; as it is, where there are none."""
-    if "fold" not in history:
-        return history
-    epochs = np.unique(history["epoch"])
-    names = [name for name in history if name != "fold"]
-    return {name: np.array([np.mean(history[name][history["epoch"] == epoch]) for epoch in epochs]) for name in names}
+def over_epochs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row an epoch: of folds the mean over those that came so far, without gaps."""
+    if not rows or "fold" not in rows[0]:
+        return list(rows)
+    epochs: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        epochs.setdefault(int(row["epoch"]), []).append(row)
+    return [{"epoch": epoch, **_means(there)} for epoch, there in sorted(epochs.items())]
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    values = {name: [float(row[name]) for row in rows if row[name] != ""] for name in rows[0] if name not in ("fold", "epoch")}
+    return {name: fmean(each) for name, each in values.items() if each}

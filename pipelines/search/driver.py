@@ -218,12 +218,10 @@ class Driver:
         trial = self._record(one, ended)
         save_curve(self.folder, one.number, trial.history)
         self.on_trial_end(trial)
-        known = self.storage.trials()[one.number].state.is_finished()
         told = self.memory.tell(one.number, trial.state, trial.values if trial.state == "COMPLETE" else None)
-        self.storage.tell(told, trial.details())
-        one.states.clear()
-        if not known:
+        if self.storage.tell(told, trial.details()):
             self.progress.add(trial)
+        one.states.clear()
 
     def _record(self, one: Candidate, ended: Ended) -> TrialRecord:
         progress = [state.progress for state in one.states if state.progress]

@@ -140,22 +140,23 @@ class StudyStorage:
     @uninterrupted()
     def report(self, number: int, epoch: int, value: float) -> None:
         """What the trial is worth at a rung."""
-        trial = self.trials()[number]
+        trial = self.storage.get_trial(self._trial_id(number))
         if not trial.state.is_finished() and epoch not in trial.intermediate_values:
             self.storage.set_trial_intermediate_value(self._trial_id(number), epoch, value)
 
     @uninterrupted()
-    def tell(self, ended: FrozenTrial, details: Mapping[str, Any]) -> None:
-        """The trial is over, as it is over in memory."""
-        trial = self.trials()[ended.number]
-        if trial.state.is_finished():
-            return
+    def tell(self, ended: FrozenTrial, details: Mapping[str, Any]) -> bool:
+        """The trial is over, as it is over in memory. False where that was known."""
         key = self._trial_id(ended.number)
+        trial = self.storage.get_trial(key)
+        if trial.state.is_finished():
+            return False
         for name, value in ended.system_attrs.items():
             if trial.system_attrs.get(name) != value:
                 self.storage.set_trial_system_attr(key, name, value)
         self.storage.set_trial_user_attr(key, OURS, {**trial.user_attrs.get(OURS, {}), **details})
         self.storage.set_trial_state_values(key, ended.state, ended.values)
+        return True
 
     def _trial_id(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
@@ -246,7 +247,7 @@ class InMemoryStudy:
 
     def trial(self, number: int) -> FrozenTrial:
         """The trial as it stands."""
-        return self.study.get_trials(deepcopy=False)[number]
+        return self.storage.get_trial(self._trial_id(number))
 
     def _trial_id(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)

@@ -33,6 +33,7 @@ import numpy as np
 from backends import draws, weights
 from backends.errors import BackendError
 from backends.losses import targets
+from backends.optimizers import RULES
 from backends.spec import Trial, storage
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -219,7 +220,7 @@ class Stack(ABC):
 
 
 class Backend(ABC):
-    """A framework. `slots` of optimizers, spelled alike everywhere: sgd: "momentum"; adam, adamw: "m", "v"; rmsprop: "s"."""
+    """A framework. Slots of optimizers are spelled alike everywhere, as in OPTIMIZER_SLOTS."""
 
     name: ClassVar[str]
 
@@ -240,7 +241,7 @@ class Backend(ABC):
         return None
 
 
-OPTIMIZER_SLOTS = {"sgd": ("momentum",), "adam": ("m", "v"), "adamw": ("m", "v"), "rmsprop": ("s",)}
+OPTIMIZER_SLOTS = {name: rule.slots for name, rule in RULES.items()}
 
 
 def regions(trials: Sequence[Trial], data: Data | None) -> NDArray:

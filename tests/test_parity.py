@@ -54,7 +54,7 @@ FAULTY = '''
 import numpy as np
 import backends.reference.stack as reference
 from backends.reference import Reference
-from backends.reference.optimizers import STEPS, adam
+from backends.optimizers import RULES, adam
 from backends.reference.stack import ReferenceStack
 
 
@@ -71,10 +71,10 @@ class Epsilon(Sound):
     """Adds Adam's epsilon before bias correction, as Keras' own does."""
     name = "epsilon"
     def __init__(self):
-        def wrong(o, theta, g, slots, eta, t):
-            shifted = o.epsilon / np.sqrt(1 - o.beta2**t)
-            return adam(o.model_copy(update={"epsilon": shifted}), theta, g, slots, eta, t)
-        reference.STEPS = {**STEPS, "adam": wrong}
+        def wrong(xp, o, theta, g, slots, eta, n):
+            shifted = o.epsilon / np.sqrt(n["correction2"])
+            return adam(xp, o.model_copy(update={"epsilon": shifted}), theta, g, slots, eta, n)
+        reference.RULES = {**RULES, "adam": RULES["adam"]._replace(step=wrong)}
 
 
 class Penalty(Sound):

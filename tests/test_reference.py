@@ -5,10 +5,10 @@ import pytest
 
 from backends import draws, get, numerics, weights
 from backends.activations import ACTIVATIONS
-from backends.base import OPTIMIZER_SLOTS, Chunk
+from backends.base import Chunk
 from backends.conformance import BATCH, INPUTS, OPTIMIZERS, TASKS, Conformance, make_data, make_trial
 from backends.conformance.cases import CASE_OPTIMIZERS
-from backends.reference.optimizers import STEPS
+from backends.optimizers import RULES, corrections
 
 
 class TestReference(Conformance):
@@ -81,11 +81,13 @@ def test_optimizers_take_the_steps_of_pytorchs(name):
     optimizer, eta = CASE_OPTIMIZERS[name](0), 0.03
     words = draws.raw_words(1, 60, 0, 31 * 8).reshape(31, 8) * 2.0**-64
     theta, gradients = words[0] - 0.5, (words[1:] - 0.5) * 10.0 ** np.arange(-9, -1)  # so small that ε and its place are seen
-    slots = {slot: np.zeros(8) for slot in OPTIMIZER_SLOTS[optimizer.name]}
+    slots = {slot: np.zeros(8) for slot in RULES[optimizer.name].slots}
+    numbers = {name: getattr(optimizer, name) for name in ("momentum", "weight_decay") if hasattr(optimizer, name)}
     other = torch.tensor(theta).requires_grad_()
     stepper = torchs(optimizer, other, eta)
     for t, g in enumerate(gradients, 1):
-        theta = STEPS[optimizer.name](optimizer, theta, g, slots, eta, t)
+        numbers["correction1"], numbers["correction2"] = corrections(optimizer, t - 1, 1)[0]
+        theta, slots = RULES[optimizer.name].step(numerics, optimizer, theta, g, slots, eta, numbers)
         other.grad = torch.tensor(g)
         stepper.step()
         np.testing.assert_allclose(theta, other.detach().numpy(), rtol=1e-11, atol=1e-14)

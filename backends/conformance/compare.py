@@ -78,6 +78,12 @@ def assert_same_result(found: Result, expected: Result, tolerance: float = 0.0) 
         np.testing.assert_allclose(found.weights, expected.weights, rtol=tolerance, atol=tolerance)
 
 
+def assert_same_results(found: Sequence[Result], expected: Sequence[Result], tolerance: float = 0.0) -> None:
+    """The same of every trial."""
+    for one, other in zip(found, expected, strict=True):
+        assert_same_result(one, other, tolerance)
+
+
 def assert_same_history(found: Sequence[Record], expected: Sequence[Record], tolerance: float = 0.0) -> None:
     """The same epochs, number by number."""
     assert len(found) == len(expected)

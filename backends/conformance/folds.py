@@ -12,7 +12,7 @@ from backends import get
 from backends.base import Backend, Data
 from backends.conformance.cases import every_activation, make_data
 from backends.conformance.compare import assert_same_result
-from backends.conformance.stacks import assert_every_fate, prune, through_a_file, trials_of_every_fate, watch_of
+from backends.conformance.stacks import assert_every_fate, assert_resumes, prune, through_a_file, trials_of_every_fate, watch_of
 from backends.spec import Task, Trial
 from backends.supervisor import Supervisor, fit
 
@@ -76,11 +76,7 @@ class FoldChecks:
         through, paused = fit(subject, trials, data, watch=prune), Supervisor(subject, trials, data, watch=prune)
         for step in (3, 14, 22):
             paused.run(until_step=step)
-            saved = through_a_file(paused.checkpoint(), tmp_path)
-            resumed = Supervisor(subject, trials, data, watch=prune, resume=saved)
-            resumed.run()
-            for found, expected in zip(resumed.results(), through, strict=True):
-                assert_same_result(found, expected)
+            assert_resumes(subject, trials, data, through_a_file(paused.checkpoint(), tmp_path), through)
 
     def test_a_fold_that_the_data_do_not_have_is_refused(self, subject: Backend) -> None:
         with pytest.raises(ValueError, match="fold must be one of the data's, 2, 3, 5, got None"):

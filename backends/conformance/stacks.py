@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from backends import get, weights
-from backends.base import Backend, Chunk, Losses
+from backends.base import Backend, Chunk, Data, Losses
 from backends.conformance.cases import TASKS, make_data, make_trial, some_weights
-from backends.conformance.compare import assert_same_result
+from backends.conformance.compare import assert_same_result, assert_same_results
 from backends.spec import SGD, Cosine, EarlyStopping, Task, Trial
 from backends.supervisor import Checkpoint, Record, Result, Supervisor, Watch, fit
 
@@ -92,14 +92,11 @@ class StackChecks:
         for step in (1, 3, 4, 5, 6, 10, 14, 15):  # first, inside an epoch, before and after its short batch, last of all
             paused = paused or Supervisor(subject, trials, data)
             paused.run(until_step=step)
-            resumed = Supervisor(subject, trials, data, resume=through_a_file(paused.checkpoint(), tmp_path))
-            assert resumed.step == step
-            resumed.run()
-            for found, expected in zip(resumed.results(), through, strict=True):
-                assert_same_result(found, expected)
+            saved = through_a_file(paused.checkpoint(), tmp_path)
+            assert saved.numbers["step"] == step
+            assert_resumes(subject, trials, data, saved, through)
         assert paused is not None
-        for found, expected in zip(paused.results(), through, strict=True):
-            assert_same_result(found, expected)
+        assert_same_results(paused.results(), through)
 
     def test_it_resumes_to_the_same_bits_after_trials_ended_and_the_stack_was_rebuilt(
         self, subject: Backend, tmp_path: Path
@@ -118,10 +115,7 @@ class StackChecks:
         assert [checkpoint.numbers["step"] for checkpoint in saved] == [4, 5, 9, 10, 14, 15, 19, 20, 24, 25, 29, 30]
         assert len({len(checkpoint.numbers["members"]) for checkpoint in saved}) > 2
         for checkpoint in saved:
-            resumed = Supervisor(subject, trials, data, watch=prune, resume=checkpoint)
-            resumed.run()
-            for found, expected in zip(resumed.results(), through.results(), strict=True):
-                assert_same_result(found, expected)
+            assert_resumes(subject, trials, data, checkpoint, through.results())
 
     # -- other backends, other processes ------------------------------------------------------------------------------
 
@@ -157,6 +151,14 @@ class StackChecks:
 def watch_of(number: int) -> Watch:
     """The verdict on one of these trials, when it is alone."""
     return lambda _, record: prune(number, record)
+
+
+def assert_resumes(subject: Backend, trials: list[Trial], data: Data, saved: Checkpoint, expected: list[Result]) -> None:
+    """From a checkpoint on, to the same bits; trials are pruned as `prune` says."""
+    resumed = Supervisor(subject, trials, data, watch=prune, resume=saved)
+    assert resumed.step == saved.numbers["step"]
+    resumed.run()
+    assert_same_results(resumed.results(), expected)
 
 
 def through_a_file(checkpoint: Checkpoint, folder: Path) -> Checkpoint:

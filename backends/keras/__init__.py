@@ -1,4 +1,4 @@
-"""Keras 3. Layers, rules and noise are keras.ops alone (network.py, optimizer.py, noise.py); each engine has a short trainer
+"""Keras 3. Layers, rules and noise are keras.ops alone (network.py, program.py, noise.py); each engine has a short trainer
 (tensorflow.py, jax.py) of the one stack (stack.py).
 
 Keras computes on one engine in a process, fixed when it is imported. So a backend chooses its engine here, before the

@@ -28,9 +28,9 @@ from backends.activations import ACTIVATIONS, Activation  # noqa: E402
 from backends.base import Chunk, Losses, NDArray, Stack  # noqa: E402
 from backends.keras.network import StackedActivation  # noqa: E402
 from backends.keras.noise import noise  # noqa: E402
-from backends.keras.optimizer import corrections  # noqa: E402
 from backends.keras.program import Program  # noqa: E402
 from backends.keras.stack import KerasBackend, KerasStack  # noqa: E402
+from backends.optimizers import corrections  # noqa: E402
 
 Array = Any
 log = logging.getLogger(__name__)

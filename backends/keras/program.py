@@ -13,10 +13,9 @@ import keras
 import numpy as np
 
 from backends import losses
-from backends.base import OPTIMIZER_SLOTS
 from backends.keras.network import Network, StackedActivation, clipped, penalty
 from backends.keras.noise import noise
-from backends.keras.optimizer import RULES
+from backends.optimizers import RULES
 
 if TYPE_CHECKING:
     from backends.base import Stack
@@ -47,7 +46,7 @@ class Program:
         names = [name for name, _, _ in stack.groups]
         self.network = Network(first, count, names, self.noisy, self.activation)
         shape = tuple(self.network.flat.shape)
-        self.slots = {name: self._variable(shape) for name in OPTIMIZER_SLOTS[self.spec.name]}
+        self.slots = {name: self._variable(shape) for name in RULES[self.spec.name].slots}
         self.numbers = {name: self._variable((count, 1)) for name in stack.hyper}
         self.l1, self.l2 = (self._variable(shape if self.penalised else (1, 1)) for _ in range(2))
         self.limit, self.class_weights = self._variable((count, 1)), self._variable((count, first.classes))
@@ -142,7 +141,7 @@ class Program:
         moved = []
         for g, theta, *slots in zip(gradients, *state, strict=True):
             named = dict(zip(self.slots, slots, strict=True))
-            theta, named = RULES[self.spec.name](self.spec, theta, g, named, rates, numbers)
+            theta, named = RULES[self.spec.name].step(self.xp, self.spec, theta, g, named, rates, numbers)
             moved.append([theta, *(named[name] for name in self.slots)])
         return [list(pieces) for pieces in zip(*moved, strict=True)]
 

@@ -18,9 +18,9 @@ import tensorflow as tf
 
 from backends.base import Chunk, Losses, NDArray, Stack
 from backends.keras.noise import noise
-from backends.keras.optimizer import corrections
 from backends.keras.program import Program
 from backends.keras.stack import KerasBackend, KerasStack
+from backends.optimizers import corrections
 
 Tensor = Any
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backends.base import OPTIMIZER_SLOTS
+from backends.optimizers import RULES
 from backends.spec import SGD, Adam, AdamW, Optimizer, RMSprop
 
 Slots = dict[str, Tensor]
@@ -24,11 +24,11 @@ Spare = tuple[Tensor, Tensor]  # (K, P) to write on: fresh memory for large stac
 
 
 class StackedOptimizer:
-    """θ (K, P) with learning rates (K, 1), and its slots under their names in base.OPTIMIZER_SLOTS."""
+    """θ (K, P) with learning rates (K, 1), and its slots under their names in optimizers.RULES."""
 
     def __init__(self, flat: Tensor, spec: Optimizer, hyper: Hyper) -> None:
         self.flat, self.spec, self.hyper = flat, spec, hyper
-        self.slots = {name: torch.zeros_like(flat) for name in OPTIMIZER_SLOTS[spec.name]}
+        self.slots = {name: torch.zeros_like(flat) for name in RULES[spec.name].slots}
         self.spare = torch.empty_like(flat), torch.empty_like(flat)
 
     def update(self, g: Tensor, eta: Tensor, t: int) -> None:

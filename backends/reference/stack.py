@@ -10,8 +10,8 @@ import numpy as np
 from backends import losses, numerics, weights
 from backends.activations import ACTIVATIONS
 from backends.base import OPTIMIZER_SLOTS, Chunk, Data, Gradients, Losses, Machine, Signals, Stack, State
+from backends.optimizers import RULES, corrections
 from backends.reference import delta
-from backends.reference.optimizers import STEPS
 from backends.spec import Trial
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -47,7 +47,12 @@ class ReferenceStack(Stack):
         optimizer = trial.train.optimizer
         slots = {name: slot[k] for name, slot in self.optimizer.items()}
         eta = self.dtype.type(chunk.rates[k, s])
-        self.flat[k] = STEPS[optimizer.name](optimizer, self.flat[k], self._clipped(k, g), slots, eta, chunk.step + s + 1)
+        numbers = {name: values[k] for name, values in self.hyper.items()}
+        numbers["correction1"], numbers["correction2"] = corrections(optimizer, chunk.step + s, 1)[0].astype(self.dtype)
+        step = RULES[optimizer.name].step
+        self.flat[k], slots = step(numerics, optimizer, self.flat[k], self._clipped(k, g), slots, eta, numbers)
+        for name, value in slots.items():
+            self.optimizer[name][k] = value
         return loss, penalty
 
     def _gradient(self, k: int, flat: NDArray, X: NDArray, d: NDArray, noise: NDArray | None) -> tuple[Any, ...]:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
 TRAINING = ("spec/to_trial.py", "stages/folds.py", "stages/metrics.py", "stages/train.py")
-CONTRACTS = [f"backends/{n}.py" for n in ("activations", "base", "draws", "losses", "numerics", "spec", "supervisor", "weights")]
+CONTRACTS = [
+    f"backends/{name}.py"
+    for name in ("activations", "base", "draws", "losses", "numerics", "optimizers", "spec", "supervisor", "weights")
+]
 SHARED = ["pipelines/spec/to_trial.py", *(f"pipelines/stages/{name}.py" for name in ("files", "folds", "metrics", "networks"))]
 REPORTS = [f"pipelines/stages/{name}.py" for name in ("curves", "reports")]
 JUDGING = ["backends/reference", *CONTRACTS, "pipelines/data", *SHARED, *REPORTS]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import urllib.request
 from pathlib import Path
 
@@ -47,6 +49,27 @@ def test_every_command_of_the_readme_works(project):
             assert call("bash", "-c", command, cwd=project, check=False).returncode == 2
         else:
             call("bash", "-c", command.replace("make", MADE, 1) if command.startswith("make ") else command, cwd=project)
+
+
+def rows_shown(name: str) -> list[list[float]]:
+    """What `cut` shows of a run's history: epoch, training loss, validation loss."""
+    [shown] = re.findall(rf"^\$ cut .* runs/\*-{name}/.*\n((?:\d.*\n)+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return [[float(cell) for cell in row.split(",")] for row in shown.splitlines()]
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_default_run():
+    """As tests/kept has them; test_kept.py holds today's code to the same."""
+    with tarfile.open(ROOT / "tests/kept/project.tar.xz") as archive:
+        [name] = [one for one in archive.getnames() if one.endswith("-default/outputs/train/history.csv")]
+        rows = list(csv.DictReader(archive.extractfile(name).read().decode().splitlines()))
+    last = [[float(row[key]) for key in ("epoch", "train_loss", "val_loss")] for row in rows[-3:]]
+    assert rows_shown("torch") == [pytest.approx(row, rel=1e-5) for row in last]
+    assert rows_shown("tensorflow") == [pytest.approx(row, rel=1e-5) for row in last]
+    shown = re.findall(r"^epoch (\d+)/30  train_objective (\S+)  val_loss (\S+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(shown) == 2
+    for epoch, objective, loss in shown:
+        row = rows[int(epoch) - 1]
+        assert [objective, loss] == [f"{float(row[key]):.4g}" for key in ("train_objective", "val_loss")]
 
 
 def look_at_the_ui(project: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import house
 import pytest
@@ -87,3 +88,13 @@ def test_a_stage_depends_on_all_the_code_that_it_runs(stage):
 
 def test_what_no_stage_depends_on_is_there():
     assert all((house.ROOT / name).exists() for name in NO_DEPS)
+
+
+def test_the_journeys_of_the_design_are_as_long_as_they_may_be_and_lead_through_files_that_are_there():
+    text = (house.ROOT / "docs/design.md").read_text()
+    journeys = re.findall(r"at most (\d+) files:\n\n((?:\d+\. .*\n)+)", text)
+    assert [int(most) for most, _ in journeys] == [12, 7, 9]
+    for most, steps in journeys:
+        files = re.findall(r"^\d+\. `(.+?)`", steps, re.MULTILINE)
+        assert len(files) == steps.count("\n") <= int(most)
+        assert not [name for name in files if not (house.ROOT / name).is_file()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shlex
 import signal
@@ -60,8 +61,9 @@ def rows_shown(name: str) -> list[list[float]]:
 def test_the_numbers_of_the_readme_are_those_of_the_default_run():
     """As tests/kept has them; test_kept.py holds today's code to the same."""
     with tarfile.open(ROOT / "tests/kept/project.tar.xz") as archive:
-        [name] = [one for one in archive.getnames() if one.endswith("-default/outputs/train/history.csv")]
-        rows = list(csv.DictReader(archive.extractfile(name).read().decode().splitlines()))
+        names = {name.partition("-default/outputs/")[2]: name for name in archive.getnames() if "-default/outputs/" in name}
+        text = {file: archive.extractfile(names[file]).read().decode() for file in ("train/history.csv", "validate/metrics.json")}
+    rows = list(csv.DictReader(text["train/history.csv"].splitlines()))
     last = [[float(row[key]) for key in ("epoch", "train_loss", "val_loss")] for row in rows[-3:]]
     assert rows_shown("torch") == [pytest.approx(row, rel=1e-5) for row in last]
     assert rows_shown("tensorflow") == [pytest.approx(row, rel=1e-5) for row in last]
@@ -70,6 +72,10 @@ def test_the_numbers_of_the_readme_are_those_of_the_default_run():
     for epoch, objective, loss in shown:
         row = rows[int(epoch) - 1]
         assert [objective, loss] == [f"{float(row[key]):.4g}" for key in ("train_objective", "val_loss")]
+    metrics = json.loads(text["validate/metrics.json"])
+    for name in ("loss", "accuracy"):
+        value, low, high = (f"{metrics[key]:.4g}" for key in (name, f"{name}_low", f"{name}_high"))
+        assert f"\n{name:18} {value} [{low}, {high}]\n" in (ROOT / "README.md").read_text()
 
 
 def look_at_the_ui(project: Path) -> None:

@@ -63,7 +63,7 @@ def shell() -> Iterator[Shell]:
 
     yield carry_out
     process.stdin.close()
-    process.wait(30)
+    process.wait(180)  # what goes on record beside a command may take a while to end
     process.stdout.close()
 
 

@@ -10,12 +10,12 @@ import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
 from threading import Thread
 
 import numpy as np
 import pytest
 
-from pipelines.data import datasets
 from pipelines.data.columns import DataError, find_target
 from pipelines.data.read import read
 from pipelines.spec import DataSpec
@@ -677,7 +677,7 @@ def server(monkeypatch):
     here.asked, at = [], f"http://127.0.0.1:{here.server_port}"
     about = {"data_set_description": {"format": "ARFF", "url": f"{at}/flowers.arff"}}
     here.files = {"/about/61": json.dumps(about).encode(), "/flowers.arff": ARFF}
-    monkeypatch.setattr(datasets, "ABOUT", at + "/about/{number}")
+    monkeypatch.setattr(import_module("pipelines.data.read"), "ABOUT", at + "/about/{number}")
     thread = Thread(target=here.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield here
@@ -722,7 +722,7 @@ def test_without_a_network_there_is_one_clear_error(server, tmp_path, monkeypatc
     server.files["/about/61"] = b"<html>"
     with pytest.raises(DataError, match=r"openml:61: must be fetched once"):
         flowers(tmp_path)
-    monkeypatch.setattr(datasets, "ABOUT", "http://127.0.0.1:9/{number}")  # nothing listens there
+    monkeypatch.setattr(import_module("pipelines.data.read"), "ABOUT", "http://127.0.0.1:9/{number}")  # nothing listens there
     with pytest.raises(DataError, match=r"put the data set's ARFF file at \.deltarule/openml/61\.arff"):
         flowers(tmp_path)
 
@@ -731,8 +731,10 @@ def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch):
     from socket import create_server
 
     with create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(datasets, "ABOUT", f"http://127.0.0.1:{silent.getsockname()[1]}/{{number}}")
-        monkeypatch.setattr(datasets, "TIMEOUT", 0.05)
+        monkeypatch.setattr(
+            import_module("pipelines.data.read"), "ABOUT", f"http://127.0.0.1:{silent.getsockname()[1]}/{{number}}"
+        )
+        monkeypatch.setattr(import_module("pipelines.data.read"), "TIMEOUT", 0.05)
         with pytest.raises(DataError, match="must be fetched once, but OpenML cannot be reached or does not have it: timed out"):
             flowers(tmp_path)
 

@@ -80,7 +80,7 @@ def block_of(params: Path, changes: list[str] | None, file: str | None, target: 
 
 def openml_hash(source: str) -> str:
     """The hash to pin a data set with that was just fetched."""
-    from pipelines.data.datasets import kept_at, sha256_of
+    from pipelines.data.read import kept_at, sha256_of
 
     return sha256_of(kept_at(source, Path()).read_bytes())
 

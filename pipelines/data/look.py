@@ -198,7 +198,7 @@ def _unfit(found: Survey, block: DataSpec, told: ColumnLook, column: Column) -> 
 
 def _column(found: Survey, name: str, column: Column, left_out: str) -> ColumnLook:
     """`left_out`: why data.split takes it out of the inputs."""
-    kind = found.source.kinds[name]
+    kind, refused = found.source.kinds[name], found.refused.get(name)
     worded = bool(column.categories) or column.values.dtype.kind != "f"
     present = column.values[~column.gaps]
     values, counts = np.unique(present, return_counts=True)
@@ -212,11 +212,11 @@ def _column(found: Survey, name: str, column: Column, left_out: str) -> ColumnLo
     bars = _bars(spell, values, counts) if numbers else _most_frequent(spell, values[often], counts[often])
     return ColumnLook(
         name=name,
-        kind=found.meant.get(name, kind),
+        kind=refused.kind if refused else kind,
         stated=name in found.stated,
         note=found.source.notes.get(name, "") or (f"no input: {left_out}" if left_out else ""),
         problem=found.problems.get(name, ""),
-        odd=found.odd.get(name, ()),
+        odd=refused.odd if refused else (),
         missing=int(column.gaps.sum()),
         distinct=len(values),
         least=float(values[0]) if numbers else None,

@@ -5,15 +5,23 @@ Source = read(block, base)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import numpy as np
 
+from backends.weights import write_atomically
 from pipelines.data.columns import PARTS, Column, DataError, NDArray, Source
-from pipelines.data.datasets import BUNDLED, MISSING, open_openml, read_bundled
+from pipelines.project import project_of
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import DELIMITED, FILES, Kind
 from pipelines.spec.describe import nearest
@@ -23,6 +31,20 @@ if TYPE_CHECKING:
     from pipelines.data.tables import Table
 
 NAMED = 5  # names, or places, that a message lists
+# name -> names of its target columns, which scikit-learn leaves out for all but one
+BUNDLED = {
+    "digits": ("digit",),
+    "breast_cancer": ("diagnosis",),
+    "wine": ("cultivar",),
+    "iris": ("species",),
+    "diabetes": ("progression",),
+    "linnerud": ("Weight", "Waist", "Pulse"),
+}
+ABOUT = "https://www.openml.org/api/v1/json/data/{number}"
+TIMEOUT = 10.0  # seconds without a byte
+MISSING = "?"
+ATTRIBUTE = re.compile(r"""@attribute\s+(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|(\S+))\s+(.*)""", re.IGNORECASE)
+NUMBERS = ("numeric", "real", "integer")
 
 
 def read(block: DataSpec, base: Path | None = None) -> Source:
@@ -43,8 +65,7 @@ class Survey:
     source: Source
     stated: frozenset[str] = frozenset()  # columns whose kind data.columns gives
     problems: Mapping[str, str] = field(default_factory=dict)  # column -> what `read` would say; "": of the names in the spec
-    odd: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> the cells that break its kind
-    meant: Mapping[str, Kind] = field(default_factory=dict)  # column -> the kind that they break
+    refused: Mapping[str, InferredType] = field(default_factory=dict)  # those columns, with the kind that their cells break
 
 
 def survey(block: DataSpec, base: Path | None = None) -> Survey:
@@ -58,16 +79,9 @@ def survey(block: DataSpec, base: Path | None = None) -> Survey:
     except DataError as error:
         problems[""] = str(error)
     types = {name: table.infer(name) for name in table.names}
-    wrong = {name: found for name, found in types.items() if found.problem}
-    problems |= {name: table.explain(found) for name, found in wrong.items()}
-    kinds: dict[str, Kind] = {name: "categorical" if found.problem else found.kind for name, found in types.items()}
-    return Survey(
-        table.source(types, kinds),
-        frozenset(table.stated),
-        problems,
-        {name: found.odd for name, found in wrong.items()},
-        {name: found.kind for name, found in wrong.items()},
-    )
+    refused = {name: found for name, found in types.items() if found.problem}
+    problems |= {name: table.explain(found) for name, found in refused.items()}
+    return Survey(table.source(types), frozenset(table.stated), problems, refused)
 
 
 class JoinedTable:
@@ -168,8 +182,9 @@ class JoinedTable:
         numbers = [-1 if part == "train" and "valid" not in self.parts else PARTS.index(part) for part in self.parts]
         return np.repeat(np.array(numbers, np.int8), [file.rows for file in self.files])
 
-    def source(self, types: Mapping[str, InferredType], kinds: Mapping[str, Kind]) -> Source:
-        """What `prepare` takes."""
+    def source(self, types: Mapping[str, InferredType]) -> Source:
+        """What `prepare` takes; a column that is refused is text in it."""
+        kinds: dict[str, Kind] = {name: "categorical" if found.problem else found.kind for name, found in types.items()}
         return Source(
             name=self.shown,
             rows=int(self.starts[-1]),
@@ -278,3 +293,127 @@ def shortened(names: Sequence[str], most: int = 50) -> str:
     """Names in a row, the first of very many."""
     more = f", ... ({len(names)} in all)" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
+
+
+# -- data sets by name -------------------------------------------------------------------------------------------------------
+
+
+def read_bundled(name: str) -> Source:
+    """One of them, with all its targets."""
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name}")()
+    X = bunch.data.astype(np.float64)
+    columns = {str(feature): Column(X[:, place]) for place, feature in enumerate(bunch.feature_names)}
+    targets = _targets(bunch, BUNDLED[name])
+    kinds: dict[str, Kind] = dict.fromkeys(columns, "numeric")
+    kinds |= {target: "categorical" if column.categories else "numeric" for target, column in targets.items()}
+    whole = {**columns, **targets}
+    return Source(name, len(X), kinds, BUNDLED[name], whole.__getitem__, lambda row: f"{name}, row {row + 1}")
+
+
+def _targets(bunch: Any, names: tuple[str, ...]) -> dict[str, Column]:
+    """Names of classes where they have any, else numbers."""
+    y: NDArray = bunch.target.reshape(len(bunch.data), -1)
+    classes = bunch.get("target_names")
+    if y.dtype.kind == "i" and classes is not None and classes.dtype.kind == "U":
+        known, place = np.unique(classes.astype(str), return_inverse=True)
+        return {names[0]: Column(place[y[:, 0]].astype(np.int32), tuple(map(str, known)))}
+    return {name: Column(y[:, place].astype(np.float64)) for place, name in enumerate(names)}
+
+
+def open_openml(source: str, sha256: str | None, base: Path | None, markers: Sequence[str]) -> tuple[Table, dict[str, Kind]]:
+    """The rows, and what the file says of its columns; `source` is openml:ID.
+
+    Raises DataError if it cannot be had, or is not the file that `sha256` stands for.
+    """
+    kept = kept_at(source, base)
+    held = kept.is_file()
+    content = kept.read_bytes() if held else _fetch(source)
+    found = sha256_of(content)
+    if sha256 is not None and found != sha256:
+        where = f" at .deltarule/openml/{kept.name}; delete that file to fetch it anew, or" if held else ";"
+        raise DataError(
+            f"data.sha256 must be that of the file of {source}, got {sha256}, found {found}{where} if this is the "
+            f"file that you mean set data.sha256: {found}"
+        )
+    if not held:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, content)
+    return read_arff(content, source, markers)
+
+
+def kept_at(source: str, base: Path | None) -> Path:
+    """Where the file of openml:ID is kept."""
+    return project_of(base or Path()) / ".deltarule" / "openml" / f"{source.partition(':')[2]}.arff"
+
+
+def sha256_of(content: bytes) -> str:
+    """In hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _fetch(source: str) -> bytes:
+    """The bytes of the data set's file."""
+    number = source.partition(":")[2]
+    try:
+        about = json.loads(_get(ABOUT.format(number=number)))["data_set_description"]
+        if str(about.get("format", "")).lower() != "arff":
+            raise DataError(f"{source}: must be a data set in ARFF, found {about.get('format')}; choose another one")
+        return _get(about["url"])
+    except (OSError, HTTPException, ValueError, KeyError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = getattr(error, "reason", None) or error
+        raise DataError(
+            f"{source}: must be fetched once, but OpenML cannot be reached or does not have it: {reason}; without a network put "
+            f"the data set's ARFF file at .deltarule/openml/{number}.arff"
+        ) from None
+
+
+def _get(url: str) -> bytes:
+    if not url.startswith(("https://", "http://")):
+        raise ValueError(f"no address of a file: {url}")
+    with urlopen(url, timeout=TIMEOUT) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+def read_arff(content: bytes, shown: str, markers: Sequence[str]) -> tuple[Table, dict[str, Kind]]:
+    """ARFF is comma-separated text below a list of columns, with either quote. Raises DataError for sparse rows."""
+    from pipelines.data.tables import TextTable, as_batches
+
+    try:
+        file = io.StringIO(content.decode("utf-8-sig"), newline="")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{shown}: the text must be UTF-8, found {error.object[error.start]:#04x}") from None
+    columns = dict(_attributes(file, shown))
+    known: dict[str, Kind] = {name: "numeric" for name, told in columns.items() if told.lower().startswith(NUMBERS)}
+    known |= {name: "categorical" for name, told in columns.items() if told.startswith("{")}
+    blocks = list(as_batches(list(columns), _rows(file, shown)))
+    return TextTable(shown, list(columns), lambda names: (block.select(names) for block in blocks), markers), known
+
+
+def _attributes(file: io.StringIO, shown: str) -> Iterator[tuple[str, str]]:
+    """(name, what is said of it) of each column; leaves the file at the first row."""
+    for line in iter(file.readline, ""):
+        if line.strip().lower().startswith("@data"):
+            return
+        found = ATTRIBUTE.match(line.strip())
+        if found:
+            name = next(group for group in found.groups()[:3] if group is not None)
+            yield re.sub(r"\\(.)", r"\1", name).strip(), found.group(4).strip()
+    raise DataError(f"{shown}: must be an ARFF file with a line @data, found none")
+
+
+def _rows(file: io.StringIO, shown: str) -> Iterator[list[str]]:
+    """Cells of each row. A file keeps to one of the quotes."""
+    rest = file.read()
+    quote = "'" if rest.count("'") >= rest.count('"') else '"'
+    lines = (line for line in io.StringIO(rest, newline="") if line.strip() and not line.startswith("%"))
+    for row in csv.reader(lines, quotechar=quote, escapechar="\\", skipinitialspace=True):
+        if row[0].startswith("{"):
+            raise DataError(
+                f"{shown}: must have a value for every column in each row, found sparse ARFF; choose another data set"
+            )
+        yield [cell.strip() for cell in row]

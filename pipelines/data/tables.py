@@ -172,9 +172,10 @@ def _cut(text: TextFile, file: Any, names: Sequence[str]) -> Iterator[Any]:
 
     if next(text.rows(), None) is None:
         return
+    size = max(BLOCK, 8 * len(",".join(text.names)))  # a row must fit
     encoding = "utf8" if text.encoding.startswith("utf-8") else text.encoding
     read = ReadOptions(
-        column_names=list(text.names), skip_rows=text.first - 1, block_size=BLOCK, use_threads=False, encoding=encoding
+        column_names=list(text.names), skip_rows=text.first - 1, block_size=size, use_threads=False, encoding=encoding
     )
     parse = ParseOptions(delimiter=text.delimiter, quote_char=text.quote or False, newlines_in_values=True)
     types = dict.fromkeys(text.names, pyarrow.large_string())

@@ -20,11 +20,11 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout, suppress
+from itertools import islice
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -339,11 +339,13 @@ class Cluster(Executor):
 
     def run(self, fn: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         """No more jobs are sent than can run, since what is sent lies in the cluster's memory."""
-        waiting, running = deque(enumerate(jobs)), dict[Any, int]()
-        while waiting or running:
-            while waiting and len(running) < self.workers:
-                place, job = waiting.popleft()
-                running[self._remote.remote(fn, job)] = place
+        waiting, running = iter(enumerate(jobs)), dict[Any, int]()
+
+        def send(count: int) -> None:
+            running.update({self._remote.remote(fn, job): place for place, job in islice(waiting, count)})
+
+        send(self.workers)
+        while running:
             [done], _ = self._ray.wait([*running], num_returns=1)
             place = running.pop(done)
             try:
@@ -353,6 +355,7 @@ class Cluster(Executor):
                 raise ExecutorError(
                     f"{_shown(fn, jobs[place])} was lost on {self.name}, after {ATTEMPTS} attempts at most: {reason}"
                 ) from None
+            send(1)
             yield place, _result(outcome)
 
     def close(self, now: bool = False) -> None:

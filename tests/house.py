@@ -15,17 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LINES = {"backends": 5_600, "pipelines": 21_400, "benchmarks": 1_000, "all": 28_400}  # aim: 5 000, 13 500, 1 000, 20 000
+LINES = {"backends": 5_600, "pipelines": 20_900, "benchmarks": 1_000, "all": 27_700}  # aim: 5 000, 13 500, 1 000, 20 000
 OTHER_CODE = 500  # lines of templates, SQL, JavaScript, shell
 CHARACTERS_A_LINE = 46.0
 FORMAT_SKIPS = 71
 MODULE_LINES = 450
-FUNCTION_LINES = 62  # aim: 60
+FUNCTION_LINES = 60
 FILES_A_FOLDER = 12
 # Folders that are still fuller, and how full.
 FULLER = {
     "backends": 13, "backends/lightning": 13,
-    "pipelines/data": 18,
+    "pipelines/data": 13,
 }  # fmt: skip
 OUTSIDE = ("tests", "docs", "examples", "benchmarks")  # what the packages import nothing from
 PACKAGES = ("backends", "pipelines")

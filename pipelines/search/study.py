@@ -66,9 +66,7 @@ def search(
         known = identity(experiment, base.about.sha256)
         storage = StudyStorage(folder, experiment, name, known)
         if anew and storage.count_finished() >= total:
-            storage.erase()
-            shutil.rmtree(folder / "trials", ignore_errors=True)  # of versions before 0.2
-            shutil.rmtree(folder / CURVES, ignore_errors=True)
+            _erase(folder, storage)
             storage = StudyStorage(folder, experiment, name, known)
         save_study(folder, StudyRecord.of(storage.study, experiment))
         with StudyRecorder(folder, project, experiment) as recorder:
@@ -93,10 +91,16 @@ def search(
     if into is not None:
         hand_out(folder, into)
     if not any(one.state == "COMPLETE" for one in record.trials):
-        raise StudyError(
-            f"no trial of study {name!r} completed, so there is no best; see deltarule study show {name}", exit_code=1
-        )
+        told = f"no trial of study {name!r} completed, so there is no best; see deltarule study show {name}"
+        raise StudyError(told, exit_code=1)
     return record
+
+
+def _erase(folder: Path, storage: StudyStorage) -> None:
+    """Take all trials of a study away, and their curves."""
+    storage.erase()
+    for name in (CURVES, "trials"):  # the second of versions before 0.2
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def fixed_width(experiment: Experiment, storage: StudyStorage, executor: Executor) -> int:

@@ -29,6 +29,8 @@ from typing import Any
 
 import psutil
 
+from pipelines.tracking import waiting
+
 PEERS = Path(__file__).resolve().parent / "peers"
 PARAMS = """
 data: {{source: digits}}
@@ -48,7 +50,7 @@ search:
 """
 LINE = "{:20} {:>6} {:>8} {:>9} {:>8} {:>8} {:>7} {:>4} {:>15} {:>6}"
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-RECORD_SECONDS = 300  # until all trials must be on record
+RECORD_SECONDS = 300  # after the answer, until all trials must be on record
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,10 @@ def measure(candidate: Candidate, trials: int, rows: Path) -> Run:
         seconds = time.perf_counter() - start
         if candidate.backend and said["states"].get("COMPLETE") != trials:
             raise SystemExit(f"{trials} trials were to complete, found {said['states']}")
-        wait_for_record(folder / candidate.database, trials)
+        while waiting(folder) and time.perf_counter() - start < seconds + RECORD_SECONDS:
+            time.sleep(0.2)
         record = time.perf_counter() - start
+        count_runs(folder / candidate.database, trials)
         best = said["best"]["values"][0] if candidate.backend else said["best"]
         return Run(seconds, record, best, trials, processor() - cpu, peak)
 
@@ -150,20 +154,16 @@ def resident(tree: psutil.Process) -> float:
     return total / 2**20
 
 
-def wait_for_record(database: Path, trials: int) -> None:
-    """Until MLflow holds one finished child run a trial; what sends them may go on after the command has answered."""
+def count_runs(database: Path, trials: int) -> None:
+    """One finished child run a trial must be on record."""
     from mlflow import MlflowClient
 
-    end, client = time.perf_counter() + RECORD_SECONDS, MlflowClient(f"sqlite:///{database}")
-    while True:
-        experiments = [one.experiment_id for one in client.search_experiments()]
-        finished = client.search_runs(experiments, "attributes.status = 'FINISHED'", max_results=50_000)
-        found = sum("mlflow.parentRunId" in run.data.tags for run in finished)
-        if found == trials:
-            return
-        if time.perf_counter() > end:
-            raise SystemExit(f"MLflow must hold {trials} finished child runs, found {found} after {RECORD_SECONDS} s")
-        time.sleep(0.2)
+    client = MlflowClient(f"sqlite:///{database}")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    finished = client.search_runs(experiments, "attributes.status = 'FINISHED'", max_results=50_000)
+    found = sum("mlflow.parentRunId" in run.data.tags for run in finished)
+    if found != trials:
+        raise SystemExit(f"MLflow must hold {trials} finished child runs, found {found}")
 
 
 def make_rows(place: Path) -> Path:

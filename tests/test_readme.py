@@ -52,6 +52,20 @@ def test_every_command_of_the_readme_works(project):
             call("bash", "-c", command.replace("make", MADE, 1) if command.startswith("make ") else command, cwd=project)
 
 
+def test_the_house_of_the_readme_has_every_folder_of_the_packages():
+    [house] = [block for block in blocks("README.md", "") if "pipelines/  " in block]
+    packages = {
+        name: re.findall(r"^  (\w+)/ ", text, re.MULTILINE)
+        for name, text in re.findall(r"^(\w+)/ .*\n((?:  .*\n)*)", house, re.M)
+    }
+    assert packages["pipelines"] and sorted(packages["pipelines"]) == folders("pipelines")
+    assert {*packages["backends"], "conformance"} == {*folders("backends")}
+
+
+def folders(package: str) -> list[str]:
+    return sorted(path.parent.name for path in (ROOT / package).glob("*/__init__.py") if not path.parent.is_symlink())
+
+
 def rows_shown(name: str) -> list[list[float]]:
     """What `cut` shows of a run's history: epoch, training loss, validation loss."""
     [shown] = re.findall(rf"^\$ cut .* runs/\*-{name}/.*\n((?:\d.*\n)+)", (ROOT / "README.md").read_text(), re.MULTILINE)

@@ -182,6 +182,7 @@ def _cut(text: TextFile, file: Any, names: Sequence[str]) -> Iterator[Any]:
     convert = ConvertOptions(null_values=[], column_types=types, include_columns=list(names))
     with open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as reader:
         yield from reader
+    pyarrow.default_memory_pool().release_unused()  # what the strings took
 
 
 def _ends_within_quotes(text: TextFile) -> bool:

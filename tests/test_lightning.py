@@ -20,8 +20,8 @@ from backends.base import Chunk, Data, Machine
 from backends.conformance import TASKS, Conformance, make_data, make_trial
 from backends.lightning import activations, batches, loop, noise, optimizer
 from backends.lightning import stack as stacks
+from backends.lightning.optimizer import LossScale
 from backends.lightning.plain import to_torch
-from backends.lightning.scaling import LossScale
 from backends.lightning.stack import PREDICT_ROWS, LightningStack
 from backends.spec import ActivationName, Adam, AdamW
 from backends.supervisor import Supervisor, fit

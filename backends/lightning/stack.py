@@ -20,8 +20,7 @@ from backends.base import Chunk, Data, Gradients, Losses, Machine, NDArray, Repo
 from backends.lightning import loop, ranks
 from backends.lightning.batches import Batch, Batches
 from backends.lightning.network import LOSSES, PRODUCTS, Network, Parameters, Pass
-from backends.lightning.optimizer import StackedOptimizer
-from backends.lightning.scaling import LossScale
+from backends.lightning.optimizer import LossScale, StackedOptimizer
 from backends.lightning.share import own_share
 from backends.spec import Trial
 

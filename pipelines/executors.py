@@ -241,7 +241,8 @@ class Processes(Executor):
     def close(self, now: bool = False) -> None:
         """Release the processes; `now` kills them."""
         for process in self._context.processes if now else ():
-            process.kill()
+            if process.pid is not None:  # one whose start was interrupted has none, and ends with its driver
+                process.kill()
         self._end_pool()
         self._said.close()
 

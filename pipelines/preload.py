@@ -5,12 +5,19 @@ framework cannot share (threads, a GPU).
 """
 
 import os
+import signal
 from contextlib import suppress
-
-import backends
 
 VARIABLE = "DELTARULE_PRELOAD"
 
-if VARIABLE in os.environ:
+
+def _preload(backend: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C meanwhile ends the fork server without a word
+    import backends
+
     with suppress(backends.BackendError):  # the first job will say so
-        backends.get(os.environ[VARIABLE])
+        backends.get(backend)
+
+
+if VARIABLE in os.environ:
+    _preload(os.environ[VARIABLE])

@@ -268,6 +268,20 @@ def test_no_process_outlives_its_driver(tmp_path, how, job):
     assert said.count("KeyboardInterrupt") <= 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
+def test_ctrl_c_while_the_fork_server_imports_is_a_keyboard_interrupt_and_no_more(tmp_path):
+    code = f"print(flush=True)\n{DRIVER.format(tests=str(TESTS), folder=str(tmp_path), job='counted')}"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    driver = subprocess.Popen([sys.executable, "-c", code], cwd=TESTS.parent, process_group=0, **pipes)
+    children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children")
+    appear(lambda: any(b"forkserver" in Path(f"/proc/{one}/cmdline").read_bytes() for one in children.read_text().split()))
+    time.sleep(0.3)  # of the 3 s and more that the import takes
+    os.killpg(driver.pid, signal.SIGINT)
+    _, said = driver.communicate(timeout=30)  # the fork server holds the pipes too
+    assert driver.returncode == -signal.SIGINT, said
+    assert "AttributeError" not in said and "FileNotFoundError" not in said, said
+
+
 # -- names ---------------------------------------------------------------------------------------------------------------
 
 

@@ -393,7 +393,8 @@ def test_a_driver_only_writes_a_journal_and_another_process_sends_it(project):
     assert parent.data.metrics["trials_complete"] == whole.counts()["COMPLETE"]
 
 
-def test_a_driver_that_is_killed_goes_on_in_its_journal_and_tells_what_it_could_not(project, monkeypatch):
+@pytest.mark.parametrize("known", [2, 4], ids=["the journal knew of the third alone", "the storage knew of the fourth alone"])
+def test_a_driver_that_is_killed_goes_on_in_its_journal_and_tells_what_it_could_not(project, monkeypatch, known):
     monkeypatch.setattr("pipelines.search.record.Uploader", NoUploader)
     folder = make(project, 6, epochs=2)
     whole = load_study(folder)
@@ -403,7 +404,7 @@ def test_a_driver_that_is_killed_goes_on_in_its_journal_and_tells_what_it_could_
     for trial in whole.trials[:3]:
         killed_one.trial_ended(trial)
     with StudyRecorder(folder, project, whole.spec) as recorder:
-        recorder.start(replace(whole, trials=whole.trials[:4]))  # the storage knew of the fourth, the journal did not
+        recorder.start(replace(whole, trials=whole.trials[:known]))
         for trial in whole.trials[2:]:  # the third is carried out again
             recorder.trial_ended(trial)
         recorder.finish()
@@ -413,6 +414,9 @@ def test_a_driver_that_is_killed_goes_on_in_its_journal_and_tells_what_it_could_
     assert [one.run for one in waiting(project)] == ["studies/s"]
     assert len(list(send_waiting(project, EXPERIMENT.tracking))) == 1
     assert len(runs(project, "trial")) == 6 and len(points(project)) == len(set(points(project)))
+    [run] = runs(project, "study")
+    assert [p.step for p in client_of(project).get_metric_history(run.info.run_id, "best_value")] == list(range(1, 7))
+    assert run.data.tags["deltarule.trials.complete"] == str(sum(one.state == "COMPLETE" for one in whole.trials))
 
 
 class NoUploader:

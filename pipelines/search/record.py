@@ -133,10 +133,10 @@ class StudyJournal:
             self._open(first)
         if self.journal is not None:
             for trial in self._early:
-                if trial.number in self._written:
-                    continue
+                # Where the journal knew of a trial before the storage, it counts all the same.
+                own = [] if trial.number in self._written else trial_events(self.study, trial, self._own)
                 self._time = max(self._time + 1, int(time.time() * 1000))
-                told = [*trial_events(self.study, trial, self._own), *self.progress.add([trial])]
+                told = [*own, *self.progress.add([trial])]
                 self.journal.append(replace(event, time=self._time) for event in told)
                 self._written.add(trial.number)
             self._early.clear()

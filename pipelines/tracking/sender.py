@@ -328,14 +328,15 @@ class RemoteState:
 
         told = [event for event in events if event.kind == "metrics"]
         held = self._held(metric_name(name) for event in told for name in event.values)
-        now, missing = int(time.time() * 1000), []
+        now, missing = int(time.time() * 1000), dict[tuple[str, int], Metric]()
         for event in told:
             for name, value in event.values.items():
-                before = held.get((metric_name(name), event.step))
+                point = metric_name(name), event.step
+                before = missing.get(point, held.get(point))
                 if not _same(before, value):
                     when = max(event.time or now, before.timestamp + 1 if before else 0)
-                    missing.append(Metric(metric_name(name), value, when, event.step))
-        return missing
+                    missing[point] = Metric(point[0], value, when, event.step)
+        return [*missing.values()]
 
     def _held(self, names: Iterable[str]) -> dict[tuple[str, int], Metric]:
         """(name, step) -> the latest point, of these names at least."""

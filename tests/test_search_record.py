@@ -16,6 +16,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+import optuna
 import pytest
 from synthetic_study import SPACE, TRACKING, make, save, spec, study
 
@@ -293,6 +294,13 @@ def test_another_study_of_the_same_name_is_a_run_of_its_own(project):
     shutil.rmtree(project / "studies")
     shutil.rmtree(project / ".deltarule/log")
     assert send(project, make(project, 2, epochs=2, seed=1)) != first
+
+
+def test_a_trial_that_another_program_put_into_the_queue_is_shown_as_one_that_runs(project):
+    folder = make(project, 2, epochs=2)
+    optuna.load_study(study_name="s", storage=open_storage(folder, None)).enqueue_trial({"model.dropout": 0.1})
+    last = load_study(folder).trials[-1]
+    assert (last.number, last.state, last.params, last.changes) == (2, "RUNNING", {}, {})
 
 
 CALLS = ("create_run", "log_batch", "log_artifact", "log_text", "update_run")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from backends.weights import write_atomically
+from pipelines.search.sampling import Drawn
 from pipelines.search.storage import EMBEDDED, StorageError, open_storage
 from pipelines.search.trials import OURS, drawn, quiet
 from pipelines.spec import Experiment, dump_written, load
@@ -54,7 +55,10 @@ class TrialRecord:
     def of(cls, stored: FrozenTrial, experiment: Experiment) -> TrialRecord:
         """A trial as Optuna has it, without its history."""
         details: Mapping[str, Any] = stored.user_attrs.get(OURS, {})
-        found = drawn(stored, experiment)
+        try:
+            found = drawn(stored, experiment)
+        except ValueError:  # Optuna's queue has it, or another program was killed while it drew
+            found = Drawn(dict(stored.params), {})
         return cls(
             number=stored.number, state=ENDED.get(stored.state.name, "RUNNING"), params=found.params, changes=found.changes,
             values=tuple(stored.values or ()), spread=tuple(details.get("spread", ())), reason=details.get("reason", ""),

@@ -427,6 +427,23 @@ def test_a_driver_that_is_killed_goes_on_in_its_journal_and_tells_what_it_could_
     assert run.data.tags["deltarule.trials.complete"] == str(sum(one.state == "COMPLETE" for one in whole.trials))
 
 
+def test_a_journal_that_is_still_being_sent_goes_on_and_no_second_one_is_sent_beside_it(project, monkeypatch):
+    monkeypatch.setattr("pipelines.search.record._CLAIM_SECONDS", 0.1)
+    folder = make(project, 4, epochs=2)
+    whole = load_study(folder)
+    save(folder, without(whole, 3))
+    first = journal_of(project, folder, "killed")
+    with first.claim() as ours:
+        assert ours
+        save(folder, whole)
+        assert journal_of(project, folder, "finished").id == first.id
+    assert [journal.id for journal in journals(project)] == [first.id]
+    list(send_waiting(project, EXPERIMENT.tracking))
+    [run] = runs(project, "study")
+    assert (run.info.status, run.data.tags["deltarule.trials.complete"]) == ("FINISHED", "4")
+    assert len(runs(project, "trial")) == 4 and len(points(project)) == len(set(points(project)))
+
+
 class NoUploader:
     """In the place of the process that sends."""
 

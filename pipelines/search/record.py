@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -147,17 +147,29 @@ class StudyJournal:
         self._outs = note.get("outs") or _outs(self.folder, first)
         opening = study_events(self.study, self.folder, self._outs)
         begin = Event("begin", "create", {"process": asdict(Process.this()), "command": provenance.command_line(sys.argv)})
-        for waiting in journals(self.project):
-            known = waiting.head()
-            if all(known.get(key) == opening[0].values[key] for key in ("identity", "tracking")):
-                with waiting.claim(_CLAIM_SECONDS) as ours:
-                    if ours:
-                        waiting.mend()
-                        self._written |= {int(event.child) for event in waiting.read() if event.child and event.kind == "end"}
-                        waiting.append([begin])
-                        self.journal = waiting
-        self.journal = self.journal or Journal.create(self.project, [opening[0], begin, *opening[1:]], self.folder)
+        ours = (waiting for waiting in journals(self.project) if self._goes_on(waiting, opening[0], begin))
+        self.journal = next(ours, None) or Journal.create(self.project, [opening[0], begin, *opening[1:]], self.folder)
         self._note()
+
+    def _goes_on(self, waiting: Journal, create: Event, begin: Event) -> bool:
+        """Whether a journal is this study's, which then goes on in it. A second one would be sent beside the first, or before it.
+
+        The sender of an earlier session may still be at work, and ends when it sees the beginning of this one.
+        """
+        known, over = waiting.head(), waiting.over()
+        if any(known.get(key) != create.values[key] for key in ("identity", "tracking")):
+            return False
+        if over:
+            with suppress(FileNotFoundError):
+                waiting.append([begin])
+        with waiting.claim(_CLAIM_SECONDS) as ours:
+            if waiting.head() != known or not (over or ours):
+                return False  # it was all sent, and removed
+            if not over:
+                waiting.mend()
+                waiting.append([begin])
+            self._written |= {int(event.child) for event in waiting.read() if event.child and event.kind == "end"}
+        return True
 
     def finish(self) -> None:
         """The study is over: it failed if no trial completed."""

@@ -184,7 +184,7 @@ def test_a_column_without_a_name_is_called_by_its_place_and_ignored(reads):
 BAD_TEXT = {
     "empty": (b"", "t.csv: the file must have a header and rows, found an empty file"),
     "blank": (b"\n\n", "t.csv: the file must have a header and rows, found blank lines alone"),
-    "header only": (b"a,y\n", "t.csv: there must be rows, found none below the header"),
+    "header only": (b"a,y\n", "t.csv: the file has no rows below the header"),
     "target only": (b"y\n1\n", "t.csv: there must be a column beside the target that is not ignored, found none"),
     "a row too short": (b"a,b,y\n1,2,3\n1,2\n", "t.csv:3: every row must have 3 cells as the header has, found 2"),
     "a row too long": (b"a,y\n1,2\n\n1,2,3\n", "t.csv:4: every row must have 2 cells as the header has, found 3"),
@@ -308,7 +308,7 @@ def test_ids_columns_without_values_and_ignored_ones_are_no_inputs_and_can_be_fe
     found = reads("id,empty,a,c,y\n" + rows, columns={"c": "ignore"})
     assert found.inputs == ("a",)
     assert dict(found.notes) == {
-        "id": "60 different texts in 60 rows: it says which row it is",
+        "id": "60 different texts in 60 rows: looks like an identifier",
         "empty": "no cell holds a value",
     }
     assert values(found, "id")[:2] == ["u0", "u1"]
@@ -444,7 +444,7 @@ def test_whole_numbers_that_would_lose_digits_are_an_id_or_what_the_spec_says(re
     for reader in (lambda **more: reads(text, **more), lambda **more: parquet(changes=more, **typed)):
         found = reader()
         assert (found.kinds["id"], values(found, "id")[0]) == ("ignore", str(ids[0]))
-        assert found.notes["id"] == "60 different whole numbers in 60 rows, some from 2^53 on: it says which row it is"
+        assert found.notes["id"] == "60 different whole numbers in 60 rows, some from 2^53 on: looks like an identifier"
         assert values(reader(columns={"id": "numeric"}), "id")[0] == 2**53
         assert values(reader(columns={"id": "categorical"}), "id")[1] == str(ids[1])
 
@@ -637,7 +637,7 @@ def test_files_with_other_columns_are_refused_with_the_difference(split_in_files
     with pytest.raises(DataError) as caught:
         split_in_files(train="a,b,y\n1,2,3\n", test="a,c,y\n1,2,3\n")
     assert str(caught.value) == "test.csv: must have the columns of train.csv, but lacks 'b' and has besides 'c'"
-    with pytest.raises(DataError, match=r"test\.csv: there must be rows"):
+    with pytest.raises(DataError, match=r"test\.csv: the file has no rows"):
         split_in_files(train="a,y\n1,3\n", test="a,y\n")
 
 

@@ -169,7 +169,7 @@ def test_what_the_training_rows_did_not_have_is_answered_and_told(model, tmp_pat
         (lambda lines: lines[9].__setitem__(3, "big"), r"bad.csv:10: column 'size' must hold finite numbers, found 'big'"),
         (lambda lines: lines[9].__setitem__(1, "May"), r"bad.csv:10: column 'day' must hold dates"),
         (lambda lines: lines[9].append("more"), r"bad.csv:10: every row must have 6 cells"),
-        (lambda lines: lines.__delitem__(slice(1, None)), "there must be rows"),
+        (lambda lines: lines.__delitem__(slice(1, None)), "the file has no rows"),
         (lambda lines: lines[0].__setitem__(5, "size"), "differ"),
     ],
 )

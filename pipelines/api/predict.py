@@ -57,7 +57,7 @@ def predict(model: Model, data: Path, out: Path | None, shown: Callable[[int], N
             _count(answered, network, rows, source)
             shown(answered.rows)
         if not answered.rows:
-            raise DataError(f"{data}: there must be rows, found none below the header")
+            raise DataError(f"{data}: the file has no rows below the header")
     return answered
 
 

@@ -93,7 +93,7 @@ def _judge(error: BaseException) -> tuple[int, str]:
         return TERMINATED, "terminated"
     if isinstance(error, typer.TyperException):
         return BAD_INPUT, f"{error.format_message()} (deltarule --help)"
-    return _of_ours(error) or _of_the_system(error) or (FAILED, f"failed, which should not happen: {_told(error)}")
+    return _of_ours(error) or _of_the_system(error) or (FAILED, f"internal error: {_told(error)}")
 
 
 def _interruption(error: BaseException | None) -> BaseException | None:

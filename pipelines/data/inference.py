@@ -19,7 +19,7 @@ from pipelines.data.formats import LARGEST
 from pipelines.spec.blocks import Kind
 from pipelines.spec.describe import nearest
 
-ID_LIKE = 0.9  # text of which so large a share differs says which row it is, not what the row is like
+ID_LIKE = 0.9  # text looks like an identifier where so large a share of its values differs
 MANY_NUMBERS = 20  # a target with more different numbers, and most cells numbers, is no list of classes
 MARKS = {".": "point", ",": "comma"}
 NO_VALUE = ("nan", "null", "n/a", "#n/a", "?")  # in lower case: no name of a class, unless data.columns says categorical
@@ -262,7 +262,7 @@ class Inference:
         return len(self.found.texts) > most and self.found.id_like
 
     def _many(self, what: str, about: str = "") -> str:
-        return f"{len(self.found.texts)} different {what} in {self.found.counts.sum()} rows{about}: it says which row it is"
+        return f"{len(self.found.texts)} different {what} in {self.found.counts.sum()} rows{about}: looks like an identifier"
 
     def _unclear(self) -> InferredType:
         """Dates that may be read in two ways."""

@@ -105,7 +105,7 @@ class JoinedTable:
         check_same_columns(self.files)
         for file in self.files:
             if not file.rows:
-                raise DataError(f"{file.shown}: there must be rows, found none below the header")
+                raise DataError(f"{file.shown}: the file has no rows below the header")
         self.stated = {**known, **stated_kinds(block.columns, self.names)}
         self.how = TextFormat("," if block.format.decimal == "comma" else ".", block.format.dates)
 

@@ -154,6 +154,7 @@ def test_an_interval_ends_where_the_metric_does():
     found = summarise([0.9, 1.0], 0.0, 1.0)
     assert (found.low, found.high) == (pytest.approx(0.95 - 12.706204736 * 0.05), 1.0)
     assert summarise([0.001, 0.1], 0.0).low == 0.0
+    assert isinstance(summarise([0.001, 0.1], 0).low, float)  # JSON keeps 0.0
 
 
 def test_many_seeds_need_rows_that_were_split_from_the_same_data(project):

@@ -145,7 +145,7 @@ def summarise(values: Sequence[float], least: float = -INF, most: float = INF) -
         return Summary(mean, math.nan, math.nan, math.nan, len(values))
     sd = statistics.stdev(values)
     half = float(t.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
-    return Summary(mean, sd, max(mean - half, least), min(mean + half, most), len(values))
+    return Summary(mean, sd, float(max(mean - half, least)), float(min(mean + half, most)), len(values))
 
 
 def _write(places: RunPaths, report: Report) -> None:

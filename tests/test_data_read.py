@@ -418,6 +418,7 @@ OTHERWISE_WRITTEN = {
     "$52,000.00_ $1,000.00 $900": "'$52,000.00' (and 2 more such cells), which may mean 52000; write plain numbers, or set",
     "5% 12.5% 7_%": "'5%' (and 2 more such cells), which may mean 5;",
     "(5.0) 3.5 4-": "'(5.0)' (and 1 more such cells), which may mean -5;",
+    "(0) (1) (2)": "'(0)' (and 2 more such cells), which may mean 0;",
     "1.234,5 2.345,75 12,5": "'1.234,5' (and 2 more such cells), which may mean 1234.5;",
     "1_234 5_678 91": "'1 234' (and 1 more such cells), which may mean 1234;",
 }
@@ -430,6 +431,12 @@ def test_numbers_with_separators_signs_or_currency_are_no_id_and_both_readings_a
         f"t.csv:2: column 'a' must hold plain numbers, found {OTHERWISE_WRITTEN[cells]}"
     )
     assert reads(text, columns={"a": "categorical"}).kinds["a"] == "categorical"
+
+
+def test_a_zero_before_a_comma_shows_that_it_is_no_mark_of_thousands(refused, reads):
+    text = "a;y\n1,288;1\n0,405;2\n-0,450;3\n"
+    assert "numbers with a decimal point, found '1,288' (and 2 more such cells); set data.format.decimal: comma" in refused(text)
+    assert values(reads(text, format={"decimal": "comma"})) == [1.288, 0.405, -0.45]
 
 
 def test_what_may_be_a_day_or_a_month_is_as_the_spec_says(reads):

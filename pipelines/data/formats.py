@@ -28,8 +28,8 @@ DECORATIONS = (
     (rf"\s*({CURRENCY}|%)$", ""),
     (r"^([^+-].*)([+-])$", r"\2\1"),
 )
-# mark before decimals -> digits in groups of three, with the marks that may stand between them
-GROUPED = {".": r"^[+-]?\d{1,3}([, ']\d{3})+(\.\d*)?$", ",": r"^[+-]?\d{1,3}([. ']\d{3})+(,\d*)?$"}
+# mark before decimals -> digits in groups of three, with the marks that may stand between them; 0,405 are no thousands
+GROUPED = {".": r"^[+-]?[1-9]\d{0,2}([, ']\d{3})+(\.\d*)?$", ",": r"^[+-]?[1-9]\d{0,2}([. ']\d{3})+(,\d*)?$"}
 
 PAIRS = (("false", "true"), ("no", "yes"))
 FALSE, TRUE = ("false", "no", "f", "n", "0"), ("true", "yes", "t", "y", "1")  # where data.columns says boolean

@@ -313,7 +313,7 @@ class Inference:
 
         decimal, other = self.how.decimal, "," if self.how.decimal == "." else "."
         values = [float(formats.decorated_numbers(pyarrow.array([text]), mark)[0]) for mark in (decimal, other)]
-        one, two = (f"{value:.15g}" for value in values)
+        one, two = (f"{value + 0.0:.15g}" for value in values)  # 0, where it is -0
         way_out = f"write plain numbers, or {self._set_kind('categorical')}, or ignore"
         if one == two or not np.isfinite(values).all():
             return f", which may mean {one if np.isfinite(values[0]) else two}", way_out

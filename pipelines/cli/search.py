@@ -45,8 +45,21 @@ def search(
         found = studies.search(experiment, name=name, trials=trials, anew=anew, into=into, on_progress=shown, warn=console.warn)
     show_study(console, found, rows=5)
     if found.best is not None:
-        console.say(f"adopt the winner with: deltarule adopt {found.name}")
+        other = differing(found, params) if changes else ""
+        way = f"once {params} has the spec of the study ({other}): " if other else ""
+        console.say(f"adopt the winner {way or 'with: '}deltarule adopt {found.name}")
     console.result(summary(found))
+
+
+def differing(found: StudyRecord, params: Path) -> str:
+    """Why adopt would refuse to write into the spec file: what --set changed for this search."""
+    from pipelines.search.results import differences
+    from pipelines.spec import SpecError, load
+
+    try:
+        return "; ".join(differences(found, load(params))[:5])
+    except SpecError as error:  # it was whole only with --set
+        return str(error)
 
 
 def _shown_in(progress: Progress) -> Callable[[StudyProgress], None]:

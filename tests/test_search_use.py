@@ -114,7 +114,7 @@ def test_adopt_refuses_what_would_not_be_that_trial(project):
     with pytest.raises(StudyError, match="seed is 4, was 3"):
         adopt(folder, params)
     assert params.read_text() == SPEC.replace("seed: 3", "seed: 4")
-    assert differing(load_study(folder), params) == "seed is 4, was 3"  # as `deltarule search --set` says where it advises to adopt
+    assert differing(load_study(folder), params) == "seed is 4, was 3"  # what `deltarule search --set` says
 
 
 def test_many_seeds_of_a_spec_have_a_mean_and_an_interval(project):

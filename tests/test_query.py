@@ -149,3 +149,15 @@ def test_a_store_that_does_not_answer_is_said_and_that_nothing_was_changed(proje
         with pytest.raises(TrackingError, match=r"runs cannot be read.*database is locked"):
             recorded(TRACKING, project)
         other.execute("ROLLBACK")
+
+
+def test_a_trial_whose_study_is_gone_is_listed_with_its_own_params(tmp_path):
+    from mlflow import MlflowClient
+
+    store = locate(TRACKING, tmp_path)
+    store.database.parent.mkdir()
+    client = MlflowClient(tracking_uri=store.uri)
+    trial = client.create_run(client.create_experiment("tests"), tags={"mlflow.parentRunId": "0" * 32}, run_name="orphan")
+    client.log_param(trial.info.run_id, "model.activation", "tanh")
+    [found] = recorded(TRACKING, tmp_path, children=True)
+    assert found.params == {"model.activation": "tanh"}

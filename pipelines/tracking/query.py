@@ -143,7 +143,8 @@ def _with_studies(client: MlflowClient, runs: Sequence[Recorded]) -> list[Record
     """Trials with the params that they share with their study, which alone has them on record."""
     known = {run.id: run for run in runs}
     for parent in {run.parent for run in runs if run.parent} - known.keys():
-        known[str(parent)] = _plain(client.get_run(str(parent)))
+        if study := _get(client, str(parent)):
+            known[str(parent)] = _plain(study)
     return [_with_study(run, known[run.parent]) if run.parent in known else run for run in runs]
 
 
@@ -232,17 +233,20 @@ def _unknown(text: str) -> LookupFailed:
 
 
 def _of_id(client: MlflowClient, text: str) -> Run | None:
+    run = _get(client, text) if re.fullmatch(r"[0-9a-f]{32}", text) else None
+    return run if run and run.info.lifecycle_stage == "active" else None
+
+
+def _get(client: MlflowClient, run_id: str) -> Run | None:
+    """The run, deleted or not; None where the store holds none of this id, as after `mlflow gc`."""
     from mlflow.exceptions import MlflowException
 
-    if not re.fullmatch(r"[0-9a-f]{32}", text):
-        return None
     try:
-        run = client.get_run(text)
+        return client.get_run(run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-    return run if run.info.lifecycle_stage == "active" else None
 
 
 def _folders(text: str, project: Path | None) -> set[str]:

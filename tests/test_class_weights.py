@@ -10,6 +10,7 @@ from backends import draws, get, losses, weights
 from backends.conformance import BATCH, make_data, make_trial
 from backends.supervisor import fit
 from pipelines import stages
+from pipelines.data import About
 from pipelines.spec import Experiment, SpecError, trial
 from pipelines.stages import RunPaths
 from pipelines.stages.files import read_json
@@ -154,6 +155,6 @@ def test_balanced_weights_find_more_of_a_rare_class(tmp_path):
             stage(spec, places)
         found[words] = read_json(places.report("validate") / "metrics.json")["balanced_accuracy"]
         saved, _ = weights.load(places.model)
-        counts = stages.reports.About.load(places.about).class_counts["train"]
+        counts = About.load(places.about).class_counts["train"]
         assert saved.class_weights == (None if words == "none" else losses.class_weights(list(counts.values()), None))
     assert found["balanced"] > found["none"] + 0.2

@@ -52,7 +52,8 @@ def nodes():
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: the names of sockets lie below it
-    os.makedirs("/tmp/ray", exist_ok=True)  # where Ray notes the cluster's address, and does not make the folder
+    # Where Ray notes the cluster's address, and does not make the folder.
+    os.makedirs(os.path.join(tempfile.gettempdir(), "ray"), exist_ok=True)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", str(TESTS))  # for the workers
         made = Cluster(initialize_head=True, head_node_args={**SMALL, "temp_dir": folder})

@@ -18,7 +18,7 @@ import pandas as pd
 
 from backends import weights
 from pipelines.check.measure import distance, largest_distance
-from pipelines.check.recorded import RecordedRun, read_history, read_json
+from pipelines.check.recorded import RecordedRun, read_history, read_json_if_any
 from pipelines.check.verdict import TOLERANCE, Finding
 from pipelines.stages import RunPaths, StageError
 from pipelines.stages.files import sha256
@@ -66,14 +66,14 @@ class Verdict:
 def compare(run: RecordedRun, places: RunPaths, notes: Sequence[str] = (), failed: str = "") -> Verdict:
     """Compare the outs of a reproduction with the record. `failed`: the stage that did not end, and its last words."""
     precision = run.spec["train"]["precision"]
-    data = [part for part in ("train", "valid") if read_json(places.about)["sha256"][part] != run.hashes.get(part)]
+    data = [part for part in ("train", "valid") if read_json_if_any(places.about)["sha256"][part] != run.hashes.get(part)]
     data = [part for part in data if part in run.hashes]
     same, other = _bytes(run, places)
     quantities = tuple(_quantities(run, places, precision, same_rows=not data))
     begins = _begins(data, quantities, other, failed)
     wrong = data or failed or any(one.passed is False for one in quantities) or not (same or quantities)
     word: Word = "different" if wrong else "within tolerance" if begins else "bit-equal"
-    environment = tuple(differences(run.run, read_json(places.run)))
+    environment = tuple(differences(run.run, read_json_if_any(places.run)))
     return Verdict(word, same, other, begins, quantities, environment, tuple(notes))
 
 
@@ -108,7 +108,7 @@ def _quantities(run: RecordedRun, places: RunPaths, precision: str, same_rows: b
         return
     yield from _of_networks(run, places, precision, same_rows)
     for stage in ("train", "validate", "test"):
-        was, now = (read_json(top / stage / "metrics.json") for top in (run.recorded.folder, places.root / "outputs"))
+        was, now = (read_json_if_any(top / stage / "metrics.json") for top in (run.recorded.folder, places.root / "outputs"))
         if was and now:
             yield from _of_metrics(stage, was, now, precision)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pipelines.spec.yaml_file import edit, parse, write
+from pipelines.stages.files import read_json
 from pipelines.tracking.query import Fetched
 
 COMMIT, DIRTY, KIND = "mlflow.source.git.commit", "mlflow.source.git.dirty", "deltarule.kind"
@@ -66,12 +67,12 @@ class RecordedRun:
     @property
     def run(self) -> dict[str, Any]:
         """run.json; empty for a trial."""
-        return read_json(self.recorded.folder / "train/run.json")
+        return read_json_if_any(self.recorded.folder / "train/run.json")
 
     @property
     def hashes(self) -> dict[str, str]:
         """Part -> SHA-256 of what split made of the data."""
-        about = read_json(self.recorded.folder / "data/about.json").get("sha256", {})
+        about = read_json_if_any(self.recorded.folder / "data/about.json").get("sha256", {})
         tags = {part: self.recorded.tags.get(f"deltarule.data.{part}") for part in PARTS}
         return {part: value for part, value in {**tags, **about}.items() if value}
 
@@ -138,9 +139,9 @@ def _value(text: str) -> Any:
         return text
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_if_any(path: Path) -> dict[str, Any]:
     """A file of JSON, {} where there is none."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def read_history(path: Path) -> pd.DataFrame:

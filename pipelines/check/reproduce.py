@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.check.checkout import Checkout, check_out, left_out
 from pipelines.check.outs import Verdict, compare
-from pipelines.check.recorded import DIRTY, RecordedRun, ReproduceError, read_json, runnable
+from pipelines.check.recorded import DIRTY, RecordedRun, ReproduceError, read_json_if_any, runnable
 from pipelines.check.restore import RestoredFile, restore, take_from_project
 from pipelines.stages import RunPaths
 from pipelines.stages.test import enter
@@ -120,7 +120,7 @@ def _run(run: RecordedRun, project: Path, checkout: Checkout, stages: tuple[str,
     if "test" in stages and not failed:
         # The same experiment counts once, however often it opens the test rows; one that came out different is counted.
         ledger = RunPaths(project, project=project).ledger
-        enter(ledger, read_json(places.about)["sha256"]["test"], read_json(places.run)["fingerprint"])
+        enter(ledger, read_json_if_any(places.about)["sha256"]["test"], read_json_if_any(places.run)["fingerprint"])
     return compare(run, places, _notes(run), failed)
 
 
@@ -132,7 +132,7 @@ def _split(run: RecordedRun, project: Path, checkout: Checkout, places: RunPaths
             run_stage("split", checkout, say)
         except StageFailed as error:
             raise ReproduceError(f"the data of the run cannot be split again: {error}") from None
-        found = read_json(places.about).get("sha256", {})
+        found = read_json_if_any(places.about).get("sha256", {})
         other = [part for part, wanted in run.hashes.items() if found.get(part) != wanted]
         uncertain = [one for one in restored if one.origin != "git"]
         if not other or not uncertain:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,7 @@ from pipelines.record.events import events, outs_hash
 from pipelines.record.sending import RunSender
 from pipelines.report.outs import REPORTS
 from pipelines.spec import Experiment, Tracking
-from pipelines.stages.files import write_json
+from pipelines.stages.files import read_json, write_json
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, mark_killed, title
@@ -48,7 +47,7 @@ def sync(
         return None
     root = places.root.resolve()
     if places.run.exists():
-        mark = "" if new_run else json.loads(places.run.read_text(encoding="utf-8"))["fingerprint"]
+        mark = "" if new_run else read_json(places.run)["fingerprint"]
         provenance.keep(root, source_name(new_run), mark)
     record = _events(places, experiment)
     project = project or places.project or project_of(root)

@@ -29,6 +29,7 @@ from pipelines.search.records import SPEC, STUDY, StudyRecord, TrialRecord, load
 from pipelines.search.storage import StorageError
 from pipelines.spec import Experiment, dump, flat
 from pipelines.spec.space import setting
+from pipelines.stages.files import sha256
 from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, mark_killed
 from pipelines.tracking.events import KIND, ORIGIN, OUTS, TRIAL, Event, ended, killed, params, texts
@@ -193,7 +194,7 @@ class StudyJournal:
         tags = {f"deltarule.trials.{state.lower()}": str(self.progress.ended[state]) for state in STATUS}
         named = [*(self.folder / name for name in FILES), *sorted((self.folder / "figures").glob("*.*"))]
         there = [path.relative_to(self.folder).as_posix() for path in named if path.is_file() and path.name[0] != "."]
-        hashes = {place: hashlib.sha256((self.folder / place).read_bytes()).hexdigest() for place in there}
+        hashes = {place: sha256(self.folder / place) for place in there}
         return [
             Event("tags", "files", tags),
             Event("artifacts", "files", {place: place for place in there}),
@@ -249,7 +250,7 @@ def _noted(folder: Path) -> dict[str, Any]:
 def _state(folder: Path) -> str:
     """What there is to be sent of a study, as versions before 0.2 noted it."""
     names = [path.name for path in sorted((folder / "trials").glob("*.json"), key=lambda path: path.stem) if path.stem.isdigit()]
-    study = hashlib.sha256((folder / STUDY).read_bytes()).hexdigest()
+    study = sha256(folder / STUDY)
     return hashlib.sha256(f"{study} {names}".encode()).hexdigest()
 
 

@@ -86,13 +86,19 @@ class Executor:
 
 
 def open_executor(
-    name: str, backend: str, workers: int | Literal["auto"] = "auto", *, work: int | None = None, jobs: int | None = None
+    name: str,
+    backend: str,
+    workers: int | Literal["auto"] = "auto",
+    *,
+    module: str = "",
+    work: int | None = None,
+    jobs: int | None = None,
 ) -> Executor:
     """Open an executor by the name that search.engine gives; its workers start to import the framework of `backend` at once.
 
-    `workers`: jobs at a time; "auto" is one a core. `work` (estimated multiply-adds of all jobs) and `jobs` (how many there are,
-    at most, at a time) decide for "auto". Raises ExecutorError (exit code 2) for a name that is none, and for a cluster that does
-    not answer.
+    `workers`: jobs at a time; "auto" is one a core. `module`: that of the functions of jobs, imported with the framework.
+    `work` (estimated multiply-adds of all jobs) and `jobs` (how many there are, at most, at a time) decide for "auto". Raises
+    ExecutorError (exit code 2) for a name that is none, and for a cluster that does not answer.
     """
     check_name(name)
     count = max(1, cores()) if workers == "auto" else workers
@@ -101,7 +107,7 @@ def open_executor(
         name = "here" if too_small or jobs == 1 or count == 1 else "processes"
     if name == "here":
         return Here()
-    return Cluster(name, backend, workers) if name.startswith("ray:") else Processes(backend, count)
+    return Cluster(name, backend, workers) if name.startswith("ray:") else Processes(backend, count, module)
 
 
 def check_name(name: str) -> None:
@@ -185,9 +191,9 @@ class Processes(Executor):
 
     name = "processes"
 
-    def __init__(self, backend: str, workers: int) -> None:
+    def __init__(self, backend: str, workers: int, module: str) -> None:
         self.workers, self._backend = workers, backend
-        self._context = Context(backend)
+        self._context = Context(backend, module)
         self._said = tempfile.NamedTemporaryFile(prefix="deltarule-", suffix=".log")  # noqa: SIM115 - closed by close()
         self._pool: ProcessPoolExecutor | None = None
         self._taken = 0  # jobs that the pool was given
@@ -250,19 +256,20 @@ class Processes(Executor):
 class Context:
     """How processes are started, as a multiprocessing context; remembers them (Python 3.14 has ProcessPoolExecutor.kill_workers).
 
-    They are copies of a fork server, which has imported the framework of a backend. There is one fork server a process: where it
-    has imported another framework, or the system has none, each worker is spawned and imports for itself.
+    They are copies of a fork server, which has imported the framework of a backend and the module of the jobs. There is one fork
+    server a process: where it has imported another framework, or the system has none, each worker is spawned and imports for
+    itself.
     """
 
     preloaded = ""  # backend of the fork server
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, module: str) -> None:
         forks = "forkserver" in multiprocessing.get_all_start_methods() and Context.preloaded in ("", backend)
         self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         self.processes: list[Any] = []
         if forks:
             Context.preloaded = backend
-            self._context.set_forkserver_preload(["pipelines.preload"])
+            self._context.set_forkserver_preload(["pipelines.preload", *filter(None, [module])])
             # Not a folder `pipelines` that lies in the current one.
             packages = {**children.environment(), "PYTHONSAFEPATH": "1", "DELTARULE_PRELOAD": backend}
             with _variables({**packages, **THREAD_LIMITS}):

@@ -4,6 +4,7 @@ It is imported once, and every worker process begins as a copy of that. Nothing 
 framework cannot share (threads, a GPU).
 """
 
+import gc
 import os
 import signal
 from contextlib import suppress
@@ -17,6 +18,10 @@ def _preload(backend: str) -> None:
 
     with suppress(backends.BackendError):  # the first job will say so
         backends.get(backend)
+    gc.freeze()  # no worker looks for garbage among what was imported, which would copy its memory
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # who reads what the driver prints does not wait until the fork server has ended too
+        os.dup2(quiet, stream)
 
 
 if VARIABLE in os.environ:

@@ -143,6 +143,27 @@ def test_jobs_run_in_other_processes_as_many_as_workers_in_one_thread_each(pool)
     assert results(pool, variables, tuple(THREAD_LIMITS)) == [THREAD_LIMITS]
 
 
+FORK_SERVER = """
+import gc, os, sys
+from pipelines.executors import open_executor
+
+def look(_):
+    server = os.path.realpath(f"/proc/{os.getppid()}/fd/1")
+    return "pipelines.stages.curves" in sys.modules, gc.get_freeze_count() > 0, gc.isenabled(), server
+
+if __name__ == "__main__":
+    import look
+    with open_executor("processes", "reference", 1, module="pipelines.stages.curves") as pool:
+        print(*pool.run(look.look, [(0,)]))
+"""
+
+
+def test_the_fork_server_imports_what_jobs_need_and_holds_no_one_who_reads_what_the_driver_prints(tmp_path):
+    (tmp_path / "look.py").write_text(FORK_SERVER)
+    done = subprocess.run([sys.executable, "look.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(0, (True, True, True, '/dev/null'))"
+
+
 def test_the_fork_server_is_not_fooled_by_packages_that_lie_in_the_current_folder(tmp_path):
     for name in ("pipelines", "backends"):
         (tmp_path / name).mkdir()

@@ -21,7 +21,7 @@ from pipelines.tracking.journal import Journal
 MODULE = "pipelines.record"
 START_SECONDS = 120.0  # until it is first heard of: it imports MLflow
 # Training goes first. With 10 the sender starves on a busy machine, and a run waits for it at its end; a search does not.
-RUN_NICE, STUDY_NICE = 4, 10
+RUN_NICE, STUDY_NICE = 4, 19
 _LOOK_SECONDS = 0.02
 _left: list[subprocess.Popen[bytes]] = []  # senders that go on after their run
 

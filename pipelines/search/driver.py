@@ -275,8 +275,8 @@ def processor_width(experiment: Experiment) -> int:
 def choose_width(executor: Executor, experiment: Experiment) -> int:
     """Networks in a stack; an accelerator wants many."""
     if experiment.search.width == "auto":
-        [(_, accelerated)] = executor.run(has_accelerator, [(experiment.train.backend,)])
-        return 256 if accelerated else processor_width(experiment)
+        asked = executor.run(has_accelerator, [(experiment.train.backend,)] * executor.workers)  # so all are started at once
+        return 256 if any(found for _, found in asked) else processor_width(experiment)
     return processor_width(experiment)
 
 

@@ -16,6 +16,7 @@ from backends.weights import layout, write_atomically
 from pipelines.data import About
 from pipelines.executors import Executor, check_name, open_executor
 from pipelines.project import project_of
+from pipelines.search import driver
 from pipelines.search.driver import Driver, Progress, choose_width, networks, networks_at_once, processor_width
 from pipelines.search.figures import draw_study
 from pipelines.search.networks import Dataset, DatasetCache
@@ -128,7 +129,7 @@ def _executor(experiment: Experiment, about: About | None = None, left: int = 0)
         steps = -(-about.each[0].rows["train"] // experiment.train.batch_size) * experiment.train.epochs
         work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * networks(experiment, left)
         jobs = -(-networks_at_once(experiment, left) // processor_width(experiment))
-    return open_executor(name, experiment.train.backend, search.workers, work=work, jobs=jobs)
+    return open_executor(name, experiment.train.backend, search.workers, module=driver.__name__, work=work, jobs=jobs)
 
 
 def _surely_many(experiment: Experiment, total: int) -> bool:

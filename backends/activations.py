@@ -1,7 +1,7 @@
 """Activations: each φ and φ' once, from elementary operations, so that every framework computes the same function.
 
 The frameworks' own versions differ in their last bits, their slopes at 0 and their thresholds. `xp` is whatever module
-carries the operations: `torch`, `keras.ops`, or `backends.numerics` for NumPy. At v = 0 the left branch holds, and
+carries the operations: `torch`, `keras.ops`, or `numerics` for NumPy. At v = 0 the left branch holds, and
 exponents are clamped before a `where`, so that no branch that is not taken can overflow into a NaN gradient.
 """
 
@@ -9,10 +9,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 Array = Any
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934, 1.6732632423543772848  # Klambauer et al. 2017
+
+
+def _erf(x: Array) -> Array:
+    """The error function, in float64, returned in the type of `x`; NumPy has none."""
+    return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype) if x.size else x
+
+
+def _logsumexp(x: Array, axis: int) -> Array:
+    """log Σ e^x along an axis, safe from overflow."""
+    top = np.max(x, axis, keepdims=True)
+    return np.squeeze(top, axis) + np.log(np.sum(np.exp(x - top), axis))
+
+
+# NumPy as the module of operations that activations, losses and optimizers are written against.
+_NAMES = ("abs", "exp", "expm1", "log", "log1p", "max", "mean", "sqrt", "sum", "tanh", "where")
+numerics = SimpleNamespace(**{name: getattr(np, name) for name in _NAMES}, erf=_erf, logsumexp=_logsumexp)
 
 
 class Activation(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.spec import Layer, Trial
+from backends.spec import Trial
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -45,49 +45,25 @@ def initial_weights(trial: Trial, layer: int) -> dict[str, NDArray]:
 
 def bound(trial: Trial, layer: int) -> float:
     """b of the uniform distribution of a layer's initial weights (Glorot & Bengio 2010, He et al. 2015)."""
-    model, spec = trial.model, trial.layers[layer]
-    name = model.initializer
+    i, o, a = trial.layers[layer].inputs, trial.layers[layer].outputs, trial.model.slope
+    squares = {
+        "glorot_uniform": 6 / (i + o),
+        "he_uniform": 6 / i,
+        "he_uniform_leaky": 6 / ((1 + a * a) * i),
+        "lecun_uniform": 3 / i,
+        "torch_uniform": 1 / i,  # He's for leaky_relu with a = √5, which is what torch.nn.Linear.reset_parameters asks for
+    }
+    name: str = trial.model.initializer
     if name == "auto":
         last = layer == len(trial.layers) - 1
-        name = "glorot_uniform" if last else _AUTO[model.activation]  # type: ignore[assignment]
-    return _BOUNDS[name](spec, model.slope)
+        name = "glorot_uniform" if last else _AUTO.get(trial.model.activation, "he_uniform")
+    return math.sqrt(squares[name])
 
 
-_AUTO = {
-    **dict.fromkeys(("relu", "elu", "gelu", "silu", "softplus"), "he_uniform"),
+_AUTO = {  # "he_uniform" for the relu family, which is all others
     **dict.fromkeys(("sigmoid", "tanh", "identity"), "glorot_uniform"),
     "leaky_relu": "he_uniform_leaky",
     "selu": "lecun_uniform",
-}
-
-
-def _glorot(layer: Layer, a: float) -> float:
-    return math.sqrt(6 / sum(layer.fans))
-
-
-def _he(layer: Layer, a: float) -> float:
-    return math.sqrt(6 / layer.fans[0])
-
-
-def _he_leaky(layer: Layer, a: float) -> float:
-    return math.sqrt(6 / ((1 + a * a) * layer.fans[0]))
-
-
-def _lecun(layer: Layer, a: float) -> float:
-    return math.sqrt(3 / layer.fans[0])
-
-
-def _torch(layer: Layer, a: float) -> float:
-    """He's for leaky_relu with a = √5, which is what torch.nn.Linear.reset_parameters asks for."""
-    return math.sqrt(1 / layer.fans[0])
-
-
-_BOUNDS = {
-    "glorot_uniform": _glorot,
-    "he_uniform": _he,
-    "he_uniform_leaky": _he_leaky,
-    "lecun_uniform": _lecun,
-    "torch_uniform": _torch,
 }
 
 

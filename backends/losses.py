@@ -1,6 +1,6 @@
 """Tasks: what the outputs of a network mean, and the loss of a row. docs/theory.md, "Tasks: output layer and loss".
 
-`xp` is the module of operations: `torch`, `keras.ops`, or `backends.numerics` for NumPy.
+`xp` is the module of operations: `torch`, `keras.ops`, or `activations.numerics` for NumPy.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from backends import numerics
-from backends.activations import sigmoid, softplus
+from backends.activations import numerics, sigmoid, softplus
 from backends.spec import Task
 
 Array = Any

@@ -1,7 +1,7 @@
 """Optimizers: one step of each once, from elementary operations, and what it keeps between steps.
 
 docs/theory.md, "Optimizers, schedule, clipping". A step takes (xp, spec, θ, g, slots, η, numbers) and returns θ and the slots.
-`xp` is `keras.ops`, or `backends.numerics` for NumPy. `numbers` are the optimizer's free ones (momentum, weight decay), and
+`xp` is `keras.ops`, or `activations.numerics` for NumPy. `numbers` are the optimizer's free ones (momentum, weight decay), and
 1 - β1^t and 1 - β2^t as `correction1` and `correction2`. η and numbers are one a trial, in whatever shape fits θ.
 """
 

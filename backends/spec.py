@@ -7,6 +7,7 @@ checked here, so that a backend meets only values that make sense.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
+Parameters = dict[str, NDArray]  # of one layer, by name
 Task = Literal["regression", "binary", "multiclass"]
 Storage = Literal["float32", "float64"]
 Precision = Literal["float32", "float64", "bf16-mixed", "16-mixed"]
@@ -171,26 +173,30 @@ class Train(Spec):
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="auto: by the size of the work")
 
 
-class Dense(Spec):
-    """v = y W + b. A layer kind names its parameters and their shapes; nothing else knows that a network is dense."""
+@dataclass(frozen=True)
+class Dense:
+    """A layer kind names its parameters and their shapes, and computes one network's in NumPy; frameworks have tables of kinds.
 
+    Shapes: y (B, inputs), v and δ (B, outputs), the weight (inputs, outputs), the bias (outputs,).
+    """
+
+    inputs: int  # fan_in, which the initializers need
+    outputs: int  # fan_out
     kind: Literal["dense"] = "dense"
-    inputs: Units
-    outputs: Units
+    penalised = frozenset({"weight"})  # on which L1 and L2 act, and which are drawn at random; the others start at 0
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape, in the order in which they are stored."""
         return {"weight": (self.inputs, self.outputs), "bias": (self.outputs,)}
 
-    @property
-    def penalised(self) -> frozenset[str]:
-        """The parameters on which L1 and L2 act, and which are drawn at random; the others start at 0."""
-        return frozenset({"weight"})
+    def forward(self, y: NDArray, parameters: Parameters) -> NDArray:
+        """v_j = Σ_i w_ji y_i + b_j."""
+        return y @ parameters["weight"] + parameters["bias"]
 
-    @property
-    def fans(self) -> tuple[int, int]:
-        """(fan_in, fan_out), which the initializers need."""
-        return self.inputs, self.outputs
+    def backward(self, delta: NDArray, y: NDArray, parameters: Parameters, w: NDArray | None) -> tuple[NDArray, Parameters]:
+        """Σ_k δ_k w_kj, and Δw_ji / η = δ_j y_i as a mean over the B rows, each times the weight of its class, w (B,)."""
+        weighed = delta if w is None else w[:, None] * delta
+        return delta @ parameters["weight"].T, {"weight": y.T @ weighed / len(y), "bias": weighed.mean(axis=0)}
 
 
 Layer = Dense
@@ -241,7 +247,7 @@ class Trial(Spec):
     def layers(self) -> tuple[Layer, ...]:
         """Hidden layers and the output layer."""
         sizes = (self.inputs, *self.model.hidden, self.outputs)
-        return tuple(Dense(inputs=i, outputs=o) for i, o in pairwise(sizes))
+        return tuple(Dense(i, o) for i, o in pairwise(sizes))
 
     @cached_property
     def l1(self) -> tuple[float, ...]:

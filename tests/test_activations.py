@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from backends import numerics
-from backends.activations import ACTIVATIONS
+from backends.activations import ACTIVATIONS, numerics
 
 CLOSED = {
     "sigmoid": lambda v: 1 / (1 + math.exp(-v)),

@@ -98,3 +98,11 @@ def test_the_journeys_of_the_design_are_as_long_as_they_may_be_and_lead_through_
         files = re.findall(r"^\d+\. `(.+?)`", steps, re.MULTILINE)
         assert len(files) == steps.count("\n") <= int(most)
         assert not [name for name in files if not (house.ROOT / name).is_file()]
+
+
+def test_what_is_added_takes_as_many_files_as_contributing_says():
+    text = (house.ROOT / "CONTRIBUTING.md").read_text()
+    recipes = re.findall(r"^- \*\*.+?\*\* \((\d) files\):(.+?)(?=^- |\n\n)", text, re.M | re.S)
+    found = [(int(count), re.findall(r"`(\w+/[\w/]+\.py)`", text)) for count, text in recipes]
+    assert [count for count, _ in found] == [2, 3, 3, 4]
+    assert all(len(files) == count and all((house.ROOT / name).is_file() for name in files) for count, files in found)

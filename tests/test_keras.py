@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from backends import draws, get, numerics
-from backends.activations import ACTIVATIONS
+from backends import draws, get
+from backends.activations import ACTIVATIONS, numerics
 from backends.base import Chunk, Data, Machine
 from backends.conformance import ACTIVATIONS as SOME
 from backends.conformance import Conformance, make_data, make_trial

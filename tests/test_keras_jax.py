@@ -63,7 +63,7 @@ from backends.conformance import make_data, make_trial
 from backends.supervisor import fit
 trial = make_trial("binary", epochs=2, dropout=0.2, l1=1e-3)
 [result] = fit(get("keras-jax"), [trial], make_data("binary"))
-from backends.keras.plain import to_keras
+from backends.keras.network import to_keras
 net = to_keras(trial, result.weights)
 print(result.message, "|", sum(w.numpy().size for w in net.trainable_weights) == len(result.weights), "tensorflow" in sys.modules)
 """,

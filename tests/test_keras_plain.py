@@ -19,11 +19,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 
 @pytest.fixture(scope="module")
 def plain():
-    """The module, with Keras on an engine."""
+    """The module of `to_keras`, with Keras on an engine."""
     get(present())
-    from backends.keras import plain
+    from backends.keras import network
 
-    return plain
+    return network
 
 
 def trained(task, **changes):
@@ -84,7 +84,8 @@ def test_it_draws_no_random_numbers_of_the_callers(plain):
 
 def test_a_model_that_predicts_otherwise_is_refused(plain, monkeypatch):
     trial, flat, _, _ = trained("regression", activation="selu")
-    monkeypatch.setitem(plain.NAMES, "selu", "elu")
+    dense, elu = plain.StackedDense.plain, make_trial("multiclass", activation="elu").model
+    monkeypatch.setattr(plain.StackedDense, "plain", lambda layer, model, *rest: dense(layer, model and elu, *rest))
     with pytest.raises(
         BackendError, match=r"must predict what the reference predicts, but its outputs differ by .* of the largest"
     ):

@@ -15,13 +15,13 @@ import torch
 from sklearn.datasets import load_digits
 
 from backends import BackendError, draws, get, weights
-from backends.activations import ACTIVATIONS
+from backends.activations import ACTIVATIONS, numerics
 from backends.base import Chunk, Data, Machine
 from backends.conformance import TASKS, Conformance, make_data, make_trial
 from backends.lightning import activations, batches, loop, noise, optimizer
 from backends.lightning import stack as stacks
+from backends.lightning.network import to_torch
 from backends.lightning.optimizer import LossScale
-from backends.lightning.plain import to_torch
 from backends.lightning.stack import PREDICT_ROWS, LightningStack
 from backends.spec import ActivationName, Adam, AdamW
 from backends.supervisor import Supervisor, fit
@@ -83,7 +83,6 @@ def test_an_activation_and_its_slope_are_the_tables_at_zero_and_far_out_too(name
     )
     v, slopes = torch.tensor(points).view(1, 1, -1), torch.full((1, 1, 1), a, dtype=torch.float64)
     y = activations.value(name, v, slopes)
-    from backends import numerics
 
     with np.errstate(all="ignore"):
         value = ACTIVATIONS[name].value(numerics, points, a)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from backends import draws, get, numerics, weights
-from backends.activations import ACTIVATIONS
+from backends import draws, get, weights
+from backends.activations import ACTIVATIONS, numerics
 from backends.base import Chunk
 from backends.conformance import BATCH, INPUTS, OPTIMIZERS, TASKS, Conformance, make_data, make_trial
 from backends.conformance.cases import CASE_OPTIMIZERS

@@ -21,6 +21,7 @@ import test_weights
 from backends import activations, base, draws, losses, optimizers, supervisor, weights
 from backends.conformance import Conformance
 from backends.reference import Reference, delta, stack
+from backends.spec import Dense
 from backends.supervisor import Supervisor
 
 SUITE = Conformance()
@@ -250,8 +251,8 @@ SHARED = [
         "False",
         test_draws.test_the_output_layer_starts_by_glorot_whatever_the_activation,
     ),
-    Shared("He's bound with 3", draws, "_he", "6 /", "3 /", UNIFORM, ("tanh", "he_uniform", 6 / 200)),
-    Shared("leaky He without its slope", draws, "_he_leaky", "(1 + a * a)", "1", UNIFORM, ("leaky_relu", "auto", 6 / 208)),
+    Shared("He's bound with 3", draws, "bound", "6 / i", "3 / i", UNIFORM, ("tanh", "he_uniform", 6 / 200)),
+    Shared("leaky He without its slope", draws, "bound", "(1 + a * a)", "1", UNIFORM, ("leaky_relu", "auto", 6 / 208)),
     Shared(
         "biases penalised",
         weights,
@@ -386,9 +387,7 @@ FOLDS = [
 ]
 
 ORACLE = [
-    Shared(
-        "class weights left out of the gradient", delta, "dense_backward", "w[:, None] * delta", "delta", WEIGHED, ("binary",)
-    ),
+    Shared("class weights left out of the gradient", Dense, "backward", "w[:, None] * delta", "delta", WEIGHED, ("binary",)),
     Shared("class weights in the gradient alone", stack.ReferenceStack, "_gradient", "w * each", "each", WEIGHED, ("binary",)),
     Shared(
         "divided by the sum of the weights",
@@ -411,8 +410,8 @@ ORACLE = [
     Shared("L1 without its sign", stack.ReferenceStack, "_gradient", "np.sign(flat)", "1.0", by_hand),
     Shared("λ2 without the 2", stack.ReferenceStack, "_gradient", "2 * self.l2[k] * flat", "self.l2[k] * flat", by_hand),
     Shared("half of L2 reported", stack.ReferenceStack, "_gradient", "flat * flat)", "0.5 * flat * flat)", by_hand),
-    Shared("sum over rows", delta, "dense_backward", "/ len(y)", "", by_differences),
-    Shared("biases' sum over rows", delta, "dense_backward", "weighed.mean", "weighed.sum", by_differences),
+    Shared("sum over rows", Dense, "backward", "/ len(y)", "", by_differences),
+    Shared("biases' sum over rows", Dense, "backward", "weighed.mean", "weighed.sum", by_differences),
     Shared("δ summed over targets", delta, "output_delta", " / v.shape[-1]", "", by_differences),
     Shared(
         "φ' of the wrong layer",
@@ -509,13 +508,8 @@ def plant(monkeypatch, owner, name, old, new):
     made: dict[str, Any] = {}
     exec("from __future__ import annotations\n" + source.replace(old, new), vars(inspect.getmodule(function)) | {}, made)
     monkeypatch.setattr(owner, name, made[name])
-    for key in [key for key, held in draws._BOUNDS.items() if held is function]:  # a table that holds the function itself
-        monkeypatch.setitem(draws._BOUNDS, key, made[name])
-    for key in [key for key, rule in optimizers.RULES.items() if rule.step is function]:
+    for key in [key for key, rule in optimizers.RULES.items() if rule.step is function]:  # a table that holds the function
         monkeypatch.setitem(optimizers.RULES, key, optimizers.RULES[key]._replace(step=made[name]))
-    kind = delta.KINDS["dense"]
-    parts = [made[name] if part is function else part for part in kind]
-    monkeypatch.setitem(delta.KINDS, "dense", delta.Kind(*parts))
 
 
 @pytest.mark.parametrize("fault", [*SHARED, *FOLDS, *ORACLE], ids=lambda fault: f"{fault.name}: {fault.what}")

@@ -1,7 +1,8 @@
 """The network as Keras layers, for K trials at once: every weight has the trial as its first axis.
 
 The weights of a stack are one variable (K, P), split at each use (its gradient is then one concatenation), so that
-optimizer, clipping, penalty and checkpoint are single lines. Nothing here knows an engine.
+optimizer, clipping, penalty and checkpoint are single lines. Nothing here knows an engine. `to_keras` is the plain model that
+people know.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from backends import weights
+from backends import BackendError, get, weights
 from backends.activations import ACTIVATIONS, Activation
+from backends.base import NDArray
 from backends.keras.noise import kept
-from backends.spec import Trial, storage
+from backends.spec import Dense, Model, Trial, storage
 
 Tensor = Any
+# Of a plain model's largest output. The engines' own functions are not exact in float64: TensorFlow's gelu to 5e-9, tanh on JAX
+# to 1e-7.
+TOLERANCE = 1e-5
 
 
 class StackedDense(keras.layers.Layer):  # type: ignore[misc]
@@ -27,6 +32,15 @@ class StackedDense(keras.layers.Layer):  # type: ignore[misc]
     def call(self, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The local fields v."""
         return ops.matmul(y, weight) + bias[:, None, :]
+
+    @staticmethod
+    def plain(layer: Dense, model: Model | None, seed: int, dtype: str) -> list[keras.layers.Layer]:
+        """As people know it, with the activation of a hidden layer. Keras stores a weight as (inputs, outputs), as we do."""
+        leaky = model is not None and model.activation == "leaky_relu"
+        name = None if model is None or leaky or model.activation == "identity" else model.activation
+        start = keras.initializers.GlorotUniform(seed)
+        dense = keras.layers.Dense(layer.outputs, name, kernel_initializer=start, dtype=dtype)
+        return [dense, keras.layers.LeakyReLU(model.slope, dtype=dtype)] if leaky and model else [dense]
 
 
 class StackedActivation(keras.layers.Layer):  # type: ignore[misc]
@@ -76,10 +90,11 @@ class StackedDropout(keras.layers.Layer):  # type: ignore[misc]
         return ops.where(kept(hashed, self.thresholds), y * self.scales[:, None, None], 0.0)
 
 
+KINDS: dict[str, Any] = {"dense": StackedDense}
+
+
 class Network(keras.Model):  # type: ignore[misc]
     """K networks of one structure. `network(X)` gives their outputs before softmax or sigmoid, dropout off."""
-
-    KINDS: ClassVar[dict[str, type[keras.layers.Layer]]] = {"dense": StackedDense}
 
     def __init__(
         self,
@@ -94,7 +109,7 @@ class Network(keras.Model):  # type: ignore[misc]
         super().__init__(dtype=dtype)
         self.spans = weights.layout(trial)
         self.flat = self.add_weight(shape=(trials, self.spans[-1].stop), initializer="zeros", name="flat")
-        self.sums = [self.KINDS[layer.kind](dtype=dtype) for layer in trial.layers]
+        self.sums = [KINDS[layer.kind](dtype=dtype) for layer in trial.layers]
         self.activation = activation(activations, trials, dtype)
         self.dropouts = [StackedDropout(trials, dtype) if on else None for on in noisy]
         self.built = True
@@ -153,3 +168,32 @@ def clipped(gradients: Sequence[Tensor], limit: Tensor) -> list[Tensor]:
     norm = ops.sqrt(sum(ops.sum(g * g, axis=1, keepdims=True) for g in gradients))
     factor = ops.where(norm > limit, limit / norm, 1.0)
     return [g * factor for g in gradients]
+
+
+def to_keras(trial: Trial, flat: NDArray) -> keras.Sequential:
+    """Input, Dense, activations and Dropout with the weights (P,) in place; not compiled.
+
+    Takes rows (n, I) of the weights' type, preprocessed as the training rows were, and gives outputs before sigmoid or
+    softmax (n, O), as Keras' losses want them with from_logits=True. Dropout draws from Keras' own generator. Raises
+    BackendError if the model, once built, does not predict what the reference predicts, on a few rows.
+    """
+    parameters, dtype = weights.unpack(trial, flat), flat.dtype.name
+    layers = [keras.Input((trial.inputs,), dtype=dtype)]
+    for number, layer in enumerate(trial.layers):
+        if p := trial.dropout[number]:  # with a seed, so that no random numbers of the caller's are drawn for one
+            layers.append(keras.layers.Dropout(p, seed=trial.seed + number, dtype=dtype))
+        hidden = number < len(trial.model.hidden)
+        layers += KINDS[layer.kind].plain(layer, trial.model if hidden else None, trial.seed, dtype)
+    model = keras.Sequential(layers)
+    model.set_weights(list(parameters.values()))
+    X = np.linspace(-2, 2, 8 * trial.inputs, dtype=flat.dtype).reshape(trial.inputs, 8).T
+    reference = get("reference").stack([trial])
+    reference.load({"weights": flat[None]})
+    expected, found = reference.predict(X)[0], ops.convert_to_numpy(model(X))
+    gap = np.abs(found - expected).max() / max(1.0, np.abs(expected).max())
+    if not gap <= TOLERANCE:
+        raise BackendError(
+            f"the keras.Sequential must predict what the reference predicts, but its outputs differ by {gap:.2g} of the largest "
+            f"(allowed {TOLERANCE:g}), keras {keras.__version__} on {keras.backend.backend()}; use predict, which needs none"
+        )
+    return model

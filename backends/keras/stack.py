@@ -13,6 +13,7 @@ import numpy as np
 
 from backends import losses, weights
 from backends.base import Backend, Data, Gradients, Machine, NDArray, Signals, Stack, State, check_single, threads_for
+from backends.keras.network import to_keras
 from backends.keras.program import Program, noisy_places
 from backends.spec import Trial
 
@@ -143,7 +144,8 @@ class KerasBackend(Backend):
         """Have the engine compute on so many threads, unless it has computed already."""
 
     def save(self, trial: Trial, flat: NDArray, stem: Path) -> Path:
-        """As STEM.keras."""
-        from backends.keras.plain import save
-
-        return save(trial, flat, stem)
+        """`to_keras`' model as STEM.keras; keras.saving.load_model reads it, on any engine, in its safe mode."""
+        path = stem.with_name(f"{stem.name}.keras")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_keras(trial, flat).save(path)
+        return path

@@ -17,6 +17,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 
 from backends.base import Backend, Data, Machine, NDArray
 from backends.errors import BackendError
+from backends.lightning.network import to_torch
 from backends.lightning.stack import LightningStack
 from backends.spec import Trial
 
@@ -66,7 +67,10 @@ class Lightning(Backend):
         return [*(f"cuda:{number}" for number in range(torch.cuda.device_count())), "cpu"]
 
     def save(self, trial: Trial, flat: NDArray, stem: Path) -> Path:
-        """As STEM.pt2."""
-        from backends.lightning.plain import save
-
-        return save(trial, flat, stem)
+        """`to_torch`'s module as STEM.pt2, for any number of rows; torch.export.load reads it, in Python or C++."""
+        module, path = to_torch(trial, flat), stem.with_name(f"{stem.name}.pt2")
+        rows = torch.zeros(2, trial.inputs, dtype=torch.from_numpy(flat[:0]).dtype)  # of 1, export would make a constant
+        program = torch.export.export(module, (rows,), dynamic_shapes=({0: torch.export.Dim("rows", min=1)},))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.export.save(program, path)
+        return path

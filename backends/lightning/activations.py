@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backends.activations import ACTIVATIONS
+from backends.spec import Model
 
 
 class Formula(NamedTuple):
@@ -69,3 +70,19 @@ def slope(name: str, v: Tensor, a: Tensor, y: Tensor | None = None) -> Tensor:
         return FORMULAS[name].slope(v, value(name, v, a) if y is None else y, a)
     phi: Tensor = ACTIVATIONS[name].slope(torch, v, a)
     return phi
+
+
+# As people know them, for `to_torch`. torch's softplus becomes the identity above a threshold; beyond 40, log(1 + e^v) is v to
+# the last bit of float64.
+MODULES: dict[str, Callable[[Model], nn.Module]] = {
+    "sigmoid": lambda model: nn.Sigmoid(),
+    "tanh": lambda model: nn.Tanh(),
+    "relu": lambda model: nn.ReLU(),
+    "leaky_relu": lambda model: nn.LeakyReLU(model.slope),
+    "identity": lambda model: nn.Identity(),
+    "elu": lambda model: nn.ELU(),
+    "selu": lambda model: nn.SELU(),
+    "gelu": lambda model: nn.GELU(approximate="none"),
+    "silu": lambda model: nn.SiLU(),
+    "softplus": lambda model: nn.Softplus(threshold=40.0),
+}

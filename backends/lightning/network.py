@@ -1,7 +1,7 @@
 """K networks of one structure on one flat (K, P) tensor: forward, and the delta rule backward, layer by layer.
 
 Written out instead of left to autograd: the gradient goes straight into its place in a (K, P) buffer, where autograd would
-record every operation, take fresh memory for each and concatenate at the end.
+record every operation, take fresh memory for each and concatenate at the end. `to_torch` is the plain module that people know.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from backends.base import Stack
-from backends.lightning.activations import sigmoid, slope, value
+from backends import weights
+from backends.base import NDArray, Stack
+from backends.lightning.activations import MODULES, sigmoid, slope, value
 from backends.losses import row_losses
-from backends.spec import Task
+from backends.spec import Dense, Task, Trial
 
 Parameters = dict[str, Tensor]
 Masks = Sequence[Tensor | None]  # for each place where noise enters: what multiplies it, or None for no dropout
@@ -56,15 +57,26 @@ def dense_back(e: Tensor, p: Parameters, bits: torch.dtype | None) -> Tensor:
     return e * weight.mT if weight.shape[-1] == 1 else product(e, weight.mT, bits)
 
 
+def dense_plain(layer: Dense, parameters: Parameters) -> nn.Module:
+    """torch stores a weight as (outputs, inputs). skip_init: no random numbers are drawn for what is replaced."""
+    weight = parameters["weight"]
+    linear = nn.utils.skip_init(nn.Linear, layer.inputs, layer.outputs, dtype=weight.dtype)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        linear.weight.copy_(weight.T)
+        linear.bias.copy_(parameters["bias"])
+    return linear
+
+
 class Kind(NamedTuple):
     """What a kind of layer is in torch."""
 
     forward: Callable[[Tensor, Parameters, torch.dtype | None], Tensor]
     gradient: Callable[[Tensor, Tensor, Parameters, torch.dtype | None], None]
     back: Callable[[Tensor, Parameters, torch.dtype | None], Tensor]
+    plain: Callable[[Dense, Parameters], nn.Module]
 
 
-LAYERS = {"dense": Kind(dense, dense_gradient, dense_back)}
+LAYERS = {"dense": Kind(dense, dense_gradient, dense_back, dense_plain)}
 
 
 def _regression(v: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,3 +179,20 @@ class Network:
         for part, own, place in zip(parts, masks, torch.split(y, self._trials), strict=True):
             torch.mul(part, own, out=place)
         return y
+
+
+def to_torch(trial: Trial, flat: NDArray) -> nn.Sequential:
+    """nn.Linear, activation and nn.Dropout modules with the weights (P,) in place, in evaluation mode, on the processor.
+
+    Takes rows (n, I) of the weights' type, preprocessed as the training rows were, and gives outputs before sigmoid or
+    softmax (n, O), as nn.BCEWithLogitsLoss and nn.CrossEntropyLoss want them. Dropout draws from torch's own generator.
+    """
+    parameters, modules = weights.unpack(trial, flat), list[nn.Module]()
+    for number, layer in enumerate(trial.layers):
+        if number:
+            modules.append(MODULES[trial.model.activation](trial.model))
+        if trial.dropout[number]:
+            modules.append(nn.Dropout(trial.dropout[number]))
+        own = {name: torch.tensor(parameters[f"layers.{number}.{name}"]) for name in layer.parameters()}
+        modules.append(LAYERS[layer.kind].plain(layer, own))
+    return nn.Sequential(*modules).eval()

@@ -6,40 +6,16 @@ Shapes: y (B, units), W (I, O), b (O,).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from backends import draws, numerics
-from backends.activations import ACTIVATIONS
+from backends import draws
+from backends.activations import ACTIVATIONS, numerics
+from backends.base import NDArray
 from backends.losses import predictions
-from backends.spec import Layer, Trial
+from backends.spec import Parameters, Trial
 from backends.weights import layout
-
-NDArray = np.ndarray[Any, np.dtype[Any]]
-Parameters = dict[str, NDArray]
-
-
-class Kind(NamedTuple):
-    """How one kind of layer computes its local fields, and what it hands back from δ."""
-
-    forward: Any  # (y, parameters) -> v
-    backward: Any  # (delta, y, parameters, w) -> (Σ_k δ_k w_kj for the layer before, {name: mean over rows of w·δ·y})
-
-
-def dense_forward(y: NDArray, parameters: Parameters) -> NDArray:
-    """v_j = Σ_i w_ji y_i + b_j."""
-    return y @ parameters["weight"] + parameters["bias"]
-
-
-def dense_backward(delta: NDArray, y: NDArray, parameters: Parameters, w: NDArray | None) -> tuple[NDArray, Parameters]:
-    """Σ_k δ_k w_kj, and Δw_ji / η = δ_j y_i as a mean over the B rows, each times the weight of its class, w (B,)."""
-    weighed = delta if w is None else w[:, None] * delta
-    corrections = {"weight": y.T @ weighed / len(y), "bias": weighed.mean(axis=0)}
-    return delta @ parameters["weight"].T, corrections
-
-
-KINDS = {"dense": Kind(dense_forward, dense_backward)}
 
 
 class Pass(NamedTuple):
@@ -69,7 +45,7 @@ def forward(trial: Trial, layers: list[Parameters], X: NDArray, noise: NDArray |
         y = y if mask is None else y * mask
         done.inputs.append(y)
         done.masks.append(mask)
-        done.fields.append(KINDS[layer.kind].forward(y, parameters))
+        done.fields.append(layer.forward(y, parameters))
     return done
 
 
@@ -99,8 +75,7 @@ def local_gradients(
     activation, a = ACTIVATIONS[trial.model.activation], d.dtype.type(trial.model.slope)
     deltas, corrections = [output_delta(trial, done.fields[-1], d)], list[Parameters]()
     for number in reversed(range(len(layers))):
-        kind: Layer = trial.layers[number]
-        error, correction = KINDS[kind.kind].backward(deltas[0], done.inputs[number], layers[number], w)
+        error, correction = trial.layers[number].backward(deltas[0], done.inputs[number], layers[number], w)
         corrections.insert(0, correction)
         if number:
             mask = done.masks[number]

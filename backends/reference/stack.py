@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from backends import losses, numerics, weights
-from backends.activations import ACTIVATIONS
+from backends import losses, weights
+from backends.activations import ACTIVATIONS, numerics
 from backends.base import OPTIMIZER_SLOTS, Chunk, Data, Gradients, Losses, Machine, Signals, Stack, State
 from backends.optimizers import RULES, corrections
 from backends.reference import delta

@@ -100,7 +100,7 @@ class Model:
         are in the scaled targets' units: `network.about.target_scale.undo` takes them back. Raises BackendError without torch.
         """
         backends.get("lightning")
-        from backends.lightning.plain import to_torch
+        from backends.lightning.network import to_torch
 
         return to_torch(self.network.trial, self.network.flat)
 
@@ -113,7 +113,7 @@ class Model:
         from backends.keras import present
 
         backends.get(present())
-        from backends.keras.plain import to_keras
+        from backends.keras.network import to_keras
 
         return to_keras(self.network.trial, self.network.flat)
 

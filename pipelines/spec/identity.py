@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
 TRAINING = ("spec/to_trial.py", "stages/folds.py", "stages/metrics.py", "stages/train.py")
 CONTRACTS = [
-    f"backends/{name}.py"
-    for name in ("activations", "base", "draws", "losses", "numerics", "optimizers", "spec", "supervisor", "weights")
+    f"backends/{name}.py" for name in ("activations", "base", "draws", "losses", "optimizers", "spec", "supervisor", "weights")
 ]
 SHARED = ["pipelines/spec/to_trial.py", *(f"pipelines/stages/{name}.py" for name in ("files", "folds", "metrics", "networks"))]
 REPORTS = [f"pipelines/stages/{name}.py" for name in ("curves", "reports")]

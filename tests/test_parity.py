@@ -21,8 +21,9 @@ from backends.spec import Model, Trial
 from pipelines.check import parity as module
 from pipelines.check import verdict
 from pipelines.check.case import LEAST, Case
-from pipelines.check.measure import Expected, largest_distance
+from pipelines.check.measure import largest_distance
 from pipelines.check.parity import attach_to_run, parity
+from pipelines.check.verdict import Finding
 from pipelines.data import About
 from pipelines.spec import Experiment, load
 
@@ -435,14 +436,9 @@ def test_without_the_whole_fit_the_end_of_the_steps_is_compared(tiny, monkeypatc
 
 def judged(section, name, difference, *, largest=1.0, drift=0.0, precision="float64", others=()):
     """The finding of one quantity; `others`: (section, name, largest, drift) of further ones that agree."""
-    entries = [
-        Expected(section, name, "", largest, None, drift),
-        *(Expected(s, n, "", size, None, d) for s, n, size, d in others),
-    ]
-    quantities = {entry.key: [0.0, None] for entry in entries} | {f"{section}|{name}|": [difference, None]}
-    found = {"status": "measured", "versions": {}, "quantities": {precision: quantities}}
-    outcome = verdict.judge("any", found, {precision: entries})
-    return next(f for f in outcome.findings if f.quantity == name)
+    rows = [(section, name, difference, largest, drift), *((s, n, 0.0, size, d) for s, n, size, d in others)]
+    findings = [Finding(n, "", gap, None, precision, s, size, d) for s, n, gap, size, d in rows]
+    return verdict.judge(findings)[0]
 
 
 @pytest.mark.parametrize(
@@ -484,10 +480,16 @@ def test_in_float32_models_of_two_equally_good_epochs_are_not_held_against_each_
 
 
 def test_what_a_backend_does_not_give_fails():
-    entries = {"float64": [Expected("history", "E", "epoch 2", 1.0, 1.0, 0.0)]}
-    found = {"status": "measured", "versions": {}, "quantities": {"float64": {}}}
-    [finding] = verdict.judge("any", found, entries).findings
+    finding = judged("history", "E", math.inf)
     assert finding.passed is False and finding.as_dict()["difference"] is None
+
+
+def test_of_a_quantity_the_step_that_exceeds_most_is_told():
+    steps = [
+        Finding("weights", f"step {i}", gap, None, "float64", "step", 1.0, 0.0) for i, gap in enumerate((1e-13, 1e-12, 1e-14))
+    ]
+    [finding] = verdict.judge(steps)
+    assert finding.where == "step 1" and finding.passed
 
 
 @pytest.mark.parametrize(

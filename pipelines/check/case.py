@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import Data, Machine
-from backends.spec import Storage, Trial, storage
+from backends.spec import Storage, Trial
 from backends.weights import layout
 from pipelines import stages
 from pipelines.data import About, Part
-from pipelines.spec import HIGHER_IS_BETTER, Experiment, SpecError, higher_is_better, trial
+from pipelines.spec import Experiment, SpecError, trial
 from pipelines.stages import RunPaths
-from pipelines.stages.files import read_json, write_json
 from pipelines.stages.metrics import Truth, check_metric
 
 REFERENCE = "reference"
@@ -38,7 +37,7 @@ class Case:
 
     @staticmethod
     def make(folder: Path, experiment: Experiment, base: Path, steps: int, precisions: tuple[Storage, ...]) -> Case:
-        """Split the user's data anew, and write all that the processes read. Raises DataError and SpecError.
+        """Split the user's data anew, into `folder`. Raises DataError and SpecError.
 
         The outs of the split stage are not used: only DVC knows whether they are of this spec and these data.
         """
@@ -58,16 +57,7 @@ class Case:
             check_metric(case.truth(), network.train.early_stopping.monitor)
         except ValueError as error:
             raise SpecError(str(error)) from None
-        kept = {"trial": network.model_dump(mode="json"), "precisions": precisions, "steps": case.steps}
-        write_json(folder / "case.json", kept)
         return case
-
-    @staticmethod
-    def load(folder: Path) -> Case:
-        """What `make` wrote."""
-        kept = read_json(folder / "case.json")
-        network = Trial.model_validate(kept["trial"])
-        return Case(folder, network, About.load(RunPaths(folder).about), tuple(kept["precisions"]), kept["steps"])
 
     def at(self, precision: Storage) -> Trial:
         """The user's trial, in this precision."""
@@ -81,12 +71,6 @@ class Case:
     def truth(self) -> Truth:
         """What outputs on the validation rows are judged by."""
         return Truth.of(self.about, Part.load(RunPaths(self.folder).data / "valid").y)
-
-    @property
-    def higher_is_better(self) -> frozenset[str]:
-        """As the train stage tells the supervisor."""
-        monitor = self.trial.train.early_stopping.monitor
-        return HIGHER_IS_BETTER | ({monitor} if higher_is_better(monitor) else frozenset())
 
     def machine(self, backend: str) -> Machine:
         """The spec's, on the spec's backend; the others may not be able to share the work among devices."""
@@ -128,23 +112,13 @@ class Case:
         return {
             "source": self.about.source,
             "rows": {part: self.about.rows[part] for part in ("train", "valid")},
-            "data_hashes": self.hashes,
+            "data_hashes": {part: self.about.sha256[part] for part in ("train", "valid")},  # as the fingerprint takes them
             "trial": self.trial.model_dump(mode="json"),
             "precisions": list(self.precisions),
             "steps": self.steps,
             "steps_looked_at": len(self.compared_steps()),
             "whole_fit": self.whole,
         }
-
-    @property
-    def hashes(self) -> dict[str, str]:
-        """Of the training and validation parts, as the fingerprint takes them."""
-        return {part: self.about.sha256[part] for part in ("train", "valid")}
-
-
-def precisions_of(experiment: Experiment) -> tuple[Storage, ...]:
-    """float64, where a difference in meaning cannot hide behind rounding, and what the spec stores its weights in."""
-    return tuple(dict.fromkeys(("float64", storage(experiment.train.precision))))
 
 
 def _total(network: Trial, about: About) -> int:

@@ -8,26 +8,26 @@ the last section of docs/theory.md; verdict.py holds its numbers. The test rows 
 from __future__ import annotations
 
 import json
+import pickle
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import Any
 
 from backends import BackendError, check_name, children, registered
 from backends.base import threads_for
-from backends.spec import Storage
-from pipelines.check.case import REFERENCE, Case, precisions_of
-from pipelines.check.measure import RECORDING, Expected
-from pipelines.check.verdict import SECTIONS, Outcome, Report, judge
+from backends.spec import Storage, storage
+from pipelines.check.case import REFERENCE, Case
+from pipelines.check.measure import RECORDING
+from pipelines.check.verdict import SECTIONS, Outcome, Report
 from pipelines.project import project_of
 from pipelines.report.parity_page import parity_page
 from pipelines.spec import Experiment, source_hash
 from pipelines.spec import fingerprint as fingerprint_of
 from pipelines.tracking.attach import attach
 
-OnProgress = Callable[[str, float, str], None]  # who, which share of its work is done, what comes now; from several threads
+OnProgress = Callable[[str, str], None]  # who, and what it does now; from several threads
 AT_ONCE = 2  # processes; a framework takes a core and up to 1 GB
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -38,28 +38,35 @@ def parity(
     *,
     steps: int = 200,
     precisions: Sequence[Storage] | None = None,
-    on_progress: OnProgress = lambda who, share, what: None,
+    on_progress: OnProgress = lambda who, what: None,
 ) -> Report:
     """Compare backends with the reference on the training and validation rows of an experiment.
 
-    `names` None is every registered backend; those that are not installed are named, and count for nothing. Raises
+    `names` None is every registered backend; those that are not installed are named, and count for nothing. `precisions` None is
+    float64, where a difference in meaning cannot hide behind rounding, and what the spec stores its weights in. Raises
     SpecError and DataError for what cannot be trained on, BackendError for a name that is not registered or not installed,
     and where there is nothing to compare.
     """
-    wanted = list(dict.fromkeys(names)) if names else [name for name in registered() if name != REFERENCE]
-    _check_names(wanted)
+    wanted = list(dict.fromkeys(names or (name for name in registered() if name != REFERENCE)))
+    for name in wanted:
+        try:
+            check_name(name)
+        except BackendError as error:
+            raise BackendError(str(error).replace("train.backend", "--backends", 1)) from None
+    chosen = tuple(dict.fromkeys(precisions or ("float64", storage(experiment.train.precision))))
     with tempfile.TemporaryDirectory(prefix="deltarule-parity-") as scratch:
-        chosen = tuple(dict.fromkeys(precisions)) if precisions else precisions_of(experiment)
         case = Case.make(Path(scratch), experiment, project_of(Path()), steps, chosen)
-        reference = _measure_each(case, [RECORDING], on_progress)[RECORDING]
-        if reference["status"] != "measured":
-            raise BackendError(f"the reference cannot train this spec: {reference['message']}")
-        found = _measure_each(case, wanted, on_progress)
-    expected = {precision: [Expected(*one) for one in entries] for precision, entries in reference["quantities"].items()}
-    outcomes = tuple(judge(name, found[name], expected) for name in wanted)
-    _check_started(outcomes, named=bool(names))
-    fingerprint = fingerprint_of(experiment, case.hashes, source_hash(experiment.train.backend))
-    return Report({"fingerprint": fingerprint, **case.describe()}, outcomes)
+        (case.folder / "case.pickle").write_bytes(pickle.dumps(case))
+        [recording] = _measure_each(case, [RECORDING], on_progress)
+        if recording.status == "failed":
+            raise BackendError(f"the reference cannot train this spec: {recording.message}")
+        outcomes = _measure_each(case, wanted, on_progress)
+    missing = [outcome for outcome in outcomes if outcome.status in ("absent", "refused")]
+    if missing and (names or len(missing) == len(outcomes)):
+        raise BackendError("\n".join(outcome.message for outcome in missing))
+    about = case.describe()
+    fingerprint = fingerprint_of(experiment, about["data_hashes"], source_hash(experiment.train.backend))
+    return Report({"fingerprint": fingerprint, **about}, tuple(outcomes))
 
 
 def page(report: Report) -> str:
@@ -78,27 +85,12 @@ def attach_to_run(experiment: Experiment, report: Report) -> str | None:
     return attach(experiment.tracking, project_of(Path()), report.case["fingerprint"], files, tags)
 
 
-def _check_names(names: Sequence[str]) -> None:
-    for name in names:
-        try:
-            check_name(name)
-        except BackendError as error:
-            raise BackendError(str(error).replace("train.backend", "--backends", 1)) from None
-
-
-def _check_started(outcomes: Sequence[Outcome], *, named: bool) -> None:
-    """What was asked for by name must be there, and something must be."""
-    missing = [outcome for outcome in outcomes if outcome.status in ("absent", "refused")]
-    if missing and (named or len(missing) == len(outcomes)):
-        raise BackendError("\n".join(outcome.message for outcome in missing))
-
-
-def _measure_each(case: Case, names: Sequence[str], on_progress: OnProgress) -> dict[str, dict[str, Any]]:
-    """Name -> what its process found. Ctrl-C or SIGTERM ends them all at once: they have nothing to save."""
+def _measure_each(case: Case, names: Sequence[str], on_progress: OnProgress) -> list[Outcome]:
+    """What the process of each left. Ctrl-C or SIGTERM ends them all at once: they have nothing to save."""
     started: list[Popen[str]] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
-            return dict(zip(names, pool.map(lambda name: _measure(case, name, on_progress, started), names), strict=True))
+            return list(pool.map(lambda name: _measure(case, name, on_progress, started), names))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in started:
@@ -106,20 +98,21 @@ def _measure_each(case: Case, names: Sequence[str], on_progress: OnProgress) -> 
             raise
 
 
-def _measure(case: Case, name: str, on_progress: OnProgress, started: list[Popen[str]]) -> dict[str, Any]:
+def _measure(case: Case, name: str, on_progress: OnProgress, started: list[Popen[str]]) -> Outcome:
     """Run one process, with as many threads as its work wants."""
+    shown = REFERENCE if name == RECORDING else name
     threads = str(threads_for([case.trial], case.machine(name)))
     environment = dict.fromkeys(THREADS, threads) | children.environment() | {"PYTHONWARNINGS": "ignore"}
     command = children.command("-m", "pipelines.check.measure", str(case.folder), name)
-    errors, result = case.folder / f"{name}.stderr", case.folder / f"{name}.json"
+    errors, result = case.folder / f"{name}.stderr", case.folder / f"{name}.pickle"
     with errors.open("w") as file, Popen(command, env=environment, stdout=PIPE, stderr=file, encoding="utf-8") as process:
         started.append(process)
         for line in process.stdout or ():
-            on_progress(name, *json.loads(line))
+            on_progress(shown, line.rstrip())
     if result.is_file():
-        on_progress(name, 1.0, "done")
-        return dict(json.loads(result.read_text(encoding="utf-8")))
-    last = errors.read_text(errors="replace").strip().rpartition("\n")[2]
-    message = f"its process ended with exit code {process.returncode}: {last or 'nothing was printed'}"
-    on_progress(name, 1.0, message)
-    return {"status": "failed", "message": message}
+        outcome: Outcome = pickle.loads(result.read_bytes())
+    else:
+        last = errors.read_text(errors="replace").strip().rpartition("\n")[2] or "nothing was printed"
+        outcome = Outcome(name, "failed", f"its process ended with exit code {process.returncode}: {last}")
+    on_progress(shown, outcome.message or "done")
+    return outcome

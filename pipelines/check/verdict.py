@@ -9,13 +9,9 @@ the same form, 1e-12 of the largest number or 10 drifts. float32: outputs before
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-
-from backends.spec import Storage
-from pipelines.check.measure import Expected
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # of float32: what the conformance suite asks of every backend
 DRIFTS = 10.0
@@ -45,15 +41,16 @@ Status = Literal["agrees", "differs", "absent", "refused", "failed"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One quantity: how far it is from what it must be, at the step or epoch that comes nearest to what is allowed."""
+    """One quantity at one step or epoch: how far it is from what it must be."""
 
     quantity: str
     where: str
-    difference: float  # the largest
-    allowed: float | None  # None: shown, not judged
+    difference: float  # the largest; infinite where one of the two is missing, or NaN
+    allowed: float | None = None  # None: shown, not judged
     precision: str = ""
     section: str = ""
-    drift: float | None = None  # of the reference itself, after a change of one ulp
+    largest: float = 0.0  # of the reference's numbers
+    drift: float | None = None  # of the reference itself, after a change of one ulp; infinite where it is missing then
     expected: float | None = None  # the reference's, of a single number
     found: float | None = None
 
@@ -63,11 +60,11 @@ class Finding:
         return None if self.allowed is None else self.difference <= self.allowed
 
     @property
-    def excess(self) -> float:
-        """Difference as a multiple of what is allowed."""
+    def rank(self) -> tuple[bool, float]:
+        """Of one quantity the finding that counts has the highest: judged, and furthest beyond what is allowed."""
         if self.difference == 0 or self.allowed is None:
-            return self.difference
-        return self.difference / self.allowed if self.allowed else math.inf
+            return self.allowed is not None, self.difference
+        return True, self.difference / self.allowed if self.allowed else math.inf
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, which has neither infinity nor NaN: null."""
@@ -111,79 +108,47 @@ class Report:
     @property
     def passed(self) -> bool:
         """Whether every backend that could start here agrees with the reference; it must be one at least."""
-        return bool(self.compared) and all(o.status not in ("differs", "failed") for o in self.outcomes)
+        return bool(self.compared) and all(one.status not in ("differs", "failed") for one in self.outcomes)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"passed": self.passed, **self.case, "backends": {o.backend: o.as_dict() for o in self.outcomes}}
 
 
-def judge(backend: str, found: Mapping[str, Any], expected: Mapping[Storage, Sequence[Expected]]) -> Outcome:
-    """The outcome of a backend. `found` is what measure.py wrote of it, `expected` what it wrote of the reference."""
-    if found["status"] != "measured":
-        return Outcome(backend, found["status"], found["message"], found.get("versions", {}))
-    findings = [
-        finding
-        for precision, entries in expected.items()
-        for finding in _worst(_findings(precision, entries, found["quantities"][precision]))
-    ]
-    status: Status = "differs" if any(finding.passed is False for finding in findings) else "agrees"
-    return Outcome(backend, status, versions=found["versions"], findings=tuple(findings))
+def judge(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings of one precision with what is allowed; of each quantity the one at the step or epoch that exceeds most."""
+    places = {(one.section, one.quantity, one.where): one for one in findings}
+    worst: dict[tuple[str, str], Finding] = {}
+    for one in findings:
+        judged = replace(one, allowed=None if _is_chance(one, places) else _allowed(one))
+        before = worst.setdefault((one.section, one.quantity), judged)
+        if judged.rank > before.rank:
+            worst[one.section, one.quantity] = judged
+    return list(worst.values())
 
 
-def _findings(precision: str, entries: Sequence[Expected], found: Mapping[str, Sequence[float | None]]) -> Iterator[Finding]:
-    by_key = {entry.key: entry for entry in entries}
-    for entry in entries:
-        allowed = _allowed(precision, entry)
-        if _is_chance(entry, by_key) or (precision == "float32" and _has_another_best_epoch(entry, by_key, found)):
-            allowed = None
-        difference, value = found.get(entry.key, (math.inf, None))  # an epoch or a result that the backend does not have
-        drift = None if entry.section == "start" else _drift(entry)
-        yield Finding(
-            entry.name, entry.where, math.inf if difference is None else difference, allowed, precision, entry.section,
-            drift=drift, expected=entry.value, found=value,
-        )  # fmt: skip
-
-
-def _allowed(precision: str, entry: Expected) -> float | None:
-    if entry.section == "start":
+def _allowed(one: Finding) -> float | None:
+    if one.section == "start":
         return 0.0
-    if precision == "float32" and entry.name not in JUDGED_IN_FLOAT32:
+    if one.precision == "float32" and one.quantity not in JUDGED_IN_FLOAT32:
         return None
-    share, largest, drifts = TOLERANCE[precision], entry.largest, DRIFTS * _drift(entry)
-    if (entry.section, entry.name, precision) == ("step", "weights", "float64"):
-        return share * largest
-    if (entry.section, entry.name) == ("free", "weights"):
+    share, drifts = TOLERANCE[one.precision], DRIFTS * (one.drift or 0.0)
+    if (one.section, one.quantity, one.precision) == ("step", "weights", "float64"):
+        return share * one.largest
+    if (one.section, one.quantity) == ("free", "weights"):
         return max(share, drifts)
-    if precision == "float64" and entry.section in ("batch", "step"):
-        return max(share * largest, drifts, SMALLEST)
-    return max(share * max(1.0, largest), drifts)
+    if one.precision == "float64" and one.section in ("batch", "step"):
+        return max(share * one.largest, drifts, SMALLEST)
+    return max(share * max(1.0, one.largest), drifts)
 
 
-def _is_chance(entry: Expected, by_key: Mapping[str, Expected]) -> bool:
-    """Whether the quantity moves in jumps, here where the reference's own numbers are no longer sure."""
-    if entry.section not in ("history", "fit", "after") or entry.name.partition(".")[0] in SMOOTH:
+def _is_chance(one: Finding, places: Mapping[tuple[str, str, str], Finding]) -> bool:
+    """Whether the reference's own numbers are not sure: of what moves in jumps, and in float32 of which epoch is the best."""
+    best = places.get((one.section, "best epoch", ""))
+    if one.precision == "float32" and best is not None and (best.difference or best.drift):
+        return True  # two epochs may be equally good, as far as float32 can tell
+    if one.section not in ("history", "fit", "after") or one.quantity.partition(".")[0] in SMOOTH:
         return False
-    name = "validation E" if entry.section == "history" else "outputs on the validation rows"
-    sure = by_key.get(f"{entry.section}|{name}|{entry.where}")
-    return sure is None or _drift(sure) > CHAOTIC * max(1.0, sure.largest)
-
-
-def _has_another_best_epoch(entry: Expected, by_key: Mapping[str, Expected], found: Mapping[str, Sequence[float | None]]) -> bool:
-    """Two epochs may be equally good, as far as float32 can tell."""
-    key = f"{entry.section}|best epoch|"
-    return bool(found.get(key, [0.0])[0] or (key in by_key and _drift(by_key[key])))
-
-
-def _drift(entry: Expected) -> float:
-    """Infinite for what the moved reference does not have."""
-    return math.inf if entry.drift is None else entry.drift
-
-
-def _worst(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """Of each quantity the step or epoch that exceeds most; a quantity that is judged anywhere is judged."""
-    ordered = sorted(findings, key=lambda f: list(SECTIONS).index(f.section))
-    first = {(f.section, f.quantity): number for number, f in reversed(list(enumerate(ordered)))}
-    ordered.sort(key=lambda f: first[f.section, f.quantity])
-    for _, group in groupby(ordered, key=lambda f: (f.section, f.quantity)):
-        yield max(group, key=lambda f: (f.allowed is not None, f.excess))
+    name = "validation E" if one.section == "history" else "outputs on the validation rows"
+    sure = places.get((one.section, name, one.where))
+    return sure is None or (sure.drift or 0.0) > CHAOTIC * max(1.0, sure.largest)

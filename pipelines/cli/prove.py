@@ -89,13 +89,13 @@ def parity(
     from pipelines.check.parity import attach_to_run
     from pipelines.check.parity import page as page_of
     from pipelines.check.parity import parity as compare
-    from pipelines.check.show import Bars
+    from pipelines.check.show import progress
     from pipelines.check.show import show as show_report
 
     console, experiment = begin(params, changes, as_json)
-    with console.reserved(), Bars(console.stream) as progress:
+    with console.reserved(), progress(console.stream) as on_progress:
         wanted = None if names is None else [name.strip() for name in names.split(",")]
-        report = compare(experiment, wanted, steps=steps, precisions=precision and [precision], on_progress=progress)
+        report = compare(experiment, wanted, steps=steps, precisions=precision and [precision], on_progress=on_progress)
     show_report(console, report)
     if html is not None:
         write_page(html, page_of(report))

@@ -156,8 +156,8 @@ def compare(
     `Result.comparisons` hold difference, interval, verdict and sentence of each two groups. Raises ValueError for what cannot
     be meant or compared, TrackingError if the store fails.
     """
-    from pipelines.compare.comparison import Grouping
     from pipelines.compare.comparison import compare as set_side_by_side
+    from pipelines.compare.pairs import Grouping
 
     asked = Grouping(by, a, b, tuple(metrics), None if margin is None else str(margin), tuple(ignore))
     grouping = asked if by is not None or a is not None or b is not None else None

@@ -14,9 +14,10 @@ import pytest
 import deltarule
 from pipelines import cli
 from pipelines.compare import choose, comparison
-from pipelines.compare.comparison import Grouping, compare
+from pipelines.compare.comparison import compare
 from pipelines.compare.keys import QueryError
 from pipelines.compare.listing import listing
+from pipelines.compare.pairs import Grouping
 from pipelines.compare.show import lines
 from pipelines.report.compare_page import compare_page
 from pipelines.report.pages import brief

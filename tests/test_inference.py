@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.compare.inference import holm, needed, p_differs, p_equivalent, paired
+from pipelines.compare.significance import holm, needed, p_differs, p_equivalent, paired
 
 DIFFERENCES = [0.02, -0.01, 0.03, 0.015, 0.0, 0.04]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.compare.choose import matching, parse
 from pipelines.compare.keys import Keys, QueryError
-from pipelines.compare.where import parse
 from pipelines.tracking.query import Recorded
 
 
@@ -21,7 +21,7 @@ RUNS = [run(1), run(2, activation="sigmoid"), run(3), run(9, loss=None), run(10,
 
 
 def numbers(text):
-    return [int(one.params["seed"]) for one in parse(text, Keys(RUNS)).chosen(RUNS)]
+    return [int(one.params["seed"]) for one in matching(RUNS, parse(text, Keys(RUNS)))]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import typer
 from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, page, write_page
 
 if TYPE_CHECKING:
-    from pipelines.compare.comparison import Grouping
+    from pipelines.compare.pairs import Grouping
 
 Study = Annotated[str | None, typer.Option("--study", metavar="STUDY", help="The trials of this study.")]
 Where = Annotated[
@@ -125,7 +125,7 @@ def compare(
 def _grouping(
     by: str | None, one: str | None, other: str | None, metrics: str | None, margin: str | None, ignore: list[str] | None
 ) -> Grouping | None:
-    from pipelines.compare.comparison import Grouping
+    from pipelines.compare.pairs import Grouping
 
     _not_both(by is not None and (one is not None or other is not None), "--by and --a, --b")
     if (one is None) is not (other is None):

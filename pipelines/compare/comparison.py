@@ -1,23 +1,20 @@
-"""Runs side by side, and groups of them against one another."""
+"""Runs side by side: the params in which they differ, metrics, curves; and groups of them against one another."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.compare import differences
 from pipelines.compare.choose import choose, pick
-from pipelines.compare.differences import COMMIT, Metrics, Texts
-from pipelines.compare.keys import Key, Keys, QueryError, number
-from pipelines.compare.listing import MONITOR, as_dict, finite
-from pipelines.compare.pairs import FOLDS, SOURCE, Group, Pairing, groups_by, pairing
+from pipelines.compare.keys import Keys, QueryError, number
+from pipelines.compare.listing import MONITOR, as_dict, chief_metric, finite
+from pipelines.compare.pairs import FOLDS, ROWS, SOURCE, Group, Grouping, Pairing, groups_of, pairing
 from pipelines.compare.significance import Comparison, judge, measure
-from pipelines.compare.where import parse
 from pipelines.project import project_of
 from pipelines.spec.describe import nearest
 from pipelines.stages.paths import RunPaths
@@ -28,20 +25,22 @@ from pipelines.tracking.query import Curves, Recorded, histories, texts
 if TYPE_CHECKING:
     from pipelines.spec import Experiment, Tracking
 
+NO_SETTING = ("search.", "tracking.")  # params that are of a study and of the store, and of no run
+COMMIT, DIRTY = "mlflow.source.git.commit", "mlflow.source.git.dirty"
 TEST = "deltarule.data.test"
 VALIDATE = "validate_"
+REPORTS = (VALIDATE, "test_")
+BOUNDS = ("_low", "_high", "_sd")
+SHORT = 8  # of hashes
 
 
 @dataclass(frozen=True)
-class Grouping:
-    """What is set against what: the values of a key, or two expressions; by which metrics; a margin given beforehand."""
+class Measured:
+    """A metric of a run, with its 95 % interval where the stage gives one."""
 
-    by: str | None = None
-    one: str | None = None
-    other: str | None = None
-    metrics: tuple[str, ...] = ()
-    margin: str | None = None  # a number, or METRIC=number for each of several
-    ignore: tuple[str, ...] = ()
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class Result:
     """What was compared, and what was found."""
 
     runs: tuple[Recorded, ...]
-    params: Texts
-    metrics: Metrics
+    params: Mapping[str, tuple[str, ...]]  # in each run, "" where there is none; of those that are not the same in all
+    metrics: Mapping[str, tuple[Measured | None, ...]]
     curves: Mapping[str, tuple[Mapping[int, float], ...]]  # metric -> a curve a run
     groups: tuple[Group, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
@@ -87,23 +86,22 @@ def compare(
     TrackingError if the store fails.
     """
     project, tracking = project or project_of(Path()), experiment.tracking
-    runs, note = _runs(tracking, project, names, study, where)
-    curves = differences.curve_names(runs)
+    runs, notes = _runs(tracking, project, names, study, where)
+    curves = curve_names(runs)
     held: dict[str, Curves] = histories(tracking, project, [run.id for run in runs], curves)
     found = Result(
         tuple(runs),
-        differences.differing(runs),
-        differences.measured(runs),
+        differing(runs),
+        measured(runs),
         {name: tuple(held[run.id].get(name, {}) for run in runs) for name in curves},
+        notes=tuple(notes),
     )
-    if grouping is not None:
-        found = _grouped(found, grouping, tracking, project)
-    return replace(found, notes=(*found.notes, note)) if note else found
+    return found if grouping is None else _grouped(found, grouping, tracking, project)
 
 
 def _runs(
     tracking: Tracking, project: Path, names: Sequence[str], study: str | None, where: str | None
-) -> tuple[list[Recorded], str]:
+) -> tuple[list[Recorded], list[str]]:
     """Those to compare, and a note on those of which the record has only begun."""
     if names and (study or where):
         raise QueryError("give either runs by name, or --study and --where")
@@ -111,13 +109,59 @@ def _runs(
     found = pick(found, names, project) if names else [run for run in found if run.tags.get(KIND) != "study"]
     bare = [run for run in found if run.status == "RUNNING" and not run.params]
     called = ", ".join(f"{run.name} ({run.id[:8]}, {run.status})" for run in bare)
-    note = f"Left out, since their params are not on record (yet): {called}." if bare else ""
+    notes = [f"Left out, since their params are not on record (yet): {called}."] if bare else []
     if bare and names:
-        raise QueryError(f"{note} Name others, or wait until it has begun to train")
+        raise QueryError(f"{notes[0]} Name others, or wait until it has begun to train")
     found = [run for run in found if run not in bare]
     if len(found) < 2:
         raise QueryError(f"at least two runs are needed to compare, got {len(found)}; `deltarule runs` lists those on record")
-    return found, note
+    return found, notes
+
+
+def _commit(run: Recorded) -> str:
+    changed = " and changes" if run.tags.get(DIRTY) == "true" else ""
+    return f"{run.tags[COMMIT][:SHORT]}{changed}" if COMMIT in run.tags else ""
+
+
+# What no param says: other rows under the same name, another commit.
+BESIDES: dict[str, Callable[[Recorded], str]] = {
+    "data": lambda run: run.tags.get(SOURCE, ""),
+    "training rows": lambda run: run.tags.get(ROWS[0], "")[:SHORT],
+    "validation rows": lambda run: run.tags.get(ROWS[1], "")[:SHORT],
+    "commit": _commit,
+}
+
+
+def differing(runs: Sequence[Recorded]) -> dict[str, tuple[str, ...]]:
+    """Param -> its text in each run, of those that are not the same in all; and what no param says."""
+    names = dict.fromkeys(name for run in runs for name in run.params if not name.startswith(NO_SETTING))
+    rows = {name: tuple(run.params.get(name, "") for run in runs) for name in names}
+    rows |= {label: tuple(ask(run) for run in runs) for label, ask in BESIDES.items()}
+    return {name: values for name, values in rows.items() if len(set(values)) > 1}
+
+
+def measured(runs: Sequence[Recorded]) -> dict[str, tuple[Measured | None, ...]]:
+    """Metric -> what each run has of it: of the reports, or where a run has none (a trial) of its best epoch; and the epochs."""
+
+    def of(run: Recorded, name: str) -> Measured | None:
+        held = run.metrics
+        return Measured(held[name], held.get(f"{name}_low"), held.get(f"{name}_high")) if name in held else None
+
+    return {name: tuple(of(run, name) for run in runs) for name in dict.fromkeys(_metrics(runs))}
+
+
+def _metrics(runs: Sequence[Recorded]) -> Iterator[str]:
+    every = list(dict.fromkeys(name for run in runs for name in run.metrics if not name.endswith(BOUNDS)))
+    yield from (name for report in REPORTS for name in every if name.startswith(report))
+    if not all(any(name.startswith("validate_") for name in run.metrics) for run in runs):
+        yield from (name for name in every if name.startswith("best_val_"))
+    yield from (name for name in ("best_train_loss", "best_epoch", "epochs") if name in every)
+
+
+def curve_names(runs: Sequence[Recorded]) -> tuple[str, ...]:
+    """What is drawn over the epochs: E on the training and the validation rows, and the metric that most runs watch."""
+    wanted = dict.fromkeys(("train_loss", "val_loss", f"val_{chief_metric(runs) or 'loss'}"))
+    return tuple(name for name in wanted if any(name in run.metrics for run in runs))
 
 
 # -- groups ---------------------------------------------------------------------------------------------------------------
@@ -125,40 +169,25 @@ def _runs(
 
 def _grouped(found: Result, asked: Grouping, tracking: Tracking, project: Path) -> Result:
     runs, keys = found.runs, Keys(found.runs)
-    groups, compared = _groups(runs, asked, keys)
-    metrics = [metric_of(runs, text) for text in asked.metrics] or [usual_metric(runs)]
+    groups, compared = groups_of(runs, asked, keys)
+    metrics = [metric_of(runs, text) for text in asked.metrics]
+    if not metrics:  # what most runs monitor
+        watched = [run.params.get(MONITOR, "loss") for run in runs]
+        metrics = [metric_of(runs, max(dict.fromkeys(watched), key=watched.count))]
     ignored = [keys.find(text) for text in asked.ignore]
     pairings = {m: [pairing(a, b, compared, ignored, m) for a, b in combinations(groups, 2)] for m in dict.fromkeys(metrics)}
     margins = margins_of(runs, asked.margin, list(pairings))
     _check(pairings)
-    measured = []
+    comparisons = []
     for metric, each in pairings.items():
         folds = fold_values(each, metric, tracking, project)
-        measured += [measure(one, metric, margins.get(metric), folds) for one in each]
-    notes = _notes(measured, pairings, project)
-    return replace(found, groups=tuple(groups), comparisons=tuple(judge(measured)), notes=tuple(notes))
-
-
-def _groups(runs: Sequence[Recorded], asked: Grouping, keys: Keys) -> tuple[list[Group], list[Key]]:
-    """The groups, and the keys that tell them apart."""
-    if asked.by is not None:
-        key = keys.find(asked.by)
-        return groups_by(runs, key), [key]
-    sides = {option: parse(text or "", keys, option) for option, text in (("--a", asked.one), ("--b", asked.other))}
-    groups = [Group(option.strip("-"), tuple(side.chosen(runs)), side.text) for option, side in sides.items()]
-    for option, group in zip(sides, groups, strict=True):
-        if not group.runs:
-            raise QueryError(f"{option}: {group.meaning} must be true of some run, and is true of none")
-    both = {run.id for run in groups[0].runs} & {run.id for run in groups[1].runs}
-    if both:
-        raise QueryError(f"--a and --b must have no run in common, and have {len(both)}, such as {min(both)[:8]}")
-    # Of the keys of the expressions, those whose values are not the same on both sides; the others only choose.
-    known = dict.fromkeys(key for side in sides.values() for key in side.keys)
-    return groups, [key for key in known if len({frozenset(key.of(run) for run in group.runs) for group in groups}) > 1]
+        comparisons += [measure(one, metric, margins.get(metric), folds) for one in each]
+    notes = (*_notes(comparisons, pairings, project), *found.notes)
+    return replace(found, groups=tuple(groups), comparisons=tuple(judge(comparisons)), notes=notes)
 
 
 def metric_of(runs: Sequence[Recorded], text: str) -> str:
-    """The metric that is meant: itself, or that of the validation report, or of the best epoch. Raises QueryError."""
+    """The metric that is meant: itself, or that of the validation report, or of the best epoch (where there is no report)."""
     known = dict.fromkeys(name for run in runs for name in run.metrics)
     for name in (text, f"validate_{text}", f"best_val_{text}"):
         if name in known:
@@ -171,27 +200,19 @@ def margins_of(runs: Sequence[Recorded], text: str | None, metrics: Sequence[str
     """Metric -> margin. Raises QueryError: a margin has the unit of its metric, so of several metrics each needs its own."""
     if text is None:
         return {}
-    pairs = [part.rpartition("=") for part in text.split(",")]
-    if len(metrics) > 1 and not all(equals for _, equals, _ in pairs):
-        each = ",".join(f"{metric}=X" for metric in metrics)
-        raise QueryError(f"--margin must name one for each metric, since they differ in unit: --margin {each}; got {text}")
-    found = {metric_of(runs, name.strip()) if equals else metrics[0]: _margin(value) for name, equals, value in pairs}
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = part.rpartition("=")
+        if len(metrics) > 1 and not equals:
+            each = ",".join(f"{metric}=X" for metric in metrics)
+            raise QueryError(f"--margin must name one for each metric, since they differ in unit: --margin {each}; got {text}")
+        margin = number(value.strip())
+        if margin is None or not 0 < margin < float("inf"):
+            raise QueryError(f"--margin must be a number above 0, got {value.strip() or 'nothing'}")
+        found[metric_of(runs, name.strip()) if equals else metrics[0]] = margin
     if set(found) != set(metrics):
         raise QueryError(f"--margin must be of what is compared ({', '.join(metrics)}), got {', '.join(found)}")
     return found
-
-
-def _margin(text: str) -> float:
-    value = number(text.strip())
-    if value is None or not 0 < value < float("inf"):
-        raise QueryError(f"--margin must be a number above 0, got {text.strip() or 'nothing'}")
-    return value
-
-
-def usual_metric(runs: Sequence[Recorded]) -> str:
-    """What most runs monitor, of the validation report, or where there is none (trials of a study) of the best epoch."""
-    watched = [run.params.get(MONITOR, "loss") for run in runs]
-    return metric_of(runs, max(dict.fromkeys(watched), key=watched.count))
 
 
 def fold_values(pairings: Sequence[Pairing], metric: str, tracking: Tracking, project: Path) -> dict[str, dict[int, float]]:

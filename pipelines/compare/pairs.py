@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from pipelines.compare.keys import Key, QueryError, alike, number
+from pipelines.compare.choose import matching, parse
+from pipelines.compare.keys import Key, Keys, QueryError, alike, number
 from pipelines.tracking.query import Recorded
 
 # Of the params, what makes no other network.
@@ -22,6 +23,18 @@ ROWS = ("deltarule.data.train", "deltarule.data.valid")
 SOURCE = "deltarule.data"
 FOLDS = "data.split.folds"
 Id = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """What is set against what: the values of a key, or two expressions; by which metrics; a margin given beforehand."""
+
+    by: str | None = None
+    one: str | None = None
+    other: str | None = None
+    metrics: tuple[str, ...] = ()
+    margin: str | None = None  # a number, or METRIC=number for each of several
+    ignore: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,8 +71,28 @@ class Pairing:
     differ: tuple[str, ...]  # params that keep the runs without a partner from one, the most frequent first
 
 
-def groups_by(runs: Sequence[Recorded], key: Key) -> list[Group]:
-    """A group for each value of a key, in the order of the values. Raises QueryError unless there are 2 to 12."""
+def groups_of(runs: Sequence[Recorded], asked: Grouping, keys: Keys) -> tuple[list[Group], list[Key]]:
+    """The groups, and the keys that tell them apart. Raises QueryError."""
+    if asked.by is not None:
+        key = keys.find(asked.by)
+        return _groups_by(runs, key), [key]
+    groups, known = [], dict[Key, None]()
+    for option, text in (("--a", asked.one or ""), ("--b", asked.other or "")):
+        terms = parse(text, keys, option)
+        group = Group(option.strip("-"), tuple(matching(runs, terms)), text)
+        if not group.runs:
+            raise QueryError(f"{option}: {group.meaning} must be true of some run, and is true of none")
+        groups.append(group)
+        known.update(dict.fromkeys(term.key for term in terms))
+    both = {run.id for run in groups[0].runs} & {run.id for run in groups[1].runs}
+    if both:
+        raise QueryError(f"--a and --b must have no run in common, and have {len(both)}, such as {min(both)[:8]}")
+    # Of the keys of the expressions, those whose values are not the same on both sides; the others only choose.
+    return groups, [key for key in known if len({frozenset(key.of(run) for run in group.runs) for group in groups}) > 1]
+
+
+def _groups_by(runs: Sequence[Recorded], key: Key) -> list[Group]:
+    """A group for each value of a key, in the order of the values; 2 to 12."""
     values: dict[str, list[Recorded]] = {}
     for run in runs:
         value = key.of(run)
@@ -78,11 +111,21 @@ def groups_by(runs: Sequence[Recorded], key: Key) -> list[Group]:
 
 def pairing(one: Group, other: Group, compared: Sequence[Key], ignored: Sequence[Key], metric: str) -> Pairing:
     """Pair two groups by all but the compared and the ignored keys. Of runs that are the same in all, the newest counts."""
-    free = {key.name for key in (*compared, *ignored) if key.kind == "params"}
     left: Counter[str] = Counter()
     usable = [_usable(group, metric, left) for group in (one, other)]
-    identity = _identity_of(free | _missing_beside(usable, compared), rows=not any(name.startswith("data.") for name in free))
-    first, second = (_by_identity(runs, identity, left) for runs in usable)
+    free = {key.name for key in (*compared, *ignored) if key.kind == "params"}
+    # The hashes of the rows stand for all of the data's params, unless these are compared.
+    rows = ROWS if not any(name.startswith("data.") for name in free) else ()
+    # Params that one group alone has, beside a kind that is compared: sgd has a momentum, adam has beta1.
+    blocks = tuple(key.name.removesuffix("name") for key in compared if key.name.endswith(".name"))
+    first_names, second_names = ({name for run in runs for name in run.params} for runs in usable)
+    free |= {name for name in first_names ^ second_names if name.startswith(blocks)}
+    sides: list[dict[Id, Recorded]] = [{}, {}]
+    for side, runs in zip(sides, usable, strict=True):
+        for run in runs:  # newest first, as they come
+            if side.setdefault(_identity(run, free, rows), run) is not run:
+                left["repeated, the newest counts"] += 1
+    first, second = sides
     pairs = [Pair(run, second[key], *_parts(key)) for key, run in first.items() if key in second]
     alone = [key for key in first if key not in second], [key for key in second if key not in first]
     if any(alone):
@@ -104,35 +147,12 @@ def _usable(group: Group, metric: str, left: Counter[str]) -> list[Recorded]:
     return found
 
 
-def _missing_beside(groups: Sequence[Sequence[Recorded]], compared: Sequence[Key]) -> set[str]:
-    """Params that one group alone has, beside a kind that is compared: sgd has a momentum, adam has beta1."""
-    blocks = {key.name.removesuffix("name") for key in compared if key.name.endswith(".name")}
-    one, other = ({name for run in runs for name in run.params} for runs in groups)
-    return {name for name in one ^ other if any(name.startswith(block) for block in blocks)}
-
-
-def _identity_of(free: set[str], rows: bool) -> Callable[[Recorded], Id]:
-    """What must be equal in a pair. The hashes of the rows stand for all of the data's params, unless these are compared."""
-
-    def identity(run: Recorded) -> Id:
-        hashed = {name: run.tags[name] for name in ROWS if name in run.tags} if rows else {}
-        params = {
-            name: value
-            for name, value in run.params.items()
-            if name not in free and not name.startswith(BESIDE) and not (hashed and name.startswith("data."))
-        }
-        return tuple(sorted({**params, **hashed}.items()))
-
-    return identity
-
-
-def _by_identity(runs: Iterable[Recorded], identity: Callable[[Recorded], Id], left: Counter[str]) -> dict[Id, Recorded]:
-    """Newest first, as the runs come."""
-    found: dict[Id, Recorded] = {}
-    for run in runs:
-        if found.setdefault(identity(run), run) is not run:
-            left["repeated, the newest counts"] += 1
-    return found
+def _identity(run: Recorded, free: Set[str], rows: Sequence[str]) -> Id:
+    """What must be equal in a pair."""
+    found = {name: run.tags[name] for name in rows if name in run.tags}
+    left_out = (*BESIDE, "data.") if found else BESIDE
+    found |= {name: value for name, value in run.params.items() if name not in free and not name.startswith(left_out)}
+    return tuple(sorted(found.items()))
 
 
 def _parts(key: Id) -> tuple[Id, str, Id]:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
 
-from pipelines.compare.comparison import Result
-from pipelines.compare.differences import Measured
+from pipelines.compare.comparison import Measured, Result
 from pipelines.compare.listing import SHORT
 from pipelines.compare.pairs import Group
 from pipelines.compare.significance import left_out

@@ -1,18 +1,26 @@
-"""Is the difference of two groups real, or negligible, or can the pairs not tell? With a sentence that says so."""
+"""Is the difference of two groups real, or negligible, or can the pairs not tell? With a sentence that says so.
+
+By Student's t at every number of pairs, not by the bootstrap. Measured over 3000 draws, a 95 % interval holds the true mean of
+normal differences with 5, 10, 20, 50 pairs in 95, 95, 96, 94 % by t, and in 83, 89, 93, 93 % by percentiles of resampled means;
+of very skewed ones (exponential) in 88, 90, 93, 93 % and 78, 86, 91, 92 %.
+"""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
-from pipelines.compare import inference
-from pipelines.compare.inference import FEWEST, LEVEL
 from pipelines.compare.keys import number
 from pipelines.compare.pairs import FOLDS, Pair, Pairing
 from pipelines.spec import higher_is_better
 
+LEVEL = 0.05  # how often a claim may be made that does not hold
+POWER = 0.8  # how often the number of pairs that is asked for would be enough
+FEWEST = 3  # with two differences every mean is compatible with almost every other
 Verdict = Literal["real", "negligible", "real but negligible", "cannot tell"]
 Unit = Literal["seed", "pair", "split", "fold"]
 Folds = Mapping[str, Mapping[int, float]]  # run id -> fold -> value
@@ -53,6 +61,94 @@ class Comparison:
     sentence: str = ""
 
 
+# -- statistics of paired differences ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The mean of n paired differences, and its standard error."""
+
+    count: int
+    mean: float
+    sd: float
+    error: float
+    overlap: float
+
+    def interval(self, level: float = 1 - LEVEL) -> tuple[float, float]:
+        """mean ± t · error, with n - 1 degrees of freedom (Student 1908)."""
+        if self.error == 0:
+            return self.mean, self.mean
+        from scipy.special import stdtrit
+
+        half = float(stdtrit(self.count - 1, (1 + level) / 2)) * self.error
+        return self.mean - half, self.mean + half
+
+
+def paired(differences: Sequence[float], overlap: float = 0.0) -> Paired:
+    """Estimate from differences, at least two of them.
+
+    `overlap` is n_test / n_train where the differences are of several splits of one data set: their training rows are shared,
+    so the differences vary less than those of fresh rows would, and the error is √(1/n + n_test/n_train) · sd instead of
+    sd / √n (Nadeau & Bengio 2003, Machine Learning 52; for repeated folds Bouckaert & Frank 2004, PAKDD).
+    """
+    count, mean, sd = len(differences), statistics.fmean(differences), statistics.stdev(differences)
+    if sd == 0:
+        mean = differences[0]  # fmean rounds
+    return Paired(count, mean, sd, math.sqrt(1 / count + overlap) * sd, overlap)
+
+
+def p_differs(found: Paired) -> float:
+    """p of H0: the mean difference is 0, two-sided, by t.
+
+    Where all differences are one value nothing is left for t to go by; then by their sign, 2^(1-n) (Dixon & Mood 1946).
+    """
+    if found.error == 0:
+        return 1.0 if found.mean == 0 else 2.0 ** (1 - found.count)
+    from scipy.special import stdtr
+
+    return 2 * float(stdtr(found.count - 1, -abs(found.mean) / found.error))
+
+
+def p_equivalent(found: Paired, margin: float) -> float:
+    """The greater p of H0: mean ≤ -margin and H0: mean ≥ margin: two one-sided tests (Schuirmann 1987).
+
+    By t; where all differences are one value, by the sign of what lies between them and the margin, 2^-n.
+    """
+    if found.error == 0:
+        return 2.0**-found.count if abs(found.mean) < margin else 1.0
+    from scipy.special import stdtr
+
+    return float(stdtr(found.count - 1, (abs(found.mean) - margin) / found.error))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values corrected for how many they are: so often at most is even one of all claims wrong (Holm 1979)."""
+    order = sorted(range(len(ps)), key=lambda place: ps[place])
+    corrected, reached = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(order):
+        reached = max(reached, min(1.0, (len(ps) - rank) * ps[place]))
+        corrected[place] = reached
+    return corrected
+
+
+def needed(found: Paired, distance: float, level: float) -> int | None:
+    """About how many pairs in all would show a mean that lies `distance` from the border, with power 0.8.
+
+    From the normal approximation with Guenther's correction z²/2 (1981). `level` is one-sided. None if no number would: where
+    splits share their rows, more of them bring the error down to a floor only.
+    """
+    from scipy.special import ndtri
+
+    z, power = float(ndtri(1 - level)), float(ndtri(POWER))
+    if distance <= 0 or found.sd == 0:
+        return None
+    share = (distance / (found.sd * (z + power))) ** 2 - found.overlap  # 1/n
+    return max(FEWEST, math.ceil(1 / share + z * z / 2)) if share > 0 else None
+
+
+# -- of groups ---------------------------------------------------------------------------------------------------------------
+
+
 def measure(found: Pairing, metric: str, margin: float | None, folds: Folds | None = None) -> Comparison:
     """Differences, their interval and p values; no verdict yet: that takes all comparisons.
 
@@ -75,16 +171,14 @@ def measure(found: Pairing, metric: str, margin: float | None, folds: Folds | No
     )  # fmt: skip
     if not differences:
         return bare
-    means = tuple(fmean(getattr(pair, side).metrics[metric] for pair in found.pairs) for side in ("one", "other"))
-    bare = replace(bare, means=(means[0], means[1]), mean=fmean(differences))
+    one, other = (fmean(getattr(pair, side).metrics[metric] for pair in found.pairs) for side in ("one", "other"))
+    bare = replace(bare, means=(one, other), mean=fmean(differences))
     if len(differences) < FEWEST:
         return bare
-    estimate = inference.paired(differences, overlap)
+    estimate = paired(differences, overlap)
     low, high = estimate.interval()
-    return replace(
-        bare, mean=estimate.mean, sd=estimate.sd, low=low, high=high, p=inference.p_differs(estimate),
-        margin=margin, p_negligible=None if margin is None else inference.p_equivalent(estimate, margin),
-    )  # fmt: skip
+    bare = replace(bare, mean=estimate.mean, sd=estimate.sd, low=low, high=high, p=p_differs(estimate))
+    return bare if margin is None else replace(bare, margin=margin, p_negligible=p_equivalent(estimate, margin))
 
 
 def _values(pair: Pair, metric: str, folds: Folds) -> Iterator[tuple[tuple[Any, int | None], float, float]]:
@@ -112,25 +206,27 @@ def shared_rows(pair: Pair, metric: str) -> float:
 def judge(measured: Sequence[Comparison]) -> list[Comparison]:
     """Verdicts on all that were compared, each kind of claim corrected for how many there are (Holm 1979)."""
     told = [one for one in measured if one.p is not None]
-    differs = inference.holm([one.p for one in told if one.p is not None])
-    alike = inference.holm([one.p_negligible for one in told if one.p_negligible is not None])  # of all, or of none
-    corrected = {id(one): (p, alike[place] if alike else None) for place, (one, p) in enumerate(zip(told, differs, strict=True))}
-    return [_judged(one, corrected.get(id(one), (None, None)), len(told)) for one in measured]
+    differs = iter(holm([one.p for one in told if one.p is not None]))
+    alike = iter(holm([one.p_negligible for one in told if one.p_negligible is not None]))
+    judged = []
+    for one in measured:
+        p = None if one.p is None else next(differs)
+        p_negligible = None if one.p_negligible is None else next(alike)
+        one = replace(one, p_corrected=p, p_negligible_corrected=p_negligible, comparisons=max(1, len(told)))
+        judged.append(_judged(one))
+    return judged
 
 
-def _judged(one: Comparison, corrected: tuple[float | None, float | None], count: int) -> Comparison:
-    p, p_negligible = corrected
-    real = p is not None and p < LEVEL
-    negligible = p_negligible is not None and p_negligible < LEVEL
+def _judged(one: Comparison) -> Comparison:
+    real = one.p_corrected is not None and one.p_corrected < LEVEL
+    negligible = one.p_negligible_corrected is not None and one.p_negligible_corrected < LEVEL
     verdict: Verdict = "cannot tell"
     if real or negligible:
         verdict = "real but negligible" if real and negligible else "real" if real else "negligible"
     better = None
     if real and one.mean and rises(one.metric) is not None:
         better = one.other if (one.mean > 0) is rises(one.metric) else one.one
-    judged = replace(
-        one, p_corrected=p, p_negligible_corrected=p_negligible, comparisons=max(1, count), verdict=verdict, better=better
-    )
+    judged = replace(one, verdict=verdict, better=better)
     return replace(judged, sentence=sentence(judged))
 
 
@@ -201,11 +297,11 @@ def _inconclusive(found: Comparison) -> str:
 
 def _needed(found: Comparison) -> str:
     """How many more would tell, if the difference is as large as it seems."""
-    estimate, level = inference.paired(found.differences, found.overlap), LEVEL / found.comparisons
+    estimate, level = paired(found.differences, found.overlap), LEVEL / found.comparisons
     mean = abs(estimate.mean)
-    counts = {"real": inference.needed(estimate, mean, level / 2)}
+    counts = {"real": needed(estimate, mean, level / 2)}
     if found.margin is not None:
-        counts["negligible"] = inference.needed(estimate, found.margin - mean, level)
+        counts["negligible"] = needed(estimate, found.margin - mean, level)
     known = {verdict: count - found.units for verdict, count in counts.items() if count is not None}
     if not known:
         share = found.overlap and found.sd

@@ -146,7 +146,7 @@ def test_a_run_that_diverged_is_an_error_and_keeps_its_history(tmp_path):
 
 
 def test_mistakes_raise_and_never_exit(tmp_path):
-    with pytest.raises(deltarule.SpecError, match=r"model\.dropout must lie in \[0, 1\)"):
+    with pytest.raises(deltarule.SpecError, match=r"model\.dropout must be a number in \[0, 1\) or a list of such"):
         experiment("iris", **{"model.dropout": 1.5})
     with pytest.raises(deltarule.SpecError, match="no such file"):
         deltarule.load(tmp_path / "params.yaml")

@@ -50,7 +50,7 @@ def test_a_wrong_value_is_told_by_line_before_anything_runs(deltarule, tmp_path,
     (tmp_path / "params.yaml").write_text("model:\n  dropout: 1.5\n")
     done = deltarule(command, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("params.yaml:2: model.dropout must lie in [0, 1)")
+    assert done.stderr.startswith("params.yaml:2: model.dropout must be a number in [0, 1) or a list of such")
     assert len(done.stderr.splitlines()) == 1 and not done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
 

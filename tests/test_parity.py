@@ -343,7 +343,7 @@ def test_the_command_explains_itself(deltarule):
         (("--steps", "0"), "--steps"),
         (("--precision", "float16"), "--precision"),
         (("--html", "."), "--html must name a file"),
-        (("--set", "model.dropout=1.5"), "model.dropout must lie in [0, 1)"),
+        (("--set", "model.dropout=1.5"), "model.dropout must be a number in [0, 1) or a list of such"),
         (("--set", "data.source=nowhere.csv"), "nowhere.csv"),
         (("--set", "train.early_stopping.monitor=rmse"), "train.early_stopping.monitor must be one of"),
     ],

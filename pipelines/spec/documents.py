@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-from pipelines.spec.describe import LAYERED, Node, alternatives, kind, leaves, members, properties, resolve, values_of
-from pipelines.spec.experiment import models_schema
+from pipelines.spec.describe import LAYERED, Node, alternatives, leaves, members, node_at
+from pipelines.spec.experiment import Experiment, models_schema
 from pipelines.spec.space import searchable
 
 HEAD = """# params.yaml, key by key
@@ -28,52 +26,35 @@ Made from the models by `python -m pipelines.spec.documents`; do not edit.
 
 def reference(root: Node) -> str:
     """The table of every key: type and range, default, meaning; one section a block."""
+    rows: dict[str, dict[str, Node]] = {}  # path -> kind -> schema: an option that several kinds share is one row
+    for path, node, of in leaves(root):
+        rows.setdefault(path, {})[of] = node
     sections = [HEAD]
     for block, node in root["properties"].items():
-        about = resolve(node, root).get("description", "")
-        rows = {path: leaf for path, leaf in _merged(root).items() if path.split(".")[0] == block}
-        sections.append(_table(f"`{block}`", "" if block in rows else about, rows, root))
+        about = "" if block in rows else " ".join(node.get("description", "").split())
+        lines = [f"## `{block}`", "", *([about, ""] if about else []), "| key | value | default | meaning |"]
+        lines.append("| --- | --- | --- | --- |")
+        for path, kinds in rows.items():
+            if path.split(".")[0] == block:
+                cells = _row(path, kinds, node_at(path.split(".")[:-1], root))
+                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        sections.append("\n".join([*lines, ""]))
     return "\n".join(sections)
 
 
-def _merged(root: Node) -> dict[str, Node]:
-    """Path -> schema; an option that several kinds share is one row, which names them."""
-    merged: dict[str, Node] = {}
-    for path, node, of in leaves(root):
-        row = merged.setdefault(path, {**node, "kinds": [], "names": [], "defaults": {}})
-        row["kinds"].append(of)
-        if "default" in node:
-            row["defaults"][of] = node["default"]
-        if "const" in node:
-            row["names"].append(node["const"])
-    return merged
-
-
-def _table(title: str, about: str, rows: dict[str, Node], root: Node) -> str:
-    lines = [f"## {title}", "", *([" ".join(about.split()), ""] if about else [])]
-    lines += ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
-    for path, node in rows.items():
-        cells = (f"`{path}`", _value(node, root), _default(path, node, root), _meaning(path, node, root))
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join([*lines, ""])
-
-
-def _value(node: Node, root: Node) -> str:
-    if node.get("names"):
-        return f"one of: {', '.join(node['names'])}"
-    return alternatives(members(node, root), root)
-
-
-def _default(path: str, node: Node, root: Node) -> str:
-    main = _union(path, root)["default"]["name"] if node["kinds"][0] and path.startswith("train.") else ""
-    if node["names"]:
-        return f"`{main}`"
-    defaults = dict(node["defaults"])
-    if not defaults:
-        return "must be given"
-    usual = defaults.get(main, next(iter(defaults.values())))
+def _row(path: str, kinds: dict[str, Node], above: Node) -> tuple[str, ...]:
+    """Key, value, default and meaning; `above` is the mapping that it stands in."""
+    first = next(iter(kinds.values()))
+    main = above["default"]["name"] if "oneOf" in above and "default" in above else ""
+    everywhere = "" in kinds or len(kinds) == len(members(above))
+    meaning = first["description"] + ("" if everywhere else f" ({', '.join(kinds)})")
+    if "const" in first:
+        return f"`{path}`", f"one of: {', '.join(node['const'] for node in kinds.values())}", f"`{main}`", meaning
+    defaults = {of: node["default"] for of, node in kinds.items() if "default" in node}
+    usual = defaults.get(main, next(iter(defaults.values()), None))
     others = [f"{of}: {_code(value)}" for of, value in defaults.items() if value != usual]
-    return ", ".join([_code(usual), *others])
+    default = ", ".join([_code(usual), *others]) if defaults else "must be given"
+    return f"`{path}`", alternatives(first), default, meaning
 
 
 def _code(value: object) -> str:
@@ -81,28 +62,13 @@ def _code(value: object) -> str:
     return f"`{bare}`"
 
 
-def _meaning(path: str, node: Node, root: Node) -> str:
-    kinds = [of for of in node["kinds"] if of]
-    everywhere = not kinds or len(kinds) == len(members(_union(path, root), root))
-    return str(node["description"]) + ("" if everywhere else f" ({', '.join(kinds)})")
-
-
-def _union(path: str, root: Node) -> Node:
-    """The mapping that a key stands in, which has several kinds."""
-    block: Node = root
-    for part in path.split(".")[:-1]:
-        inner = properties(block, root).get(part) or values_of(block, root) or {}
-        block = resolve(inner, root)
-    return block
-
-
 def schema() -> Node:
     """The JSON Schema of params.yaml, for editors: a default kind needs no name, and search.space completes the spec's paths."""
-    root = copy.deepcopy(models_schema())
-    train: dict[str, Any] = root["$defs"]["Train"]["properties"]
+    root = Experiment.model_json_schema()
+    train = root["$defs"]["Train"]["properties"]
     for union in (train["optimizer"], train["schedule"]):
-        default = next(member for member in members(union, root) if kind(member) == union["default"]["name"])
-        root["$defs"][default["title"]].pop("required")
+        default = union["discriminator"]["mapping"][union["default"]["name"]].rpartition("/")[2]
+        root["$defs"][default].pop("required")
     space = root["$defs"]["Search"]["properties"]["space"]
     values = space["additionalProperties"]
     space.update(properties=dict.fromkeys(searchable(models_schema()), values), additionalProperties=False)

@@ -6,26 +6,24 @@ at once.
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, overload
 
-from pydantic import Field, ValidationError, ValidationInfo, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 import backends
 from backends.spec import Model, Regularization, Seed, Spec, Train, check_penalties
 from pipelines.spec import space
 from pipelines.spec.blocks import DataSpec, Threshold, Tracking
-from pipelines.spec.describe import Node, leaves
+from pipelines.spec.describe import Node, inlined, kind, members, node_at, split_path
 from pipelines.spec.explain import Problem, explain
-from pipelines.spec.file import SpecError, SpecFile, known_path, put, written_out
+from pipelines.spec.file import SpecError, change_of, known_path, lay_over, located, place_option, read
 from pipelines.spec.study import Search, check_metric
-from pipelines.spec.yaml_file import Path_, write
-
-PARTS = {"whole": False}  # the context of validation where wrong keys are left out: what hangs on them cannot be judged
+from pipelines.spec.yaml_file import write
 
 
 class Experiment(Spec):
@@ -42,20 +40,33 @@ class Experiment(Spec):
     search: Search = Search()
     tracking: Tracking = Tracking()
 
+    @field_validator("train")
+    @classmethod
+    def _on_a_backend(cls, train: Train) -> Train:
+        backends.check_name(train.backend)
+        return train
+
+    @field_validator("thresholds")
+    @classmethod
+    def _of_validation_rows(cls, thresholds: dict[str, Threshold]) -> dict[str, Threshold]:
+        for metric in thresholds:
+            check_metric(metric, metric)
+        return thresholds
+
+    @field_validator("search")
+    @classmethod
+    def _of_known_paths(cls, search: Search) -> Search:
+        problems = space.refusals(search, models_schema())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return search
+
     @model_validator(mode="after")
-    def _blocks_agree(self, info: ValidationInfo) -> Experiment:
-        penalties = self.regularization
-        problems = [
-            *_caught("regularization.", check_penalties, "l1", penalties.l1, self.model),
-            *_caught("regularization.", check_penalties, "l2", penalties.l2, self.model),
-            *_caught("", backends.check_name, self.train.backend),
-        ]
-        for metric in self.thresholds:
-            problems += _caught("thresholds.", check_metric, metric, metric)
-        problems += _caught("search.", self.search.check_seeds, self.seed)
-        problems += space.refusals(self.search, models_schema())
-        if not problems and info.context is not PARTS:
-            problems += space.refused_values(self.search.space, self.drawn)
+    def _blocks_agree(self) -> Experiment:
+        check_penalties("regularization.l1", self.regularization.l1, self.model)
+        check_penalties("regularization.l2", self.regularization.l2, self.model)
+        self.search.check_seeds(self.seed)
+        problems = space.refused_values(self.search.space, self.drawn)
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -89,151 +100,73 @@ class Experiment(Spec):
         return self.alone()._overridden(changes, self.search.space)
 
     def _overridden(self, changes: Mapping[str, object], varied: Collection[str]) -> Experiment:
-        raw = _plain(self.model_dump(exclude_unset=True))
-        for where, what in changes.items():
-            put(raw, known_path(where, models_schema()), _plain(what))
+        raw = self.model_dump(mode="json", exclude_unset=True)
+        problems = lay_over(raw, [(known_path(path, models_schema()), to_jsonable_python(v)) for path, v in changes.items()])
         _leave_options(raw, self.train, set(changes), varied)
-        experiment, problems = _validate(raw)
-        if experiment is None:
-            raise SpecError("\n".join(problem.text for problem in problems))
+        experiment, more = _validate(raw)
+        if experiment is None or problems:
+            raise SpecError("\n".join(problem.text for problem in (*problems, *more)))
         return experiment
-
-
-def _caught(prefix: str, check: Callable[..., object], *arguments: object) -> list[str]:
-    """What a check complains of; empty if it does not."""
-    try:
-        check(*arguments)
-    except ValueError as error:
-        return [f"{prefix}{error}"]
-    return []
 
 
 def load(path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> Experiment:
     """Read a spec, with overrides of the form "a.b=value" (value in YAML). Raises SpecError with all that is wrong."""
-    file = SpecFile.read(Path(path), overrides, models_schema())
-    experiment, problems = _validate(file.raw)
-    lines = file.report(problems)
-    if experiment is None or lines:
-        raise SpecError("\n".join(lines))
+    raw, places = read(Path(path))
+    changes, wrong = [], []
+    for option in overrides:
+        try:
+            name, value = change_of(option)
+            changes.append((split_path(name, models_schema()), value))
+            place_option(places, changes[-1][0], f"--set {option}")
+        except ValueError as error:
+            wrong.append(f"--set {option}: {error}")
+    problems = lay_over(raw, changes)
+    experiment, more = _validate(raw)
+    if experiment is None or problems or wrong:
+        raise SpecError("\n".join([*wrong, *located((*problems, *more), places, Path(path))]))
     return experiment
 
 
 def _validate(raw: dict[str, Any]) -> tuple[Experiment | None, list[Problem]]:
-    """The experiment, or all that is wrong with it."""
-    raw, layers = written_out(_name_kinds(raw))
-    problems = [Problem(path, text) for path, text in layers]
-    try:
-        found = Experiment.model_validate(raw)
-        return (None, problems) if problems else (found, [])
-    except ValidationError as error:
-        problems += explain(error, models_schema())
-    # What spans several keys is only looked at once each key is right, and what spans blocks once each block is: look at it
-    # with the wrong ones left out.
-    for _ in ("keys of a block", "blocks"):
-        try:
-            Experiment.model_validate(_without(raw, [problem.path for problem in problems]), context=PARTS)
-        except ValidationError as error:
-            problems += [problem for problem in explain(error, models_schema()) if problem not in problems]
-    return None, problems
-
-
-def _name_kinds(raw: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer or schedule without a name is one of the default kind."""
+    """The experiment, or what is wrong: with each key; once those of a block are right, with the block; then with them all."""
     train = raw.get("train")
-    if not isinstance(train, dict):
-        return raw
-    named = dict(train)
-    for key, default in (("optimizer", Train().optimizer.name), ("schedule", Train().schedule.name)):
-        if isinstance(train.get(key), dict):
-            named[key] = {"name": default, **train[key]}
-    return {**raw, "train": named}
+    if isinstance(train, dict):  # an optimizer or schedule without a name is one of the default kind
+        usual = {"optimizer": Train().optimizer.name, "schedule": Train().schedule.name}
+        named = {key: {"name": usual[key], **train[key]} for key in usual if isinstance(train.get(key), dict)}
+        raw = {**raw, "train": {**train, **named}}
+    try:
+        return Experiment.model_validate(raw), []
+    except ValidationError as error:
+        return None, explain(error, raw, models_schema())
 
 
 def _leave_options(raw: dict[str, Any], before: Train, changed: set[str], varied: Collection[str]) -> None:
     """Where another kind has taken the place of one, take out what it has no option for: defaults, and what a study varies."""
-    for key, kind in (("optimizer", before.optimizer), ("schedule", before.schedule)):
+    for key, old in (("optimizer", before.optimizer), ("schedule", before.schedule)):
         written = raw.get("train", {}).get(key)
-        name = written.get("name", kind.name) if isinstance(written, dict) else kind.name
-        if name == kind.name or f"train.{key}" in changed:
+        if not isinstance(written, dict) or written.get("name", old.name) == old.name or f"train.{key}" in changed:
             continue
-        default, kept = type(kind).model_validate({"name": kind.name}), _options(key, str(name))
-        for option in set(type(kind).model_fields) - kept:
-            path, given = f"train.{key}.{option}", written.get(option)
-            if path not in changed and option in written and (path in varied or given == getattr(default, option)):
+        kinds = {kind(member): member["properties"] for member in members(node_at(("train", key), models_schema()))}
+        for option in type(old).model_fields.keys() & written.keys() - kinds.get(written["name"], {}).keys():
+            path, usual = f"train.{key}.{option}", type(old).model_fields[option].default
+            if path not in changed and (path in varied or written[option] == usual):
                 del written[option]
-
-
-@cache
-def _options(key: str, kind: str) -> frozenset[str]:
-    """The options of a kind of optimizer or schedule."""
-    start = f"train.{key}."
-    return frozenset(p.removeprefix(start) for p, _, of in leaves(models_schema()) if of == kind and p.startswith(start))
-
-
-def _without(raw: dict[str, Any], paths: Sequence[Path_]) -> dict[str, Any]:
-    """A copy without the values at these paths, and without what cannot be judged while they are wrong."""
-    raw = copy.deepcopy(raw)
-    for path in paths:
-        keys = [part for part in path if isinstance(part, str)]
-        alone = len(keys) == 1 or (len(keys) == 2 and keys[0] in ("train", "search"))
-        *above, last = keys if alone else keys[:-1]
-        inner: Any = raw
-        for part in above:
-            inner = inner.get(part) if isinstance(inner, dict) else None
-        if isinstance(inner, dict):
-            inner.pop(last, None)
-    if any(path[0] == "model" for path in paths):  # per-layer penalties depend on the hidden layers
-        raw.pop("regularization", None)
-    if any(path[:2] == ("data", "source") for path in paths) and isinstance(raw.get("data"), dict):
-        raw["data"].pop("target", None)  # which the default source must not have
-    if isinstance(raw.get("search"), dict):
-        raw["search"] = _judgeable(raw["search"], {path[1:] for path in paths if path[0] == "search"})
-    return raw
-
-
-def _judgeable(search: dict[str, Any], wrong: set[Path_]) -> dict[str, Any]:
-    """Without the metrics if they or their directions are wrong, and without what is drawn under a condition on a wrong path."""
-    gone = {path[1] for path in wrong if path[:1] == ("space",) and len(path) > 1}
-    if {("metric",), ("direction",)} & {path[:1] for path in wrong}:
-        search = {key: value for key, value in search.items() if key not in ("metric", "direction", "pruner")}
-        gone.add("data.scale_target")  # which loss forbids
-    values = search.get("space")
-    if not isinstance(values, dict):
-        return search
-    left = {path: kept for path, kept in values.items() if path not in gone}
-    while hanging := {path for path, kept in left.items() if isinstance(kept, dict) and _names(kept.get("when"), gone)}:
-        gone |= hanging
-        left = {path: kept for path, kept in left.items() if path not in gone}
-    return {**search, "space": left}
-
-
-def _names(when: object, paths: set[str | int]) -> bool:
-    return isinstance(when, dict) and not paths.isdisjoint(when)
 
 
 def dump(experiment: Experiment) -> str:
     """The resolved spec, every key written out, as YAML. `load` gives an equal Experiment."""
-    return write(_plain(experiment.model_dump()))
+    return write(experiment.model_dump(mode="json"))
 
 
 def dump_written(experiment: Experiment) -> str:
     """Only what was written, as YAML: `load` gives an Experiment whose defaults still go with their kind."""
-    return write(_plain(experiment.model_dump(exclude_unset=True)))
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, models as mappings; dicts and lists anew, so that no one shares them."""
-    if isinstance(value, Spec):
-        return _plain(value.model_dump(exclude_unset=True))
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+    return write(experiment.model_dump(mode="json", exclude_unset=True))
 
 
 @cache
 def models_schema() -> Node:
-    """As pydantic makes it, which names the kinds in its complaints."""
-    return Experiment.model_json_schema()
+    """The JSON Schema of the spec, as pydantic makes it, without $ref."""
+    return inlined(Experiment.model_json_schema())
 
 
 def whole_spec(trained: Mapping[str, Any], experiment: Experiment | None) -> dict[str, Any]:
@@ -245,7 +178,7 @@ def whole_spec(trained: Mapping[str, Any], experiment: Experiment | None) -> dic
 
 def flat(experiment: Experiment) -> dict[str, object]:
     """Dotted path -> value, for MLflow's params; lists, empty mappings and `when` as JSON text."""
-    return dict(_flat(_plain(experiment.model_dump()), ""))
+    return dict(_flat(experiment.model_dump(mode="json"), ""))
 
 
 def _flat(value: Any, path: str) -> list[tuple[str, object]]:

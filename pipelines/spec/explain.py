@@ -1,139 +1,91 @@
-"""Pydantic's complaints as sentences: what must hold, what was found, and the nearest key."""
+"""Pydantic's errors as sentences: what must hold, what was found, and the nearest key."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from pipelines.spec.describe import Node, kind, members, must, nearest, properties, resolve, split_path, unknown_key, values_of
-from pipelines.spec.yaml_file import Path_, dotted
+from pipelines.spec.describe import Node, Path_, alternatives, kind, members, nearest, node_at, split_path, unknown_key
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One sentence, and the place it is about."""
 
     path: Path_
     text: str
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Where a complaint of pydantic stands in the schema."""
-
-    path: Path_
-    node: Node
-    parent: Node
-    union: Path_ | None  # of the union of types that it lies in: its other members complain as well
-    kind: str  # of the optimizer, schedule or range that it lies in
+def explain(error: ValidationError, raw: Mapping[str, Any], root: Node) -> list[Problem]:
+    """What is wrong with `raw`, each problem once, in the order of the spec."""
+    found = dict.fromkeys(problem for one in error.errors(include_url=False) for problem in _problems(dict(one), raw, root))
+    deeper = {path[:end] for path, _ in found for end in range(len(path))}
+    return [problem for problem in found if problem.path not in deeper]  # a list with a wrong item is not also a wrong number
 
 
-def explain(error: ValidationError, root: Node) -> list[Problem]:
-    """Each problem once, in the order of the spec."""
-    found = [(_locate(e["loc"], root), dict(e)) for e in error.errors(include_url=False)]
-    problems: list[Problem] = []
-    for where, e in found:
-        same = [other.path for other, _ in found if where.union is not None and other.union == where.union]
-        if same and len(where.path) < max(map(len, same)):
-            continue  # a list with a wrong item is not also a wrong number
-        problems += _sentences(where, e, root)
-    return list(dict.fromkeys(problems))
-
-
-def _locate(loc: tuple[str | int, ...], root: Node) -> _Found:
-    """Follow pydantic's location through the schema, leaving out the tags of unions, which are no keys."""
-    node, parent, parts = root, root, list(loc)
-    path: Path_ = ()
-    union: Path_ | None = None
-    name = ""
-    while parts:
-        if "oneOf" in node:  # of kinds: the tag is the kind
-            name = str(parts.pop(0))
-            node = next(member for member in members(node, root) if kind(member) == name)
-            continue
-        options = [member for member in members(node, root) if member.get("type") != "null"]
-        if len(options) > 1:  # of types: the tag is pydantic's word for the type
-            tag, union = str(parts.pop(0)), path
-            if not parts:
-                break  # the sentence is about the union, not about one of its members
-            options = [option for option in options if _tagged(option, tag)]
-        parent = options[0]
-        node, path = _step(parent, parts[0], root), (*path, parts.pop(0))
-    return _Found(path, node, parent, union, name)
-
-
-def _tagged(option: Node, tag: str) -> bool:
-    """Is this the member of a union of types that pydantic calls `tag`?"""
-    if option.get("type") == "array":
-        return tag.startswith("tuple")
-    if option.get("type") == "object":
-        return tag.startswith("dict") or tag == option.get("title")
-    return not tag.startswith(("tuple", "dict")) and tag[:1].islower()
-
-
-def _step(node: Node, part: str | int, root: Node) -> Node:
-    if isinstance(part, int):
-        return resolve(node.get("items", {}), root)
-    inner = node.get("properties", {}).get(part)
-    return resolve(inner, root) if inner is not None else values_of(node, root) or {}
-
-
-def _sentences(where: _Found, error: dict[str, Any], root: Node) -> list[Problem]:
-    path, value, name = where.path, error["input"], dotted(where.path)
-    if error["type"] == "extra_forbidden":
-        return [Problem(path, _extra(where, root))]
-    if error["type"] == "missing":
-        return [Problem(path, f"{name} is missing; it must be given")]
-    if error["type"] == "union_tag_invalid" and "name" in properties(where.node, root):
-        kinds = [kind(member) for member in members(where.node, root)]
-        path, value = (*path, "name"), error["input"]["name"]
-        return [Problem(path, _wrong(dotted(path), f"must be one of: {', '.join(kinds)}", value, kinds))]
-    if error["type"] == "value_error":
-        return [_own(where, line, root) for line in str(error["ctx"]["error"]).splitlines()]
-    if error["type"] == "invalid_key":
+def _problems(error: dict[str, Any], raw: Mapping[str, Any], root: Node) -> list[Problem]:
+    path, value, of = _path(error["loc"], raw), error["input"], error["type"]
+    node, name = node_at(path, root), dotted(path)
+    if of == "value_error":  # of a validator of the models: each line opens with the key that it is about
+        return [_own(name, line, root) for line in str(error["ctx"]["error"]).splitlines()]
+    if of == "missing":
+        path = (*path, error["loc"][-1])
+        return [Problem(path, f"{dotted(path)} is missing; it must be given")]
+    if of == "extra_forbidden":
+        return [Problem(path, _extra(path, error["loc"], root))]
+    if of == "invalid_key" or error["loc"][-1] == "[key]":
         return [Problem(path, f"a key must be text, got {shown(path[-1])}")]
-    text = _wrong(name, must(where.node, root, value), value, where.node.get("enum", []))
-    return [Problem(path, f"{text}{_way_out(where.node, value, name)}")]
+    known = [str(word) for word in node.get("enum", [])]
+    predicate = f"be {alternatives(node)}"
+    if of == "union_tag_invalid":
+        path, value, known = (*path, "name"), value["name"], [kind(member) for member in members(node)]
+        predicate = f"be one of: {', '.join(known)}"
+    elif value == "" and any("minLength" in member for member in members(node)):
+        predicate = "not be empty"
+    return [Problem(path, f"{dotted(path)} must {predicate}, got {shown(value)}{_way_out(node, value, known, name)}")]
 
 
-def _extra(where: _Found, root: Node) -> str:
+def _path(loc: tuple[Any, ...], raw: Any) -> Path_:
+    """Where an error stands: pydantic's location without the types and kinds that it tried, which are no keys."""
+    path: Path_ = ()
+    for part in loc:
+        if (isinstance(raw, Mapping) and part in raw) or (isinstance(raw, list | tuple) and isinstance(part, int)):
+            raw, path = raw[part], (*path, part)
+    return path
+
+
+def _own(above: str, line: str, root: Node) -> Problem:
+    text = line if line.startswith(f"{above}.") else f"{above}.{line}".lstrip(".")
+    return Problem(split_path(text.split(" ", 1)[0].rstrip(":"), root), text)
+
+
+def _extra(path: Path_, loc: tuple[str | int, ...], root: Node) -> str:
     """The sentence for a key that does not belong here."""
-    options = where.parent.get("properties", {})
-    if where.kind and "name" in options:
-        return f"{dotted(where.path)} is not an option of {where.kind}; {where.kind} takes " + ", ".join(
-            option for option in options if option != "name"
-        )
-    return unknown_key(where.path, options)
+    kinds = [member for member in members(node_at(path[:-1], root)) if "properties" in member]
+    tried = [str(part).lower() for part in loc[-2:-1]]
+    member = next((member for member in kinds if kind(member) in tried), kinds[0])
+    options = dict(member["properties"])
+    if options.pop("name", None) is None:
+        return unknown_key(path, options)
+    return f"{dotted(path)} is not an option of {kind(member)}; {kind(member)} takes {', '.join(options)}"
 
 
-def _wrong(name: str, predicate: str, value: object, known: list[str]) -> str:
-    near = nearest(value, known) if isinstance(value, str) and known else ""
-    return f"{name} {predicate}, got {shown(value)}" + (f"; {near}" if near.startswith("did") else "")
-
-
-def _way_out(node: Node, value: object, name: str) -> str:
+def _way_out(node: Node, value: object, known: list[str], name: str) -> str:
     if value is None and node.get("type") == "object":
         return f"; leave {name} out to keep its defaults"
-    if isinstance(value, str) and node.get("type") in ("number", "integer", "boolean"):
-        return "; write it without quotes" if _plain(value) else ""
-    return ""
+    if not isinstance(value, str):
+        return ""
+    if node.get("type") in ("number", "integer", "boolean"):
+        return "; write it without quotes" if re.fullmatch(r"true|false|[+-]?[\d.]+(e[+-]?\d+)?", value) else ""
+    near = nearest(value, known)
+    return f"; {near}" if near.startswith("did") else ""
 
 
-def _plain(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text in ("true", "false")
-    return True
-
-
-def _own(where: _Found, line: str, root: Node) -> Problem:
-    """A sentence of the models' own validators, which opens with the key that it is about, relative to the model."""
-    key = line.split(" ", 1)[0].rstrip(":")
-    inner = split_path(key, root) if where.path == () else (key,)
-    return Problem((*where.path, *inner), f"{dotted(where.path)}.{line}".lstrip("."))
+def dotted(path: Path_) -> str:
+    """("model", "dropout", 1) -> "model.dropout[1]"."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def shown(value: object) -> str:

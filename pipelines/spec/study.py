@@ -118,10 +118,10 @@ def same(one: object, other: object) -> bool:
 
 def _range_or_choices(value: object) -> str:
     has = "choices" in value if isinstance(value, dict) else isinstance(value, Choices)
-    return "choices" if has else "range"
+    return "Choices" if has else "Range"
 
 
-Space = Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_range_or_choices)]
+Space = Annotated[Annotated[Range, Tag("Range")] | Annotated[Choices, Tag("Choices")], Discriminator(_range_or_choices)]
 
 
 Direction = Literal["minimize", "maximize"]
@@ -250,7 +250,8 @@ class Search(Spec):
     def check_seeds(self, first: int) -> None:
         """The networks of a trial have seeds first, first + 1, ...: raises ValueError where they run out."""
         if first + self.seeds > 2**32:
-            raise ValueError(f"seeds must be at most {2**32 - first}, of seed {first} and those after it, got {self.seeds}")
+            most = f"{2**32 - first}, of seed {first} and those after it"
+            raise ValueError(f"search.seeds must be at most {most}, got {self.seeds}")
 
 
 def _refused_metric(metric: str) -> list[str]:

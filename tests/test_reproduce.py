@@ -22,7 +22,7 @@ from pipelines.check.reproduce import ReproduceError, reproduce
 from pipelines.check.restore import RestoredFile, restore
 from pipelines.check.verdict import Finding
 from pipelines.cli import main
-from pipelines.spec import Experiment, flat
+from pipelines.spec import Experiment, dump, flat
 from pipelines.stages import RunPaths
 from pipelines.tracking import TrackingError, locate
 from pipelines.tracking.query import Fetched as Recorded
@@ -319,7 +319,9 @@ def test_runs_that_cannot_be_compared_with_are_refused_with_the_reason(tmp_path)
         "is still running": ("RUNNING", {}),
         "was killed before it ended": ("KILLED", {}),
         "has none: diverged at step 3": ("FAILED", {"deltarule.message": "diverged at step 3"}),
-        "is a study; name one of its trials": ("FINISHED", {"deltarule.kind": "study"}),
+        "is a study; name one of its trials, or run the study again, by its params.yaml: deltarule search --anew --name s": (
+            "FINISHED", {"deltarule.kind": "study", "deltarule.study": "s"},
+        ),
         "it was PRUNED; run its spec by itself: deltarule study export s --as spec --trial 4": (
             "KILLED", trial | {"deltarule.state": "PRUNED"},
         ),
@@ -466,10 +468,16 @@ def test_where_the_repository_holds_deltarule_the_code_of_the_commit_runs(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_trial_of_a_study_is_run_again_by_its_params(project):
+def test_a_trial_of_a_study_is_run_again_by_its_params_and_a_study_by_the_command_that_is_named(project):
     from pipelines.search import search
 
     space = {"model.dropout": {"low": 0.0, "high": 0.5}, "model.activation": {"choices": ["relu", "tanh"]}}
-    search(spec("iris", search={"space": space, "trials": 2, "generation": 2}), name="two")
+    experiment = spec("iris", search={"space": space, "trials": 2, "generation": 2})
+    search(experiment, name="two")
     found = again("two 1", project)
     assert found.verdict.word == "bit-equal" and found.verdict.quantities
+    with pytest.raises(ReproduceError, match="is a study") as refused:
+        again("two", project)
+    (project / "params.yaml").write_text(dump(experiment))
+    assert leave(*str(refused.value).partition("deltarule ")[2].split()) == 0
+    (project / "params.yaml").write_text("{}\n")

@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.spec.yaml_file import edit, parse, write
+from pipelines.spec.yaml_file import edit, parse
 from pipelines.stages.files import read_json
-from pipelines.tracking.query import Fetched
+from pipelines.tracking.events import KIND, STUDY, TRIAL
+from pipelines.tracking.query import OF_A_TRIAL, Fetched
 
-COMMIT, DIRTY, KIND = "mlflow.source.git.commit", "mlflow.source.git.dirty", "deltarule.kind"
+COMMIT, DIRTY = "mlflow.source.git.commit", "mlflow.source.git.dirty"
 PARTS = ("train", "valid", "test")
-OF_A_TRIAL = ("seed", "data", "model", "regularization", "train")
 
 
 class ReproduceError(RuntimeError):
@@ -55,10 +55,6 @@ class RecordedRun:
         path = self.recorded.folder / "params.yaml"
         return dict(parse(path.read_text(encoding="utf-8")).value) if path.is_file() else nested(self.recorded.params)
 
-    def spec_text(self) -> str:
-        """A params.yaml that keeps the reproduction off the record."""
-        return write({**self.spec, "tracking": {"enabled": False}})
-
     @property
     def is_trial(self) -> bool:
         """A trial of a study has no files: only its params and points are on record."""
@@ -88,14 +84,15 @@ class RecordedRun:
 
 def runnable(recorded: Fetched, test: bool = False) -> RecordedRun:
     """Raises ReproduceError for a run that cannot be run again."""
-    run = RecordedRun(recorded)
-    if recorded.tags.get(KIND) == "study":
-        raise ReproduceError(f"{run} is a study; name one of its trials, or run the study again: deltarule search --anew")
+    run, tags = RecordedRun(recorded), recorded.tags
+    if tags.get(KIND) == "study":
+        again = f"deltarule search --anew --name {tags.get(STUDY, recorded.name)}"
+        raise ReproduceError(f"{run} is a study; name one of its trials, or run the study again, by its params.yaml: {again}")
     if run.is_trial:
         _check_trial(run)
     else:
         _check_run(run)
-    if COMMIT not in recorded.tags:
+    if COMMIT not in tags:
         raise ReproduceError(f"{run} has no commit to check out: it was made outside git, or before the first commit")
     if test and not (recorded.folder / "test").is_dir():
         raise ReproduceError(f"--test is for a run that opened the test rows, and {run} did not")
@@ -116,12 +113,12 @@ def _check_run(run: RecordedRun) -> None:
 
 def _check_trial(run: RecordedRun) -> None:
     tags = run.recorded.tags
-    study, number = tags.get("deltarule.study", "NAME"), tags.get("deltarule.trial", "N")
+    study, number = tags.get(STUDY, "NAME"), tags.get(TRIAL, "N")
     advice = f"run its spec by itself: deltarule study export {study} --as spec --trial {number} --out trial.yaml"
     if run.recorded.status != "FINISHED":
         raise ReproduceError(f"{run} must have been completed, but it was {tags.get('deltarule.state', 'not')}; {advice}")
     if "deltarule.seeds" in tags:
-        raise ReproduceError(f"{run} is the mean of {tags['deltarule.seeds']} seeds, none of which is on record alone; {advice}")
+        raise ReproduceError(f"{run} is the mean of {tags['deltarule.seeds']} seeds, and no single seed is on record; {advice}")
     if not all(any(key == block or key.startswith(f"{block}.") for key in run.recorded.params) for block in OF_A_TRIAL):
         raise ReproduceError(f"{run} must have its spec on record, and has not all of it; {advice}")
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.check.checkout import Checkout, check_out, left_out
 from pipelines.check.outs import Verdict, compare
 from pipelines.check.recorded import DIRTY, RecordedRun, ReproduceError, read_json_if_any, runnable
-from pipelines.check.restore import RestoredFile, restore, take_from_project
+from pipelines.check.restore import restore, take_from_project
+from pipelines.spec.yaml_file import write
 from pipelines.stages import RunPaths
 from pipelines.stages.test import enter
 from pipelines.tracking.query import fetch
@@ -77,39 +78,31 @@ def reproduce(
     `trust` runs uncommitted code, which comes from the record. `say` gets a line for each step of the work.
     Raises ReproduceError for what cannot be run again, TrackingError for a run that cannot be found or read.
     """
-    with tempfile.TemporaryDirectory(prefix="deltarule-record-") as scratch, _folder(into, keep) as folder:
+    if into is not None and into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise ReproduceError(f"--into must name a folder that is empty or not there yet, got {into}; nothing is overwritten")
+    with tempfile.TemporaryDirectory(prefix="deltarule-record-") as scratch, ExitStack() as removal:
+        if into is None:
+            folder = Path(tempfile.mkdtemp(prefix="deltarule-reproduce-"))
+            removal.callback(shutil.rmtree, folder, ignore_errors=True)
+        else:
+            into.parent.mkdir(parents=True, exist_ok=True)
+            folder = into.resolve()
         run = runnable(fetch(experiment.tracking, project, text, Path(scratch)), test)
         say(f"{run}: commit {run.commit}{' and what was uncommitted' if run.patch else ''}")
         checkout = check_out(project, run.commit, run.patch, folder, trust=trust)
         code = "the code of that commit" if checkout.code else f"the installed deltarule {version('deltarule')}"
         say(f"checked out into {checkout.project}; runs {code}")
         verdict = _run(run, project, checkout, (*STAGES, "test") if test else STAGES, say)
+        if keep:
+            removal.pop_all()
         kept = folder if into is not None or keep else None
         return Reproduction(run.recorded.run_id, run.recorded.name, run.commit, run.dirty, kept, verdict)
-
-
-@contextmanager
-def _folder(into: Path | None, keep: bool) -> Iterator[Path]:
-    """Where the checkout goes. A temporary folder is removed, unless it is to be kept and something came of it."""
-    if into is not None:
-        if into.exists() and (not into.is_dir() or any(into.iterdir())):
-            raise ReproduceError(f"--into must name a folder that is empty or not there yet, got {into}; nothing is overwritten")
-        into.parent.mkdir(parents=True, exist_ok=True)
-        yield into.resolve()
-        return
-    folder, done = Path(tempfile.mkdtemp(prefix="deltarule-reproduce-")), False
-    try:
-        yield folder
-        done = True
-    finally:
-        if not (keep and done):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(run: RecordedRun, project: Path, checkout: Checkout, stages: tuple[str, ...], say: Say) -> Verdict:
     spec = checkout.project / SPEC
     spec.parent.mkdir(parents=True, exist_ok=True)
-    spec.write_text(run.spec_text(), encoding="utf-8")
+    spec.write_text(write({**run.spec, "tracking": {"enabled": False}}), encoding="utf-8")  # nothing goes on record
     places, failed = RunPaths(checkout.project, base=checkout.project, project=checkout.project), ""
     _split(run, project, checkout, places, say)
     try:
@@ -121,29 +114,36 @@ def _run(run: RecordedRun, project: Path, checkout: Checkout, stages: tuple[str,
         # The same experiment counts once, however often it opens the test rows; one that came out different is counted.
         ledger = RunPaths(project, project=project).ledger
         enter(ledger, read_json_if_any(places.about)["sha256"]["test"], read_json_if_any(places.run)["fingerprint"])
-    return compare(run, places, _notes(run), failed)
+    notes = left_out(run.patch)
+    if run.recorded.tags.get(DIRTY) == "true" and not run.patch:
+        notes.append("the run's source differed from its commit, and what differed is not on record")
+    return compare(run, places, notes, failed)
 
 
 def _split(run: RecordedRun, project: Path, checkout: Checkout, places: RunPaths, say: Say) -> None:
     """Raises ReproduceError where files that may have been changed since do not give the rows of the run."""
-    restored: list[RestoredFile] | None = restore(run.spec["data"]["source"], project, checkout)
-    while restored is not None:
-        try:
-            run_stage("split", checkout, say)
-        except StageFailed as error:
-            raise ReproduceError(f"the data of the run cannot be split again: {error}") from None
-        found = read_json_if_any(places.about).get("sha256", {})
-        other = [part for part, wanted in run.hashes.items() if found.get(part) != wanted]
-        uncertain = [one for one in restored if one.origin != "git"]
-        if not other or not uncertain:
-            return
-        restored = take_from_project(restored, project, checkout)
-    part = other[0]
-    raise ReproduceError(
-        f"{', '.join(map(str, uncertain))} must be as the run read it, but the rows are others: SHA-256 of the {part} part must "
-        f"be {run.hashes[part]}, got {found.get(part, 'none')}; put the file of that time back (where deltarule was updated "
-        "since, its split may have changed instead)"
-    )
+    restored = restore(run.spec["data"]["source"], project, checkout)
+    other = _other_parts(run, checkout, places, say)
+    if other and take_from_project(restored, project, checkout):
+        other = _other_parts(run, checkout, places, say)
+    uncertain = [one for one in restored if one.origin != "git"]
+    if other and uncertain:
+        part, found = next(iter(other.items()))
+        raise ReproduceError(
+            f"{', '.join(map(str, uncertain))} must be as the run read it, but the rows are others: SHA-256 of the {part} part "
+            f"must be {run.hashes[part]}, got {found}; put the file of that time back (where deltarule was updated since, its "
+            "split may have changed instead)"
+        )
+
+
+def _other_parts(run: RecordedRun, checkout: Checkout, places: RunPaths, say: Say) -> dict[str, str]:
+    """Split; part -> SHA-256, of those whose rows are not the run's."""
+    try:
+        run_stage("split", checkout, say)
+    except StageFailed as error:
+        raise ReproduceError(f"the data of the run cannot be split again: {error}") from None
+    found = read_json_if_any(places.about).get("sha256", {})
+    return {part: found.get(part, "none") for part, wanted in run.hashes.items() if found.get(part) != wanted}
 
 
 def run_stage(stage: str, checkout: Checkout, say: Say) -> None:
@@ -167,11 +167,3 @@ def run_stage(stage: str, checkout: Checkout, say: Say) -> None:
     held = stage == "validate" and process.returncode == HELD and (checkout.project / "outputs/validate/about.json").is_file()
     if process.returncode and not held:
         raise StageFailed(f"{stage} ended with exit code {process.returncode}: {last}")
-
-
-def _notes(run: RecordedRun) -> list[str]:
-    """What is not known of how the run was made."""
-    notes = left_out(run.patch)
-    if run.recorded.tags.get(DIRTY) == "true" and not run.patch:
-        notes.append("the run's source differed from its commit, and what differed is not on record")
-    return notes

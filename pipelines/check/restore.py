@@ -6,7 +6,6 @@ those of the run is decided after the split, by the hashes of the parts.
 
 from __future__ import annotations
 
-import filecmp
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from backends import children
 from pipelines.check.checkout import Checkout, environment_of_children
 from pipelines.check.recorded import ReproduceError
 from pipelines.spec.blocks import BUNDLED
+from pipelines.spec.yaml_file import parse
 
 OPENML = Path(".deltarule/openml")  # downloads; data.sha256 holds each to its bytes
 
@@ -47,13 +47,12 @@ def restore(source: str | Mapping[str, str], project: Path, checkout: Checkout) 
     return [_restore(name, project, checkout) for name in names]
 
 
-def take_from_project(restored: list[RestoredFile], project: Path, checkout: Checkout) -> list[RestoredFile] | None:
-    """Replace what DVC had by the project's own files; None where that would change nothing."""
-    others = [one for one in restored if one.origin == "dvc" and (project / one.name).is_file()]
-    others = [one for one in others if not filecmp.cmp(project / one.name, checkout.project / one.name, shallow=False)]
-    for one in others:
-        _copy(project / one.name, checkout.project / one.name)
-    return [RestoredFile(one.name, "project", one.md5) if one in others else one for one in restored] if others else None
+def take_from_project(restored: list[RestoredFile], project: Path, checkout: Checkout) -> bool:
+    """Replace what DVC had by the project's own files, which the run may have read changed; False where there are none."""
+    names = [one.name for one in restored if one.origin == "dvc" and (project / one.name).is_file()]
+    for name in names:
+        _copy(project / name, checkout.project / name)
+    return bool(names)
 
 
 def _restore(name: str, project: Path, checkout: Checkout) -> RestoredFile:
@@ -89,6 +88,11 @@ def _md5_by_dvc(name: str, checkout: Checkout) -> str | None:
     return next((str(one["md5"]) for one in entries if one.get("md5")), None)
 
 
+def _yaml(path: Path) -> dict[str, Any]:
+    """{} where there is no such file."""
+    return parse(path.read_text(encoding="utf-8")).value or {} if path.is_file() else {}
+
+
 def _from_cache(name: str, project: Path, checkout: Checkout) -> bool:
     """Whether DVC can check the file out of the project's cache. DVC also knows files in a folder that it keeps as a whole."""
     cache = _dvc(project, "cache", "dir")
@@ -108,14 +112,3 @@ def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     shutil.copyfile(source, target)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    """{} where there is no such file, or no YAML in it."""
-    from pipelines.spec.yaml_file import YamlError, parse
-
-    try:
-        value = parse(path.read_text(encoding="utf-8")).value if path.is_file() else {}
-    except (YamlError, UnicodeDecodeError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -129,7 +129,7 @@ def test_a_journal_is_opened_while_another_process_writes_and_loses_nothing_of_i
     writer = start(WRITE_ON, tmp_path)
     assert writer.stdout.readline() == "ready\n"
     try:
-        while not optuna.get_all_study_names(open_storage(tmp_path, None)):
+        while not (optuna.get_all_study_names(open_storage(tmp_path, None)) and values(tmp_path)):
             time.sleep(0.01)
         found = [len(values(tmp_path)) for _ in range(12)]
     finally:
@@ -168,6 +168,51 @@ def test_a_second_driver_is_told_and_a_killed_one_holds_nothing(tmp_path):
     for _ in range(2):
         with locked(tmp_path, None, "digits"):
             pass
+
+
+# -- SQLite ------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_sqlite_database_starts_at_the_project_and_belongs_to_one_driver_whatever_the_folder(tmp_path):
+    folder, url = tmp_path / "studies/s", "sqlite:///all.db"
+    told = [trial.value for trial in add_trials(folder, url, count=3).trials]
+    assert values(folder, url) == values(tmp_path / "elsewhere/there", f"sqlite:///{tmp_path}/all.db") == told
+    with locked(folder, url, "s"):
+        busy = pytest.raises(StorageError, match="study 's' is being run by another process")
+        with busy, locked(tmp_path / "studies/t", url, "s"):
+            pass
+        with locked(tmp_path / "studies/t", url, "t"):
+            pass
+
+
+# -- a folder that is read only ------------------------------------------------------------------------------------------------
+
+READ = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_search_storage import optuna, values
+optuna.storages.RDBStorage("sqlite://").engine.dispose()  # all is imported: nobody may not read every Python
+if os.getuid() == 0:
+    os.setuid(65534)
+print(values(Path(sys.argv[1]), sys.argv[2] or None))
+"""
+
+
+@pytest.mark.parametrize(("url", "torn"), [(None, b""), (None, b'{"op_code": 4, "wor'), ("sqlite:///all.db", b"")])
+def test_a_study_is_read_in_a_folder_that_may_not_be_written_to(url, torn):
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # not below tmp_path, which is closed to other users
+        folder = Path(place, "studies/s")
+        told = [trial.value for trial in add_trials(folder, url).trials]
+        if torn:
+            (folder / "optuna.log").write_bytes((folder / "optuna.log").read_bytes() + torn)
+        for path in (Path(place), *Path(place).rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        process = start(READ, folder, url or "")
+        said, error = process.communicate()
+        assert said == f"{told}\n", error
+        for path in (Path(place), *Path(place).rglob("*")):
+            path.chmod(0o755)
 
 
 # -- PostgreSQL --------------------------------------------------------------------------------------------------------------
@@ -337,13 +382,12 @@ def test_a_server_that_does_not_answer_is_told_soon(monkeypatch):
         assert "timeout" in refusal(f"postgresql://me:gr%40nite@127.0.0.1:{mute.getsockname()[1]}/db")
 
 
-@pytest.mark.parametrize(
-    "url", ["mysql://me:gr@nite@host/db", "sqlite:///study.db", "postgresql+pg8000://me:gr@nite@h/db", "no url"]
-)
-def test_other_storages_are_refused(url):
-    assert "search.storage must be null or postgresql+psycopg://" in refusal(url)
+@pytest.mark.parametrize("url", ["mysql://me:gr@nite@host/db", "sqlite://", "sqlite:///:memory:", "no url"])
+def test_storages_where_no_lock_keeps_two_drivers_apart_are_refused(url):
+    assert "search.storage must be null, sqlite:///FILE or postgresql+psycopg://" in refusal(url)
 
 
-def test_without_the_driver_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'deltarule[postgres]'" in refusal("postgresql+psycopg://me:gr%40nite@host/db")
+@pytest.mark.parametrize(("driver", "package"), [("psycopg", "deltarule[postgres]"), ("pg8000", "pg8000")])
+def test_without_the_driver_the_error_says_what_to_install(monkeypatch, driver, package):
+    monkeypatch.setitem(sys.modules, driver, None)
+    assert f"pip install '{package}'" in refusal(f"postgresql+{driver}://me:gr%40nite@host/db")

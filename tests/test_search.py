@@ -16,7 +16,7 @@ import synthetic_study
 from pipelines import stages
 from pipelines.search import StudyError, driver, networks, search
 from pipelines.search.records import StudyRecord, load_study
-from pipelines.search.storage import StorageError
+from pipelines.search.storage import StorageError, open_storage
 from pipelines.spec import Experiment, load
 
 SMALL = {
@@ -150,6 +150,41 @@ def test_every_sampler_and_pruner_goes_on_as_if_nothing_had_happened(project, mo
     assert told(cut) == told(whole)
     assert cut.best == whole.best
     assert not any(t.state == "RUNNING" for t in cut.trials)
+
+
+def elsewhere(name: str) -> Any:
+    """The study as another program opens it."""
+    optuna = pytest.importorskip("optuna")
+    return optuna.load_study(study_name=name, storage=open_storage(Path("studies") / name, None))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_a_trial_that_was_half_drawn_when_its_process_was_killed_has_its_draws_played_again(project, sampler):
+    from optuna.trial import TrialState, create_trial
+
+    first, whole = spec(search__sampler=sampler, search__trials=5), spec(search__sampler=sampler, search__trials=8)
+    wanted = told(search(whole, name="whole"))
+    drawn = elsewhere("whole").trials[5]
+    for count in range(len(drawn.params) + 1):
+        search(first, name=f"cut{count}")
+        half = {name: drawn.params[name] for name in [*drawn.params][:count]}
+        kinds = {name: drawn.distributions[name] for name in half}
+        elsewhere(f"cut{count}").add_trial(create_trial(state=TrialState.RUNNING, params=half, distributions=kinds))
+        assert told(search(whole, name=f"cut{count}")) == wanted, f"after {count} draws"
+
+
+def test_a_trial_that_another_program_put_into_optunas_queue_is_taken_and_one_of_no_such_values_fails(project, monkeypatch):
+    search(spec(search__trials=4))
+    for values in ({"model.dropout": 0.125}, {"model.activation": "moon"}):
+        elsewhere("iris").enqueue_trial(values)
+    with monkeypatch.context() as patched, pytest.raises(Stop):
+        interrupt_at(patched, 7)
+        search(spec())
+    whole = search(spec())
+    taken, refused = whole.trials[4:6]
+    assert (taken.state, taken.changes["model.dropout"]) == ("COMPLETE", 0.125) and set(taken.changes) >= {"model.activation"}
+    assert (refused.state, refused.changes) == ("FAIL", {}) and "not of search.space" in refused.reason
+    assert len(whole.trials) == 10 and whole.counts() == {"COMPLETE": 9, "FAIL": 1}
 
 
 def test_pruning_prunes_and_says_what_it_saved(project):

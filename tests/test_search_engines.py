@@ -83,9 +83,10 @@ def test_the_rows_of_a_job_are_named_by_an_absolute_path(monkeypatch):
     assert jobs and all(Path(job.data).is_absolute() for job in jobs)
 
 
-def test_a_database_gives_the_study_of_a_file(undisturbed, database):
-    there = spec(**SHORT).override("search.storage", database)
-    assert outcome(search(there)) == undisturbed(spec(**SHORT))
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_database_gives_the_study_of_a_file(undisturbed, request, kind):
+    url = "sqlite:///all.db" if kind == "sqlite" else request.getfixturevalue("database")
+    assert outcome(search(spec(**SHORT).override("search.storage", url))) == undisturbed(spec(**SHORT))
 
 
 @pytest.mark.parametrize("width, said", [(6, ["12 networks at a time in stacks of 6 keep 2 of 3 workers busy"]), (4, [])])

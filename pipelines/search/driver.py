@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from backends.weights import write_atomically
 from pipelines.data import DataError
 from pipelines.executors import Executor
 from pipelines.search.networks import DatasetCache, Job, Network, State, advance, load_states, networks_of, save_states, stacks
-from pipelines.search.objective import Ended, ObjectiveValue, judge
+from pipelines.search.objective import ObjectiveValue, judge
 from pipelines.search.records import TrialRecord, save_curve
-from pipelines.search.sampling import Drawn, rung_epochs
-from pipelines.search.trials import InMemoryStudy, StudyStorage, drawn
+from pipelines.search.sampling import rung_epochs
+from pipelines.search.trials import OURS, InMemoryStudy, StudyError, StudyStorage, drawn
 from pipelines.spec import Experiment, SpecError
 
 JOBS = "jobs"
@@ -59,18 +59,16 @@ class Progress:
 
 @dataclass
 class Candidate:
-    """A trial of the generation in hand: its networks, and how they stand."""
+    """A trial of the generation in hand, its networks, and how they stand."""
 
-    number: int
-    drawn: Drawn
+    trial: TrialRecord
     networks: list[Network] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
-    ended: Ended | None = None
 
     @property
-    def weights(self) -> int:
-        """Of its largest network."""
-        return max((network.weights for network in self.networks), default=0)
+    def running(self) -> bool:
+        """Whether it is not over."""
+        return self.trial.state == "RUNNING"
 
 
 @dataclass
@@ -112,16 +110,19 @@ class Driver:
     def _generation(self, numbers: range) -> None:
         """Ask, train and tell these trials; those of them that were asked before are taken up as they were then."""
         stored = self.storage.trials()
-        known = [trial for trial in stored if trial.number in numbers]
+        known = stored[numbers.start : numbers.stop]
         self.memory.begin_generation(stored[: numbers.start])
         for one in known:
-            self.memory.take_up(one)
+            if one.state.is_finished() or OURS in one.user_attrs:
+                self.memory.begin(one)
+            else:
+                self.storage.write(self.memory.ask(one))
         for _ in numbers[len(known) :]:
-            self.storage.add(self.memory.ask(numbers.start // self.experiment.search.generation))
+            self.storage.begin(self.memory.ask(None))
         fresh = self._plan(numbers, [one.number for one in known if one.state.is_finished()])
         for one in known:
             if one.number not in fresh:
-                self.memory.settle(one)
+                self.memory.write(one)
         self._train([self._candidate(number) for number in fresh])
         shutil.rmtree(self.folder / JOBS, ignore_errors=True)
 
@@ -139,51 +140,54 @@ class Driver:
 
     def _candidate(self, number: int) -> Candidate:
         """A trial with its networks; without, and over, if the spec or the data refuse its values."""
-        candidate = Candidate(number, drawn(self.memory.trial(number), self.experiment))
+        asked = self.memory.trial(number)
+        trial = TrialRecord.of(asked, self.experiment)
+        trial = replace(trial, seed=trial.changes.get("seed", self.experiment.seed))
         try:
-            candidate.networks = networks_of(number, candidate.drawn.changes, self.experiment, self.datasets)
-        except (SpecError, DataError) as error:
-            candidate.ended = Ended("FAIL", f"refused: {' '.join(str(error).split())}")
-        candidate.states = [State() for _ in candidate.networks]
-        return candidate
+            networks = networks_of(number, drawn(asked, self.experiment)[1], self.experiment, self.datasets)
+        except (SpecError, DataError, StudyError) as error:
+            return Candidate(replace(trial, state="FAIL", reason=f"refused: {' '.join(str(error).split())}"))
+        trial = replace(trial, variant=networks[0].dataset.name, weights=max(network.weights for network in networks))
+        return Candidate(trial, networks, [State() for _ in networks])
 
     # -- rungs --------------------------------------------------------------------------------------------------------
 
     def _train(self, candidates: list[Candidate]) -> None:
         """Rung by rung until every trial is over. Trials are judged and told in the order of their numbers."""
         for one in candidates:
-            if one.ended:
-                self._tell(one, one.ended)
+            if not one.running:
+                self._tell(one)
         for rung, until in enumerate(self._rungs(candidates)):
-            running = [one for one in candidates if not one.ended]
+            running = [one for one in candidates if one.running]
             self._show(len(running))
             if not running:
                 break
             self._advance(running, rung, until)
-            found = [(one, ObjectiveValue.of(self.experiment, one.states, one.weights)) for one in running]
-            if until is not None:
-                self._report(found, until)
-            for one, value in found:
-                one.ended = judge(one.states, value, until, self._pruner(one, until))
-                if one.ended:
-                    self._tell(one, one.ended)
+            found = [ObjectiveValue.of(self.experiment, one.states, one.trial.weights) for one in running]
+            # All of a rung are reported before one of them is judged. With several metrics, Optuna takes no reports.
+            for one, value in zip(running, found, strict=True):
+                if until is not None and len(value.values) == 1:
+                    self.storage.write(self.memory.report(one.trial.number, until, value.values[0]))
+            for one, value in zip(running, found, strict=True):
+                self._judge(one, value, until)
         self._show(0)
 
     def _show(self, running: int) -> None:
         self.progress.running = running
         self.on_progress(self.progress)
 
-    def _report(self, found: Sequence[tuple[Candidate, ObjectiveValue]], epoch: int) -> None:
-        """All of a rung are reported before one of them is judged. With several metrics, Optuna takes no reports."""
-        for one, value in found:
-            if len(value.values) == 1:
-                self.memory.report(one.number, epoch, value.values[0])
-                self.storage.report(one.number, epoch, value.values[0])
-
-    def _pruner(self, one: Candidate, until: int | None) -> Callable[[], bool]:
-        if until is None or self.experiment.search.pruner == "none":
-            return lambda: False
-        return lambda: self.memory.pruned(one.number)
+    def _judge(self, one: Candidate, found: ObjectiveValue, until: int | None) -> None:
+        compared = until is not None and self.experiment.search.pruner != "none"
+        state, reason = judge(one.states, found, until, lambda: compared and self.memory.pruned(one.trial.number))
+        if state != "RUNNING":
+            progress = [state.progress for state in one.states]
+            one.trial = replace(
+                one.trial, state=state, reason=reason, epochs=sum(len(p["history"]) for p in progress),
+                values=() if state == "FAIL" else found.values, spread=() if state == "FAIL" else found.spread,
+                steps=sum(p["steps"] for p in progress), best_epoch=progress[0]["best_epoch"],
+                history=mean_history([p["history"] for p in progress]),
+            )  # fmt: skip
+            self._tell(one)
 
     def _rungs(self, candidates: Sequence[Candidate]) -> Iterator[int | None]:
         """Epochs at which to look; None, to the end, where nobody looks."""
@@ -197,7 +201,7 @@ class Driver:
 
     def _advance(self, running: Sequence[Candidate], rung: int, until: int | None) -> None:
         """Train every network that goes on, up to the rung. What an earlier session finished is read from its file."""
-        by_number = {one.number: one for one in running}
+        by_number = {one.trial.number: one for one in running}
         live = [network for one in running for network in one.networks if one.states[network.replica].running]
         left = []
         for stack in stacks(live, self.width):
@@ -213,27 +217,15 @@ class Driver:
             save_states(file, found)
             _set_states(by_number, stack, found)
 
-    def _tell(self, one: Candidate, ended: Ended) -> None:
+    def _tell(self, one: Candidate) -> None:
         """Write the trial's curve, then that it is over."""
-        trial = self._record(one, ended)
-        save_curve(self.folder, one.number, trial.history)
+        trial = one.trial
+        save_curve(self.folder, trial.number, trial.history)
         self.on_trial_end(trial)
-        told = self.memory.tell(one.number, trial.state, trial.values if trial.state == "COMPLETE" else None)
-        if self.storage.tell(told, trial.details()):
+        values = trial.values if trial.state == "COMPLETE" else None
+        if self.storage.write(self.memory.tell(trial.number, trial.state, values, trial.details())):
             self.progress.add(trial)
         one.states.clear()
-
-    def _record(self, one: Candidate, ended: Ended) -> TrialRecord:
-        progress = [state.progress for state in one.states if state.progress]
-        return TrialRecord(
-            number=one.number, state=ended.state, params=one.drawn.params, changes=one.drawn.changes, values=ended.values,
-            spread=ended.spread, reason=ended.reason, epochs=sum(len(p["history"]) for p in progress),
-            steps=sum(p["steps"] for p in progress), best_epoch=progress[0]["best_epoch"] if progress else None,
-            seed=one.drawn.changes.get("seed", self.experiment.seed),
-            generation=one.number // self.experiment.search.generation,
-            variant=one.networks[0].dataset.name if one.networks else "", weights=one.weights,
-            history=mean_history([p["history"] for p in progress]),
-        )  # fmt: skip
 
 
 def _set_states(candidates: dict[int, Candidate], stack: Sequence[Network], states: Sequence[State]) -> None:

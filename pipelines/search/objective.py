@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a trial ended: values in the order of the metrics, and their sd over the seeds."""
-
-    state: records.State
-    reason: str
-    values: tuple[float, ...] = ()
-    spread: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
 class ObjectiveValue:
     """The value of each metric at the best epoch so far: mean and sd over the seeds. Empty if there is none."""
 
@@ -55,20 +45,18 @@ class ObjectiveValue:
         return cls(tuple(values), tuple(spread) if len(best) > 1 else ())
 
 
-def judge(states: Sequence[State], found: ObjectiveValue, epoch: int | None, pruned: Callable[[], bool]) -> Ended | None:
-    """How the trial ended, or None if it goes on. One network that diverged fails its trial."""
+def judge(
+    states: Sequence[State], found: ObjectiveValue, epoch: int | None, pruned: Callable[[], bool]
+) -> tuple[records.State, str]:
+    """How the trial ended, with a sentence; RUNNING if it goes on. One network that diverged fails its trial."""
     diverged = next((state.progress for state in states if state.progress["reason"] == "diverged"), None)
     if diverged:
-        return Ended("FAIL", diverged["message"])
-    over = not any(state.running for state in states)
-    if over and not found.values:
-        return Ended("FAIL", f"the metric {found.undefined} has no finite value on the validation rows")
-    if over:
-        reasons = dict.fromkeys(state.progress["message"] for state in states)
-        return Ended("COMPLETE", "; ".join(reasons), found.values, found.spread)
-    if found.values and pruned():
-        return Ended("PRUNED", f"pruned after epoch {epoch}", found.values, found.spread)
-    return None
+        return "FAIL", diverged["message"]
+    if any(state.running for state in states):
+        return ("PRUNED", f"pruned after epoch {epoch}") if found.values and pruned() else ("RUNNING", "")
+    if not found.values:
+        return "FAIL", f"the metric {found.undefined} has no finite value on the validation rows"
+    return "COMPLETE", "; ".join(dict.fromkeys(state.progress["message"] for state in states))
 
 
 # -- the plain Optuna way --------------------------------------------------------------------------------------------------
@@ -96,24 +84,23 @@ def objective(experiment: Experiment, *, project: Path | None = None) -> Callabl
 def _value(one: Any, base: Experiment, datasets: DatasetCache) -> float | tuple[float, ...]:
     import optuna
 
-    networks = networks_of(one.number, draw(one, base).changes, base, datasets)
-    weights = max(network.weights for network in networks)
-    states, epoch, ended = [State() for _ in networks], 0, None
-    while ended is None:
+    networks = networks_of(one.number, draw(one, base), base, datasets)
+    weights, single = max(network.weights for network in networks), len(base.search.metrics) == 1
+    states, epoch, state = [State() for _ in networks], 0, "RUNNING"
+    while state == "RUNNING":
         epoch += rung_epochs(base)
-        live = [network for network, state in zip(networks, states, strict=True) if state.running]
+        live = [network for network, at in zip(networks, states, strict=True) if at.running]
         for stack in stacks(live, len(live)):
             job = Job.of(base, Machine("auto", base.train.threads), stack, [states[n.replica] for n in stack], epoch)
-            for network, state in zip(stack, advance(job), strict=True):
-                states[network.replica] = state
+            for network, at in zip(stack, advance(job), strict=True):
+                states[network.replica] = at
         found = ObjectiveValue.of(base, states, weights)
-        single = len(base.search.metrics) == 1
         if single and found.values:
             one.report(found.values[0], epoch)
-        ended = judge(states, found, epoch, one.should_prune if single else lambda: False)
-    if ended.state == "PRUNED":
-        raise optuna.TrialPruned(ended.reason)
-    if ended.state == "FAIL":
-        one.set_user_attr("reason", ended.reason)
+        state, reason = judge(states, found, epoch, one.should_prune if single else lambda: False)
+    if state == "PRUNED":
+        raise optuna.TrialPruned(reason)
+    if state == "FAIL":
+        one.set_user_attr("reason", reason)
         return float("nan")
-    return ended.values[0] if single else ended.values
+    return found.values[0] if single else found.values

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from backends.weights import write_atomically
-from pipelines.search.sampling import Drawn
 from pipelines.search.storage import EMBEDDED, StorageError, open_storage
-from pipelines.search.trials import OURS, drawn, quiet
+from pipelines.search.trials import OURS, StudyError, drawn, quiet
 from pipelines.spec import Experiment, dump_written, load
 from pipelines.stages.files import read_json, write_csv, write_json
 
@@ -56,11 +55,11 @@ class TrialRecord:
         """A trial as Optuna has it, without its history."""
         details: Mapping[str, Any] = stored.user_attrs.get(OURS, {})
         try:
-            found = drawn(stored, experiment)
-        except ValueError:  # Optuna's queue has it, or another program was killed while it drew
-            found = Drawn(dict(stored.params), {})
+            params, changes = drawn(stored, experiment)
+        except StudyError:  # Optuna's queue has it, or another program was killed while it drew
+            params, changes = dict(stored.params), {}
         return cls(
-            number=stored.number, state=ENDED.get(stored.state.name, "RUNNING"), params=found.params, changes=found.changes,
+            number=stored.number, state=ENDED.get(stored.state.name, "RUNNING"), params=params, changes=changes,
             values=tuple(stored.values or ()), spread=tuple(details.get("spread", ())), reason=details.get("reason", ""),
             epochs=details.get("epochs", 0), steps=details.get("steps", 0), best_epoch=details.get("best_epoch"),
             seed=details.get("seed", experiment.seed), generation=details.get("generation", 0),

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pipelines.spec import Choices, Experiment, Range
 from pipelines.spec.space import holds, ordered, takes_whole_numbers
@@ -23,23 +23,18 @@ if TYPE_CHECKING:
 RANGE = "range"  # what is drawn for "PATH or" where a value of the range is to be drawn next
 
 
-class Drawn(NamedTuple):
-    """What Optuna knows, and what it means: name -> value drawn, dotted path -> value to lay over the spec."""
+def draw(trial: BaseTrial, experiment: Experiment) -> dict[str, Any]:
+    """Dotted path -> value to lay over the spec, for every path whose `when` holds, drawn in a fixed order.
 
-    params: dict[str, Any]
-    changes: dict[str, Any]
-
-
-def draw(trial: BaseTrial, experiment: Experiment) -> Drawn:
-    """A value for every path whose `when` holds, in a fixed order; and, where the study wants that, a seed of the trial's own."""
+    And, where the study wants that, a seed of the trial's own. The trial's params are what Optuna knows of it.
+    """
     space = experiment.search.space
-    params: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     for path in ordered(space):
         if holds(space[path].when, changes):
-            changes[path] = _value(trial, path, space[path], params)
+            changes[path] = _value(trial, path, space[path])
     own = {"seed": own_seed(experiment.search.seed, trial.number)} if experiment.search.trial_seeds == "own" else {}
-    return Drawn(params, {path: changes[path] for path in space if path in changes} | own)
+    return {path: changes[path] for path in space if path in changes} | own
 
 
 def own_seed(seed: int, number: int) -> int:
@@ -47,35 +42,27 @@ def own_seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"trial {seed} {number}".encode()).digest()[:4], "big") >> 1
 
 
-def _value(trial: BaseTrial, path: str, values: Range | Choices, params: dict[str, Any]) -> Any:
+def _value(trial: BaseTrial, path: str, values: Range | Choices) -> Any:
     if isinstance(values, Choices):
-        return _choice(trial, path, list(values.choices), params)
+        return _choice(trial, path, list(values.choices))
     if values.others:
-        taken = _choice(trial, f"{path} or", [RANGE, *values.others], params)
+        taken = _choice(trial, f"{path} or", [RANGE, *values.others])
         if taken != RANGE:
             return taken
-    return _number(trial, path, values, params)
+    if values.int or takes_whole_numbers(path):
+        return trial.suggest_int(path, int(values.low), int(values.high), step=int(values.step or 1), log=values.log)
+    return trial.suggest_float(path, values.low, values.high, step=values.step, log=values.log)
 
 
-def _choice(trial: BaseTrial, name: str, choices: list[Any], params: dict[str, Any]) -> Any:
+def _choice(trial: BaseTrial, name: str, choices: list[Any]) -> Any:
     """Optuna keeps scalars; a list or mapping is drawn as its JSON text."""
     keyed = {_key(choice): choice for choice in choices}
-    params[name] = trial.suggest_categorical(name, list(keyed))
-    return keyed[params[name]]
+    return keyed[trial.suggest_categorical(name, list(keyed))]
 
 
 def _key(choice: Any) -> Any:
     scalar = choice is None or isinstance(choice, bool | int | float | str)
     return choice if scalar else json.dumps(choice, default=list)
-
-
-def _number(trial: BaseTrial, path: str, values: Range, params: dict[str, Any]) -> int | float:
-    if values.int or takes_whole_numbers(path):
-        step = int(values.step or 1)
-        params[path] = trial.suggest_int(path, int(values.low), int(values.high), step=step, log=values.log)
-    else:
-        params[path] = trial.suggest_float(path, values.low, values.high, step=values.step, log=values.log)
-    return params[path]
 
 
 def grid(experiment: Experiment) -> dict[str, list[Any]]:

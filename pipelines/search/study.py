@@ -24,7 +24,7 @@ from pipelines.search.record import StudyRecorder
 from pipelines.search.records import CURVES, STUDIES, STUDY, StudyRecord, save_study
 from pipelines.search.results import importances, text
 from pipelines.search.sampling import grid
-from pipelines.search.storage import locked
+from pipelines.search.storage import locked, uninterrupted
 from pipelines.search.trials import StudyError, StudyStorage, identity
 from pipelines.spec import Experiment, SpecError, trial
 from pipelines.spec.yaml_file import write
@@ -99,7 +99,8 @@ def search(
 
 def _erase(folder: Path, storage: StudyStorage) -> None:
     """Take all trials of a study away, and their curves."""
-    storage.erase()
+    with uninterrupted():
+        storage.storage.delete_study(storage.id)
     for name in (CURVES, "trials"):  # the second of versions before 0.2
         shutil.rmtree(folder / name, ignore_errors=True)
 

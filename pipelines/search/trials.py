@@ -1,8 +1,7 @@
 """A study's trials: where they are kept (StudyStorage), and where they are drawn, compared and pruned (InMemoryStudy).
 
-Samplers and pruners look at a study in memory, which a study that goes on fills from the storage: it holds the trials of earlier
-generations and of the one in hand, and nothing that other processes did meanwhile. A trial gets into the storage in one write,
-with all its values, so none is ever half drawn.
+A trial gets into the storage in one write, with all its values; a trial without OURS, which says that, was begun by another
+program.
 """
 
 from __future__ import annotations
@@ -10,16 +9,17 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.search import sampling
-from pipelines.search.sampling import Drawn, draw
+from pipelines.search.sampling import draw
 from pipelines.search.storage import open_storage, uninterrupted
 from pipelines.spec import Experiment, flat
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 OURS = "deltarule"  # the user attribute, of a study and of a trial, that holds what Optuna has no place for
@@ -86,27 +86,97 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
     return json.dumps(values[key], ensure_ascii=False) if key in values else "absent"
 
 
-# -- where trials are kept -------------------------------------------------------------------------------------------------
+# -- an Optuna study -------------------------------------------------------------------------------------------------------
 
 
-class StudyStorage:
-    """One study in Optuna's storage, the only home of its trials. Every write may be repeated, and none is interrupted."""
+def drawn(stored: FrozenTrial, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a stored trial drew, and what it means: name -> value; dotted path -> value to lay over the spec.
+
+    Raises StudyError for draws of another program that are not whole, or not of this space.
+    """
+    import optuna
+
+    fixed = optuna.trial.FixedTrial(stored.params, number=stored.number)
+    try:
+        changes = draw(fixed, experiment)
+    except ValueError:
+        raise StudyError(f"trial {stored.number} was given values that are not whole, or not of search.space") from None
+    return fixed.params, changes
+
+
+class OptunaStudy:
+    """A study in one of Optuna's storages, whose trials are written after those of another."""
+
+    def __init__(self, storage: BaseStorage, name: str, experiment: Experiment) -> None:
+        """Opens the study, or makes it."""
+        self.storage = storage
+        with quiet() as optuna:
+            directions = list(experiment.search.directions)
+            self.study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, directions=directions)
+        self.id = storage.get_study_id_from_name(name)
+
+    @uninterrupted()
+    def trials(self) -> list[FrozenTrial]:
+        """All, by number, as they stand now."""
+        return self.study.get_trials(deepcopy=False)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """The trial as it stands."""
+        return self.storage.get_trial(self._key(number))
+
+    @uninterrupted()
+    def begin(self, asked: FrozenTrial) -> None:
+        """The next trial, in one write: as `asked` was when it had been drawn, without what it was worth and a pruner's notes."""
+        import optuna
+
+        noted = {name: value for name, value in asked.system_attrs.items() if not name.startswith("completed_rung_")}
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.RUNNING, params=asked.params, distributions=asked.distributions,
+                user_attrs=asked.user_attrs, system_attrs=noted,
+            )
+        )  # fmt: skip
+
+    @uninterrupted()
+    def write(self, trial: FrozenTrial) -> bool:
+        """What the trial of this number lacks here. May be repeated; False where it was over."""
+        key = self._key(trial.number)
+        here = self.storage.get_trial(key)
+        if here.state.is_finished():
+            return False
+        for name, kind in trial.distributions.items():
+            if here.params.get(name, ...) != trial.params[name]:
+                self.storage.set_trial_param(key, name, kind.to_internal_repr(trial.params[name]), kind)
+        for step, value in trial.intermediate_values.items():
+            if step not in here.intermediate_values:
+                self.storage.set_trial_intermediate_value(key, step, value)
+        for name, value in trial.system_attrs.items():
+            if here.system_attrs.get(name, ...) != value:
+                self.storage.set_trial_system_attr(key, name, value)
+        for name, value in trial.user_attrs.items():
+            if here.user_attrs.get(name, ...) != value:
+                self.storage.set_trial_user_attr(key, name, value)
+        if trial.state.is_finished() or here.state.name == "WAITING":
+            self.storage.set_trial_state_values(key, trial.state, trial.values)
+        return True
+
+    def _key(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self.id, number)
+
+
+class StudyStorage(OptunaStudy):
+    """One study in the storage that its spec names, the only home of its trials."""
 
     def __init__(self, folder: Path, experiment: Experiment, name: str, known: Mapping[str, Any]) -> None:
-        """Opens the study, or makes it. Raises StudyError if it is there and is another one."""
-        self.storage = open_storage(folder, experiment.search.storage)
-        with quiet() as optuna:
-            self.study = optuna.create_study(
-                storage=self.storage, study_name=name, load_if_exists=True, directions=list(experiment.search.directions)
-            )
+        """Raises StudyError if the study is there and is another one."""
+        super().__init__(open_storage(folder, experiment.search.storage), name, experiment)
         kept = self.study.user_attrs.get(OURS)
         if kept is not None:
             _check_same(name, kept["identity"], known)
-        elif self.study.get_trials(deepcopy=False):
+        elif self.trials():
             raise StudyError(f"study {name!r} holds trials that deltarule did not make; choose another --name")
         else:
             self.study.set_user_attr(OURS, {"identity": dict(known)})
-        self._id = self.storage.get_study_id_from_name(name)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -118,136 +188,69 @@ class StudyStorage:
         """Note what is fixed for the life of the study."""
         self.study.set_user_attr(OURS, {**self.settings, **settings})
 
-    @uninterrupted()
-    def erase(self) -> None:
-        """Delete the study with all its trials."""
-        self.storage.delete_study(self._id)
-
-    @uninterrupted()
-    def trials(self) -> list[FrozenTrial]:
-        """All, by number, as they stand now."""
-        return self.study.get_trials(deepcopy=False)
-
     def count_finished(self) -> int:
         """How many trials are over."""
         return sum(trial.state.is_finished() for trial in self.trials())
 
-    @uninterrupted()
-    def add(self, asked: FrozenTrial) -> None:
-        """A trial that was drawn in memory, in one write with all its values."""
-        self.study.add_trial(running(asked))
 
-    @uninterrupted()
-    def report(self, number: int, epoch: int, value: float) -> None:
-        """What the trial is worth at a rung."""
-        trial = self.storage.get_trial(self._trial_id(number))
-        if not trial.state.is_finished() and epoch not in trial.intermediate_values:
-            self.storage.set_trial_intermediate_value(self._trial_id(number), epoch, value)
+class InMemoryStudy(OptunaStudy):
+    """Where trials are drawn, compared and pruned: what a study that was never interrupted would show samplers and pruners.
 
-    @uninterrupted()
-    def tell(self, ended: FrozenTrial, details: Mapping[str, Any]) -> bool:
-        """The trial is over, as it is over in memory. False where that was known."""
-        key = self._trial_id(ended.number)
-        trial = self.storage.get_trial(key)
-        if trial.state.is_finished():
-            return False
-        for name, value in ended.system_attrs.items():
-            if trial.system_attrs.get(name) != value:
-                self.storage.set_trial_system_attr(key, name, value)
-        self.storage.set_trial_user_attr(key, OURS, {**trial.user_attrs.get(OURS, {}), **details})
-        self.storage.set_trial_state_values(key, ended.state, ended.values)
-        return True
-
-    def _trial_id(self, number: int) -> int:
-        return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
-
-
-def running(trial: FrozenTrial) -> FrozenTrial:
-    """The trial as it was when it had been drawn: without what it was worth, and what a pruner noted at a rung."""
-    import optuna
-
-    noted = {name: value for name, value in trial.system_attrs.items() if not name.startswith("completed_rung_")}
-    return optuna.trial.create_trial(
-        state=optuna.trial.TrialState.RUNNING, params=trial.params, distributions=trial.distributions,
-        user_attrs=trial.user_attrs, system_attrs=noted,
-    )  # fmt: skip
-
-
-def drawn(stored: FrozenTrial, experiment: Experiment) -> Drawn:
-    """What a stored trial means."""
-    import optuna
-
-    return draw(optuna.trial.FixedTrial(stored.params, number=stored.number), experiment)
-
-
-# -- where trials are drawn and compared -----------------------------------------------------------------------------------
-
-
-class InMemoryStudy:
-    """What samplers and pruners see. All have one name: hyperband deals its brackets by it, and a name must change no trial."""
+    It holds the trials of earlier generations and of the one in hand, and nothing that other processes did meanwhile. All have
+    one name: hyperband deals its brackets by it, and a name must change no trial.
+    """
 
     def __init__(self, experiment: Experiment) -> None:
         from optuna.storages import InMemoryStorage
 
-        self.experiment, self.storage = experiment, InMemoryStorage()
-        with quiet() as optuna:
-            self.study = optuna.create_study(
-                storage=self.storage, study_name="mirror", directions=list(experiment.search.directions),
-                sampler=sampling.sampler(experiment, 0),
-            )  # fmt: skip
-        self._id = self.storage.get_study_id_from_name("mirror")
-
-    def __len__(self) -> int:
-        return len(self.study.get_trials(deepcopy=False))
+        super().__init__(InMemoryStorage(), "mirror", experiment)
+        self.experiment = experiment
 
     def begin_generation(self, earlier: Sequence[FrozenTrial]) -> None:
         """`earlier`: all trials of the generations before, of which those that are not here yet are taken in."""
-        self.study.add_trials(earlier[len(self) :])
+        self.study.add_trials(earlier[len(self.trials()) :])
         with quiet():  # Optuna's hyperband deals out no brackets before it has pruned once, and every generation draws alike
             self.study.pruner = sampling.pruner(self.experiment)
 
-    def ask(self, generation: int) -> FrozenTrial:
-        """The next trial, with all its values drawn."""
+    def ask(self, stored: FrozenTrial | None) -> FrozenTrial:
+        """The next trial, with all its values drawn.
+
+        `stored`: one that waits in Optuna's queue, or was drawn in part when its process was killed. Its draws are played again,
+        and what is fixed or stored stands: a stored value that was simply returned would leave the sampler's generator elsewhere.
+        """
+        number = len(self.trials())
         with quiet():
-            self.study.sampler = sampling.sampler(self.experiment, len(self))
+            if stored and (fixed := stored.system_attrs.get("fixed_params")):
+                self.study.enqueue_trial(fixed)
+            self.study.sampler = sampling.sampler(self.experiment, number)
             trial = self.study.ask()
-            found = draw(trial, self.experiment)
-            trial.set_user_attr(OURS, {"generation": generation, "changes": found.changes})
-        return self.trial(trial.number)
+            if stored is None:
+                changes = draw(trial, self.experiment)
+            else:
+                changes = {}
+                with suppress(ValueError):  # values that search.space does not allow: the driver fails the trial
+                    draw(trial, self.experiment)
+                    self.write(stored)
+                    changes = drawn(self.trial(number), self.experiment)[1]
+            trial.set_user_attr(OURS, {"generation": number // self.experiment.search.generation, "changes": changes})
+        return self.trial(number)
 
-    def take_up(self, stored: FrozenTrial) -> None:
-        """A trial of this generation that an earlier session drew, as it was then."""
-        self.study.add_trial(running(stored))
-
-    def settle(self, stored: FrozenTrial) -> None:
-        """A trial that was taken up ended in an earlier session: it ends here as it did there."""
-        key = self._trial_id(stored.number)
-        for step, value in stored.intermediate_values.items():
-            self.storage.set_trial_intermediate_value(key, step, value)
-        for name, attribute in stored.system_attrs.items():
-            self.storage.set_trial_system_attr(key, name, attribute)
-        self.storage.set_trial_state_values(key, stored.state, stored.values)
-
-    def report(self, number: int, epoch: int, value: float) -> None:
+    def report(self, number: int, epoch: int, value: float) -> FrozenTrial:
         """What the trial is worth at a rung."""
-        self.storage.set_trial_intermediate_value(self._trial_id(number), epoch, value)
+        self.storage.set_trial_intermediate_value(self._key(number), epoch, value)
+        return self.trial(number)
 
     def pruned(self, number: int) -> bool:
         """The pruner's verdict on what was reported."""
         with quiet():
             return bool(self.study.pruner.prune(self.study, self.trial(number)))
 
-    def tell(self, number: int, state: str, values: Sequence[float] | None) -> FrozenTrial:
-        """The trial is over: COMPLETE with its values, PRUNED or FAIL without."""
+    def tell(self, number: int, state: str, values: Sequence[float] | None, details: Mapping[str, Any]) -> FrozenTrial:
+        """The trial is over: COMPLETE with its values, PRUNED or FAIL without. `details`: what Optuna has no place for."""
         import optuna
 
+        noted = self.trial(number).user_attrs.get(OURS, {})
+        self.storage.set_trial_user_attr(self._key(number), OURS, {**noted, **details})
         with quiet():
             self.study.tell(number, values, state=optuna.trial.TrialState[state])
         return self.trial(number)
-
-    def trial(self, number: int) -> FrozenTrial:
-        """The trial as it stands."""
-        return self.storage.get_trial(self._trial_id(number))
-
-    def _trial_id(self, number: int) -> int:
-        return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)

@@ -14,7 +14,6 @@ from pipelines.spec import HIGHER_IS_BETTER, higher_is_better
 from pipelines.stages.curves import roc_curves
 from pipelines.stages.metrics import (
     Truth,
-    calibration_error,
     decide,
     epoch_metrics,
     evaluate,
@@ -155,13 +154,14 @@ def test_a_calibrated_network_has_a_small_calibration_error_and_a_boastful_one_a
     p = rng.uniform(0.5, 1, 20_000)
     y = (rng.uniform(size=p.size) < p).astype(int)
     for claimed, low, high in ((p, 0, 0.02), (np.full(p.size, 0.999), 0.2, 0.3)):
-        P = np.stack([1 - claimed, claimed], axis=1)
-        assert low <= calibration_error(y, P, np.ones(p.size, dtype=int)) < high
+        found = evaluate(Truth("binary", y, 1), np.log(claimed / (1 - claimed))[:, None])
+        assert low <= found["calibration_error"] < high
 
 
 def test_confidence_has_fifteen_bins():
-    P = np.array([[0.38, 0.62], [0.32, 0.68]])  # two of fifteen bins, one of ten
-    assert calibration_error(np.array([1, 0]), P, np.array([1, 1])) == pytest.approx((0.38 + 0.68) / 2)
+    p = np.array([0.62, 0.68])  # two of fifteen bins, one of ten
+    found = evaluate(Truth("binary", np.array([1, 0]), 1), np.log(p / (1 - p))[:, None])
+    assert found["calibration_error"] == pytest.approx((0.38 + 0.68) / 2)
 
 
 # Rows that do not define a metric --------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     writer.writerow(header)
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]], without: Sequence[str] = ()) -> None:
+    """CSV of rows by name of column, in the order in which they first come. `without`: the header where there are no rows."""
+    columns = list(dict.fromkeys(name for row in rows for name in row) or without)
+    write_csv(path, columns, ([row.get(name, "") for name in columns] for row in rows))
 
 
 def sha256(path: Path) -> str:

@@ -109,11 +109,6 @@ def judged(truth: Truth) -> list[int]:
     return [c for c in candidates if 0 < counts[c] < len(truth.y)]
 
 
-def calibration_error(y: NDArray, P: NDArray, predicted: NDArray) -> float:
-    """ECE (Naeini et al. 2015): |accuracy - confidence| of the predicted class, by 15 bins of confidence, weighted by rows."""
-    return float(np.abs(_calibration_gaps(y, P, predicted).mean(0)).sum())
-
-
 def _with_means(truth: Truth, each: dict[str, NDArray]) -> dict[str, Any]:
     """The mean over targets under a metric's name, then each target's own; arrays (..., m) -> (...)."""
     found = {metric: values.mean(-1) for metric, values in each.items()}
@@ -269,7 +264,9 @@ def _class_kernel(truth: Truth, outputs: NDArray) -> Kernel:
 
 
 def _calibration_gaps(y: NDArray, P: NDArray, predicted: NDArray) -> NDArray:
-    """Hit minus confidence of each row, in the column of its bin of confidence: (n, BINS)."""
+    """Hit minus confidence of each row, in the column of its bin of confidence: (n, BINS). For ECE (Naeini et al. 2015):
+    |accuracy - confidence| of the predicted class, by bin, weighted by rows.
+    """
     confidence = P[np.arange(len(y)), predicted]
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     return np.asarray(np.eye(BINS)[bins] * ((predicted == y) - confidence)[:, None])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,25 +66,22 @@ def split_rows(experiment: Experiment, places: RunPaths) -> About:
 def load_networks(experiment: Experiment, places: RunPaths) -> list[Network]:
     """The network that train wrote, or that of each fold. StageError if missing, or of other data or another spec than now."""
     about = split_rows(experiment, places)
-    run = read_json(places.need(places.run, "train"))
-    found, digest = weights.load_all(places.need(places.model, "train")), sha256(places.model)
-    _check_same(experiment, about, run, digest, places)
-    return [Network(trial, flat, digest, about_of(about, trial.fold), run) for trial, flat in found]
-
-
-def _check_same(experiment: Experiment, about: About, run: dict[str, Any], digest: str, places: RunPaths) -> None:
-    """The model in place must be that of this spec and these data."""
-    other = [part for part, known in run["data_hashes"].items() if about.sha256[part] != known]
+    run_file, model_file = places.need(places.run, "train"), places.need(places.model, "train")
     wanted = experiment.model_dump(mode="json", include={"seed", "model", "regularization", "train"})
-    other += differences({key: run["spec"].get(key) for key in wanted}, wanted)
-    if digest != run["model_hash"]:
-        other.append("model.safetensors")
-    if other:
-        raise StageError(
-            f"{places.shown(places.trained)} is of another spec or other data than now: {', '.join(other[:5])}; "
-            "run `deltarule train` or `dvc repro` first",
-            exit_code=2,
-        )
+    then = read_json(run_file)["spec"]
+    other = differences({key: then.get(key) for key in wanted}, wanted)
+    what = f"{places.shown(places.trained)} is of another spec or other data than now"
+    return _open(about, run_file, model_file, other, what, "`deltarule train` or `dvc repro`")
+
+
+def _open(about: About, run_file: Path, model_file: Path, other: Iterable[str], what: str, command: str) -> list[Network]:
+    """The network of a file, or one a fold. Raises StageError if it is of other data, is not run.json's, or `other` differs."""
+    run, digest = read_json(run_file), sha256(model_file)
+    found = [part for part, known in run["data_hashes"].items() if about.sha256[part] != known]
+    found += [*other, *([] if digest == run["model_hash"] else ["model.safetensors"])]
+    if found:
+        raise StageError(f"{what}: {', '.join(found[:5])}; run {command} first", exit_code=2)
+    return [Network(trial, flat, digest, about_of(about, trial.fold), run) for trial, flat in weights.load_all(model_file)]
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[str]:
@@ -120,15 +117,8 @@ def files_of(folder: Path) -> tuple[Path, Path, Path]:
 def stored_networks(folder: Path) -> list[Network]:
     """The network of a folder, or one a fold. Raises StageError if it is missing, or its files do not belong together."""
     about_file, run_file, model_file = files_of(folder)
-    about, run, digest = About.load(about_file), read_json(run_file), sha256(model_file)
-    other = [part for part, known in run["data_hashes"].items() if about.sha256[part] != known]
-    other += ["model.safetensors"] if digest != run["model_hash"] else []
-    if other:
-        raise StageError(
-            f"{run_file} is of other data or another model than lie beside it: {', '.join(other)}; run `dvc repro` first",
-            exit_code=2,
-        )
-    return [Network(trial, flat, digest, about_of(about, trial.fold), run) for trial, flat in weights.load_all(model_file)]
+    what = f"{run_file} is of other data or another model than lie beside it"
+    return _open(About.load(about_file), run_file, model_file, (), what, "`dvc repro`")
 
 
 def names_of(about: About) -> tuple[str, ...]:
@@ -150,10 +140,8 @@ def answer(networks: Sequence[Network], rows: Source) -> dict[str, NDArray]:
         own = np.mean([scale.undo(z) for scale, z in zip(scales, outputs, strict=True)], axis=0)
         return dict(zip(names_of(about), own.T, strict=True))
     P = np.mean([probabilities(about.task, z) for z in outputs], axis=0)
-    chosen = decide(about.task, outputs[0]) if len(networks) == 1 else _likeliest(P)
+    if len(networks) == 1:
+        chosen = decide(about.task, outputs[0])
+    else:  # of two classes the second where it has a half at least, as one network decides
+        chosen = (P[:, 1] >= 0.5).astype(np.int64) if P.shape[1] == 2 else P.argmax(axis=1)
     return dict(zip(names_of(about), [np.array(about.classes)[chosen], *P.T], strict=True))
-
-
-def _likeliest(P: NDArray) -> NDArray:
-    """Of two classes the second where it has a half at least, as one network decides."""
-    return (P[:, 1] >= 0.5).astype(np.int64) if P.shape[1] == 2 else P.argmax(axis=1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.stages import curves, metrics
-from pipelines.stages.files import remove, write_csv, write_json
+from pipelines.stages.files import remove, write_csv, write_json, write_rows
 from pipelines.stages.folds import over_folds
 from pipelines.stages.metrics import Truth
 from pipelines.stages.networks import Network
@@ -63,16 +63,10 @@ def write_report(folder: Path, networks: Sequence[Network], each: Sequence[Judge
     else:
         _write_classes(folder, each, networks[0].about.classes)
     if each[0].fold is not None:
-        _write_folds(folder, each)
+        rows = [{"fold": one.fold, "rows": len(one.rows), **metrics.evaluate(one.truth, one.outputs)} for one in each]
+        write_rows(folder / "folds.csv", rows)
     one = networks[0]
     write_json(folder / "about.json", {"model_hash": one.sha256, "fingerprint": one.run["fingerprint"], **more})
-
-
-def _write_folds(folder: Path, each: Sequence[Judged]) -> None:
-    """A row a fold: how many rows were judged, and their metrics."""
-    rows = [{"fold": one.fold, "rows": len(one.rows), **metrics.evaluate(one.truth, one.outputs)} for one in each]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    write_csv(folder / "folds.csv", columns, ([row.get(name, "") for name in columns] for row in rows))
 
 
 def _numbered(each: Sequence[Judged]) -> tuple[list[str], list[list[Any]]]:

@@ -35,16 +35,8 @@ def report_of(about: About, notes: Mapping[str, str]) -> dict[str, Any]:
         "folds": len(about.folds),
         "kinds": dict(Counter(about.kinds[name] for name in known.columns)),
         "left_out": {name: notes.get(name, "") for name in about.left_out if name not in about.targets},
-        "missing": _over_parts(known.missing),
+        "missing": dict(sum(map(Counter, known.missing.values()), Counter[str]())),  # column -> rows, in all parts
         "unseen": known.unseen,
         "rare": known.rare,
         "duplicates": about.duplicates,
     }
-
-
-def _over_parts(counts: dict[str, dict[str, int]]) -> dict[str, int]:
-    """column -> rows, in all parts."""
-    found: Counter[str] = Counter()
-    for columns in counts.values():
-        found.update(columns)
-    return dict(found)

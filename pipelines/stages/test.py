@@ -56,7 +56,13 @@ def enter(ledger: Path, rows: str, fingerprint: str) -> int:
     with FileLock(ledger.with_suffix(".lock")):
         known = openers(ledger, rows)
         if fingerprint not in known:
-            _append(ledger, json.dumps({"test": rows, "fingerprint": fingerprint}))
+            # On a line of its own, whatever a crash left behind, and synced before the rows are opened.
+            torn = ledger.exists() and not ledger.read_bytes().endswith(b"\n")
+            line = json.dumps({"test": rows, "fingerprint": fingerprint})
+            with ledger.open("a", encoding="utf-8") as file:
+                file.write(f"{chr(10) if torn else ''}{line}\n")
+                file.flush()
+                os.fsync(file.fileno())
     return len(known | {fingerprint})
 
 
@@ -71,14 +77,3 @@ def openers(ledger: Path, rows: str) -> set[str]:
         if entry["test"] == rows:
             found.add(entry["fingerprint"])
     return found
-
-
-def _append(ledger: Path, line: str) -> None:
-    """On a line of its own, synced, before the rows are opened."""
-    with ledger.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            line = line if file.read(1) == b"\n" else f"\n{line}"
-        file.write(f"{line}\n".encode())
-        file.flush()
-        os.fsync(file.fileno())

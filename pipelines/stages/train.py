@@ -17,7 +17,7 @@ from backends.spec import Trial
 from backends.supervisor import Record, Result, Watch
 from pipelines.data import About
 from pipelines.spec import Experiment, fingerprint, source_hash, trial
-from pipelines.stages.files import remove, sha256, write_csv, write_json
+from pipelines.stages.files import remove, sha256, write_csv, write_json, write_rows
 from pipelines.stages.folds import check_monitor, over_folds, train_all
 from pipelines.stages.networks import split_rows
 from pipelines.stages.paths import HeldError, RunPaths
@@ -62,16 +62,20 @@ def _hashes(about: About) -> dict[str, str]:
 
 
 def _watch(progress: Progress | None, networks: Sequence[Trial]) -> Watch | None:
-    """Shows each epoch, of folds with the number of the fold, and prunes none."""
+    """Shows each epoch, and prunes none."""
     if progress is None:
         return None
 
     def watch(place: int, record: Record) -> bool:
-        fold = networks[place].fold
-        progress(record if fold is None else {**record, "fold": fold})
+        progress(_named(networks[place], record))
         return False
 
     return watch
+
+
+def _named(network: Trial, record: Record) -> Record:
+    """An epoch; of folds with the number of the fold."""
+    return record if network.fold is None else {"fold": network.fold, **record}
 
 
 def _write(experiment: Experiment, about: About, places: RunPaths, mark: str, trained: Sequence[Trained]) -> dict[str, Any]:
@@ -79,8 +83,14 @@ def _write(experiment: Experiment, about: About, places: RunPaths, mark: str, tr
     remove(places.trained, OUTS)
     failed = next((one for one in trained if one[1].weights is None or one[1].reason == "diverged"), None)
     if failed is None:
-        _save(places, [(network, result.weights) for network, result in trained if result.weights is not None])
-    _write_history(places, trained)
+        networks = [(network, result.weights) for network, result in trained if result.weights is not None]
+        if networks[0][0].fold is None:
+            weights.save(places.model, *networks[0])
+        else:
+            weights.save_folds(places.model, networks)
+        write_csv(places.weights, HEADER, histograms(networks))
+    rows = [_named(network, record) for network, result in trained for record in result.history]  # one fold after the other
+    write_rows(places.history, rows, ["epoch"])
     metrics = summary([result for _, result in trained])
     write_json(places.trained / "metrics.json", metrics)
     write_json(places.run, record_of(experiment, about, places, mark, trained))
@@ -92,25 +102,6 @@ def _write(experiment: Experiment, about: About, places: RunPaths, mark: str, tr
             "data.scaling: standardize"
         )
     return metrics
-
-
-def _save(places: RunPaths, networks: Sequence[tuple[Trial, NDArray]]) -> None:
-    if networks[0][0].fold is None:
-        weights.save(places.model, *networks[0])
-    else:
-        weights.save_folds(places.model, networks)
-    write_csv(places.weights, HEADER, histograms(networks))
-
-
-def _write_history(places: RunPaths, trained: Sequence[Trained]) -> None:
-    """A row an epoch; of folds, one fold after the other."""
-    rows = [
-        (record if network.fold is None else {"fold": network.fold, **record})
-        for network, result in trained
-        for record in result.history
-    ]
-    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["epoch"]
-    write_csv(places.history, columns, ([row.get(name, "") for name in columns] for row in rows))
 
 
 def summary(results: Sequence[Result]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from pipelines.spec import Experiment, SpecError, Threshold
 from pipelines.stages import metrics
-from pipelines.stages.metrics import Truth
 from pipelines.stages.networks import load_networks
 from pipelines.stages.paths import HeldError, RunPaths
 from pipelines.stages.reports import judge, measured, write_report
@@ -28,7 +27,12 @@ def validate(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
     with places.locked():
         networks = load_networks(experiment, places)
         each = [judge(network, places, "valid") for network in networks]
-        check_thresholds(experiment.thresholds, each[0].truth)
+        known = metrics.names(each[0].truth)
+        if unknown := [name for name in experiment.thresholds if name not in known]:
+            raise SpecError(
+                f"thresholds must name metrics of a {each[0].truth.task} task, got {', '.join(unknown)}; "
+                f"they are: {', '.join(known)}"
+            )
         found = measured(each)
         missed = list(misses(experiment.thresholds, found))
         write_report(places.report("validate"), networks, each, found, held=bool(missed))
@@ -37,16 +41,6 @@ def validate(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
             f"validation holds the pipeline: {'; '.join(missed)}; the report is in {places.shown(places.report('validate'))}"
         )
     return found
-
-
-def check_thresholds(thresholds: Mapping[str, Threshold], truth: Truth) -> None:
-    """Raises SpecError for a threshold of a metric that this task does not have."""
-    unknown = [name for name in thresholds if name not in metrics.names(truth)]
-    if unknown:
-        raise SpecError(
-            f"thresholds must name metrics of a {truth.task} task, got {', '.join(unknown)}; "
-            f"they are: {', '.join(metrics.names(truth))}"
-        )
 
 
 def misses(thresholds: Mapping[str, Threshold], found: Mapping[str, float]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pipelines.data.columns import Column, DataError
 from pipelines.data.look import Answer, look, shown, suspect
 from pipelines.data.parts import prepare
 from pipelines.data.read import read
-from pipelines.report.data_page import data_page
+from pipelines.report.pages import data_page
 from pipelines.spec import DataSpec, SpecError
 
 

@@ -49,7 +49,7 @@ def data(
         console.say(f"data.sha256 of this file: {openml_hash(found.source)}")
     if html is not None:
         from pipelines.data.look import shown
-        from pipelines.report.data_page import data_page
+        from pipelines.report.pages import data_page
 
         write_page(html, data_page(found.as_dict(), shown))
         console.say(f"written to {html}")

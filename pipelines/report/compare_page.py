@@ -80,9 +80,7 @@ def _curves(found: Found) -> str:
 
 def _course(curve: Found) -> dict[int, float]:
     """Of the numbers; NaN and infinity stand as texts in JSON."""
-    return {
-        int(step): value for step, value in sorted(curve.items(), key=lambda pair: int(pair[0])) if not isinstance(value, str)
-    }
+    return {int(step): curve[step] for step in sorted(curve, key=int) if not isinstance(curve[step], str)}
 
 
 def _labels(found: Found) -> list[str | None]:
@@ -107,10 +105,6 @@ def _of_groups(panel: Axes, courses: Sequence[Mapping[int, float]], found: Found
         each = [by_id[run_id] for run_id in ids]
         for course in each:
             panel.plot(list(course), list(course.values()), color=colours[place], linewidth=0.6, alpha=0.35)
-        mean = _mean(each)
-        panel.plot(list(mean), list(mean.values()), style.DASHES[place % 4], color=colours[place], linewidth=2, label=label)
-
-
-def _mean(courses: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    steps = sorted({step for course in courses for step in course})
-    return {step: fmean(course[step] for course in courses if step in course) for step in steps}
+        steps = sorted({step for course in each for step in course})
+        means = [fmean(course[step] for course in each if step in course) for step in steps]
+        panel.plot(steps, means, style.DASHES[place % 4], color=colours[place], linewidth=2, label=label)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+MOST = 20  # classes that have a bar of their own
 # Metrics as people write them.
 SPELLED = {
     "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "macro_f1": "macro F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "f1": "F1",
@@ -23,6 +26,25 @@ SPELLED = {
 def render(template: str, **values: Any) -> str:
     """A whole HTML document, from a file of templates/."""
     return _environment().get_template(template).render(values)
+
+
+def data_page(look: Mapping[str, Any], shown: Callable[[Any, float], str]) -> str:
+    """The page of a look at data, as `deltarule data --json` prints it; `shown(kind, value)` spells a number or a date."""
+    targets = look["targets"]
+    classes = sorted(look["classes"].items(), key=lambda pair: -pair[1])
+    others = [("others", sum(rows for _, rows in classes[MOST:]))] if len(classes) > MOST else []
+    kinds = Counter(column["kind"] for column in look["columns"] if column["name"] not in targets)
+    return render(
+        "data.html",
+        title=f"Data: {look['source']}",
+        look=look,
+        kinds=", ".join(f"{count} {'ignored' if kind == 'ignore' else kind}" for kind, count in kinds.items()),
+        gaps=sum(column["missing"] > 0 for column in look["columns"]),
+        classes=[*classes[:MOST], *others],
+        # The targets, then the inputs in the order of the file, then what is ignored.
+        columns=sorted(look["columns"], key=lambda column: (column["name"] not in targets, column["kind"] == "ignore")),
+        shown=shown,
+    )
 
 
 @cache

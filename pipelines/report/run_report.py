@@ -1,25 +1,69 @@
-"""The report of one run: a page that stands alone, with its figures inside. Same outs, same bytes.
+"""The report of one run: its figures, and a page that stands alone, with the figures inside. Same outs, same bytes.
 
-No script and nothing to fetch, so that it opens from a disk, by mail, and in MLflow's frame for artifacts.
+No script and nothing to fetch, so that the page opens from a disk, by mail, and in MLflow's frame for artifacts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.redact import redact, redacted
-from pipelines.report.figures import OF_REPORTS
-from pipelines.report.outs import Outs
+from pipelines.report import predictions, style, training
+from pipelines.report.outs import Outs, Texts
 from pipelines.report.pages import image, number, render, spelled
 from pipelines.spec import Experiment, dump, flat, higher_is_better, whole_spec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Found = Mapping[str, Any]
 PARTS = {"validate": "validation", "test": "test"}
 CHIEF = ("accuracy", "roc_auc", "rmse", "r2")  # what the headline tells
 ENDS = ("_low", "_high", "_sd")
+# File of a report, and how it is drawn: from its columns, a title, and the table of the classes.
+OF_REPORTS: dict[str, Callable[[Texts, str, Texts], Figure]] = {
+    "confusion": lambda table, title, classes: predictions.confusion(table, title),
+    "roc": predictions.roc,
+    "pr": predictions.precision_recall,
+    "calibration": lambda table, title, classes: predictions.calibration(table, title),
+    "residuals": lambda table, title, classes: predictions.residuals(table, title),
+}
+
+
+def figures(folder: Path, stages: Sequence[str] = ("train", *PARTS)) -> dict[str, bytes]:
+    """Name -> PNG, of what the outs of these stages in a run's folder hold. Same outs, same bytes.
+
+    A report on another model than the one in place is not drawn.
+    """
+    outs = Outs(folder)
+    wanted = [stage for stage in stages if stage in ("train", *outs.reports)]
+    return {name: style.png(drawing) for stage in wanted for name, drawing in _of(outs, stage)}
+
+
+def _of(outs: Outs, stage: str) -> Iterator[tuple[str, Figure]]:
+    if stage == "train":
+        yield from _training(outs)
+        return
+    title, classes = f"{outs.title('{} folds together')}, {PARTS[stage]} rows", outs.texts(f"{stage}/classes.csv")
+    for name, draw in OF_REPORTS.items():
+        if table := outs.texts(f"{stage}/{name}.csv"):
+            yield f"{stage}_{name}", draw(table, title, classes)
+
+
+def _training(outs: Outs) -> Iterator[tuple[str, Figure]]:
+    title, best = outs.title("mean of {} folds"), outs.run["best_epoch"]
+    if history := outs.table("train/history.csv"):  # else it diverged within the first epoch
+        yield "learning_curves", training.learning_curves(history, title, best)
+        yield "gradient_flow", training.gradient_flow(history, title)
+        yield "gradient_profile", training.gradient_profile(history, title, best, outs.run["spec"]["model"]["activation"])
+    if weights := outs.table("train/weights.csv"):
+        yield "weights", training.weights(weights, outs.title("{} folds together"))
+
+
+# -- the page ------------------------------------------------------------------------------------------------------------------
 
 
 class Table(NamedTuple):
@@ -42,6 +86,7 @@ def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | 
     held = "validate" in metrics and bool(outs.json("validate/about.json").get("held"))
     spec = Experiment.model_validate(redacted(whole_spec(outs.run["spec"], experiment)))
     names = [name for name in list(metrics.values())[-1] if not name.endswith(ENDS)] if metrics else []
+    usual = flat(Experiment())
     every = [name for found in metrics.values() for name in found]
     return render(
         "run.html",
@@ -55,10 +100,11 @@ def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | 
         higher_is_better=[name for name in names if higher_is_better(name)],
         of_folds=any(name.endswith("_sd") for name in every),
         of_intervals=any(name.endswith("_low") for name in every),
-        tables=[table for stage in metrics for table in (*_folds(outs, stage), *_classes(outs, stage))],
+        tables=[table for stage in metrics for table in _tables(outs, stage)],
         figures={name: image(png) for name, png in drawn.items()},
         stages_of={kind: [stage for stage in PARTS if f"{stage}_{kind}" in drawn] for kind in OF_REPORTS},
-        changed=_changed(spec),
+        # (path, value, default) of what is not as it is by default
+        changed=[(path, value, usual.get(path, "–")) for path, value in flat(spec).items() if usual.get(path) != value],
         spec=dump(spec),
         data=_data(about),
         counts=[
@@ -126,22 +172,15 @@ def _with_interval(found: Found, name: str) -> str:
 # -- tables -----------------------------------------------------------------------------------------------------------------
 
 
-def _classes(outs: Outs, stage: str) -> list[Table]:
-    columns = outs.texts(f"{stage}/classes.csv")
-    rows = [[name, *map(_cell, cells)] for name, *cells in zip(*columns.values(), strict=True)]
-    heads = [spelled(name) for name in columns]
-    return [Table(f"Each of the {len(rows)} classes on the {PARTS[stage]} rows", heads, rows)] if rows else []
-
-
-def _folds(outs: Outs, stage: str) -> list[Table]:
-    columns = outs.texts(f"{stage}/folds.csv")
-    rows = [list(map(_cell, cells)) for cells in zip(*columns.values(), strict=True)]
-    heads = [spelled(name) for name in columns]
-    return [Table(f"Each of the {len(rows)} folds on the {PARTS[stage]} rows", heads, rows)] if rows else []
-
-
-def _cell(text: str) -> float | None:
-    return float(text) if text else None
+def _tables(outs: Outs, stage: str) -> Iterator[Table]:
+    """Of each fold, and of each class."""
+    for name in ("folds", "classes"):
+        columns = outs.texts(f"{stage}/{name}.csv")
+        rows = [
+            [first, *(float(cell) if cell else None for cell in cells)] for first, *cells in zip(*columns.values(), strict=True)
+        ]
+        if rows:
+            yield Table(f"Each of the {len(rows)} {name} on the {PARTS[stage]} rows", list(map(spelled, columns)), rows)
 
 
 def _counts(summary: str, first: str, found: Mapping[str, Mapping[str, int]]) -> list[Table]:
@@ -150,12 +189,6 @@ def _counts(summary: str, first: str, found: Mapping[str, Mapping[str, int]]) ->
     names = dict.fromkeys(name for counts in parts.values() for name in counts)
     rows = [[name, *(counts.get(name, 0) for counts in parts.values())] for name in names]
     return [Table(summary.format(len(rows)), [first, *parts], rows)] if rows else []
-
-
-def _changed(spec: Experiment) -> list[tuple[str, Any, Any]]:
-    """(path, value, default) of what is not as it is by default."""
-    usual = flat(Experiment())
-    return [(path, value, usual.get(path, "–")) for path, value in flat(spec).items() if usual.get(path) != value]
 
 
 def _data(about: Found) -> dict[str, str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.report import style
-from pipelines.report.outs import NDArray, Table, numbered
+from pipelines.report.outs import Table, numbered
 from pipelines.report.pages import spelled
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ def learning_curves(history: Table, title: str, best_epoch: int | None) -> Figur
         _line(panels[1], history, "train_penalty", "λΩ", style.GREEN, "-")
         style.label(panels[1], "Penalty", "epoch", "λΩ, mean over the epoch")
     for panel, (unit, names) in zip(panels[1 + penalised :], groups.items(), strict=True):
-        _metrics(panel, history, names)
+        for i, (name, colour) in enumerate(zip(names, style.series_colours(len(names)), strict=True)):
+            _line(panel, history, name, spelled(name.removeprefix("val_")), colour, style.DASHES[i % 4])
         style.label(panel, "Metrics on validation rows", "epoch", unit)
     for panel in panels:
         style.epochs(panel)
@@ -53,11 +53,6 @@ def _metric_groups(history: Table) -> dict[str, list[str]]:
         if column.startswith("val_") and metric != "loss" and "." not in metric and np.isfinite(history[column]).any():
             groups.setdefault("in the target's units" if metric in IN_UNITS else "value", []).append(column)
     return groups
-
-
-def _metrics(panel: Axes, history: Table, names: Sequence[str]) -> None:
-    for i, (name, colour) in enumerate(zip(names, style.series_colours(len(names)), strict=True)):
-        _line(panel, history, name, spelled(name.removeprefix("val_")), colour, style.DASHES[i % 4])
 
 
 def gradient_flow(history: Table, title: str) -> Figure:
@@ -121,23 +116,17 @@ def weights(table: Table, title: str) -> Figure:
     columns = min(4, len(shown))
     drawing, panels = style.figure(title, columns, width=3.5, height=2.9, rows=-(-len(shown) // columns))
     for panel, layer in zip(panels, shown.tolist(), strict=False):
-        _weights(panel, {name: cells[table["layer"] == layer] for name, cells in table.items()})
+        bins = {name: cells[table["layer"] == layer] for name, cells in table.items()}
+        edges = np.append(bins["low"], bins["high"][-1:])
+        before, after = (counts / max(1.0, counts.sum()) for counts in (bins["initial"], bins["final"]))
+        panel.stairs(after, edges, fill=True, color=style.SKY, label="in the model, at its best epoch")
+        panel.stairs(before, edges, color=style.BLACK, linewidth=1.2, label="before training")
+        panel.locator_params(axis="x", nbins=5)
         style.label(panel, "output layer" if layer == layers[-1] else f"hidden layer {layer}", "weight", "share of the weights")
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
     drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return drawing
-
-
-def _weights(panel: Axes, bins: Table) -> None:
-    edges = np.append(bins["low"], bins["high"][-1:])
-    panel.stairs(_shares(bins["final"]), edges, fill=True, color=style.SKY, label="in the model, at its best epoch")
-    panel.stairs(_shares(bins["initial"]), edges, color=style.BLACK, linewidth=1.2, label="before training")
-    panel.locator_params(axis="x", nbins=5)
-
-
-def _shares(counts: NDArray) -> NDArray:
-    return np.asarray(counts / max(1.0, counts.sum()))
 
 
 def _line(panel: Axes, history: Table, name: str, label: str, colour: Any, dash: str) -> None:

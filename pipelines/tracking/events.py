@@ -10,7 +10,6 @@ import json
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal
 
 from pipelines.redact import PLAIN, redacted
@@ -83,7 +82,6 @@ def _param_name(key: str) -> str:
     return (name if unique else name.replace("/", "_"))[:NAME_CHARACTERS]
 
 
-@cache
 def metric_name(name: str) -> str:
     """MLflow refuses names with other characters than these."""
     return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name)[:NAME_CHARACTERS]

@@ -126,24 +126,18 @@ def export(
 
 
 def _copy(file: Path, to: Path) -> None:
-    if file.suffix != ".json":
-        shutil.copyfile(file, to)
-        return
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = json.loads(file.read_text(encoding="utf-8")) if file.suffix == ".json" else {}
     clean = redacted(content)
-    if HIDDEN in json.dumps(_meaning(clean)):  # by this, or in the log of the run, which these files may come from
+    # What the answers depend on: of a run the block of the data, but for where they lay; of the data everything else.
+    meaning = {key: value for key, value in clean.get("spec", {}).get("data", clean).items() if key != "source"}
+    if HIDDEN in json.dumps(meaning):  # by this, or in the log of the run, which these files may come from
         raise TrackingError(
             "a column is called as secrets are, and the spec says of it what would be left out of the model; rename the column"
         )
-    to.write_text(
-        file.read_text(encoding="utf-8") if clean == content else json.dumps(clean, indent=2, ensure_ascii=False), "utf-8"
-    )
-
-
-def _meaning(content: dict[str, Any]) -> Any:
-    """What the answers depend on: of a run the block of the data, but for where they lay; of the data everything else."""
-    block = content.get("spec", {}).get("data", content)
-    return {key: value for key, value in block.items() if key != "source"}
+    if clean == content:
+        shutil.copyfile(file, to)
+    else:
+        to.write_text(json.dumps(clean, indent=2, ensure_ascii=False), "utf-8")
 
 
 # -- on the run ------------------------------------------------------------------------------------------------------------
@@ -152,6 +146,7 @@ def _meaning(content: dict[str, Any]) -> Any:
 def send(client: MlflowClient, run: Run, name: str, folder: Path) -> None:
     """Put an MLflow model on the run as a logged model, `runs:/ID/NAME`; once, also where an earlier call was cut short."""
     from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
 
     model, now = of_run(client, run, name), client.get_run(run.info.run_id)
     if model is None:
@@ -161,7 +156,14 @@ def send(client: MlflowClient, run: Run, name: str, folder: Path) -> None:
     if model.model_id not in [one.model_id for one in outputs]:
         client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
     if str(model.status) != "READY":
-        _upload(client, run, model, folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = shutil.copytree(folder, Path(scratch) / "model")
+            description = Model.load(copy)  # which then names the run and the model that the files are of
+            description.run_id, description.model_id = run.info.run_id, model.model_id
+            description.artifact_path = model.artifact_location
+            description.save(copy / "MLmodel")
+            client.log_model_artifacts(model.model_id, str(copy))
+        client.finalize_logged_model(model.model_id, "READY")  # last: it says that the files are whole
 
 
 def of_run(client: MlflowClient, run: Run, name: str = NAME) -> LoggedModel | None:
@@ -169,20 +171,6 @@ def of_run(client: MlflowClient, run: Run, name: str = NAME) -> LoggedModel | No
     wanted = f"source_run_id = '{run.info.run_id}' AND name = '{name}'"
     found = client.search_logged_models([run.info.experiment_id], filter_string=wanted, max_results=1)
     return found[0] if found else None
-
-
-def _upload(client: MlflowClient, run: Run, model: LoggedModel, folder: Path) -> None:
-    """Its files, which then name the run and the model they are of; its status goes last, and says that they are whole."""
-    from mlflow.models import Model
-
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = shutil.copytree(folder, Path(scratch) / "model")
-        description = Model.load(copy)
-        description.run_id, description.model_id = run.info.run_id, model.model_id
-        description.artifact_path = model.artifact_location
-        description.save(copy / "MLmodel")
-        client.log_model_artifacts(model.model_id, str(copy))
-    client.finalize_logged_model(model.model_id, "READY")
 
 
 # -- in the registry -------------------------------------------------------------------------------------------------------
@@ -227,6 +215,8 @@ def register(tracking: Tracking, project: Path, text: str, name: str) -> Registe
 
 
 def _register(client: MlflowClient, experiment_id: str, text: str, name: str, project: Path) -> Registered:
+    from mlflow.exceptions import MlflowException
+
     run = find_run(client, experiment_id, text, project)
     model = of_run(client, run)
     if model is None or str(model.status) != "READY":
@@ -237,7 +227,11 @@ def _register(client: MlflowClient, experiment_id: str, text: str, name: str, pr
             f"{called} has no model on record: it is a trial or a study, or its tracking.files leave out mlflow; run it again "
             "with tracking.files: [mlflow]"
         )
-    _make(client, name)
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
     with _default_store(client.tracking_uri):
         made = client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id)
     return Registered(name, int(made.version), run.info.run_id, model.model_id, redact(client.tracking_uri))
@@ -258,14 +252,3 @@ def _default_store(uri: str) -> Iterator[None]:
         os.environ.pop(name, None)  # set_tracking_uri sets it too
         if set_before is not None:
             os.environ[name] = set_before
-
-
-def _make(client: MlflowClient, name: str) -> None:
-    """The name, unless it is there."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise

@@ -145,14 +145,13 @@ def _with_studies(client: MlflowClient, runs: Sequence[Recorded]) -> list[Record
     for parent in {run.parent for run in runs if run.parent} - known.keys():
         if study := _get(client, str(parent)):
             known[str(parent)] = _plain(study)
-    return [_with_study(run, known[run.parent]) if run.parent in known else run for run in runs]
-
-
-def _with_study(trial: Recorded, study: Recorded) -> Recorded:
-    if "data.source" in trial.params:  # trials had the whole spec until 0.1.0
-        return trial
-    shared = {key: value for key, value in study.params.items() if key.partition(".")[0] in OF_A_TRIAL}
-    return replace(trial, params={**shared, **trial.params})
+    found = []
+    for run in runs:
+        shared = {}
+        if run.parent in known and "data.source" not in run.params:  # trials had the whole spec until 0.1.0
+            shared = {key: v for key, v in known[run.parent].params.items() if key.partition(".")[0] in OF_A_TRIAL}
+        found.append(replace(run, params={**shared, **run.params}))
+    return found
 
 
 def _plain(run: Run) -> Recorded:
@@ -182,8 +181,8 @@ def _curves(client: MlflowClient, run_id: str, names: Iterable[str]) -> Curves:
 def find_run(client: MlflowClient, experiment_id: str, text: str, project: Path | None = None) -> Run:
     """The one run that `text` means, see `meant`; an id may be of any experiment of the store. Raises LookupFailed."""
     text = text.strip()
-    run = _of_id(client, text)
-    if run is not None:
+    run = _get(client, text) if re.fullmatch(r"[0-9a-f]{32}", text) else None
+    if run is not None and run.info.lifecycle_stage == "active":
         return run
     for wanted in (f"tags.`{PARENT}` IS NULL", f"tags.`{PARENT}` IS NOT NULL"):
         found = _meant(_search(client, experiment_id, wanted), text, project)
@@ -214,7 +213,10 @@ def _meant(runs: Sequence[Recorded], text: str, project: Path | None) -> Recorde
     for means in ways:
         found = [run for run in runs if means(run)]
         if len(found) > 1:
-            raise LookupFailed(f"{redact(text)} must name one run, and names {_each(found)}; give an id")
+            when = [datetime.fromtimestamp(run.started or 0).strftime("%Y-%m-%d %H:%M:%S") for run in found]
+            shown = ", ".join(f"{run.id} ({run.name}, {begun})" for run, begun in zip(found[:SHOWN], when, strict=False))
+            more = " and more" if len(found) > SHOWN else ""
+            raise LookupFailed(f"{redact(text)} must name one run, and names {len(found)}: {shown}{more}; give an id")
         if found:
             return found[0]
     return None
@@ -230,11 +232,6 @@ def _unknown(text: str) -> LookupFailed:
         f"no run is on record under {redact(text)!r}: it must be the id of a run, at least {LEAST} of its first characters, its "
         "name, or the folder of a launch (runs/...); `deltarule runs` lists them, `deltarule sync` puts on record what waits"
     )
-
-
-def _of_id(client: MlflowClient, text: str) -> Run | None:
-    run = _get(client, text) if re.fullmatch(r"[0-9a-f]{32}", text) else None
-    return run if run and run.info.lifecycle_stage == "active" else None
 
 
 def _get(client: MlflowClient, run_id: str) -> Run | None:
@@ -256,15 +253,6 @@ def _folders(text: str, project: Path | None) -> set[str]:
     roots = [project.resolve()] if project and plain else []
     below = {here.relative_to(root).as_posix() for root in roots if here.is_relative_to(root)}
     return {plain, *below, *({f"runs/{plain}"} if "/" not in plain else ())} - {"", "."}
-
-
-def _each(found: Sequence[Recorded]) -> str:
-    shown = ", ".join(f"{run.id} ({run.name}, {_when(run)})" for run in found[:SHOWN])
-    return f"{len(found)}: {shown}{' and more' if len(found) > SHOWN else ''}"
-
-
-def _when(run: Recorded) -> str:
-    return datetime.fromtimestamp(run.started or 0).strftime("%Y-%m-%d %H:%M:%S")
 
 
 # -- files -----------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from pipelines.redact import is_secret_file, redact_diff
 
 FILE_BYTES, PATCH_BYTES = 1_000_000, 4_000_000  # a larger file is left out, and what comes once so much is in
 SECONDS = 10
+FILES_A_CALL = 200  # a command line has a limit
 OURS = ("outputs", "runs", "studies", "mlruns", ".mlflow", ".deltarule", ".dvc")  # new files there are no source
 WRITTEN = ("dvc.lock", "outputs/record.json")  # the pipeline rewrites them: they make no tree dirty, and no patch
 WHOLE, CUT, REDACTED = "whole", "cut", "redacted"
@@ -67,7 +68,7 @@ def uncommitted(root: Path) -> Uncommitted:
         return Uncommitted()
     try:
         chosen = _choose(Path(top), project_of(root))
-        patch, secret = _clean(_patch(Path(top), chosen))
+        text, secret = redact_diff(_patch(Path(top), chosen).decode("utf-8", "surrogateescape"))
     except (OSError, subprocess.SubprocessError) as error:
         told = f"git took longer than {SECONDS} s" if isinstance(error, subprocess.TimeoutExpired) else type(error).__name__
         return Uncommitted(f"# what differs from the commit could not be taken: {told}\n".encode(), CUT)
@@ -77,7 +78,7 @@ def uncommitted(root: Path) -> Uncommitted:
     lines += [f"# secrets were replaced in: {name}" for name in secret]
     hidden = secret or any(reason == "a file for secrets" for reason in chosen.left.values())
     header = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
-    return Uncommitted(header + patch, REDACTED if hidden else CUT if chosen.left else WHOLE)
+    return Uncommitted(header + text.encode("utf-8", "surrogateescape"), REDACTED if hidden else CUT if chosen.left else WHOLE)
 
 
 def _choose(top: Path, project: Path) -> Chosen:
@@ -145,19 +146,9 @@ def _patch(top: Path, chosen: Chosen) -> bytes:
         plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=dirty", "--full-index")
         prefixes = ("--src-prefix=a/", "--dst-prefix=b/")
         return b"".join(
-            _git(top, "--literal-pathspecs", "diff", "--binary", *plain, *prefixes, "HEAD", "--", *some, more=alone)
-            for some in _portions(chosen.taken)
+            _git(top, "--literal-pathspecs", "diff", "--binary", *plain, *prefixes, "HEAD", "--", *names, more=alone)
+            for names in (chosen.taken[start : start + FILES_A_CALL] for start in range(0, len(chosen.taken), FILES_A_CALL))
         )
-
-
-def _portions(names: Sequence[str], size: int = 200) -> Iterable[Sequence[str]]:
-    """A command line has a limit."""
-    return (names[start : start + size] for start in range(0, len(names), size))
-
-
-def _clean(patch: bytes) -> tuple[bytes, list[str]]:
-    text, secret = redact_diff(patch.decode("utf-8", "surrogateescape"))
-    return text.encode("utf-8", "surrogateescape"), secret
 
 
 def _names(top: Path, *arguments: str) -> list[str]:

@@ -79,6 +79,8 @@ def begun(project):
         patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         patch.setenv("MLFLOW_TRACKING_URI", "sqlite:///.mlflow/mlflow.db")
         patch.setenv("MY_API_KEY", VARIABLE)
+        for name in ("GRACE_SECONDS", "LONGEST_SECONDS"):  # the record is looked at as soon as the run has ended
+            patch.setattr(f"pipelines.record.recording.{name}", 300)
         command = ["/home/me/bin/deltarule", "run", "--set", f"tracking.uri=http://me:{SECRET}@host/x", "--name", VARIABLE]
         patch.setattr(sys, "argv", [*command, "--password", SECRET])
         patch.chdir(project)
@@ -212,7 +214,12 @@ def test_no_secret_is_in_anything_that_tracking_writes(begun, run, project):
     spec = Experiment.model_validate({**address, "tracking": {"experiment": "tests"}})
     spec = spec.override("data.spellings", {"api_key": {"a": SECRET}})
     places = make(project / "runs/of an address", spec=spec)
-    sync(places, spec, new_run=True, tags={"db_password": SECRET, "remote": f"https://{SECRET}@host/x"}, project=project)
+    sync(
+        RunPaths(places.root, project=project),
+        spec,
+        new_run=True,
+        tags={"db_password": SECRET, "remote": f"https://{SECRET}@host/x"},
+    )
     written = [p for p in project.rglob("*") if p.is_file() and {".mlflow", ".deltarule"} & {*p.relative_to(project).parts}]
     assert len(written) > 40 and any(p.name == "mlflow.db" for p in written) and any(p.name == "MLmodel" for p in written)
     for planted in (SECRET, VARIABLE):
@@ -289,8 +296,8 @@ def test_sending_again_makes_no_second_model_and_a_model_cut_short_is_completed(
         finalize = "mlflow.MlflowClient.finalize_logged_model"
         patch.setattr(finalize, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            sync(places, run.experiment, new_run=True, project=project)
-    again = sync(places, run.experiment, new_run=True, project=project)
+            sync(places, run.experiment, new_run=True)
+    again = sync(places, run.experiment, new_run=True)
     found = client.get_run(again)
     assert again != run.run_id and len(found.outputs.model_outputs) == 1
     assert str(models.of_run(client, found).status) == "READY"

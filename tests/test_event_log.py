@@ -25,8 +25,8 @@ import pytest
 from conftest import BIN, call, environment
 from synthetic_run import make
 
-from pipelines.record import Recording
-from pipelines.record.sync import send_waiting
+from pipelines.record import Recording, recording
+from pipelines.record.sending import send_waiting
 from pipelines.spec import Experiment
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import TrackingError, store
@@ -118,7 +118,9 @@ def project(tmp_path, template):
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    """Requests are given up sooner than for people, in the uploader too."""
+    """Requests are given up sooner than for people, in the uploader too; which is waited for until it has all sent, or fails."""
+    monkeypatch.setattr(recording, "GRACE_SECONDS", DEADLINE)
+    monkeypatch.setattr(recording, "LONGEST_SECONDS", DEADLINE)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
@@ -272,14 +274,14 @@ def test_an_uploader_that_is_killed_between_two_batches_leaves_no_point_twice(pr
     run = Run(project)
     run.epochs(1, 3)
     until(lambda: steps(database, project.name) == [1, 2, 3], "epochs")
-    uploader = run.recording._uploader._process
+    uploader = run.recording.uploader.process
     uploader.kill()
     uploader.wait()
     # What it had sent and could not note any more:
     sent = run.sent()
     run.recording.journal.note(type(sent)(**{**sent.__dict__, "offset": 0, "events": 0}))
     run.epochs(4, 8)
-    assert "wait for the store" in run.end().warning
+    assert "wait for the store (its sender was ended)" in run.end().warning
     run.sync()
     assert run.is_on_record_once(database)
 

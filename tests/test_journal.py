@@ -5,23 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
+import platform
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 from conftest import call
 from synthetic_run import make, write_json
 
 from pipelines.record import Recording, events
-from pipelines.record.sync import send_waiting
+from pipelines.record.sending import send_waiting
 from pipelines.spec import Experiment
 from pipelines.tracking import TrackingError, drop, mark_killed, waiting
 from pipelines.tracking.backlog import journals
 from pipelines.tracking.events import Event
-from pipelines.tracking.journal import Journal, Process, Sent, started_at
+from pipelines.tracking.journal import Journal, Sent
 
+HERE = platform.node()
 EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
 HEAD = {
     "name": "a run",
@@ -32,22 +33,13 @@ HEAD = {
 }
 
 
-def journal_of(project, *more, process=None):
-    begin = [] if process is None else [Event("begin", "create", {"process": asdict(process)})]
-    return Journal.create(project, [Event("create", "create", HEAD), *begin, *more], project)
+def journal_of(project, *more, host=None, hold=False):
+    begin = [] if host is None else [Event("begin", "create", {"host": host})]
+    return Journal.create(project, [Event("create", "create", HEAD), *begin, *more], project, hold)
 
 
 def epoch(number, **values):
     return Event("metrics", "train", values or {"loss": 1 / number}, number)
-
-
-@pytest.fixture
-def gone():
-    """A process that was, and is no more."""
-    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    process = replace(Process.this(), pid=sleeper.pid, started="a moment ago")
-    sleeper.communicate()
-    return process
 
 
 def test_a_torn_last_line_is_not_read_and_is_cut_before_the_next(tmp_path):
@@ -154,8 +146,8 @@ def test_a_store_that_a_journal_names_is_compared_and_never_connected_to(tmp_pat
 # Who writes it ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_whose_process_is_gone_ends_as_killed_at_its_last_sign_of_life(tmp_path, gone):
-    journal = journal_of(tmp_path, replace(epoch(1), time=7), process=gone)
+def test_a_run_whose_process_is_gone_ends_as_killed_at_its_last_sign_of_life(tmp_path):
+    journal = journal_of(tmp_path, replace(epoch(1), time=7), host=HERE)
     assert journal.state().dead
     mark_killed(tmp_path)
     mark_killed(tmp_path)
@@ -164,46 +156,82 @@ def test_a_run_whose_process_is_gone_ends_as_killed_at_its_last_sign_of_life(tmp
     assert len(list(journal.read())) == 5
 
 
-def test_a_process_that_has_only_the_id_of_the_one_that_is_gone_is_not_taken_for_it(tmp_path, gone):
-    journal = journal_of(tmp_path, process=replace(gone, pid=os.getpid()))
+def test_a_run_of_an_earlier_version_whose_process_is_gone_is_killed_too(tmp_path):
+    process = {"host": HERE, "pid": os.getpid(), "started": "a moment ago"}
+    journal = journal_of(tmp_path, Event("begin", "create", {"process": process}))
     mark_killed(tmp_path)
     assert journal.state().status == "KILLED"
 
 
-def test_a_live_run_and_one_of_another_host_are_left_alone(tmp_path, gone):
-    here = journal_of(tmp_path, process=Process.this())
-    there = journal_of(tmp_path, process=replace(gone, host="elsewhere"))
+def test_a_live_run_and_one_of_another_host_are_left_alone(tmp_path):
+    here, there = journal_of(tmp_path, host=HERE, hold=True), journal_of(tmp_path, host="elsewhere")
     before = [journal.path.read_bytes() for journal in (here, there)]
     mark_killed(tmp_path)
     assert [journal.path.read_bytes() for journal in (here, there)] == before
     assert here.state().running and there.state().running
 
 
-def test_one_process_sends_a_journal_at_a_time_and_a_killed_one_lets_it_go(tmp_path):
+@pytest.fixture
+def other():
+    """Carries out a line about a journal in another process, which lives until it is killed."""
+    code = "import sys, pathlib, pipelines.tracking.journal as of\njournal = of.Journal(pathlib.Path(sys.argv[1]))"
+    started = []
+
+    def start(journal, line):
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"{code}\n{line}\nprint('done', flush=True); input()", str(journal.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout.readline() == "done\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_one_process_sends_a_journal_at_a_time_and_a_killed_one_lets_it_go(tmp_path, other):
     journal = journal_of(tmp_path)
-    code = (
-        "import sys; from pathlib import Path; from pipelines.tracking.journal import Journal\n"
-        "with Journal(Path(sys.argv[1])).claim() as ours: print(ours, flush=True); input()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(journal.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert other.stdout.readline() == "True\n"
+    sender = other(journal, "claim = journal.claim(); assert claim.__enter__()")
     with journal.claim() as ours:
-        assert not ours
-    other.send_signal(signal.SIGKILL)
-    other.communicate()
+        assert not ours and journal.is_sent()
+    sender.kill()
+    sender.wait()
     with journal.claim() as ours:
         assert ours
+
+
+def test_the_claim_is_the_childs_from_the_moment_it_is_started_until_it_ends(tmp_path):
+    journal = journal_of(tmp_path)
+    claim = journal.claim_of_child()
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=(claim,))
+    os.close(claim)
+    assert journal.is_sent()
+    child.communicate()
+    assert not journal.is_sent()
+
+
+def test_a_run_that_was_killed_goes_on_beside_its_slow_sender_in_the_same_journal(tmp_path):
+    journal = journal_of(tmp_path, Event("end", "end", {"status": "KILLED"}), host=HERE)
+    with journal.claim() as ours:  # as of a sender that is still at work
+        assert ours and Journal(journal.folder).go_on(Event("begin", "create", {"host": HERE}), 0)
+    assert journal.state().running and not journal.over()
+    journal.release()
+    journal.remove()
+    assert not journal.go_on(Event("begin", "create", {"host": HERE}), 0)
 
 
 # What waits ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_is_shown_without_asking_mlflow(tmp_path, gone):
-    journal_of(tmp_path, epoch(1), process=Process.this())
-    journal_of(tmp_path, process=replace(gone, host="elsewhere"))
-    journal_of(tmp_path, process=gone)
+def test_what_waits_is_shown_without_asking_mlflow(tmp_path):
+    goes_on = journal_of(tmp_path, epoch(1), host=HERE, hold=True)
+    journal_of(tmp_path, host="elsewhere")
+    journal_of(tmp_path, host=HERE)
     journal_of(tmp_path, Event("end", "end", {"status": "FINISHED"}))
     code = "import sys\nfrom pipelines.cli import main\ntry: main(['sync', '--status', '--json'])\nfinally: print(*sys.modules)"
     shown, modules = call(sys.executable, "-c", code, cwd=tmp_path).stdout.splitlines()
@@ -212,6 +240,7 @@ def test_what_waits_is_shown_without_asking_mlflow(tmp_path, gone):
     assert found == dict(zip(both, [(3, 3, ""), (2, 2, ""), (2, 2, ""), (2, 2, "")], strict=True))
     assert not {"mlflow", "sqlalchemy"} & set(modules.split())
     assert len(journals(tmp_path)) == len(waiting(tmp_path)) == 4
+    goes_on.release()
 
 
 def test_with_nothing_there_it_says_so(deltarule, tmp_path):
@@ -222,22 +251,10 @@ def test_with_nothing_there_it_says_so(deltarule, tmp_path):
 # Writing it while the run goes on --------------------------------------------------------------------------------------
 
 
-class NoUploader:
-    """In the place of the process that sends."""
-
-    def __init__(self, *_):
-        pass
-
-    def begin(self, journal):
-        pass
-
-    def close(self, patience, leave=True):
-        return ""
-
-
 @pytest.fixture
 def unsent(monkeypatch):
-    monkeypatch.setattr("pipelines.record.recording.Uploader", NoUploader)
+    """No process is started that sends."""
+    monkeypatch.setattr("pipelines.record.recording.Uploader", lambda *_: None)
 
 
 def rows_of(places):
@@ -323,16 +340,16 @@ def test_no_secret_reaches_the_log(tmp_path, unsent, monkeypatch):
     assert "hunter2" not in text and '"command": "deltarule run --set' in text
 
 
-def test_what_is_sent_stays_until_the_process_that_wrote_it_has_looked_how_it_came_out(tmp_path, gone):
-    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    try:
-        other = replace(Process.this(), pid=sleeper.pid, started=started_at(sleeper.pid))
-        for process, stays in ((Process.this(), False), (gone, False), (None, False), (other, True)):
-            journal = journal_of(tmp_path, Event("end", "end", {"status": "FINISHED"}), process=process)
-            journal.clear()
-            assert journal.folder.exists(), "nothing of it was sent"
-            journal.note(Sent(offset=journal.path.stat().st_size))
-            journal.clear()
-            assert journal.folder.exists() == stays
-    finally:
-        sleeper.communicate()
+def test_what_is_sent_stays_until_the_process_that_wrote_it_has_looked_how_it_came_out(tmp_path, other):
+    for line, stays in (("", False), ("journal.hold()", True)):
+        journal = journal_of(tmp_path, Event("end", "end", {"status": "FINISHED"}))
+        journal.clear()
+        assert journal.folder.exists(), "nothing of it was sent"
+        writer = other(journal, line)
+        journal.note(Sent(offset=journal.path.stat().st_size))
+        journal.clear()
+        assert journal.folder.exists() == stays
+    writer.kill()
+    writer.wait()
+    journal.clear()
+    assert not journal.folder.exists()

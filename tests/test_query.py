@@ -13,7 +13,7 @@ import pytest
 from pipelines.spec import Experiment
 from pipelines.tracking import TrackingError, locate, store
 from pipelines.tracking.query import histories, recorded, texts
-from pipelines.tracking.ui import _await, _server
+from pipelines.tracking.ui import served as serving
 
 TRACKING = Experiment.model_validate({"tracking": {"experiment": "tests"}}).tracking
 LOSSES = {1: 0.5, 2: math.nan, 3: math.inf, 4: 0.25}
@@ -64,8 +64,7 @@ def served(project):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with _server(locate(TRACKING, project), port) as server:
-        _await(server, port)
+    with serving(locate(TRACKING, project), port):
         yield TRACKING.model_copy(update={"uri": f"http://127.0.0.1:{port}"})
 
 

@@ -25,6 +25,7 @@ from pipelines.cli import main
 from pipelines.spec import Experiment, dump, flat
 from pipelines.stages import RunPaths
 from pipelines.tracking import TrackingError, locate
+from pipelines.tracking.backlog import settle
 from pipelines.tracking.query import Fetched as Recorded
 
 BLOCKS = {"model": {"hidden": [8]}, "train": {"backend": "reference", "epochs": 3}}
@@ -100,6 +101,7 @@ def _launch_each(project: Path) -> None:
     launch(spec("data/own.csv"), name="own")
     rows(project / "data/rows.csv", 3)
     dirty = launch(spec(), name="dirty")
+    settle(project)
     client = client_of(project)
     if not any(file.path == "source" for file in client.list_artifacts(dirty.run_id)):
         client.log_text(dirty.run_id, git(project, "diff", "--binary", "HEAD"), "source/uncommitted.diff")

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import optuna
@@ -21,7 +20,7 @@ import pytest
 from synthetic_study import SPACE, TRACKING, make, save, spec, study
 
 from pipelines.api.pipeline import send_waiting
-from pipelines.record.sync import deliver
+from pipelines.record.sending import deliver
 from pipelines.search import records
 from pipelines.search.record import StudyJournal, StudyRecorder, unwritten_studies
 from pipelines.search.records import load_study
@@ -31,6 +30,7 @@ from pipelines.spec import Experiment, flat
 from pipelines.tracking import TrackingError, locate, sender, waiting
 from pipelines.tracking.backlog import journals, settle
 from pipelines.tracking.events import killed
+from pipelines.tracking.ui import served
 
 EXPERIMENT = Experiment.model_validate({"tracking": TRACKING})
 SECRET = "hunter2"
@@ -447,15 +447,10 @@ def test_a_journal_that_is_still_being_sent_goes_on_and_no_second_one_is_sent_be
 class NoUploader:
     """In the place of the process that sends."""
 
-    journal = None
-
-    def __init__(self, *_):
-        pass
-
-    def begin(self, journal):
+    def __init__(self, journal, *_):
         self.journal = journal
 
-    def close(self, patience):
+    def close(self):
         return ""
 
 
@@ -544,9 +539,7 @@ def server(project):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ui = import_module("pipelines.tracking.ui")  # the package hands on its function of that name
-    with ui._server(locate(EXPERIMENT.tracking, project), port) as started:
-        ui._await(started, port)
+    with served(locate(EXPERIMENT.tracking, project), port):
         yield f"http://127.0.0.1:{port}"
 
 

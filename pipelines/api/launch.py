@@ -35,6 +35,7 @@ class Launch:
 
     folder: Path
     run_id: str | None = None
+    complete: bool = True  # its record; else that goes on in the background
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage -> what it returned
     seconds: dict[str, float] = field(default_factory=dict)  # stage -> wall time
     warnings: list[str] = field(default_factory=list)
@@ -49,7 +50,6 @@ def launch(
     track: bool = True,
     progress: Progress | None = None,
     begun: Callable[[Launch], None] = lambda launch: None,
-    closing: Callable[[], None] = lambda: None,
 ) -> Launch:
     """Split, train, validate, with `test` also test, in a new folder; with `track` also into MLflow.
 
@@ -72,11 +72,9 @@ def launch(
         with recorded(recording):
             _carry_out(done, experiment, places, test, progress, recording)
     finally:
-        if recording.journal is not None:
-            closing()
         with _timed(done, "record"):
             outcome = recording.close()
-        done.run_id = outcome.run_id
+        done.run_id, done.complete = outcome.run_id, outcome.complete
         done.warnings += filter(None, [outcome.warning])
         if folder is None:
             _leave_nothing(done.folder)

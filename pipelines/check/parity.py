@@ -25,7 +25,7 @@ from pipelines.project import project_of
 from pipelines.report.parity_page import parity_page
 from pipelines.spec import Experiment, source_hash
 from pipelines.spec import fingerprint as fingerprint_of
-from pipelines.tracking.attach import attach
+from pipelines.tracking.sender import attach
 
 OnProgress = Callable[[str, str], None]  # who, and what it does now; from several threads
 AT_ONCE = 2  # processes; a framework takes a core and up to 1 GB

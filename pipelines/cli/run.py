@@ -75,17 +75,17 @@ def run(
         folder = shown(launched.folder)
         console.say(f"{folder}: {_headline(experiment)}")
 
-    def closing() -> None:
-        console.say("putting it on record: figures, report, model ...")
-
     with console.reserved(), Progress(console, "epoch") as progress:
         epoch = _shown_in(progress, experiment.train.epochs)
-        done = launch(experiment, name=name, test=with_test, progress=epoch, begun=begun, closing=closing)
+        done = launch(experiment, name=name, test=with_test, progress=epoch, begun=begun)
     for warning in done.warnings:
         console.warn(warning)
     show(console, done.reports, done.seconds)
     if done.run_id:
-        console.say(f"on record in MLflow as run {done.run_id}; look at it with: deltarule ui")
+        follows = "" if done.complete else ", where figures, report and model follow"
+        console.say(f"on record in MLflow as run {done.run_id}{follows}; look at it with: deltarule ui")
+    elif not done.complete:
+        console.say("it goes on record in the background; `deltarule sync --status` shows how far it is")
     metrics = {stage: report for stage, report in done.reports.items() if stage in ("validate", "test")}
     console.result({"run_id": done.run_id, "folder": folder, "metrics": metrics, "seconds": done.seconds})
 
@@ -164,7 +164,7 @@ def sync(
     if done.failure is not None:
         console.warn(str(done.failure))
     if receipt is not None:
-        write_receipt(RunPaths(Path()), receipt)
+        write_receipt(RunPaths(Path()), receipt, on_record=done.run_id is not None)
     console.result({"run_id": done.run_id, "launches": done.waited})
 
 

@@ -1,16 +1,64 @@
-"""The process that sends a journal to MLflow while it grows: started by uploader.py, which says how it is called."""
+"""The process that sends a journal to MLflow while it grows, and then what else waits; `Uploader` starts it."""
 
 from __future__ import annotations
 
-import gc
+import fcntl
 import os
 import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from pipelines.record.sending import RunSender, send_waiting
+from pipelines.spec import Tracking
+from pipelines.tracking.journal import LOG, Journal
+from pipelines.tracking.store import TrackingError, import_mlflow, store_of
+
+POLL_SECONDS, LONGEST_PAUSE, LOOK_SECONDS = 0.5, 15.0, 0.1
+
+
+def main(folder: Path, claim: int, tracking: Tracking) -> None:
+    """Send the journal in `folder` until its run is over; `claim` is an open file, see Journal.claim_of_child."""
+    journal, project = Journal(folder), folder.parents[len(LOG.parts)]
+    threading.Thread(target=_end_with_its_run, args=(journal,), daemon=True).start()
+    import_mlflow()
+    fcntl.flock(claim, fcntl.LOCK_EX)
+    if head := journal.head():
+        sent = _follow(journal, RunSender(journal, store_of(head, tracking, project)))
+        os.close(claim)
+        if sent:
+            with suppress(TrackingError):
+                list(send_waiting(project, tracking, 0))
+
+
+def _follow(journal: Journal, sender: RunSender) -> bool:
+    """Whether all was sent, in the end."""
+    pause = POLL_SECONDS
+    while True:
+        over = journal.over()  # before it is read: what came later is looked for again
+        try:
+            sender.send()
+            pause = POLL_SECONDS
+        except TrackingError:
+            pause = min(2 * pause, LONGEST_PAUSE)
+            if over:
+                return False
+        else:
+            if over:
+                return True
+        ends = time.monotonic() + pause
+        while time.monotonic() < ends and not journal.over():
+            time.sleep(LOOK_SECONDS)
+
+
+def _end_with_its_run(journal: Journal) -> None:
+    """End when the run's process is gone and did not say how the run ended. Anywhere: what was sent is kept once."""
+    while journal.is_written() or journal.over() or not journal.path.exists():
+        time.sleep(LOOK_SECONDS)
+    os._exit(0)
+
 
 if __name__ == "__main__":
-    # It imports and draws, and most of what that makes lives on: to look for the rest more often takes a tenth of its time.
-    gc.set_threshold(100_000)
-    from pipelines.record.sending import follow
-
-    os.nice(int(sys.argv[2]))
-    follow(int(sys.argv[1]), sys.stdin)
-    os._exit(0)  # nothing is left to do: to take modules apart takes 50 ms
+    os.nice(int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), Tracking.model_validate_json(sys.stdin.read()))

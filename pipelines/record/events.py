@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.project import project_of
 from pipelines.record import datasets, description
 from pipelines.redact import redact, redacted
 from pipelines.report.outs import Outs, over_epochs
@@ -15,7 +18,7 @@ from pipelines.spec import Experiment, Tracking, dump, flat, whole_spec
 from pipelines.stages.files import read_json, sha256
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
-from pipelines.tracking.events import Event, params, texts
+from pipelines.tracking.events import LAUNCH, ORIGIN, OUTS, Event, params, texts
 
 
 def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event]:
@@ -47,6 +50,39 @@ def opening(places: RunPaths, experiment: Experiment, fingerprint: str) -> list[
     name = _name(about, spec, fingerprint)
     create = Event("create", "create", redacted({"fingerprint": fingerprint, "name": name}))
     return [create, *_source(places), *_data(places, about, spec["data"]), *_spec(spec)]
+
+
+def creation(
+    first: Event, places: RunPaths, experiment: Experiment, new_run: bool, name: str | None = None, tags: Mapping[str, str] = {}
+) -> Event:
+    """The first event of a journal: what the run is found by, its first tags, and which store it is for."""
+    root = places.root.resolve()
+    begun = provenance.kept(root)[0] or provenance.take(root, source_name(new_run))  # taken now, where that was not kept
+    identity = {"deltarule.fingerprint": first.values["fingerprint"], ORIGIN: "launch" if new_run else "pipeline"}
+    if "outs" in first.values:  # not as long as it trains
+        identity[OUTS] = first.values["outs"]
+    if new_run:
+        project = places.project or project_of(root)
+        identity[LAUNCH] = root.relative_to(project).as_posix() if root.is_relative_to(project) else root.name
+    values = head(name or first.values["name"], identity, {**begun, **redacted(dict(tags))}, experiment.tracking)
+    return replace(first, values=values)
+
+
+def head(name: str, identity: Mapping[str, str], tags: Mapping[str, str], tracking: Tracking) -> dict[str, Any]:
+    """The values of a journal's creation. `identity`: tags by which the run is found again. The store is kept by name alone."""
+    return {
+        "name": redact(name),
+        "identity": dict(identity),
+        "tags": dict(tags),
+        "tracking": {"uri": redact(tracking.uri or "") or None, "experiment": tracking.experiment},
+        "files": list(tracking.files),
+        "given": os.environ.get("MLFLOW_RUN_ID"),
+    }
+
+
+def source_name(new_run: bool) -> str:
+    """What MLflow shows as the source of a run."""
+    return "deltarule run" if new_run else "dvc.yaml"
 
 
 def epoch(rows: Sequence[Mapping[str, Any]]) -> Event:

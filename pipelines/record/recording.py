@@ -1,42 +1,111 @@
 """The record of a run while it happens: its process writes a journal, and another one sends it.
 
 The process that trains opens no connection and imports no MLflow; a line costs it 20 µs. Nothing of this may end a run: what
-cannot be written is told at the end, and the outs stand for it.
+cannot be written is told at the end, and the outs stand for it. MLflow follows the run within seconds, and the run does not wait:
+a store that is absent, hangs or is locked holds up the sender alone, which goes on after the command has answered.
 """
 
 from __future__ import annotations
 
-import math
-import sys
+import os
+import subprocess
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from backends import children
 from pipelines.project import project_of
-from pipelines.record.creation import creation
-from pipelines.record.events import epoch, events, opening
-from pipelines.record.uploader import Uploader
+from pipelines.record.events import creation, epoch, events, opening
 from pipelines.redact import redact
-from pipelines.spec import Experiment
+from pipelines.spec import Experiment, Tracking
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, mark_killed
 from pipelines.tracking.events import OUTS, Event, ended, killed
-from pipelines.tracking.journal import Journal, Process
+from pipelines.tracking.journal import Journal
 
-_CLAIM_SECONDS = 3
-INTERRUPTED_SECONDS = 2.0
+GRACE_SECONDS = 1.0  # for the sender, at the end of a run
+LONGEST_SECONDS = 30.0  # until the sender has found which run in MLflow it is, or what hinders it: it imports MLflow
+# Training goes first. With 10 the sender starves on a busy machine, and the id comes late, which a search does not wait for.
+RUN_NICE, STUDY_NICE = 4, 19
+_CLAIM_SECONDS, _LOOK_SECONDS = 3, 0.02
+_left: list[subprocess.Popen[bytes]] = []  # senders that go on after their run
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the record: the run in MLflow if it is wholly there, else why not."""
+    """What became of the record."""
 
-    run_id: str | None = None
+    run_id: str | None = None  # in MLflow, as far as that is known
+    complete: bool = True  # whether it is wholly there, or will not be (`warning`); else the sender goes on
     warning: str = ""
 
 
-class Recording:
+class Surviving:
+    """Who writes a journal that may fail: that is no reason to end what it tells of."""
+
+    warning = ""
+    of = "run"
+
+    @contextmanager
+    def surviving(self) -> Iterator[None]:
+        """What fails here is told in `warning`."""
+        try:
+            yield
+        except OSError as error:
+            self.warning = (
+                f"the log of the {self.of} could not be written ({error}); `deltarule sync` puts it on record from its outs"
+            )
+
+
+class Uploader:
+    """The process that sends a journal while it grows."""
+
+    def __init__(self, journal: Journal, tracking: Tracking, nice: int = RUN_NICE) -> None:
+        self.journal = journal
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        claim = journal.claim_of_child()
+        with tempfile.TemporaryFile() as given:  # the address of the store: a journal keeps no password
+            given.write(tracking.model_dump_json().encode())
+            given.seek(0)
+            self.process = subprocess.Popen(
+                children.command("-m", "pipelines.record", str(journal.folder), str(claim), str(nice)),
+                env=children.environment(),
+                stdin=given,
+                stdout=subprocess.DEVNULL,
+                stderr=self._said,
+                pass_fds=(claim,),
+                process_group=0,  # Ctrl-C is for the run: it says then how it ended
+            )
+        os.close(claim)
+
+    def wait(self, grace: float, longest: float) -> None:
+        """Until all is sent; after `grace` in s only until it is known which run in MLflow this is, or what hinders it."""
+        began = time.monotonic()
+        while self.process.poll() is None and not self.journal.done():
+            waited, sent = time.monotonic() - began, self.journal.sent()
+            if waited >= longest or (waited >= grace and (sent.run_id or sent.error)):
+                return
+            time.sleep(_LOOK_SECONDS)
+
+    def stop(self) -> None:
+        """End it, at any point: what it sent and did not note is sent again, and kept once."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> str:
+        """It goes on alone if it is still at work. Returns the last line that it said, if it ended by a mistake of its own."""
+        over = self.process.poll() is not None
+        with self._said as said:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+        _left[:] = [process for process in (*_left, self.process) if process.poll() is None]
+        return redact(lines[-1]) if over and lines else ""
+
+
+class Recording(Surviving):
     """One run's record; with tracking off it does nothing. `start`, `epoch` and `stage` tell it what happens, then one of
     `finish`, `fail` and `kill`, then `close`.
 
@@ -48,49 +117,38 @@ class Recording:
     ) -> None:
         self.experiment, self.places, self.new_run, self.name = experiment, places, new_run, name
         self.on = on and experiment.tracking.enabled
-        self.patience = math.inf
+        self.longest = LONGEST_SECONDS
         self.root = places.root.resolve()
         self.project = places.project or project_of(self.root)
         self.journal: Journal | None = None
-        self.failure = ""
-        self._uploader: Uploader | None = None
+        self.uploader: Uploader | None = None
         self._epochs: set[int] = set()  # that are told
         self._folds: dict[int, list[dict[str, float]]] = {}
         self._networks = 1
-        if self.on:
-            with self._surviving():
-                self._uploader = Uploader(self.experiment.tracking)
 
     def start(self, fingerprint: str, networks: int) -> None:
         """Training begins: of so many networks, one a fold."""
         if not self.on:
             return
         self._networks = networks
-        with self._surviving():
+        with self.surviving():
             mark_killed(self.project)
             if not self.new_run:  # a launch kept them as it began
                 provenance.keep(self.root, "dvc.yaml", fingerprint)
             first, *rest = opening(self.places, self.experiment, fingerprint)
-            create = creation(first, self.root, self.project, self.experiment, new_run=self.new_run, name=self.name)
-            begin = Event("begin", "create", {"process": asdict(Process.this()), "command": provenance.command_line(sys.argv)})
-            known = [begin, *rest]
-            self.journal = self._gone_on(create, known) or Journal.create(self.project, [create, *known], self.root)
+            create = creation(first, self.places, self.experiment, self.new_run, self.name)
+            begin = provenance.begin()
+            self.journal = self._gone_on(create, begin) or Journal.create(self.project, [create, begin], self.root, hold=True)
+            self.journal.add(rest, self.root)
             self._epochs = {event.step for event in self.journal.read() if event.kind == "metrics" and event.step}
-            if self._uploader:
-                self._uploader.begin(self.journal)
+            self.uploader = Uploader(self.journal, self.experiment.tracking)
 
-    def _gone_on(self, create: Event, begin: Sequence[Event]) -> Journal | None:
+    def _gone_on(self, create: Event, begin: Event) -> Journal | None:
         """The journal of this run of the pipeline, if it was killed while it trained."""
         for journal in [] if self.new_run else journals(self.project):
-            if journal.head().get("identity") != create.values["identity"]:
-                continue
-            with journal.claim(_CLAIM_SECONDS) as ours:
-                state = journal.state() if ours else None
-                if state and state.status == "KILLED" and not state.outs:
-                    journal.mend()
-                    journal.append(begin[:1])
-                    journal.add(begin[1:], self.root)
-                    return journal
+            state, same = journal.state(), journal.head().get("identity") == create.values["identity"]
+            if same and state.status == "KILLED" and not state.outs and journal.go_on(begin, _CLAIM_SECONDS):
+                return journal
         return None
 
     def epoch(self, record: dict[str, float]) -> None:
@@ -103,15 +161,15 @@ class Recording:
         if len(rows) < self._networks:
             return
         del self._folds[step]
-        if step not in self._epochs and not self.failure:
-            with self._surviving():
+        if step not in self._epochs and not self.warning:
+            with self.surviving():
                 self._epochs.add(step)
                 self.journal.append([epoch(rows)])
 
     def stage(self) -> None:
         """A stage is over: what its outs tell beyond what is told."""
         if self.journal is not None and self.places.run.exists():
-            with self._surviving():
+            with self.surviving():
                 create, *rest, _ = events(self.places, self.experiment)
                 self.journal.add([Event("tags", "create", {OUTS: create.values["outs"]}), *rest], self.root)
 
@@ -119,7 +177,7 @@ class Recording:
         """The run is over, and its outs tell how."""
         if self.journal is not None:
             self.stage()
-            with self._surviving():
+            with self.surviving():
                 self._end([events(self.places, self.experiment)[-1]])
 
     def fail(self, message: str) -> None:
@@ -129,50 +187,40 @@ class Recording:
     def kill(self, message: str) -> None:
         """The run was told to end: whoever did so waits for it."""
         self._end(killed(message))
-        self.patience = INTERRUPTED_SECONDS
+        self.longest = 2 * GRACE_SECONDS
 
     def _end(self, last: Sequence[Event]) -> None:
         if self.journal is not None:
-            with self._surviving():
+            with self.surviving():
                 self.journal.append(last)
                 self.journal.sync()
 
     def close(self, leave: bool = True) -> Outcome:
-        """Wait for the sender as long as the store answers; what is left it sends after that. Without `leave` it ends at once."""
-        complaint = self._uploader.close(self.patience if leave else 0, leave) if self._uploader else ""
-        outcome = self._outcome(self.journal, complaint) if self.journal else Outcome(warning=self.failure)
-        self._clear_earlier()
+        """Wait for the sender, shortly; what is left it sends after that. Without `leave` it ends at once."""
+        if self.journal is None:
+            return Outcome(warning=self.warning)
+        complaint = ""
+        if self.uploader:
+            if leave:
+                self.uploader.wait(GRACE_SECONDS, self.longest)
+            else:
+                self.uploader.stop()
+            complaint = self.uploader.close()
+        outcome = Outcome(warning=self.warning)
+        with self.surviving():
+            outcome = self._outcome(self.journal, complaint)
+        self.journal.release()
         return outcome
 
-    def _clear_earlier(self) -> None:
-        """Runs of this process that waited, as a notebook's do, may have been sent by this one's uploader."""
-        with self._surviving():
-            for journal in journals(self.project) if self.on else ():
-                with journal.claim() as ours:
-                    if ours:
-                        journal.clear()
-
     def _outcome(self, journal: Journal, complaint: str) -> Outcome:
-        with self._surviving():
-            sent = journal.sent()
-            if journal.done():
-                with journal.claim(_CLAIM_SECONDS) as ours:
-                    if ours:
-                        journal.remove()
-                return Outcome(sent.run_id, self.failure)
-            if not (head := journal.head()):  # removed by hand
-                return Outcome(sent.run_id, self.failure)
-            waiting, name = journal.state().events - sent.events, head["name"]
-            reason = sent.error or complaint or "it did not answer in time"
-            return Outcome(
-                None, f"{waiting} events of the run {name!r} wait for the store ({reason}); `deltarule sync` sends them"
-            )
-        return Outcome(None, self.failure)
-
-    @contextmanager
-    def _surviving(self) -> Iterator[None]:
-        """A journal that cannot be written is no reason to end a run."""
-        try:
-            yield
-        except OSError as error:
-            self.failure = f"the log of the run could not be written ({error}); `deltarule sync` puts it on record from its outs"
+        head, state, sent = journal.head(), journal.state(), journal.sent()
+        if not head or journal.done():  # without a head: removed by hand
+            with journal.claim(_CLAIM_SECONDS) as ours:
+                if ours:
+                    journal.remove()
+            return Outcome(sent.run_id, warning=self.warning)
+        if self.uploader and self.uploader.process.poll() is None and not sent.error:
+            return Outcome(sent.run_id, complete=False, warning=self.warning)
+        reason = sent.error or complaint or "its sender was ended"
+        waiting = f"{state.events - sent.events} events of the run {head['name']!r} wait for the store ({reason})"
+        return Outcome(warning=f"{waiting}; `deltarule sync` sends them")

@@ -1,15 +1,10 @@
-"""Sends journals, with figures, page and model made of the outs on the way: here, or in a process beside the run."""
+"""Sends journals, with figures, page and model made of the outs on the way."""
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from pipelines.export import carry
 from pipelines.record.events import carried
@@ -17,15 +12,14 @@ from pipelines.redact import redact
 from pipelines.report import figures, run_page
 from pipelines.spec import Tracking
 from pipelines.stages.paths import RunPaths
-from pipelines.tracking.backlog import journals
+from pipelines.tracking.backlog import journals, mark_killed, title
 from pipelines.tracking.events import TAG_CHARACTERS, Event
-from pipelines.tracking.journal import LOG, Journal
+from pipelines.tracking.journal import Journal
 from pipelines.tracking.sender import Sender
-from pipelines.tracking.store import Refused, Store, TrackingError, import_mlflow, store_of
+from pipelines.tracking.store import Refused, Store, TrackingError, answering, store_of
 
-POLL_SECONDS, LONGEST_PAUSE = 0.5, 15.0
-_LOOK_SECONDS = 0.1
-_CLAIM_SECONDS = 5
+CLAIM_SECONDS = 30  # for the sender of a run that is over, which may still be at work
+_ATTEMPTS = 2  # at one store: a run can be refused for a reason of its own, and a store that hangs costs 8 s each time
 DRAWN = ("train", "validate", "test")
 PAGE = "report.html"
 
@@ -67,81 +61,39 @@ class RunSender:
         yield Event("text", stage, {PAGE: page})
 
 
-# -- beside the run --------------------------------------------------------------------------------------------------------
+def deliver(journal: Journal, store: Store) -> str | None:
+    """Send a journal that this process has claimed, and remove it if its run is over. Raises TrackingError; it then waits."""
+    sender = RunSender(journal, store)
+    with answering(store, sender.sender.doing), store.turn():
+        run_id = sender.send()
+    journal.clear()
+    return run_id
 
 
-def follow(run: int, given: IO[str]) -> None:
-    """Send the journal that `given` names, as it grows, until its run is over; then those that wait for the same store.
+def send_waiting(project: Path, tracking: Tracking, seconds: float = CLAIM_SECONDS) -> Iterator[tuple[str, str | None]]:
+    """Send the journals that wait: (folder of the launch or study, or name of the pipeline's run; id in MLflow) of each.
 
-    `run` is the id of the run's process. If that goes without having said how the run ended, this one ends.
+    Runs of this host whose process is gone end as KILLED first; who is sending one is waited for so many `seconds`. Raises
+    TrackingError at the end if a store failed; it is not asked a third time.
     """
-    warming = threading.Thread(target=_warm, daemon=True)
-    warming.start()
-    told = json.loads(given.readline() or "{}")
-    if "journal" not in told:
-        return  # the run did not come to its training
-    journal, tracking = Journal(Path(told["journal"])), Tracking.model_validate(told["tracking"])
-    threading.Thread(target=_end_with, args=(run, journal), daemon=True).start()
-    project = journal.folder.parents[len(LOG.parts)]
-    with journal.claim(_CLAIM_SECONDS) as ours:  # at once: who looks whether a run is being sent looks at the claim
-        warming.join()
-        sent = ours and _follow(RunSender(journal, store_of(journal.head(), tracking, project)))
-        if ours:
-            journal.beat(0)
-            journal.clear()
-    if sent:
-        _send_others(project, tracking)
-
-
-def _warm() -> None:
-    """Import what a sender needs while no store has to be waited for."""
-    import_mlflow()
-
-
-def _follow(sender: RunSender) -> bool:
-    """Whether all was sent, in the end."""
-    journal, pause, size = sender.sender.journal, POLL_SECONDS, -1
-    while True:
-        over = journal.over()  # before it is read: what came later is looked for again
-        size = journal.path.stat().st_size
-        try:
-            sender.send()
-            pause = POLL_SECONDS
-        except TrackingError:
-            if over:
-                return False
-            pause = min(2 * pause, LONGEST_PAUSE)
-        else:
-            if over:
-                return True
-        _wait(journal, pause, size if pause == POLL_SECONDS else -1)
-
-
-def _wait(journal: Journal, pause: float, size: int) -> None:
-    """At least `pause`, and until there is more than `size`; the end of the run is reason to go on at once."""
-    began = time.monotonic()
-    while not journal.over():
-        if time.monotonic() - began >= pause and journal.path.stat().st_size > size:
-            return
-        time.sleep(_LOOK_SECONDS)
-
-
-def _send_others(project: Path, tracking: Tracking) -> None:
-    """The runs that wait for the same store, as long as it takes them."""
-    for other in journals(project):
-        with other.claim() as ours:
-            if ours and not other.state().running:
+    mark_killed(project)
+    failures: list[TrackingError] = []
+    attempts = 0
+    for journal in journals(project):
+        if journal.state().running:
+            continue
+        known = title(journal.head())
+        with journal.claim(seconds) as ours:
+            if ours and attempts < _ATTEMPTS:
                 try:
-                    RunSender(other, store_of(other.head(), tracking, project)).send()
-                except Refused:
-                    continue
-                except TrackingError:
-                    return
-                other.clear()
-
-
-def _end_with(run: int, journal: Journal) -> None:
-    """End when the run's process is gone and did not say how the run ended. Anywhere: what was sent is kept once."""
-    while os.getppid() == run or journal.over() or not journal.path.exists():
-        time.sleep(_LOOK_SECONDS)
-    os._exit(0)
+                    run_id = deliver(journal, store_of(journal.head(), tracking, project))
+                except TrackingError as error:
+                    failures.append(error)
+                    attempts += not isinstance(error, Refused)
+                else:
+                    yield known, run_id
+    if failures:
+        rest = len(journals(project)) - 1
+        told = f"; {rest} more may wait, see `deltarule sync --status`" if rest > 0 else ""
+        given_up = "; a run whose store will not come back is given up by `deltarule sync --drop RUN`"
+        raise TrackingError(f"{failures[0]}{told}{given_up}", failures[0].reason)

@@ -1,4 +1,4 @@
-"""Puts runs on record that are over, or that waited: from the outs of the stages, or from the journals that are left."""
+"""Puts a run on record that is over, from the outs of its stages."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipelines.project import project_of
-from pipelines.record.creation import creation, source_name
-from pipelines.record.events import events, outs_hash
-from pipelines.record.sending import RunSender
+from pipelines.record.events import creation, events, outs_hash, source_name
+from pipelines.record.sending import CLAIM_SECONDS, deliver
 from pipelines.report.outs import REPORTS
-from pipelines.spec import Experiment, Tracking
+from pipelines.spec import Experiment
 from pipelines.stages.files import read_json, write_json
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
-from pipelines.tracking.backlog import journals, mark_killed, title
+from pipelines.tracking.backlog import journals, title
 from pipelines.tracking.events import OUTS, Event
 from pipelines.tracking.journal import Journal
-from pipelines.tracking.store import Refused, Store, TrackingError, answering, locate, store_of
+from pipelines.tracking.store import TrackingError, locate
 
-CLAIM_SECONDS = 30  # for the sender of a run that is over, which may still be at work
-_ATTEMPTS = 2  # at one store: a run can be refused for a reason of its own, and a store that hangs costs 8 s each time
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +30,6 @@ def sync(
     new_run: bool = False,
     tags: Mapping[str, str] | None = None,
     name: str | None = None,
-    project: Path | None = None,
 ) -> str | None:
     """Put the run that the outs of `places` tell of on record; its MLflow run id, or None if tracking is off.
 
@@ -49,19 +45,22 @@ def sync(
     if places.run.exists():
         mark = "" if new_run else read_json(places.run)["fingerprint"]
         provenance.keep(root, source_name(new_run), mark)
-    record = _events(places, experiment)
-    project = project or places.project or project_of(root)
+    try:
+        record = events(places, experiment)
+    except FileNotFoundError as error:
+        missing = Path(error.filename).relative_to(places.root).as_posix()
+        raise TrackingError(f"there is no run to put on record in {root}: {missing} is missing; run `dvc repro` first") from None
+    project = places.project or project_of(root)
     store = locate(experiment.tracking, project)  # before anything is written: it may be refused
-    create = creation(record[0], root, project, experiment, new_run=new_run, tags=tags, name=name)
+    create = creation(record[0], places, experiment, new_run, name, tags or {})
     with _claimed(project, create, record, root) as journal:
         return deliver(journal, store)
 
 
-def write_receipt(places: RunPaths, path: Path) -> None:
-    """What `sync` has put on record: a hash of the outs of each stage. The stage `record` has it for its out."""
-    folders = {"train": places.trained, **{stage: places.report(stage) for stage in REPORTS}}
-    hashes = {stage: outs_hash(folder) for stage, folder in folders.items() if folder.is_dir()}
-    write_json(path, hashes)
+def write_receipt(places: RunPaths, path: Path, on_record: bool) -> None:
+    """What `sync` has put on record: a hash of the outs of each stage; none with tracking off. The out of the stage `record`."""
+    folders = {"train": places.trained, **{stage: places.report(stage) for stage in REPORTS}} if on_record else {}
+    write_json(path, {stage: outs_hash(folder) for stage, folder in folders.items() if folder.is_dir()})
 
 
 @contextmanager
@@ -96,51 +95,3 @@ def _is_of(journal: Journal, create: Event) -> bool:
     known = {key: value for key, value in head.get("identity", {}).items() if key != OUTS}
     same = known == wanted and all(head.get(key) == create.values[key] for key in ("tracking", "given"))
     return same and (state := journal.state()).outs == outs and not state.running
-
-
-def deliver(journal: Journal, store: Store) -> str | None:
-    """Send a journal that this process has claimed, and remove it if its run is over. Raises TrackingError; it then waits."""
-    sender = RunSender(journal, store)
-    with answering(store, sender.sender.doing), store.turn():
-        run_id = sender.send()
-    journal.clear()
-    return run_id
-
-
-def _events(places: RunPaths, experiment: Experiment) -> list[Event]:
-    try:
-        return events(places, experiment)
-    except FileNotFoundError as error:
-        missing = Path(error.filename).relative_to(places.root).as_posix()
-        raise TrackingError(
-            f"there is no run to put on record in {places.root.resolve()}: {missing} is missing; run `dvc repro` first"
-        ) from None
-
-
-def send_waiting(project: Path, tracking: Tracking) -> Iterator[tuple[str, str | None]]:
-    """Send the journals that wait: (folder of the launch or study, or name of the pipeline's run; id in MLflow) of each.
-
-    Runs of this host whose process is gone end as KILLED first. Raises TrackingError at the end if a store failed; it is not
-    asked a third time.
-    """
-    mark_killed(project)
-    failures: list[TrackingError] = []
-    attempts = 0
-    for journal in journals(project):
-        if journal.state().running:
-            continue
-        known = title(journal.head())
-        with journal.claim(CLAIM_SECONDS) as ours:
-            if ours and attempts < _ATTEMPTS:
-                try:
-                    run_id = deliver(journal, store_of(journal.head(), tracking, project))
-                except TrackingError as error:
-                    failures.append(error)
-                    attempts += not isinstance(error, Refused)
-                else:
-                    yield known, run_id
-    if failures:
-        rest = len(journals(project)) - 1
-        told = f"; {rest} more may wait, see `deltarule sync --status`" if rest > 0 else ""
-        given_up = "; a run whose store will not come back is given up by `deltarule sync --drop RUN`"
-        raise TrackingError(f"{failures[0]}{told}{given_up}", failures[0].reason)

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from backends.weights import write_atomically
-from pipelines.record.creation import head
-from pipelines.record.uploader import STUDY_NICE, Uploader
+from pipelines.record.events import head
+from pipelines.record.recording import STUDY_NICE, Surviving, Uploader
 from pipelines.redact import redact, redacted
 from pipelines.search.records import SPEC, STUDY, StudyRecord, TrialRecord, load_study, trial_path
 from pipelines.search.storage import StorageError
@@ -34,7 +32,7 @@ from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, mark_killed
 from pipelines.tracking.events import KIND, ORIGIN, OUTS, TRIAL, Event, ended, killed, params, texts
 from pipelines.tracking.events import STUDY as STUDY_TAG
-from pipelines.tracking.journal import Journal, Process
+from pipelines.tracking.journal import Journal
 
 STUDIES = Path("studies")
 NOTE = Path(".deltarule/record.json")  # in the folder of a study: which of its trials were written into journals
@@ -44,39 +42,35 @@ BLOCKS = ("search", "tracking", "thresholds")  # of the study, and of no trial
 _CLAIM_SECONDS = 10  # for the sender of an earlier session, which may still be at work
 
 
-class StudyRecorder:
+class StudyRecorder(Surviving):
     """Writes the journal of a study; with tracking off it does nothing. Nothing of this may end a study.
 
     `start`, then `trial_ended` for each, then `finish`; leaving without it, the study was interrupted.
     """
 
+    of = "study"
+
     def __init__(self, folder: Path, project: Path, experiment: Experiment) -> None:
         self.folder, self.project, self.tracking = folder, project, experiment.tracking
-        self.warning = ""  # what waits for the store, and why
         self._uploader: Uploader | None = None
         self._journal: StudyJournal | None = None
 
     def __enter__(self) -> StudyRecorder:
-        if self.tracking.enabled:
-            with self._surviving():
-                self._uploader = Uploader(self.tracking, STUDY_NICE)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._surviving():
+        with self.surviving():
             if self._journal:
                 self._journal.end(killed("interrupted"))
             if self._uploader:
-                journal, complaint = self._uploader.journal, self._uploader.close(0)
-                reason = (journal.sent().error if journal else "") or complaint
-                if reason:
-                    name = self.folder.name
-                    self.warning = f"the study {name!r} waits for the store ({reason}); `deltarule sync` sends it"
+                complaint, error_of_store = self._uploader.close(), self._uploader.journal.sent().error
+                if reason := error_of_store or complaint:
+                    self.warning = f"the study {self.folder.name!r} waits for the store ({reason}); `deltarule sync` sends it"
 
     def start(self, study: StudyRecord) -> None:
         """The study as it stands when the session begins: its earlier trials are written too, where they were not."""
-        if self._uploader:
-            with self._surviving():
+        if self.tracking.enabled:
+            with self.surviving():
                 mark_killed(self.project)
                 self._journal = StudyJournal(self.folder, self.project, study)
                 self._begin()
@@ -84,28 +78,21 @@ class StudyRecorder:
     def trial_ended(self, trial: TrialRecord) -> None:
         """A trial is over; its history is whole."""
         if self._journal:
-            with self._surviving():
+            with self.surviving():
                 self._journal.add([trial])
                 self._begin()
 
     def _begin(self) -> None:
         """Trial 0 is over: a study is known by it, and its journal is begun."""
-        if self._uploader and self._uploader.journal is None and self._journal and self._journal.journal:
-            self._uploader.begin(self._journal.journal)
+        if self._uploader is None and self._journal and self._journal.journal:
+            self._uploader = Uploader(self._journal.journal, self.tracking, STUDY_NICE)
 
     def finish(self) -> None:
         """The study is over, and its files are written."""
         if self._journal:
-            with self._surviving():
+            with self.surviving():
                 self._journal.finish()
             self._journal = None
-
-    @contextmanager
-    def _surviving(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.warning = f"the journal of the study could not be written ({error}); `deltarule sync` writes what is missing"
 
 
 class StudyJournal:
@@ -147,30 +134,19 @@ class StudyJournal:
         note = _noted(self.folder) if self._written else {}
         self._outs = note.get("outs") or _outs(self.folder, first)
         opening = study_events(self.study, self.folder, self._outs)
-        begin = Event("begin", "create", {"process": asdict(Process.this()), "command": provenance.command_line(sys.argv)})
+        begin = provenance.begin()
         ours = (waiting for waiting in journals(self.project) if self._goes_on(waiting, opening[0], begin))
-        self.journal = next(ours, None) or Journal.create(self.project, [opening[0], begin, *opening[1:]], self.folder)
+        self.journal = next(ours, None) or Journal.create(self.project, [opening[0], begin, *opening[1:]], self.folder, hold=True)
         self._note()
 
     def _goes_on(self, waiting: Journal, create: Event, begin: Event) -> bool:
-        """Whether a journal is this study's, which then goes on in it. A second one would be sent beside the first, or before it.
-
-        The sender of an earlier session may still be at work, and ends when it sees the beginning of this one.
-        """
-        known, over = waiting.head(), waiting.over()
+        """Whether a journal is this study's, which then goes on in it. A second one would be sent beside the first, or before."""
+        known = waiting.head()
         if any(known.get(key) != create.values[key] for key in ("identity", "tracking")):
             return False
-        if over:
-            with suppress(FileNotFoundError):
-                waiting.append([begin])
-        with waiting.claim(_CLAIM_SECONDS) as ours:
-            if waiting.head() != known or not (over or ours):
-                return False  # it was all sent, and removed
-            if not over:
-                waiting.mend()
-                waiting.append([begin])
+        if ours := waiting.go_on(begin, _CLAIM_SECONDS):
             self._written |= {int(event.child) for event in waiting.read() if event.child and event.kind == "end"}
-        return True
+        return ours
 
     def finish(self) -> None:
         """The study is over: it failed if no trial completed."""
@@ -183,6 +159,7 @@ class StudyJournal:
             self.journal.add(self._files(), self.folder)
             self.journal.append(last)
             self.journal.sync()
+            self.journal.release()
             self._note()
 
     def _note(self) -> None:
@@ -291,7 +268,7 @@ def study_events(study: StudyRecord, folder: Path, outs: str) -> list[Event]:
     }
     values = head(study.name, identity, provenance.take(folder, "deltarule search"), spec.tracking)
     return [
-        Event("create", "create", {**values, "files": [], "watched": False}),
+        Event("create", "create", {**values, "files": []}),
         Event("params", "spec", params(_Own(spec).shared)),
         Event("tags", "spec", texts({STUDY_TAG: study.name, "deltarule.backend": spec.train.backend})),
         Event("text", "spec", {SPEC: redact(dump(spec))}),

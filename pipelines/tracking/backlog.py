@@ -81,7 +81,7 @@ def settle(project: Path) -> None:
     """Return when no run that is over is being sent any more, so that what is read is whole; not later than after a minute."""
     ends = time.monotonic() + SETTLE_SECONDS
     for journal in journals(project):
-        while journal.over() and not journal.done() and time.monotonic() < min(ends, journal.next_beat() or 0):
+        while journal.over() and not journal.done() and journal.is_sent() and time.monotonic() < ends:
             time.sleep(_LOOK_SECONDS)
 
 
@@ -112,6 +112,6 @@ def _of(journal: Journal) -> Waiting:
 
 
 def _words(state: State) -> str:
-    if state.running and state.process is not None:
-        return "running here" if state.process.here else f"running on {state.process.host}"
+    if state.running:
+        return "running here" if state.here else f"running on {state.host}"
     return "killed" if state.dead else (state.status or "unknown").lower()

@@ -2,23 +2,26 @@
 
 A journal has a folder PROJECT/.deltarule/log/ID/ of its own, with events.jsonl, to which a line an event is only ever appended;
 files/, links to the outs as they were, so that what waits depends on nothing that others change or remove; and sent.json,
-how far it was sent. What is on record whole is removed. A study's journal holds its trials too. Nothing here knows MLflow.
+how far it was sent. Two locks, which the system takes from a process that was killed: `writing` is held by the run's process,
+`claim` by the one that sends. What is on record whole is removed. A study's journal holds its trials too.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import secrets
 import shutil
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from filelock import FileLock
 
 from backends.weights import write_atomically
 from pipelines.redact import without_secrets
@@ -26,50 +29,10 @@ from pipelines.tracking.events import OUTS, Event
 from pipelines.tracking.store import Refused
 
 LOG = Path(".deltarule/log")
-EVENTS, FILES, SENT, CLAIM, BEAT = "events.jsonl", "files", "sent.json", "claim", "beat"
+EVENTS, FILES, SENT, CLAIM, WRITING = "events.jsonl", "files", "sent.json", "claim", "writing"
 NAMED = ("params", "tags", "metrics", "text")  # kinds whose values have names, and are written once each
 _TAIL_BYTES = 4096
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process of some host. `started` differs between two processes that had the same id, also over a restart of the host."""
-
-    host: str
-    pid: int
-    started: str
-
-    @classmethod
-    def this(cls) -> Process:
-        """The one that asks."""
-        return cls(platform.node(), os.getpid(), started_at(os.getpid()))
-
-    @property
-    def here(self) -> bool:
-        """Whether it is, or was, of this host; of another one nothing more can be known."""
-        return self.host == platform.node()
-
-    def lives(self) -> bool:
-        """Whether it is running now, on this host."""
-        return self.here and started_at(self.pid) == self.started != ""
-
-
-def started_at(pid: int) -> str:
-    """When a process started, as the system says it; "" if there is none, or only a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except ProcessLookupError:
-        return ""
-    except OSError:
-        return "" if _BOOT.exists() else _started_by_ps(pid)
-    return "" if fields[0] in "ZX" else f"{_BOOT.read_text().strip()} {fields[19]}"  # field 22 of proc(5)
-
-
-def _started_by_ps(pid: int) -> str:
-    """Where there is no /proc."""
-    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
-    return done.stdout.strip()
+_HOLD_SECONDS = 2  # who looks whether a journal is being written has the lock for a moment
 
 
 @dataclass(frozen=True)
@@ -90,19 +53,25 @@ class State:
 
     events: int = 0
     last: int = 0  # ms: time of the last one
-    process: Process | None = None  # the last one that began or continued the run; None where it was written from outs
+    host: str | None = None  # where it was begun or continued last; None where it was written from outs
     status: str | None = None  # how it ended; None while it goes on
     outs: str | None = None  # hash of what train wrote, once it has
+    alive: bool = False  # whether its process is still at it, as far as anyone knows; that of another host may be
+
+    @property
+    def here(self) -> bool:
+        """Whether it is, or was, carried out on this host."""
+        return self.host == platform.node()
 
     @property
     def running(self) -> bool:
-        """Whether its process is still at it, as far as anyone knows; that of another host may be."""
-        return self.status is None and self.process is not None and (not self.process.here or self.process.lives())
+        """Whether it goes on."""
+        return self.status is None and self.host is not None and self.alive
 
     @property
     def dead(self) -> bool:
         """Whether its process is gone without a word."""
-        return self.status is None and self.process is not None and self.process.here and not self.process.lives()
+        return self.status is None and self.host is not None and not self.alive
 
 
 class Journal:
@@ -111,6 +80,8 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder, self.files = folder, folder / FILES
         self.path = folder / EVENTS
+        # One object a process: a run of this process that was given up, as in a notebook, does not keep the next one out.
+        self._writing = FileLock(folder / WRITING, is_singleton=True, thread_local=False)
 
     @property
     def id(self) -> str:
@@ -120,14 +91,46 @@ class Journal:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, project: Path, events: Sequence[Event], root: Path) -> Journal:
-        """A new one. The first event is the creation of the run; files are below `root`. It is there whole, or not at all."""
+    def create(cls, project: Path, events: Sequence[Event], root: Path, hold: bool = False) -> Journal:
+        """A new one. The first event is the creation of the run; files are below `root`. It is there whole, or not at all.
+
+        With `hold` this process goes on writing it.
+        """
         journal = cls(project / LOG / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}")
         journal.files.mkdir(parents=True)
+        if hold:
+            journal.hold()
         journal._keep(events, root)
         journal.append(events)
         journal.sync()
         return journal
+
+    def hold(self) -> None:
+        """This process writes it, until `release` or its end. Raises OSError if another one does."""
+        self._writing.acquire(timeout=_HOLD_SECONDS)
+
+    def release(self) -> None:
+        """This process has written all that it has to, and will not look at it any more: it may be removed."""
+        self._writing.release(force=True)
+
+    def go_on(self, begin: Event, seconds: float) -> bool:
+        """Continue it in this process. False if it was all sent and removed, or if another process has it.
+
+        A sender of an earlier session may still be at work on a run that was over; it ends when it sees this beginning.
+        """
+        head, over = self.head(), self.over()
+        with suppress(OSError):
+            self.hold()
+            if over:
+                self.append([begin])
+            with self.claim(seconds) as ours:
+                if ours and not over:
+                    self.mend()
+                    self.append([begin])
+                if (ours or over) and self.head() == head:
+                    return True
+        self.release()
+        return False
 
     def append(self, events: Iterable[Event]) -> None:
         """Write them, each with its time unless it has one: in one call, so that two writers do not mix their lines."""
@@ -216,13 +219,25 @@ class Journal:
             if event.child:
                 continue
             if event.kind == "begin":
-                state = replace(state, process=Process(**event.values["process"]), status=None)
+                state = replace(state, host=event.values.get("process", event.values)["host"], status=None)  # "process": 0.1.0
             elif event.kind == "end":
                 state = replace(state, status=event.values["status"])
             named = event.values.get("identity", {}) if event.kind == "create" else event.values
             if event.kind in ("create", "tags") and OUTS in named:
                 state = replace(state, outs=named[OUTS])
-        return state
+        return replace(state, alive=not state.here or self.is_written())
+
+    def is_written(self) -> bool:
+        """Whether the process that writes it is at it, or will yet look how it came out; known on its host."""
+        if self._writing.is_locked:
+            return True
+        with self._locked(WRITING) as free:
+            return self.path.is_file() and not free
+
+    def is_sent(self) -> bool:
+        """Whether a process is sending it."""
+        with self.claim() as free:
+            return self.path.is_file() and not free
 
     def file(self, below: str) -> Path:
         """A file that an event names. Raises Refused, with its name, for one that is not inside the journal's folder."""
@@ -262,35 +277,27 @@ class Journal:
         """Write how far it was sent."""
         write_atomically(self.folder / SENT, json.dumps(asdict(sent)).encode())
 
-    def beat(self, seconds: float) -> None:
-        """The sender will be heard of again within so long; the clock is the same for all processes of a host."""
-        written = self.folder / f"{BEAT}.new"
-        written.write_text(str(time.monotonic() + seconds))
-        written.replace(self.folder / BEAT)
+    def claim(self, timeout: float = 0) -> AbstractContextManager[bool]:
+        """Whether this process alone may send and remove it now."""
+        return self._locked(CLAIM, timeout)
 
-    def next_beat(self) -> float | None:
-        """Until when the sender will be heard of, by time.monotonic; None where it has said nothing yet."""
-        try:
-            return float((self.folder / BEAT).read_text())
-        except (OSError, ValueError):
-            return None
+    def claim_of_child(self) -> int:
+        """The claim as an open file. The process that inherits it has it until it ends, once it has waited by `flock`."""
+        file = os.open(self.folder / CLAIM, os.O_RDWR | os.O_CREAT, 0o600)
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return file
 
     @contextmanager
-    def claim(self, timeout: float = 0) -> Iterator[bool]:
-        """Whether this process alone may send and remove it now. The system takes the claim from one that was killed."""
-        from filelock import FileLock, Timeout
-
-        if not self.path.is_file():
-            yield False
-            return
-        lock = FileLock(self.folder / CLAIM, timeout=timeout)
+    def _locked(self, name: str, timeout: float = 0) -> Iterator[bool]:
+        lock = FileLock(self.folder / name, timeout=timeout)
         try:
-            lock.acquire()
-        except (Timeout, OSError):
-            yield False
-            return
+            if self.path.is_file():  # else its folder would be made anew
+                lock.acquire()
+        except OSError:  # Timeout is one
+            pass
         try:
-            yield self.path.is_file()  # another may have removed it while this one waited
+            yield lock.is_locked and self.path.is_file()  # another may have removed it while this one waited
         finally:
             lock.release()
 
@@ -312,9 +319,8 @@ class Journal:
             return False
 
     def clear(self) -> None:
-        """Remove it if it is done; not yet, where another process that lives will still look how it came out. With the claim."""
-        process = self.state().process if self.head().get("watched", True) else None
-        if self.done() and (process is None or not process.lives() or process == Process.this()):
+        """Remove it if it is done and nobody will look how it came out. Call it with the claim."""
+        if self.done() and not self.is_written():
             self.remove()
 
     def remove(self) -> None:

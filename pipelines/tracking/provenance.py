@@ -10,6 +10,7 @@ import getpass
 import hashlib
 import json
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from backends.weights import write_atomically
 from pipelines.redact import redact, redact_command, redacted
 from pipelines.tracking import source
+from pipelines.tracking.events import Event
 
 KEPT = Path(".deltarule/begun")  # below the folder of a run: tags.json, and uncommitted.diff where files differ from the commit
 TAG_CHARACTERS = 5000
@@ -65,18 +67,20 @@ def take(root: Path, name: str) -> dict[str, str]:
     return {key: text[:TAG_CHARACTERS] for key, text in redacted(tags).items()}
 
 
+def begin() -> Event:
+    """This process begins a run, or goes on with it."""
+    return Event("begin", "create", {"host": platform.node(), "command": command_line(sys.argv)})
+
+
 def command_line(arguments: Sequence[str]) -> str:
     """How this process was called, without secrets and without the folder that the program lies in."""
     program = Path(arguments[0]).name if arguments else ""
     original = sys.orig_argv
     if program.removesuffix(".exe") == "deltarule":
         return redact_command(["deltarule", *arguments[1:]])
-    return redact_command(["python", *_relative(original[1:])]) if original else redact_command(arguments)
-
-
-def _relative(arguments: Sequence[str]) -> list[str]:
-    """An absolute path says where this machine keeps things; its last part says what was called."""
-    return [Path(argument).name if Path(argument).is_absolute() else argument for argument in arguments]
+    # An absolute path says where this machine keeps things; its last part says what was called.
+    plain = [Path(argument).name if Path(argument).is_absolute() else argument for argument in original[1:]]
+    return redact_command(["python", *plain] if original else arguments)
 
 
 def user() -> str:

@@ -35,11 +35,13 @@ from pipelines.tracking.events import (
     metric_name,
 )
 from pipelines.tracking.journal import Journal, Sent
-from pipelines.tracking.store import Store, TrackingError, answering, check, connect
+from pipelines.tracking.store import Store, TrackingError, answering, connect, locate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
+
+    from pipelines.spec import Tracking
 
 LOG = "deltarule.log"
 SHARED = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")  # a child has its parent's
@@ -47,10 +49,6 @@ CONTEXT = "mlflow.data.context"  # of the tag that says what the rows were for
 EVENTS_A_PASS = 1000  # between two passes others can have the store
 METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes 1000 things at once
 CHILDREN_A_PAGE = 1000
-# For how long a sender may not be heard of: while the store is asked, and while it works here (imports, draws, makes a database).
-ASKING_SECONDS, WORKING_SECONDS = 4.0, 120.0
-BUSY_SECONDS = 15.0  # this machine, with a database's share of the work
-BYTES_A_SECOND = 5e6  # at least, of a large artifact
 
 
 class Sender:
@@ -87,11 +85,9 @@ class Sender:
                 mark = _mark(events)
                 known = mark is not None and state.has(mark)
                 if not known:
-                    self.journal.beat(self._seconds + self._bytes(events) / BYTES_A_SECOND)
                     state.send([event for event in events if not event.child], self.journal)
                     self._send_children(client, state.run, [event for event in events if event.child])
             if mark and not known:
-                self.journal.beat(WORKING_SECONDS)  # for what is made of the stage
                 yield events[-1].stage
             with self._asking() as client:
                 state.set_tags(mark or {})
@@ -127,10 +123,7 @@ class Sender:
     @contextmanager
     def _asking(self) -> Iterator[MlflowClient]:
         """A client, with the store to itself."""
-        self.journal.beat(WORKING_SECONDS if self.store.missing else ASKING_SECONDS)
         with self._noting_failures(), answering(self.store, self.doing), self.store.lock():
-            check(self.store)
-            self.journal.beat(self._seconds)
             client, self._experiment_id = connect(self.store)
             yield client
 
@@ -147,11 +140,6 @@ class Sender:
         self.sent = replace(self.sent, **changes)
         self.journal.note(self.sent)
 
-    @property
-    def _seconds(self) -> float:
-        """How long the store may take: a database that is not locked is only as slow as this machine."""
-        return ASKING_SECONDS if self.store.database is None else WORKING_SECONDS if self._state is None else BUSY_SECONDS
-
     def _check_files(self, events: Sequence[Event]) -> None:
         """Raises Refused for a file that is not the run's, or a place that is not in it."""
         with self._noting_failures():
@@ -163,9 +151,6 @@ class Sender:
             if _mark(events):
                 self.journal.check_links()
 
-    def _bytes(self, events: Sequence[Event]) -> int:
-        return sum(self.journal.file(below).stat().st_size for below in merged(events, "artifacts").values())
-
     def _set_status(self, client: MlflowClient, run: Run, events: Sequence[Event]) -> None:
         last = next((event for event in reversed(events) if event.kind in ("begin", "end") and not event.child), None)
         if last is None:
@@ -175,7 +160,7 @@ class Sender:
         again = last.kind == "begin" and before in ("FINISHED", "FAILED") and not is_study(self.head)
         if status == before or again:
             return  # what is trained again, and comes to the same, is over as it was
-        if last.kind == "end" and self.journal.state().process is not None:
+        if last.kind == "end" and self.journal.state().host is not None:
             client.set_terminated(run.info.run_id, status, last.time)
         else:
             # Outs know no times: with an end, the run would seem to have lasted as long as this upload.
@@ -197,7 +182,8 @@ class Sender:
                 shared = {key: parent.data.tags[key] for key in SHARED if key in parent.data.tags}
                 tags = {**merged(body, "tags"), **shared, PARENT: parent.info.run_id, TRIAL: number}
                 name = redact(create.values["name"])
-                run = client.create_run(self._experiment_id, create.time, _redacted(tags), name)
+                tags = {key: redact(value)[:TAG_CHARACTERS] for key, value in tags.items()}
+                run = client.create_run(self._experiment_id, create.time, tags, name)
             RemoteState(client, run).send(body, self.journal)
             client.update_run(run.info.run_id, end.values["status"])
             self._whole.add(number)
@@ -234,7 +220,7 @@ class Sender:
             return run or self._create(client, identity)
         if OUTS in identity:
             run = self._search(client, identity)
-        if run is None and state.process is not None:  # one that was killed, and goes on
+        if run is None and state.host is not None:  # one that was killed, and goes on
             run = self._search(client, {**identity, "deltarule.ended": "killed"}, "KILLED")
         training = OUTS not in identity and state.status is None
         if run is None and training and self._search(client, identity, "FINISHED") is not None:
@@ -272,10 +258,6 @@ def _mark(events: Sequence[Event]) -> dict[str, str] | None:
     return {f"deltarule.recorded.{last.stage}": last.values["outs"]} if last and last.kind == "mark" else None
 
 
-def _redacted(tags: Mapping[str, str]) -> dict[str, str]:
-    return {key: redact(value)[:TAG_CHARACTERS] for key, value in tags.items()}
-
-
 class RemoteState:
     """What a run held when it was first looked at, and was sent since: nobody else sends to it meanwhile."""
 
@@ -296,13 +278,17 @@ class RemoteState:
 
     def send(self, events: Sequence[Event], root: Path | Journal) -> None:
         """Send what it does not hold. Artifacts and models are files of a journal, or below a folder."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
         self._log(self._missing_points(events), merged(events, "params"), merged(events, "tags"))
         for place, below in merged(events, "artifacts").items():
             self._send_file(place, root.file(below) if isinstance(root, Journal) else root / below)
         for place, text in merged(events, "text").items():
             self._client.log_text(self._id, text, place)
         if rows := merged(events, "inputs"):
-            self._client.log_inputs(self._id, datasets=_dataset_inputs(rows))
+            # A store keeps each once, however often they are sent.
+            inputs = [DatasetInput(Dataset(**each), [InputTag(CONTEXT, context)]) for context, each in rows.items()]
+            self._client.log_inputs(self._id, datasets=inputs)
         for name, below in merged(events, "model").items():
             folder = root.file(below) if isinstance(root, Journal) else root / below
             models.send(self._client, self.run, name, folder)
@@ -357,13 +343,6 @@ class RemoteState:
             self._client.log_artifact(self._id, str(source), "" if folder == "." else folder)
 
 
-def _dataset_inputs(rows: Mapping[str, Mapping[str, str]]) -> list[Any]:
-    """Context -> rows, as MLflow takes them; a store keeps each once, however often they are sent."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    return [DatasetInput(Dataset(**dict(each)), [InputTag(CONTEXT, context)]) for context, each in rows.items()]
-
-
 def _same(held: Metric | None, value: float) -> bool:
     if held is None:
         return False
@@ -373,3 +352,26 @@ def _same(held: Metric | None, value: float) -> bool:
 
 def _parts(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (values[start : start + size] for start in range(0, len(values), size))
+
+
+# -- what is added later --------------------------------------------------------------------------------------------------------
+
+
+def attach(tracking: Tracking, project: Path, fingerprint: str, files: Mapping[str, str], tags: Mapping[str, str]) -> str | None:
+    """Put texts (path in the run -> content) and tags on the newest run of this fingerprint; its id, or None if there is none.
+
+    Makes no store, no experiment and no run. Raises TrackingError if the store fails.
+    """
+    store = locate(tracking, project)
+    if not tracking.enabled or store.missing:
+        return None
+    with answering(store, "the report was not attached"), store.lock():
+        client, experiment_id = connect(store)
+        wanted = f"tags.`deltarule.fingerprint` = '{fingerprint}'"
+        found = client.search_runs([experiment_id], wanted, max_results=1, order_by=["attributes.start_time DESC"])
+        for run in found:
+            for place, text in files.items():
+                client.log_text(run.info.run_id, redact(text), place)
+            for name, value in tags.items():
+                client.set_tag(run.info.run_id, name, redact(value))
+    return str(found[0].info.run_id) if found else None

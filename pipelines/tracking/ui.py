@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
@@ -11,23 +10,23 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from pipelines.redact import redact
 from pipelines.tracking.store import Store, TrackingError, answering, connect, locate
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from pipelines.spec import Experiment
 
 HOST = "127.0.0.1"
-RUNS_PAGE = "#/experiments/{}/runs?workflowType=machine_learning"  # MLflow's first page is one for language models
 # Its table shows no params and metrics unless they are chosen: its pages read a shared view from a tag of the experiment.
 VIEW, VIEW_TAG = "deltarule", "mlflow.sharedViewState.deltarule"
+# MLflow's first page is one for language models.
+RUNS_PAGE = f"#/experiments/{{}}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
 COLUMNS = (
     "metrics.`best_val_loss`", "metrics.`validate_accuracy`", "metrics.`validate_rmse`", "params.`model.activation`",
     "params.`regularization.l1`", "params.`regularization.l2`", "params.`model.dropout`", "params.`train.backend`",
@@ -47,23 +46,16 @@ def ui(experiment: Experiment, project: Path, port: int = 5000, say: Callable[[s
     _check_port(port)
     with answering(store, "the store cannot be opened"), store.lock():
         client, experiment_id = connect(store)
-        share_view(client, experiment_id)
-    with suppress(KeyboardInterrupt), _ended_by_sigterm_too(), _server(store, port) as server:
-        _await(server, port)
-        say(f"MLflow shows the runs on http://{HOST}:{port}/{runs_page(experiment_id)} (Ctrl-C ends it)")
-        raise server.ended(server.process.wait())
-
-
-def runs_page(experiment_id: str) -> str:
-    """The table of runs, with our columns."""
-    return f"{RUNS_PAGE.format(experiment_id)}&viewStateShareKey={VIEW}"
-
-
-def share_view(client: MlflowClient, experiment_id: str) -> None:
-    """Keep our columns where MLflow's pages find them. Columns that no run has are not shown."""
-    state = json.dumps({"selectedColumns": COLUMNS})
-    if client.get_experiment(experiment_id).tags.get(VIEW_TAG) != state:
-        client.set_experiment_tag(experiment_id, VIEW_TAG, state)
+        view = json.dumps({"selectedColumns": COLUMNS})  # columns that no run has are not shown
+        if client.get_experiment(experiment_id).tags.get(VIEW_TAG) != view:
+            client.set_experiment_tag(experiment_id, VIEW_TAG, view)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, else the server would go on alone
+    try:
+        with suppress(KeyboardInterrupt), served(store, port) as ended:
+            say(f"MLflow shows the runs on http://{HOST}:{port}/{RUNS_PAGE.format(experiment_id)} (Ctrl-C ends it)")
+            raise ended()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_port(port: int) -> None:
@@ -79,10 +71,13 @@ def _check_port(port: int) -> None:
 
 
 @contextmanager
-def _server(store: Store, port: int) -> Iterator[_Server]:
-    """`mlflow server` in a session of its own, so that it and its children end together, and only when we say so."""
+def served(store: Store, port: int) -> Iterator[Callable[[], TrackingError]]:
+    """`mlflow server`, from when it answers; what it gives waits until it ends by itself, and says with which words.
+
+    It has a session of its own, so that it and its children end together, and only when we say so.
+    """
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
+        server = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"],
             env=_environment(store),
             cwd=store.project,
@@ -90,21 +85,27 @@ def _server(store: Store, port: int) -> Iterator[_Server]:
             stderr=output,
             start_new_session=True,
         )
+
+        def ended() -> TrackingError:
+            told = f"mlflow server ended by itself with exit code {server.wait()}; it said:"
+            output.seek(0)
+            lines = output.read().decode(errors="replace").strip().splitlines()[-5:]
+            return TrackingError("\n".join([told, *map(redact, lines)]))
+
         try:
-            yield _Server(process, output)
+            deadline = time.monotonic() + _START_SECONDS
+            while not _answers(port):
+                if server.poll() is not None:
+                    raise ended()
+                if time.monotonic() > deadline:
+                    raise TrackingError(f"mlflow server did not answer on port {port} within {_START_SECONDS} s")
+                time.sleep(0.2)
+            yield ended
         finally:
-            _end(process)
-
-
-class _Server(NamedTuple):
-    process: subprocess.Popen[bytes]
-    output: IO[bytes]
-
-    def ended(self, code: int) -> TrackingError:
-        """What to raise when it ended by itself: with the last that it said."""
-        self.output.seek(0)
-        lines = self.output.read().decode(errors="replace").strip().splitlines()[-5:]
-        return TrackingError("\n".join([f"mlflow server ended by itself with exit code {code}; it said:", *map(redact, lines)]))
+            for sign in (signal.SIGTERM, signal.SIGKILL):
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(server.pid, sign)
+                    server.wait(_STOP_SECONDS)
 
 
 def _environment(store: Store) -> dict[str, str]:
@@ -119,49 +120,8 @@ def _environment(store: Store) -> dict[str, str]:
     return {**inherited, **settings, **({"MLFLOW_DEFAULT_ARTIFACT_ROOT": store.artifacts} if store.artifacts else {})}
 
 
-def _await(server: _Server, port: int) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if (code := server.process.poll()) is not None:
-            raise server.ended(code)
-        if _answers(port):
-            return
-        time.sleep(0.2)
-    raise TrackingError(f"mlflow server did not answer on port {port} within {_START_SECONDS} s")
-
-
 def _answers(port: int) -> bool:
-    """Not by urllib, which would ask a proxy."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=2)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, sign)
-            server.wait(_STOP_SECONDS)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
-
-
-@contextmanager
-def _ended_by_sigterm_too() -> Iterator[None]:
-    """SIGTERM ends us as Ctrl-C does; without this the server would go on alone."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with suppress(OSError), direct.open(f"http://{HOST}:{port}/health", timeout=2) as answer:
+        return bool(answer.status == 200)
+    return False

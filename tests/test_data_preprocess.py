@@ -324,7 +324,7 @@ def known(tmp_path_factory):
 
 def read(known, rows, **changes):
     """Rows in Python as the spec's: its markers and spellings, and the columns that the training rows had."""
-    return given(rows, DataSpec.model_validate({"source": "t.csv", "target": "y", **changes}), known.preprocessing).source()
+    return given(rows, DataSpec.model_validate({"source": "t.csv", "target": "y", **changes}), known.preprocessing)
 
 
 def one(**more):

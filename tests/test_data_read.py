@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import subprocess
-import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -81,15 +79,6 @@ def test_names_of_classes_and_features_are_kept_and_classes_are_sorted():
     assert read(DataSpec(source="linnerud")).targets == ("Weight", "Waist", "Pulse")
 
 
-def test_a_bundled_set_needs_no_reader_of_files():
-    code = (
-        "import sys; from pipelines.data.read import read; from pipelines.spec import DataSpec; read(DataSpec(source='iris')); "
-        "print(*(m for m in sys.modules if m.startswith('pipelines.data.')))"
-    )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {f"pipelines.data.{name}" for name in ("tables", "text", "inference")} & set(loaded)
-
-
 # Delimited text: how it is written -------------------------------------------------------------------------------------
 
 
@@ -145,7 +134,7 @@ def test_latin_1_is_read_where_it_is_stated_and_refused_with_its_byte_where_not(
 
 def test_a_character_that_ends_in_another_block_is_whole_or_refused(reads, refused, monkeypatch):
     monkeypatch.setattr("pipelines.data.text.SAMPLE", 7)
-    monkeypatch.setattr("pipelines.data.tables.BLOCK", 13)
+    monkeypatch.setattr("pipelines.data.text.BLOCK", 13)
     assert values(reads("a,y\n1,ééééééé\n2,b\n"), "y") == ["ééééééé", "b"]
     assert "t.csv:2: the text must be UTF-8, found 0xc3 at byte 6" in refused(b"a,y\n1,\xc3a\n2,b\n")
 
@@ -280,7 +269,7 @@ def test_a_column_is_what_all_its_cells_look_like(reads, case):
 
 
 def test_what_stands_in_the_last_row_counts_for_the_first(reads, monkeypatch):
-    monkeypatch.setattr("pipelines.data.tables.BLOCK", 1000)
+    monkeypatch.setattr("pipelines.data.text.BLOCK", 1000)
     text = "a,b,c,y\n" + "1, 7.50,,2\n" * 5000
     found = reads(text + "007,w,x,3\n", columns={"b": "categorical"})
     assert found.kinds == {"a": "categorical", "b": "categorical", "c": "categorical", "y": "numeric"}
@@ -296,7 +285,7 @@ def test_a_column_is_the_same_however_it_falls_into_blocks(reads, monkeypatch):
         for a, b in zip(rng.normal(size=3000), rng.integers(99, size=3000), strict=True)
     )
     whole = reads(text)
-    monkeypatch.setattr("pipelines.data.tables.BLOCK", 900)
+    monkeypatch.setattr("pipelines.data.text.BLOCK", 900)
     cut = reads(text)
     for name in "aby":
         assert values(whole, name) == values(cut, name)

@@ -10,7 +10,6 @@ from sources import source
 
 from pipelines.data import PARTS, Column, DataError
 from pipelines.data.columns import find_target
-from pipelines.data.formats import similar_label
 from pipelines.data.split import (
     count_duplicates,
     cut,
@@ -20,6 +19,7 @@ from pipelines.data.split import (
     drawn_order,
     equal_rows,
     share_out,
+    similar_label,
     split_rows,
 )  # fmt: skip
 from pipelines.spec import Split

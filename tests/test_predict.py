@@ -13,7 +13,7 @@ import pytest
 
 import deltarule
 from pipelines.api.predict import predict
-from pipelines.data import DataError, tables
+from pipelines.data import DataError, text
 from pipelines.data import rows as data_rows
 from pipelines.stages import StageError
 
@@ -89,7 +89,7 @@ def test_labels_are_spelled_as_in_the_data(model, tmp_path):
 def test_the_answers_do_not_depend_on_how_the_file_is_cut_or_packed(model, tmp_path, monkeypatch):
     lines = [HEADER, *rows()]
     whole, _ = answer(model, write(tmp_path / "all.csv", lines))
-    monkeypatch.setattr(tables, "BLOCK", 200)
+    monkeypatch.setattr(text, "BLOCK", 200)
     monkeypatch.setattr(data_rows, "ROWS", 7)
     assert same(answer(model, tmp_path / "all.csv")[0], whole)
     assert same(answer(model, write(tmp_path / "all.tsv", lines, "\t"))[0], whole)
@@ -137,7 +137,7 @@ def test_days_come_first_where_they_did_in_the_training_rows(tmp_path, monkeypat
     model = deltarule.run(experiment, tmp_path / "run").model
     few = {"day": ["1/2/2024", "3/1/2024"]}
     assert np.array_equal(model.inputs(few), model.inputs({"day": ["2024-02-01", "2024-01-03"]}))
-    monkeypatch.setattr(tables, "BLOCK", 30)
+    monkeypatch.setattr(text, "BLOCK", 30)
     given, _ = answer(model, write(tmp_path / "few.csv", [["day"], *([day] for day in few["day"] * 9)]))
     assert [float(row["p_y"]) for row in given] == pytest.approx([*model.answers(few)["p_y"]] * 9)
     with pytest.raises(DataError, match=r"row 1: column 'day' must hold dates .* found '1/13/2024'"):
@@ -174,7 +174,7 @@ def test_what_the_training_rows_did_not_have_is_answered_and_told(model, tmp_pat
     ],
 )
 def test_what_cannot_be_answered_is_told_with_its_place_and_nothing_is_left(model, tmp_path, change, message, monkeypatch):
-    monkeypatch.setattr(tables, "BLOCK", 200)
+    monkeypatch.setattr(text, "BLOCK", 200)
     lines = [list(HEADER), *rows(30)]
     change(lines)
     with pytest.raises(DataError, match=message):

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.data.columns import DataError, Source
 from pipelines.data.preprocess import Categorical
-from pipelines.data.rows import Rows, blocks, writer
+from pipelines.data.rows import blocks, writer
 from pipelines.spec import DataSpec
 from pipelines.stages.networks import answer
 
@@ -51,21 +51,20 @@ def predict(model: Model, data: Path, out: Path | None, shown: Callable[[int], N
     block, preprocessing = DataSpec.model_validate(network.run["spec"]["data"]), network.about.preprocessing
     answered = Answered()
     with writer(out) as write:
-        for rows in blocks(data, str(data), block, preprocessing, network.about.targets):
-            source = rows.source()
+        for source, others in blocks(data, str(data), block, preprocessing, network.about.targets):
             write(answer(model.networks, source))
-            _count(answered, network, rows, source)
+            answered.unused = tuple(name for name in others if name not in network.about.kinds)
+            _count(answered, network, source)
             shown(answered.rows)
         if not answered.rows:
             raise DataError(f"{data}: the file has no rows below the header")
     return answered
 
 
-def _count(answered: Answered, network: Network, rows: Rows, source: Source) -> None:
+def _count(answered: Answered, network: Network, source: Source) -> None:
     """Add what is remarkable about a block."""
     lacked = network.about.missing.get("train", {})
     answered.rows += source.rows
-    answered.unused = tuple(name for name in rows.others if name not in network.about.kinds)
     for encoder in network.about.preprocessing.encoders:
         column = source.fetch(encoder.name)
         gaps = int(column.gaps.sum())

@@ -121,7 +121,7 @@ class Model:
 def rows_of(network: Network, X: Any) -> Source:
     """Rows that are given in Python, with the columns that a network needs."""
     block = DataSpec.model_validate(network.run["spec"]["data"])
-    return given(X, block, network.about.preprocessing).source()
+    return given(X, block, network.about.preprocessing)
 
 
 def load_model(folder: str | PathLike[str] = ".") -> Model:

@@ -6,11 +6,12 @@ pyarrow's arrays of texts come in, NumPy's arrays of one value a text go out. A 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow
+from pyarrow import compute
 
 from pipelines.data.columns import NDArray
 
@@ -53,35 +54,48 @@ YEAR_LAST = r"^\d\d?[-/.]\d\d?[-/.]\d{4}"
 
 def matches(texts: Any, pattern: str) -> NDArray:
     """Which texts match a regular expression."""
-    from pyarrow import compute
-
     return np.asarray(compute.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False), dtype=bool)
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------------------
 
 
+def plain_numbers(cells: Any, markers: Sequence[str], decimal: str) -> Any:
+    """A block of cells as float64, null where a marker stands; None unless all others are finite numbers that lose no digits.
+
+    Almost all of a large file is read here: what is to be looked at closely goes by its different texts, below.
+    """
+    stripped = compute.utf8_trim_whitespace(cells)
+    missing = compute.is_in(stripped, pyarrow.array(markers, stripped.type))
+    present = with_point(compute.if_else(missing, None, stripped), decimal)
+    with_zero = compute.filter(present, compute.starts_with(present, "0"))
+    if compute.any(compute.match_substring_regex(with_zero, CODE)).as_py():
+        return None
+    try:
+        values = present.cast(pyarrow.float64())
+    except pyarrow.ArrowInvalid:
+        return None
+    if compute.any(compute.invert(compute.is_finite(values))).as_py():
+        return None
+    large = compute.any(compute.greater(compute.abs(values), LARGEST)).as_py()
+    return None if large and wide(present.drop_null()).any() else values
+
+
 def numbers(texts: Any, decimal: str = ".") -> NDArray:
     """float64 of each text; NaN for what is no number, inf for what is beyond float64."""
     plain = with_point(texts, decimal)
-    found, values = matches(plain, NUMBER), np.full(len(texts), np.nan)
-    values[found] = _floats(plain, found)
-    return values
+    found = compute.if_else(compute.match_substring_regex(plain, NUMBER), plain, None)
+    return np.asarray(found.cast(pyarrow.float64()).to_numpy(zero_copy_only=False))
 
 
 def with_point(texts: Any, decimal: str) -> Any:
     """Decimals after a point; what has a point where a comma is asked for is no number any more."""
-    from pyarrow import compute
-
     return texts if decimal == "." else compute.replace_substring(compute.replace_substring(texts, ".", "?"), decimal, ".")
 
 
 def wide(texts: Any) -> NDArray:
     """Which texts are whole numbers from 2^53 on, of which float64 loses digits: ids, more often than amounts."""
-    found = matches(texts, WIDE)
-    if found.any():
-        found[found] = np.abs(_floats(texts, found)) > LARGEST
-    return found
+    return matches(texts, WIDE) & (np.abs(numbers(texts)) > LARGEST)
 
 
 def grouped(texts: Any, decimal: str) -> NDArray:
@@ -91,19 +105,10 @@ def grouped(texts: Any, decimal: str) -> NDArray:
 
 def decorated_numbers(texts: Any, decimal: str) -> NDArray:
     """float64 of each text once separators, signs, currency and percent are taken off; NaN for what is no number even so."""
-    import pyarrow
-    from pyarrow import compute
-
     for pattern, kept in DECORATIONS:
         texts = compute.replace_substring_regex(texts, pattern, kept)
     without = compute.replace_substring_regex(texts, r"[ ']" + f"|[{',' if decimal == '.' else '.'}]", "")
-    return numbers(compute.if_else(pyarrow.array(grouped(texts, decimal)), without, texts), decimal)
-
-
-def _floats(texts: Any, chosen: NDArray) -> NDArray:
-    import pyarrow
-
-    return np.asarray(texts.filter(pyarrow.array(chosen)).cast(pyarrow.float64()).to_numpy(zero_copy_only=False))
+    return numbers(compute.if_else(compute.match_substring_regex(texts, GROUPED[decimal]), without, texts), decimal)
 
 
 # -- truth values -----------------------------------------------------------------------------------------------------------
@@ -129,8 +134,6 @@ def date_order(texts: Any) -> Order:
     Dates that are there with the day first alone say that it is; where both orders have such dates, some are none, and the more
     frequent order counts. With points between the numbers the day comes first; no one writes them otherwise.
     """
-    import pyarrow
-
     last = texts.filter(pyarrow.array(matches(texts, YEAR_LAST)))
     if not len(last):
         return ""
@@ -146,15 +149,14 @@ def days(texts: Any, order: str = "") -> NDArray:
 
     Under "unclear" days come first: what is asked is whether they are dates at all.
     """
-    import pyarrow
-    from pyarrow import compute
-
     values = np.full(len(texts), np.nan)
     if not matches(texts, DATE_LIKE).any():
         return values
     plain = compute.replace_substring_regex(texts, r"^([-/.\d]{8,10})T", r"\1 ")
-    for date_format in date_formats("day_first" if order == "unclear" else order):
-        found = matches(plain, f"^{_pattern(date_format)}$") & np.isnan(values)
+    dates = (*DATES[""], *(DATES["day_first" if order == "unclear" else order] if order else ()))
+    for date_format in (*(date + time for date in dates for time in TIMES), *ZONED):
+        pattern = re.sub(r"%[a-zA-Z]|\.", lambda field: FIELDS.get(field[0], r"\."), date_format)
+        found = matches(plain, f"^{pattern}$") & np.isnan(values)
         if found.any():
             import pandas
 
@@ -164,33 +166,3 @@ def days(texts: Any, order: str = "") -> NDArray:
             missing = np.isnat(microseconds)
             values[found] = np.where(missing, np.nan, microseconds.astype(np.int64).astype(np.float64) / MICROSECONDS_A_DAY)
     return values
-
-
-def date_formats(order: str) -> Iterator[str]:
-    """The strptime formats that are tried, under an order of days and months."""
-    for date in (*DATES[""], *(DATES[order] if order else ())):
-        yield from (f"{date}{time}" for time in TIMES)
-    yield from ZONED
-
-
-def _pattern(date_format: str) -> str:
-    return re.sub(r"%[a-zA-Z]|\.", lambda field: FIELDS.get(field[0], r"\."), date_format)
-
-
-# -- labels -----------------------------------------------------------------------------------------------------------------
-
-
-def label_key(label: str) -> str:
-    """Labels of one key may be spellings of one another: without case, blanks and marks. Numbers and codes stay apart."""
-    if any(letter.isdigit() for letter in label):
-        return label.casefold()
-    return "".join(letter for letter in label.casefold() if letter.isalnum())
-
-
-def similar_label(label: str, rows: Mapping[str, int]) -> str:
-    """The most frequent label with more rows that this one may be a spelling of, by a letter too; "" if there is none."""
-    key = label_key(label)
-    more = sorted((other for other in rows if rows[other] > rows.get(label, 0)), key=lambda other: -rows[other])
-    same = [other for other in more if key and label_key(other) == key]
-    letters = [other for other in more if key.isalpha() and label_key(other).isalpha() and abs(len(other) - len(label)) < 2]
-    return next(iter(same or get_close_matches(label, letters, 1, 0.75)), "")

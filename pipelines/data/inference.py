@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow
+from pyarrow import compute
 
 from pipelines.data import formats
 from pipelines.data.columns import Column, DataError, NDArray
@@ -62,32 +64,22 @@ class StringColumn:
 
     def categories(self) -> Column:
         """As categories, in order."""
-        from pyarrow import compute
-
         order = compute.sort_indices(self.texts).to_numpy()
         place = np.empty(len(order) + 1, dtype=np.int32)
         place[order], place[-1] = np.arange(len(order)), -1
         return Column(place[self.codes], tuple(self.texts.take(order).to_pylist()))
 
 
-def clean(codes: NDArray, found: Any, markers: Sequence[str], spellings: Mapping[str, str]) -> tuple[StringColumn, set[str]]:
-    """Strip, spell and join the texts `found` (repeats allowed), and take out what means no value.
-
-    Returns which of the spellings were met, too.
-    """
-    import pyarrow
-    from pyarrow import compute
-
-    texts = compute.utf8_trim_whitespace(found)
-    met: set[str] = set()
+def clean(encoded: Any, markers: Sequence[str], spellings: Mapping[str, str]) -> StringColumn:
+    """Strip, spell and join the texts of a dictionary array, and take out what means no value."""
+    texts = compute.utf8_trim_whitespace(encoded.dictionary)
     if spellings:
         place = compute.index_in(texts, pyarrow.array(list(spellings), texts.type))
-        met = {list(spellings)[number] for number in compute.unique(place.drop_null()).to_pylist()}
         texts = compute.coalesce(pyarrow.array(list(spellings.values()), texts.type).take(place), texts)
     missing = compute.is_in(texts, pyarrow.array(list(markers), texts.type))
-    encoded = compute.if_else(missing, pyarrow.scalar(None, texts.type), texts).dictionary_encode()
-    place = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-    return StringColumn(np.append(place, np.int32(-1))[codes], encoded.dictionary), met
+    joined = compute.if_else(missing, None, texts).dictionary_encode()
+    codes, places = (part.indices.fill_null(-1).to_numpy(zero_copy_only=False) for part in (encoded, joined))
+    return StringColumn(np.append(places, np.int32(-1))[codes], joined.dictionary)
 
 
 @dataclass(frozen=True)
@@ -100,25 +92,6 @@ class TextFormat:
     def order(self, texts: Any) -> str:
         """Of the dates among all texts of a column."""
         return formats.date_order(texts) if self.dates == "auto" else self.dates
-
-
-@dataclass(frozen=True)
-class TypeMasks:
-    """What each text of a column is, as masks over its texts. A code is a number with leading zeros."""
-
-    numbers: NDArray
-    codes: NDArray
-    not_finite: NDArray  # nan, inf, and numbers beyond float64
-    dates: NDArray
-
-
-def type_masks(texts: Any, decimal: str = ".", order: str = "") -> TypeMasks:
-    """Look at each text once. `order`: of days and months, as `formats.date_order` gives it."""
-    values = formats.numbers(texts, decimal)
-    codes = ~np.isnan(values) & formats.matches(texts, formats.CODE)
-    not_finite = formats.matches(texts, formats.NOT_FINITE) | np.isinf(values)
-    dates = ~np.isnan(formats.days(texts, order))
-    return TypeMasks(np.isfinite(values) & ~codes, codes & ~not_finite, not_finite, dates)
 
 
 @dataclass(frozen=True)
@@ -140,6 +113,15 @@ def values_of(kind: Kind, texts: Any, how: TextFormat, stated: bool) -> NDArray:
     return formats.days(texts, how.order(texts)) if kind == "datetime" else formats.booleans(texts, stated)
 
 
+class TypeMasks(NamedTuple):
+    """Masks over the texts of a column. A code is a number with leading zeros."""
+
+    numbers: NDArray
+    codes: NDArray
+    not_finite: NDArray  # nan, inf, and numbers beyond float64
+    dates: NDArray
+
+
 class Inference:
     """One column of text, looked at. `typed`: by the file, so that text which looks like numbers stays text."""
 
@@ -149,8 +131,13 @@ class Inference:
 
     @cached_property
     def masks(self) -> TypeMasks:
-        """Of its texts."""
-        return type_masks(self.found.texts, self.how.decimal, self.order)
+        """What each of its texts is, looked at once."""
+        texts = self.found.texts
+        values = formats.numbers(texts, self.how.decimal)
+        codes = ~np.isnan(values) & formats.matches(texts, formats.CODE)
+        not_finite = formats.matches(texts, formats.NOT_FINITE) | np.isinf(values)
+        dates = ~np.isnan(formats.days(texts, self.order))
+        return TypeMasks(np.isfinite(values) & ~codes, codes & ~not_finite, not_finite, dates)
 
     def input(self, stated: Kind | None, most: int) -> InferredType:
         """Under the kind that is stated, else under the one it looks like. More categories than `most` may be an id."""
@@ -293,7 +280,7 @@ class Inference:
         """
         decimal, texts, masks = self.how.decimal, self.found.texts, self.masks
         other = "," if decimal == "." else "."
-        wrong = type_masks(texts, other).numbers & ~masks.numbers
+        wrong = np.isfinite(formats.numbers(texts, other)) & ~formats.matches(texts, formats.CODE) & ~masks.numbers
         if wrong.any() and self.found.share(wrong | masks.numbers) >= MIXED:
             if not formats.grouped(texts, decimal)[wrong].all():
                 way_out = f"set data.format.decimal: {MARKS[other]}, or data.columns: {{{self.name}: categorical}}"
@@ -309,8 +296,6 @@ class Inference:
 
     def _readings(self, text: str) -> tuple[str, str]:
         """(which numbers a text may stand for, what to do about it)."""
-        import pyarrow
-
         decimal, other = self.how.decimal, "," if self.how.decimal == "." else "."
         values = [float(formats.decorated_numbers(pyarrow.array([text]), mark)[0]) for mark in (decimal, other)]
         one, two = (f"{value + 0.0:.15g}" for value in values)  # 0, where it is -0

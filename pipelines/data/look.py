@@ -15,11 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from pipelines.data.columns import Column, DataError, NDArray, Source, Target, find_target
-from pipelines.data.formats import label_key
 from pipelines.data.parts import check_size
 from pipelines.data.preprocess import LIMIT, CellError, fit
 from pipelines.data.read import Survey, survey
-from pipelines.data.split import count_duplicates, equal_rows, inputs_of, split_columns, split_rows
+from pipelines.data.split import count_duplicates, equal_rows, inputs_of, label_key, split_columns, split_rows
 from pipelines.spec.blocks import DataSpec, Kind
 
 BARS = 24  # of a histogram of numbers

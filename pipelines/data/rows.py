@@ -9,116 +9,89 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends.weights import stream_atomically
-from pipelines.data.columns import Column, DataError, NDArray, Source
-from pipelines.data.inference import Inference, TextFormat, clean, values_of
+from pipelines.data.columns import DataError, NDArray, Source
 from pipelines.data.preprocess import Preprocessing
-from pipelines.data.read import check_names
-from pipelines.data.tables import ParquetTable, Table, TextTable, TypedTable, read_batches
-from pipelines.data.text import TextFile, open_text
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import DELIMITED, FILES
 from pipelines.spec.describe import nearest
+
+if TYPE_CHECKING:
+    from pipelines.data.tables import Table
 
 ROWS = 65536  # of a block of Parquet
 GIVEN = "the rows"  # as messages call those that are given in Python
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A block under the kinds of the training rows; `block` is the spec's, with markers and spellings."""
-
-    table: Table
-    block: DataSpec
-    preprocessing: Preprocessing
-    others: Sequence[str] = ()  # columns of the file that are not needed
-
-    def source(self) -> Source:
-        """With the columns that are needed, each read once."""
-        kept: dict[str, Column] = {}
-        kinds = self.preprocessing.columns
-        return Source(
-            name=self.table.shown,
-            rows=self.table.rows,
-            kinds={name: kinds[name] for name in self.table.names if name in kinds},
-            targets=(),
-            fetch=lambda name: kept[name] if name in kept else kept.setdefault(name, self.column(name)),
-            line=self.table.line,
-        )
-
-    def column(self, name: str) -> Column:
-        """Raises DataError, with its line, for a cell that does not hold what the training rows did."""
-        kind, spellings = self.preprocessing.columns[name], self.block.spellings.get(name, {})
-        native = self.table.type_of(name) if kind != "categorical" and not spellings else "text"
-        if native == kind or (native, kind) in (("boolean", "numeric"), ("nothing", "numeric")):
-            return Column(self.table.numbers(name))
-        found, _ = clean(*self.table.texts(name), self.block.missing.markers, spellings)
-        if kind == "categorical":
-            return found.categories()
-        # Never by the cells of a block: how a file is cut must not change what 03/04/2024 means.
-        stated = "" if self.block.format.dates == "auto" else self.block.format.dates
-        decimal = "," if self.block.format.decimal == "comma" else "."
-        how = TextFormat(decimal, self.preprocessing.orders.get(name, stated))
-        inferred = Inference(name, found, how).input(kind, 0)
-        if inferred.row is not None:
-            must = inferred.problem.partition("; ")[0]
-            raise DataError(f"{self.table.line(inferred.row)}: {must}; it did in the training rows")
-        return Column(found.spread(values_of(kind, found.texts, how, stated=True)))
-
-
-def blocks(path: Path, shown: str, block: DataSpec, preprocessing: Preprocessing, known: Sequence[str]) -> Iterator[Rows]:
-    """A file's rows, block by block. Columns beside those of `preprocessing` are passed over; `known` may be there besides.
+def blocks(
+    path: Path, shown: str, block: DataSpec, preprocessing: Preprocessing, known: Sequence[str]
+) -> Iterator[tuple[Source, list[str]]]:
+    """A file's rows, block by block, and the columns that are not needed. A header may have the columns `known` besides.
 
     Raises DataError for a file that cannot be read, or lacks a column, before the first block.
     """
-    kinds = preprocessing.columns
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    from pipelines.data.tables import TextTable, arrow_table, parquet_table
+    from pipelines.data.text import open_text
+
     if not path.is_file():
         raise DataError(f"the rows must come in a file, found {'a folder' if path.is_dir() else 'nothing'} at {shown}")
     if not shown.lower().endswith(FILES):
         raise DataError(f"the rows must come in a file that ends in {', '.join(FILES)}, got {shown!r}")
-    if shown.lower().endswith(DELIMITED):
-        text = open_text(path, shown, block.format, [*kinds, *known])
-        names, others = chosen(shown, text.names, preprocessing)
-        first = 0
-        for batch in read_batches(text, names):
-            yield Rows(_text_block(text, batch, first, block.missing.markers), block, preprocessing, others)
-            first += batch.num_rows
-    else:
-        file = ParquetTable(path, shown)
-        names, others = chosen(shown, file.names, preprocessing)
-        for table in _typed_blocks(file, names):
-            yield Rows(table, block, preprocessing, others)
-
-
-def _text_block(text: TextFile, batch: Any, first: int, markers: Sequence[str]) -> TextTable:
-    return TextTable(
-        text.shown,
-        batch.schema.names,
-        lambda names: [batch.select(list(names))],
-        markers,
-        text.decimal,
-        line=lambda row: text.line(first + row),
-    )
-
-
-def _typed_blocks(file: ParquetTable, names: Sequence[str]) -> Iterator[TypedTable]:
-    import pyarrow
-
     first = 0
-    with file.open() as opened:
-        for batch in opened.iter_batches(ROWS, columns=list(names)):
-            yield TypedTable(file.shown, pyarrow.Table.from_batches([batch]), first)
+    if shown.lower().endswith(DELIMITED):
+        text = open_text(path, shown, block.format, [*preprocessing.columns, *known])
+        names, others = chosen(shown, text.names, preprocessing)
+        for batch in text.batches(names):
+            table: Table = TextTable(
+                shown,
+                names,
+                lambda some, batch=batch: [batch.select(list(some))],  # type: ignore[misc]
+                block.missing.markers,
+                lambda row, first=first: text.line(first + row),  # type: ignore[misc]
+                text.decimal,
+            )
+            yield _source(table, block, preprocessing), others
             first += batch.num_rows
+        return
+    names, others = chosen(shown, parquet_table(path, shown).names, preprocessing)
+    with ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS, columns=names):
+            table = arrow_table(shown, pyarrow.Table.from_batches([batch]), first)
+            yield _source(table, block, preprocessing), others
+            first += batch.num_rows
+
+
+def _source(table: Table, block: DataSpec, preprocessing: Preprocessing) -> Source:
+    """Rows under the kinds of the training rows. Raises DataError, with its line, for a cell that holds something else."""
+    from pipelines.data.tables import JoinedTable
+
+    # Never by the cells of a block: how a file is cut must not change what 03/04/2024 means.
+    stated = "" if block.format.dates == "auto" else block.format.dates
+    orders = {name: preprocessing.orders.get(name, stated) for name in preprocessing.columns}
+    joined = JoinedTable(block.model_copy(update={"columns": {}}), {"": table}, preprocessing.columns, orders)
+    found = {name: joined.infer(name) for name in preprocessing.columns}
+    for column in found.values():
+        if column.problem:
+            must = joined.explain(column).partition("; ")[0]
+            raise DataError(f"{must}; it did in the training rows")
+    source = joined.source(found)
+    return replace(source, fetch=cache(source.fetch))  # a block is small, and asked for its columns more than once
 
 
 def chosen(shown: str, names: Sequence[str], preprocessing: Preprocessing) -> tuple[list[str], list[str]]:
     """Those that are needed, in the order of the file, and the others. Raises DataError if one is missing."""
+    from pipelines.data.tables import check_names
+
     check_names(shown, names)
     kinds = preprocessing.columns
     missing = [name for name in kinds if name not in names]
@@ -133,20 +106,22 @@ def chosen(shown: str, names: Sequence[str], preprocessing: Preprocessing) -> tu
 # -- given in Python --------------------------------------------------------------------------------------------------------
 
 
-def given(rows: Any, block: DataSpec, preprocessing: Preprocessing) -> Rows:
+def given(rows: Any, block: DataSpec, preprocessing: Preprocessing) -> Source:
     """A missing value is None, NaN or one of the spec's markers. Columns that are not needed are passed over.
 
     Raises DataError for a matrix that does not fit, a column that is missing, and columns of unequal length.
     """
     import pyarrow
 
+    from pipelines.data.tables import arrow_table
+
     columns = _columns(rows, preprocessing)
-    names, others = chosen(GIVEN, list(columns), preprocessing)
+    names, _ = chosen(GIVEN, list(columns), preprocessing)
     sizes = {len(columns[name]) for name in names}
     if len(sizes) > 1:
         raise DataError(f"{GIVEN}: all columns must be of one length, got {', '.join(map(str, sorted(sizes)))}")
     table = pyarrow.table({name: _as_arrow(columns[name]) for name in names})
-    return Rows(TypedTable(GIVEN, table), block, preprocessing, others)
+    return _source(arrow_table(GIVEN, table), block, preprocessing)
 
 
 def _columns(rows: Any, preprocessing: Preprocessing) -> dict[str, Sequence[Any] | NDArray]:
@@ -192,38 +167,38 @@ def writer(path: Path | None) -> Iterator[Callable[[Block], None]]:
     Numbers are written to the last bit. Nothing is left of a file that could not be finished.
     """
     if path is None:
-        yield _CsvWriter(sys.stdout.buffer).write
+        yield _csv(sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise DataError(f"--out must end in .csv or .parquet, got {str(path)!r}")
     with stream_atomically(path) as file, ExitStack() as stack:
-        yield _CsvWriter(file).write if path.suffix.lower() == ".csv" else _ParquetWriter(file, stack).write
+        yield _csv(file) if path.suffix.lower() == ".csv" else _parquet(file, stack)
 
 
-@dataclass
-class _CsvWriter:
-    file: IO[bytes]
-    header: bool = True  # is still to be written
+def _csv(file: IO[bytes]) -> Callable[[Block], None]:
+    import pandas
 
-    def write(self, block: Block) -> None:
-        import pandas
+    header = iter([True])
 
-        text = pandas.DataFrame(block).to_csv(index=False, header=self.header, lineterminator="\n")
-        self.file.write(text.encode())
-        self.header = False
+    def write(block: Block) -> None:
+        text = pandas.DataFrame(block).to_csv(index=False, header=next(header, False), lineterminator="\n")
+        file.write(text.encode())
+
+    return write
 
 
-@dataclass
-class _ParquetWriter:
-    file: IO[bytes]
-    stack: ExitStack  # closes what is opened here
-    sink: Any = None
+def _parquet(file: IO[bytes], stack: ExitStack) -> Callable[[Block], None]:
+    """`stack` closes what is opened here."""
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
 
-    def write(self, block: Block) -> None:
-        import pyarrow
-        from pyarrow.parquet import ParquetWriter
+    sinks: list[Any] = []
 
+    def write(block: Block) -> None:
         table = pyarrow.table({name: pyarrow.array(values) for name, values in block.items()})
-        self.sink = self.sink or self.stack.enter_context(ParquetWriter(self.file, table.schema))
-        self.sink.write_table(table)
+        if not sinks:
+            sinks.append(stack.enter_context(ParquetWriter(file, table.schema)))
+        sinks[0].write_table(table)
+
+    return write

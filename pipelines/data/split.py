@@ -7,14 +7,14 @@ Rows that must stay together (equal rows, a group, one moment) are dealt as one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 
 from backends.draws import SPLIT, raw_words
 from pipelines.data.columns import PARTS, DataError, NDArray, Source, Target
-from pipelines.data.formats import similar_label
 from pipelines.spec import Split
 from pipelines.spec.describe import nearest
 
@@ -219,6 +219,22 @@ def check_strata(source: str, classes: Sequence[str], y: NDArray, parts: int) ->
 def _spelling(name: str, counts: dict[str, int]) -> str:
     other = similar_label(name, counts)
     return f" (another spelling of {other!r}?)" if other else ""
+
+
+def label_key(label: str) -> str:
+    """Labels of one key may be spellings of one another: without case, blanks and marks. Numbers and codes stay apart."""
+    if any(letter.isdigit() for letter in label):
+        return label.casefold()
+    return "".join(letter for letter in label.casefold() if letter.isalnum())
+
+
+def similar_label(label: str, rows: Mapping[str, int]) -> str:
+    """The most frequent label with more rows that this one may be a spelling of, by a letter too; "" if there is none."""
+    key = label_key(label)
+    more = sorted((other for other in rows if rows[other] > rows.get(label, 0)), key=lambda other: -rows[other])
+    same = [other for other in more if key and label_key(other) == key]
+    letters = [other for other in more if key.isalpha() and label_key(other).isalpha() and abs(len(other) - len(label)) < 2]
+    return next(iter(same or get_close_matches(label, letters, 1, 0.75)), "")
 
 
 def check_training_classes(source: str, classes: Sequence[str], y: NDArray, by_chance: bool) -> None:

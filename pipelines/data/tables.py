@@ -1,267 +1,60 @@
-"""Columns of one file, or of rows given in Python, as pyarrow has them: numbers, or each different text once and its places.
+"""Tables: the columns of a file as pyarrow has them, and the files of a source as one table, read as the spec says.
 
-`TextTable` holds a delimited file in memory, typed block by block; `ParquetTable` reads a column when it is asked for.
+`TextTable` holds a delimited file in memory, typed block by block; `ArrowTable` reads a column when it is asked for.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import pyarrow
+from pyarrow import compute, types
+from pyarrow.parquet import ParquetFile
 
 from pipelines.data import formats
-from pipelines.data.columns import DataError, NDArray
-from pipelines.data.text import TextFile
+from pipelines.data.columns import PARTS, Column, DataError, NDArray, Source
+from pipelines.data.inference import Inference, InferredType, StringColumn, TextFormat, clean, stated_kinds, values_of
+from pipelines.data.text import open_text
+from pipelines.spec import DataSpec
+from pipelines.spec.blocks import DELIMITED, Kind
+from pipelines.spec.describe import nearest
 
-ROWS = 65536  # of a block that Python has cut
-BLOCK = 1 << 20  # bytes of text that are cut into cells at a time
-
-
-class Table(Protocol):
-    """What a reader of one file offers."""
-
-    shown: str
-    names: tuple[str, ...]
-    rows: int
-
-    def type_of(self, name: str) -> str:
-        """numeric, wide (whole numbers of which float64 would lose digits), boolean, datetime, text or nothing."""
-
-    def numbers(self, name: str) -> NDArray:
-        """(rows,) float64 of a column that is no text; NaN where no value stands."""
-
-    def texts(self, name: str) -> tuple[NDArray, Any]:
-        """(places int32 or -1, texts, which may repeat)."""
-
-    def line(self, row: int) -> str:
-        """How a message names a row, counted from 0."""
+NAMED = 5  # names, or places, that a message lists
+TEXTS = pyarrow.dictionary(pyarrow.int32(), pyarrow.large_string())
 
 
-class TextTable:
-    """Cells of text. A column is numbers if every cell is one, else text from the first row on: `007` leaves `7` a text too.
+class Table:
+    """Columns of one file, or of rows given in Python. `read` gives one as a chunked array, whose type says what it holds.
 
-    `batches` gives blocks of rows of the columns that it is asked for, every cell a string. `as_text` are text whatever they look
-    like. `unnamed` columns have no name in the header; `guessed`: the first line was taken for a row.
+    `line` says how a message names a row, counted from 0.
     """
 
+    typed = True  # by the file: text that looks like numbers stays text
+    unnamed: frozenset[str] = frozenset()  # columns that have no name in the header
+    guessed = False  # the first line was taken for a row
+
     def __init__(
-        self,
-        shown: str,
-        names: Sequence[str],
-        batches: Callable[[Sequence[str]], Iterable[Any]],
-        markers: Sequence[str],
-        decimal: str = ".",
-        as_text: Collection[str] = (),
-        line: Callable[[int], str] | None = None,
+        self, shown: str, names: Iterable[str], rows: int, read: Callable[[str], Any], line: Callable[[int], str]
     ) -> None:
-        self.shown, self.names, self.batches, self.markers, self.decimal = shown, tuple(names), batches, markers, decimal
-        self.line = line or (lambda row: f"{shown}:{row + 1}")
-        self.unnamed, self.guessed, self.rows = frozenset[str](), False, 0
-        self.is_numeric = {name: name not in as_text for name in self.names}
-        self.blocks: dict[str, list[Any]] = {}
-        late = self._read(self.names)
-        if late:  # text after blocks of numbers: what the numbers looked like is read again
-            self._read(late)
-
-    @staticmethod
-    def of_file(text: TextFile, markers: Sequence[str], as_text: Collection[str]) -> TextTable:
-        """All rows of a delimited file. Raises DataError for ragged rows."""
-        table = TextTable(text.shown, text.names, partial(read_batches, text), markers, text.decimal, as_text, text.line)
-        table.unnamed, table.guessed = text.unnamed, text.guessed
-        return table
+        self.shown, self.names, self.rows, self.read, self.line = shown, tuple(names), rows, read, line
 
     def type_of(self, name: str) -> str:
-        """numeric, text or nothing."""
-        if not self.is_numeric[name]:
-            return "text"
-        return "numeric" if any(np.isfinite(block).any() for block in self.blocks[name]) else "nothing"
+        """numeric, wide (whole numbers of which float64 would lose digits), boolean, datetime, text or nothing.
 
-    def numbers(self, name: str) -> NDArray:
-        """(rows,) float64."""
-        return np.concatenate(self.blocks[name] or [np.empty(0)])
-
-    def texts(self, name: str) -> tuple[NDArray, Any]:
-        """(places int32, texts). A numeric column is read anew."""
-        import pyarrow
-
-        if self.is_numeric[name]:
-            self.is_numeric[name] = False
-            self._read([name])
-        none = pyarrow.array([], pyarrow.large_string()).dictionary_encode()
-        return _places_and_texts(pyarrow.chunked_array(self.blocks[name] or [none]))
-
-    def _read(self, names: Sequence[str]) -> list[str]:
-        """Keep these columns; returns those that turned out to be text after numbers of theirs had been kept."""
-        self.blocks |= {name: [] for name in names}
-        self.rows, late = 0, []
-        for batch in self.batches(names):
-            self.rows += batch.num_rows
-            for name, cells in zip(names, batch.columns, strict=True):
-                if name not in late and not self._keep(name, cells):
-                    late.append(name)
-        return late
-
-    def _keep(self, name: str, cells: Any) -> bool:
-        """False where the column held numbers so far, and cannot any more."""
-        if self.is_numeric[name]:
-            numbers = parsed_numbers(cells, self.markers, self.decimal)
-            if numbers is not None:
-                self.blocks[name].append(numbers.to_numpy(zero_copy_only=False).copy())
-                return True
-            self.is_numeric[name] = False
-            if self.blocks[name]:
-                return False
-        self.blocks[name].append(cells.dictionary_encode())
-        return True
-
-
-def parsed_numbers(cells: Any, markers: Sequence[str], decimal: str) -> Any:
-    """A block of cells as float64, null where a marker stands; None unless all others are finite numbers that lose no digits."""
-    import pyarrow
-    from pyarrow import compute
-
-    stripped = compute.utf8_trim_whitespace(cells)
-    missing = compute.is_in(stripped, pyarrow.array(markers, stripped.type))
-    present = formats.with_point(compute.if_else(missing, pyarrow.scalar(None, stripped.type), stripped), decimal)
-    with_zero = compute.filter(present, compute.starts_with(present, "0"))
-    if compute.any(compute.match_substring_regex(with_zero, formats.CODE)).as_py():
-        return None
-    try:
-        values = present.cast(pyarrow.float64())
-    except pyarrow.ArrowInvalid:
-        return None
-    if compute.any(compute.invert(compute.is_finite(values))).as_py():
-        return None
-    large = compute.any(compute.greater(compute.abs(values), formats.LARGEST)).as_py()
-    return None if large and formats.wide(present.drop_null()).any() else values
-
-
-def read_batches(text: TextFile, names: Sequence[str]) -> Iterator[Any]:
-    """Blocks of rows, every cell a string. Raises DataError for ragged rows, and for a quote that is not closed."""
-    import pyarrow
-
-    if text.delimiter == " ":  # runs of spaces, which pyarrow does not know
-        text.check_characters()
-        for batch in as_batches(text.names, _whole_rows(text)):
-            yield batch.select(list(names))
-        return
-    several_lines = _ends_within_quotes(text)
-    try:
-        with text.open() as file:
-            for batch in _cut(text, file, names):
-                contents = [_bytes_of(cells) for cells in batch.columns]
-                if any(b"\0" in content for content in contents):
-                    text.check_characters()
-                several_lines = several_lines or any(b"\n" in content for content in contents)
-                yield batch
-    except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
-        text.diagnose(str(error))
-    if several_lines:
-        text.check_quotes()
-
-
-def _cut(text: TextFile, file: Any, names: Sequence[str]) -> Iterator[Any]:
-    """What pyarrow makes of a file."""
-    import pyarrow
-    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
-
-    if next(text.rows(), None) is None:
-        return
-    size = max(BLOCK, 8 * len(",".join(text.names)))  # a row must fit
-    encoding = "utf8" if text.encoding.startswith("utf-8") else text.encoding
-    read = ReadOptions(
-        column_names=list(text.names), skip_rows=text.first - 1, block_size=size, use_threads=False, encoding=encoding
-    )
-    parse = ParseOptions(delimiter=text.delimiter, quote_char=text.quote or False, newlines_in_values=True)
-    types = dict.fromkeys(text.names, pyarrow.large_string())
-    convert = ConvertOptions(null_values=[], column_types=types, include_columns=list(names))
-    with open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as reader:
-        yield from reader
-    pyarrow.default_memory_pool().release_unused()  # what the strings took
-
-
-def _ends_within_quotes(text: TextFile) -> bool:
-    """Is a quote opened in the last line and never closed? pyarrow does not mind."""
-    with text.open() as file:
-        last = deque(file, 1)
-    return bool(text.quote and last) and last[0].count((text.quote or "").encode()) % 2 == 1
-
-
-def _whole_rows(text: TextFile) -> Iterator[list[str]]:
-    for _, row in text.rows(strict=True):
-        if len(row) != len(text.names):
-            text.diagnose("")
-        yield row
-
-
-def as_batches(names: Sequence[str], rows: Iterator[list[str]]) -> Iterator[Any]:
-    """Rows of Python's as arrow has them, some at a time."""
-    import pyarrow
-
-    while some := list(islice(rows, ROWS)):
-        columns = [pyarrow.array(cells, pyarrow.large_string()) for cells in zip(*some, strict=True)]
-        yield pyarrow.record_batch(columns, list(names))
-
-
-def _bytes_of(cells: Any) -> bytes:
-    data = cells.buffers()[2]
-    return data.to_pybytes() if data is not None else b""
-
-
-def _places_and_texts(encoded: Any) -> tuple[NDArray, Any]:
-    """Of a chunked dictionary array."""
-    whole = encoded.unify_dictionaries().combine_chunks()
-    return whole.indices.fill_null(-1).to_numpy().astype(np.int32), whole.dictionary
-
-
-class ParquetTable:
-    """A Parquet file. Its types say what a column holds. Raises DataError if it is none."""
-
-    def __init__(self, path: Path, shown: str) -> None:
-        import pyarrow
-
-        self.path, self.shown = path, shown
-        try:
-            with self.open() as file:
-                self.types = {field.name: field.type for field in file.schema_arrow}
-                self.names = tuple(file.schema_arrow.names)
-                self.rows = int(file.metadata.num_rows)
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise DataError(f"{shown}: must be a Parquet file, found something else: {error}") from None
-
-    def open(self) -> Any:
-        """The file."""
-        from pyarrow.parquet import ParquetFile
-
-        return ParquetFile(self.path)
-
-    def read(self, name: str) -> Any:
-        """A column as the file has it."""
-        with self.open() as file:
-            return file.read(columns=[name]).column(0)
-
-    def line(self, row: int) -> str:
-        """Where a row stands."""
-        return f"{self.shown}, row {row + 1}"
-
-    def type_of(self, name: str) -> str:
-        """What the type says; DataError for one that holds no single values."""
-        from pyarrow import types
-
-        kind = self.types[name]
-        kind = kind.value_type if types.is_dictionary(kind) else kind
-        cells = None if types.is_nested(kind) else self._cells(name)
-        if cells is not None and cells.null_count == self.rows:
+        Raises DataError for a column that holds no single values.
+        """
+        cells = _plain(self.read(name))
+        kind = cells.type.value_type if types.is_dictionary(cells.type) else cells.type
+        if not types.is_nested(kind) and cells.null_count == self.rows:
             return "nothing"
-        if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-            return "wide" if _is_wide(kind, cells) else "numeric"
+        if types.is_integer(kind) or (types.is_decimal(kind) and kind.scale <= 0):
+            largest = max(abs(end) for end in compute.min_max(cells).as_py().values())
+            return "wide" if largest > formats.LARGEST else "numeric"
+        if types.is_floating(kind) or types.is_decimal(kind):
+            return "numeric"
         if types.is_boolean(kind):
             return "boolean"
         if types.is_date(kind) or types.is_timestamp(kind):
@@ -275,10 +68,7 @@ class ParquetTable:
 
     def numbers(self, name: str) -> NDArray:
         """(rows,) float64, NaN where no value stands; dates as days since 1970-01-01 UTC. Raises DataError for inf."""
-        import pyarrow
-        from pyarrow import types
-
-        cells, scale = self._cells(name), 1
+        cells, scale = _plain(self.read(name)), 1
         if types.is_date(cells.type) or types.is_timestamp(cells.type):
             zone = getattr(cells.type, "tz", None)
             cells = cells.cast(pyarrow.timestamp("us", zone), safe=False).cast(pyarrow.int64())
@@ -289,50 +79,243 @@ class ParquetTable:
             raise DataError(f"{self.line(row)}: column {name!r} must hold finite numbers, found {values[row]}")
         return values / scale if scale > 1 else values
 
-    def texts(self, name: str) -> tuple[NDArray, Any]:
-        """(places int32, texts)."""
-        import pyarrow
-
-        cells = self._cells(name)
-        if pyarrow.types.is_nested(cells.type) or pyarrow.types.is_binary(cells.type):  # ignored, and shown as Python shows it
+    def texts(self, name: str) -> Any:
+        """A column as text: a chunked array of TEXTS."""
+        cells = _plain(self.read(name))
+        if types.is_nested(cells.type) or types.is_binary(cells.type):  # ignored, and shown as Python shows it
             spelled = [None if value is None else str(value) for value in cells.to_pylist()]
             cells = pyarrow.chunked_array([pyarrow.array(spelled, pyarrow.large_string())])
-        return _places_and_texts(cells.cast(pyarrow.large_string()).dictionary_encode())
-
-    def _cells(self, name: str) -> Any:
-        """A column without dictionaries, and with null for NaN, as pandas writes it."""
-        from pyarrow import compute, types
-
-        cells = self.read(name)
-        if types.is_dictionary(cells.type):
-            cells = cells.cast(cells.type.value_type)
-        if types.is_float16(cells.type):
-            cells = cells.cast("float32")
-        return compute.if_else(compute.is_nan(cells), None, cells) if types.is_floating(cells.type) else cells
+        return cells.cast(pyarrow.large_string()).dictionary_encode()
 
 
-def _is_wide(kind: Any, cells: Any) -> bool:
-    """Whole numbers of which float64 would lose digits?"""
-    from pyarrow import compute, types
+def _plain(cells: Any) -> Any:
+    """A column without a dictionary, but of texts that were read as such; with null for NaN, as pandas writes it."""
+    if types.is_dictionary(cells.type) and cells.type != TEXTS:
+        cells = cells.cast(cells.type.value_type)
+    if types.is_float16(cells.type):
+        cells = cells.cast("float32")
+    return compute.if_else(compute.is_nan(cells), None, cells) if types.is_floating(cells.type) else cells
 
-    if not (types.is_integer(kind) or (types.is_decimal(kind) and kind.scale <= 0)):
-        return False
-    ends = compute.min_max(cells).as_py()
-    return max(abs(ends["min"] or 0), abs(ends["max"] or 0)) > formats.LARGEST
+
+def arrow_table(shown: str, table: Any, first: int = 0) -> Table:
+    """What was given in Python, or some rows of a Parquet file, from row `first` on."""
+    return Table(shown, table.column_names, table.num_rows, table.column, lambda row: f"{shown}, row {first + row + 1}")
 
 
-class TypedTable(ParquetTable):
-    """An arrow table: some rows of a Parquet file, or what was given in Python."""
+def parquet_table(path: Path, shown: str) -> Table:
+    """A Parquet file, whose columns are read when they are asked for. Raises DataError if it is none."""
 
-    def __init__(self, shown: str, table: Any, first: int = 0) -> None:
-        self.shown, self.table, self.first = shown, table, first
-        self.types = {field.name: field.type for field in table.schema}
-        self.names, self.rows = tuple(self.types), table.num_rows
+    def read(name: str) -> Any:
+        with ParquetFile(path) as file:
+            return file.read(columns=[name]).column(0)
+
+    try:
+        with ParquetFile(path) as file:
+            names, rows = file.schema_arrow.names, file.metadata.num_rows
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(f"{shown}: must be a Parquet file, found something else: {error}") from None
+    return Table(shown, names, rows, read, lambda row: f"{shown}, row {row + 1}")
+
+
+class TextTable(Table):
+    """Cells of text, held in memory. A column is float64 if every cell is a number, else TEXTS: `007` leaves `7` a text too.
+
+    `batches` gives blocks of rows of the columns that it is asked for, every cell a string. `as_text` are text whatever they look
+    like.
+    """
+
+    typed = False
+
+    def __init__(
+        self,
+        shown: str,
+        names: Iterable[str],
+        batches: Callable[[Sequence[str]], Iterable[Any]],
+        markers: Sequence[str],
+        line: Callable[[int], str],
+        decimal: str = ".",
+        as_text: Collection[str] = (),
+    ) -> None:
+        super().__init__(shown, names, 0, self._held, line)
+        self.batches, self.markers, self.decimal, self.as_text = batches, markers, decimal, {*as_text}
+        self.columns: dict[str, list[Any]] = {}
+        self._load(self.names)
+
+    def _load(self, names: Sequence[str]) -> None:
+        """Read these columns; those in which text comes after blocks of numbers once more, for what the numbers looked like."""
+        self.rows, late = 0, []
+        self.columns |= {name: [] for name in names}
+        for batch in self.batches(names):
+            self.rows += batch.num_rows
+            for name, cells in zip(names, batch.columns, strict=True):
+                numbers = None if name in self.as_text else formats.plain_numbers(cells, self.markers, self.decimal)
+                if numbers is None and name not in self.as_text:
+                    self.as_text.add(name)
+                    if self.columns[name]:
+                        late.append(name)
+                if name not in late:
+                    self.columns[name].append(cells.dictionary_encode() if numbers is None else numbers)
+        if late:
+            self._load(late)
+
+    def _held(self, name: str) -> Any:
+        return pyarrow.chunked_array(self.columns[name], TEXTS if name in self.as_text else pyarrow.float64())
+
+    def texts(self, name: str) -> Any:
+        """As they were written: a column of numbers is read anew."""
+        if name not in self.as_text:
+            self.as_text.add(name)
+            self._load([name])
+        return self._held(name)
+
+
+class JoinedTable:
+    """The files of a source by part; {"": file} where there is one. Raises DataError unless they have the same columns.
+
+    Kinds are inferred over all rows, categories are joined, and columns come one at a time. `known`: column -> what the source
+    itself says of it. `orders`: column of dates -> how they begin, where that is known, as in formats.py.
+    """
+
+    def __init__(self, block: DataSpec, files: Mapping[str, Table], known: Mapping[str, Kind], orders: Mapping[str, str]) -> None:
+        self.block, self.parts, self.files, self.orders = block, list(files), list(files.values()), orders
+        first = self.files[0]
+        self.names, self.shown, self.typed = first.names, first.shown, first.typed
+        self.unnamed = frozenset[str]().union(*(file.unnamed for file in self.files))
+        self.guessed = any(file.guessed for file in self.files)
+        self.starts = np.cumsum([0, *(file.rows for file in self.files)])
+        self.targets = tuple(name for name in block.targets if name in self.names)
+        for file in self.files:
+            check_same_columns(first, file)
+            if not file.rows:
+                raise DataError(f"{file.shown}: the file has no rows below the header")
+        self.stated = {**known, **stated_kinds(block.columns, self.names)}
+
+    def how(self, name: str) -> TextFormat:
+        """How numbers and dates of a column are written."""
+        decimal = "," if self.block.format.decimal == "comma" else "."
+        return TextFormat(decimal, self.orders.get(name, self.block.format.dates))
+
+    def type_of(self, name: str) -> str:
+        """What the files themselves say, as `Table.type_of` does; text where they differ."""
+        found = {file.type_of(name) for file in self.files} - {"nothing"}
+        if found == {"wide", "numeric"}:
+            return "wide"
+        return "nothing" if not found else found.pop() if len(found) == 1 else "text"
+
+    def _texts(self, name: str) -> Any:
+        """The column as text, of all files: one dictionary array."""
+        chunks = [chunk for file in self.files for chunk in file.texts(name).chunks]
+        return pyarrow.chunked_array(chunks, TEXTS).unify_dictionaries().combine_chunks()
+
+    def strings(self, name: str) -> StringColumn:
+        """The column as text, cleaned as the spec says."""
+        return clean(self._texts(name), self.block.missing.markers, self.block.spellings.get(name, {}))
+
+    def check_spellings(self, name: str) -> None:
+        """Raises DataError for a spelling that no cell has."""
+        there = sorted({text.strip() for text in self._texts(name).dictionary.to_pylist()})
+        unmet = next((said for said in self.block.spellings[name] if said not in there), None)
+        if unmet is not None:
+            hint = nearest(unmet, there) if len(there) <= 20 or "did you" in nearest(unmet, there) else "see deltarule data"
+            raise DataError(f"data.spellings.{name}: {self.shown} must have a cell that says {unmet!r}, found none; {hint}")
+
+    def infer(self, name: str) -> InferredType:
+        """What the column holds."""
+        stated, target = self.stated.get(name), name in self.targets
+        if stated is None and name in self.unnamed and not target:
+            return InferredType("ignore", "it has no name in the header")
+        if stated == "ignore" and not target:
+            return InferredType(stated)
+        native = self.type_of(name)
+        if native == "nothing" and not target and stated is None:
+            return InferredType("ignore", "no cell holds a value")
+        if native not in ("text", "wide", "nothing") and name not in self.block.spellings:
+            kind = "categorical" if target and native != "numeric" else native
+            if stated in (None, native) or (stated == "numeric" and native == "boolean"):
+                return InferredType(kind if stated is None else stated)  # type: ignore[arg-type]
+        if stated == "categorical" and not target:
+            return InferredType(stated)
+        found = Inference(name, self.strings(name), self.how(name), self.typed and native != "wide")
+        return found.target(stated, self.block.task) if target else found.input(stated, self.block.categories.most)
+
+    def explain(self, found: InferredType) -> str:
+        """The problem in one sentence, with its place."""
+        return f"{self.shown if found.row is None else self.line(found.row)}: {found.problem}"
+
+    def column(self, name: str, kind: Kind) -> Column:
+        """The column's values, read now."""
+        if kind in ("categorical", "ignore"):
+            return self.strings(name).categories()
+        if self.type_of(name) in ("text", "wide", "nothing") or name in self.block.spellings:
+            found = self.strings(name)
+            return Column(found.spread(values_of(kind, found.texts, self.how(name), stated=name in self.stated)))
+        return Column(np.concatenate([file.numbers(name) for file in self.files]))
 
     def line(self, row: int) -> str:
-        """Where a row stands in the file."""
-        return super().line(self.first + row)
+        """Where a row stands."""
+        place = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.files[place].line(row - int(self.starts[place]))
 
-    def read(self, name: str) -> Any:
-        """A column as it was given."""
-        return self.table.column(name)
+    def part(self) -> NDArray | None:
+        """(rows,) int8 of the files that come split; -1 is to be shared out between train and valid."""
+        if self.parts == [""]:
+            return None
+        numbers = [-1 if part == "train" and "valid" not in self.parts else PARTS.index(part) for part in self.parts]
+        return np.repeat(np.array(numbers, np.int8), [file.rows for file in self.files])
+
+    def source(self, types: Mapping[str, InferredType]) -> Source:
+        """What `prepare` takes; a column that is refused is text in it."""
+        kinds: dict[str, Kind] = {name: "categorical" if found.problem else found.kind for name, found in types.items()}
+        return Source(
+            name=self.shown,
+            rows=int(self.starts[-1]),
+            kinds=kinds,
+            targets=self.targets,
+            fetch=lambda name: self.column(name, kinds[name]),
+            line=self.line,
+            part=self.part(),
+            notes={name: found.note for name, found in types.items() if found.note},
+            orders={name: found.order for name, found in types.items() if found.order},
+        )
+
+
+def open_table(block: DataSpec, path: Path, shown: str) -> Table:
+    """A delimited text file, or a Parquet file."""
+    if not shown.lower().endswith(DELIMITED):
+        table = parquet_table(path, shown)
+        check_names(shown, table.names)
+        return table
+    text = open_text(path, shown, block.format, [*block.targets, *block.columns])
+    check_names(shown, text.names)
+    as_text = {name for name, kind in stated_kinds(block.columns, text.names).items() if kind != "numeric"} | {*block.spellings}
+    table = TextTable(shown, text.names, text.batches, block.missing.markers, text.line, text.decimal, as_text)
+    table.unnamed, table.guessed = text.unnamed, text.guessed
+    return table
+
+
+def check_names(shown: str, names: Sequence[str]) -> None:
+    """Raises DataError unless column names differ."""
+    places: dict[str, list[str]] = {}
+    for place, name in enumerate(names, 1):
+        places.setdefault(name, []).append(str(place))
+    twice = [f"{name!r} in columns {_listed(at)}" for name, at in places.items() if len(at) > 1]
+    if twice:
+        more = f", and {len(twice) - NAMED} more such names" if len(twice) > NAMED else ""
+        raise DataError(f"{shown}: column names must differ, found {', '.join(twice[:NAMED])}{more}; rename them in the file")
+
+
+def _listed(places: Sequence[str]) -> str:
+    if len(places) > NAMED:
+        return f"{', '.join(places[:NAMED])}, ..."
+    return f"{', '.join(places[:-1])} and {places[-1]}"
+
+
+def check_same_columns(first: Table, other: Table) -> None:
+    """Raises DataError with the difference unless both have the same columns."""
+    lacks = [name for name in first.names if name not in other.names]
+    more = [name for name in other.names if name not in first.names]
+    if lacks or more:
+        told = [f"{what} {', '.join(map(repr, names))}" for what, names in (("lacks", lacks), ("has besides", more)) if names]
+        raise DataError(f"{other.shown}: must have the columns of {first.shown}, but {' and '.join(told)}")

@@ -1,6 +1,6 @@
-"""A delimited text file: its encoding, its delimiter and its header, found out from a sample.
+"""A delimited text file: its encoding, its delimiter and its header, found out from a sample; and its rows, which pyarrow cuts.
 
-pyarrow cuts the rows. Python goes through the whole file only to name the line of a fault.
+Python goes through the whole file only to name the line of a fault.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import gzip
 import io
 import re
 import zlib
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
+
+import pyarrow
+from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
 from pipelines.data.columns import DataError
 from pipelines.spec.blocks import Format
@@ -25,6 +28,7 @@ from pipelines.spec.blocks import Format
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
 QUOTES = {"double": '"', "single": "'", "none": None}
 SAMPLE = 1 << 20  # bytes; a header of 50 000 columns fits
+BLOCK = 1 << 20  # bytes that are cut into cells at a time
 SAMPLED_ROWS = 200
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 BOMS = {
@@ -42,6 +46,17 @@ QUOTE_FAULTS = {
 }
 
 
+@contextmanager
+def opened(path: Path, shown: str) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked where its name ends in .gz. Raises DataError for a gzip file that is not whole."""
+    packed = path.suffix.lower() == ".gz"
+    try:
+        with cast(IO[bytes], gzip.open(path, "rb")) if packed else open(path, "rb") as file:
+            yield file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{shown}: must be a whole gzip file, found one that cannot be unpacked: {error}") from None
+
+
 @dataclass(frozen=True)
 class TextFile:
     """How a file is written."""
@@ -57,23 +72,53 @@ class TextFile:
     quote: str | None
     decimal: str
 
-    @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
-        """The bytes, unpacked. Raises DataError for a gzip file that is not whole."""
+    def batches(self, names: Sequence[str]) -> Iterator[Any]:
+        """Blocks of rows of some columns, every cell a string. Raises DataError for ragged rows, and quotes that stay open."""
+        doubtful = False
         try:
-            with opened(self.path) as file:
-                yield file
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{self.shown}: must be a whole gzip file, found one that cannot be unpacked: {error}") from None
+            if next(self.rows(), None) is None:
+                return
+            for batch in self._cut(names):
+                contents = [bytes(data) for cells in batch.columns if (data := cells.buffers()[2])]
+                if any(b"\0" in content for content in contents):
+                    self.check_characters()
+                doubtful = doubtful or any(b"\n" in content for content in contents)
+                yield batch
+        except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
+            self.diagnose(str(error))
+        with opened(self.path, self.shown) as file:
+            last = deque(file, 1)[0]
+        # pyarrow takes a cell whose quote is never closed without a word.
+        if doubtful or (self.quote and last.count(self.quote.encode()) % 2):
+            self.check_quotes()
+
+    def _cut(self, names: Sequence[str]) -> Iterator[Any]:
+        """What pyarrow makes of the file."""
+        read = ReadOptions(
+            column_names=list(self.names),
+            skip_rows=self.first - 1,
+            block_size=max(BLOCK, 8 * len(",".join(self.names))),  # a row must fit
+            use_threads=False,
+            encoding="utf8" if self.encoding.startswith("utf-8") else self.encoding,
+        )
+        parse = ParseOptions(delimiter=self.delimiter, quote_char=self.quote or False, newlines_in_values=True)
+        types = dict.fromkeys(self.names, pyarrow.large_string())
+        convert = ConvertOptions(null_values=[], column_types=types, include_columns=list(names))
+        with opened(self.path, self.shown) as file:
+            if self.delimiter == " ":  # runs of spaces, which pyarrow does not know
+                file = io.BytesIO(_spaced(decoded(file.read(), self.shown, self.encoding, whole=True)).encode(self.encoding))
+            with open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as reader:
+                yield from reader
+        pyarrow.default_memory_pool().release_unused()  # what the strings took
 
     def rows(self, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
         """(line, cells) of every row, slowly. `strict`: raises DataError for what no writer of such files would write."""
-        with self.open() as file:
-            lines = io.TextIOWrapper(file, encoding=self.encoding, newline="")
-            for _ in range(self.first - 1):
-                lines.readline()
-            spaced = self.delimiter == " "
-            reader = csv.reader(map(one_space, lines) if spaced else lines, strict=strict, **_dialect(self.delimiter, self.quote))
+        with opened(self.path, self.shown) as file:
+            lines: Iterator[str] = io.TextIOWrapper(file, encoding=self.encoding, newline="")
+            if self.delimiter == " ":
+                lines = map(one_space, lines)
+            rest = islice(lines, self.first - 1, None)
+            reader = csv.reader(rest, strict=strict, **_dialect(self.delimiter, self.quote))
             before = 0
             try:
                 for row in reader:
@@ -95,9 +140,9 @@ class TextFile:
             if len(row) != len(self.names):
                 if any("\n" in cell for cell in row):
                     self.check_quotes()
+                like = "first row" if self.guessed else "header"
                 raise DataError(
-                    f"{self.shown}:{line}: every row must have {len(self.names)} cells as the "
-                    f"{'first row' if self.guessed else 'header'} has, found {len(row)}"
+                    f"{self.shown}:{line}: every row must have {len(self.names)} cells as the {like} has, found {len(row)}"
                 )
         self.check_quotes()
         named = next(name for name, mark in DELIMITERS.items() if mark == self.delimiter)
@@ -110,11 +155,11 @@ class TextFile:
 
     def check_characters(self) -> None:
         """Raises DataError for the first byte that the encoding does not have, and for NUL."""
-        with self.open() as file:
-            check_characters(file.read(), self.shown, self.encoding, whole=True)
+        with opened(self.path, self.shown) as file:
+            decoded(file.read(), self.shown, self.encoding, whole=True)
 
 
-def check_characters(content: bytes, shown: str, encoding: str, whole: bool) -> str:
+def decoded(content: bytes, shown: str, encoding: str, whole: bool) -> str:
     """The text of some bytes. Raises DataError for the first byte that the encoding does not have, and for NUL."""
     utf8 = encoding.startswith("utf-8")
     if not (utf8 and b"\0" in content):  # then it is UTF-16 more likely than bad UTF-8
@@ -141,32 +186,29 @@ def open_text(path: Path, shown: str, how: Format, expected: Collection[str] = (
 
     Raises DataError with line and byte for what is no text in its encoding.
     """
-    unknown = TextFile(shown, path, "utf-8", (), frozenset(), False, 1, ",", None, "." if how.decimal == "point" else ",")
-    with unknown.open() as file:
+    with opened(path, shown) as file:
         head = file.read(SAMPLE)
-    encoding = _encoding(head, how.encoding)
-    sample, quote = check_characters(head, shown, encoding, whole=len(head) < SAMPLE), QUOTES[how.quote]
-    delimiter = DELIMITERS.get(how.delimiter) or _find_delimiter(sample, len(head) < SAMPLE, quote, how, shown)
+    encoding, whole, quote = _encoding(head, how.encoding), len(head) < SAMPLE, QUOTES[how.quote]
+    sample = decoded(head, shown, encoding, whole)
+    delimiter = DELIMITERS.get(how.delimiter) or _find_delimiter(sample, whole, quote, how, shown)
     first, cells = _first_row(_spaced(sample) if delimiter == " " else sample, delimiter, quote)
     if not cells:
         found = "blank lines alone" if head else "an empty file"
         raise DataError(f"{shown}: the file must have a header and rows, found {found}")
-    named = how.header is True or (how.header == "auto" and (bool({*expected} & {*cells}) or not _like_a_row(cells)))
-    return replace(
-        unknown,
-        encoding=encoding,
+    like_a_row = 2 * sum(bool(NUMBER.fullmatch(cell)) for cell in cells) > len(cells)  # names seldom are numbers
+    named = how.header is True or (how.header == "auto" and (bool({*expected} & {*cells}) or not like_a_row))
+    return TextFile(
+        shown,
+        path,
+        encoding,
         names=tuple(cell if cell and named else f"column_{place}" for place, cell in enumerate(cells, 1)),
         unnamed=frozenset(f"column_{place}" for place, cell in enumerate(cells, 1) if named and not cell),
         guessed=not named,
         first=first if named else 1,
         delimiter=delimiter,
         quote=quote,
+        decimal="." if how.decimal == "point" else ",",
     )
-
-
-def opened(path: Path) -> IO[bytes]:
-    """The bytes of a file, unpacked where it ends in .gz."""
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
 def _encoding(head: bytes, stated: str) -> str:
@@ -226,13 +268,7 @@ def _regularity(sample: str, whole: bool, delimiter: str, quote: str | None) -> 
 def _first_row(sample: str, delimiter: str, quote: str | None) -> tuple[int, list[str]]:
     """(the line after the first row that is not blank, its cells)."""
     reader = csv.reader(io.StringIO(sample, newline=""), **_dialect(delimiter, quote))
-    try:
+    row: list[str] = []
+    with suppress(csv.Error):
         row = next((row for row in reader if row), [])
-    except csv.Error:
-        row = []
     return reader.line_num + 1, [cell.strip() for cell in row]
-
-
-def _like_a_row(cells: list[str]) -> bool:
-    """More than half of the cells are numbers: names seldom are."""
-    return 2 * sum(bool(NUMBER.fullmatch(cell)) for cell in cells) > len(cells)

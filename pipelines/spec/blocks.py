@@ -150,6 +150,11 @@ class DataSpec(Spec):
         return self.source if isinstance(self.source, str) else self.source.train
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of target."""
+        return () if self.target is None else (self.target,) if isinstance(self.target, str) else self.target
+
+    @property
     def paths(self) -> dict[str, str]:
         """part -> path of the files that come split; {"": path} of one file; empty for the bundled sets and OpenML."""
         if isinstance(self.source, Files):

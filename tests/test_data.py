@@ -11,7 +11,7 @@ from sources import source
 
 from pipelines.data import PARTS, About, Column, DataError, Part, prepare, read
 from pipelines.data.columns import find_target
-from pipelines.data.parts import write_npy, write_part
+from pipelines.data.parts import write_part
 from pipelines.spec import BUNDLED, DataSpec
 
 
@@ -136,23 +136,16 @@ def test_a_part_that_is_not_asked_for_is_not_written(tmp_path):
     assert about.rows["test"] == 30
 
 
-def test_columns_become_rows_whatever_the_size_of_a_block(tmp_path, monkeypatch):
-    X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    monkeypatch.setattr("pipelines.data.parts.BLOCK_BYTES", 7 * 12)
-    rows = np.arange(50)
-    digest = write_part(tmp_path / "part", list(X.T), rows * 2, rows)
-    opened = Part.load(tmp_path / "part")
-    np.testing.assert_array_equal(opened.X, X)
-    assert opened.y.tolist() == (rows * 2).tolist() and len(digest) == 64
-
-
-def test_a_file_that_is_streamed_is_the_one_that_numpy_writes(tmp_path):
-    for array in (np.arange(12, dtype=np.float32).reshape(4, 3), np.arange(4), np.zeros((4, 1))):
-        whole, digest = io.BytesIO(), hashlib.sha256()
-        np.save(whole, array)
-        write_npy(tmp_path / "a.npy", array.shape, array.dtype, iter([array[:1], array[1:]]), digest)
-        assert (tmp_path / "a.npy").read_bytes() == whole.getvalue()
-        assert digest.hexdigest() == hashlib.sha256(whole.getvalue()).hexdigest()
+def test_a_part_is_three_files_that_numpy_would_write(tmp_path):
+    X, rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32), np.arange(50)
+    digest = write_part(tmp_path, lambda some: iter(X[some].T), 3, rows * 2, rows, 7)
+    whole = io.BytesIO()
+    for name, array in (("X", X), ("y", rows * 2), ("rows", rows)):
+        file = io.BytesIO()
+        np.save(file, array)
+        assert (tmp_path / f"{name}.npy").read_bytes() == file.getvalue()
+        whole.write(file.getvalue())
+    assert digest == hashlib.sha256(whole.getvalue()).hexdigest()
 
 
 def test_opened_rows_cannot_be_written(tmp_path):

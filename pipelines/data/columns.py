@@ -91,6 +91,12 @@ class Target:
         """Outputs of a network for it."""
         return {"regression": len(self.names), "binary": 1, "multiclass": len(self.classes)}[self.task]
 
+    def counts(self, rows: NDArray | slice = slice(None)) -> dict[str, int]:
+        """Of each class among some rows, by their numbers; empty for regression."""
+        if not self.classes:
+            return {}
+        return dict(zip(self.classes, np.bincount(self.y[rows], minlength=len(self.classes)).tolist(), strict=True))
+
 
 def find_target(source: Source, task: Task | Literal["auto"]) -> Target:
     """The target under the task that the spec states, or under the one it looks like.

@@ -108,7 +108,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     # Of a target that is not what its kind says, the task would be a guess, and what is wrong with that misleads.
     target, problems = (None, []) if untidy else _target(source, block)
     refused = found.problems.get("") or untidy or "".join(problems)
-    classes, answers = _classes(target), _answers(target)
+    classes, answers = target.counts() if target else {}, _answers(target)
     left_out = split_columns(block.split)
     columns: list[ColumnLook] = []
     suspicions: list[Suspicion] = [*suspect_spellings(source.targets[0], classes)] if classes else []
@@ -149,13 +149,6 @@ def _target(source: Source, block: DataSpec) -> tuple[Target | None, list[str]]:
     except DataError as error:
         return None, [str(error)]
     return target, []
-
-
-def _classes(target: Target | None) -> dict[str, int]:
-    """Rows of each; empty for regression."""
-    if target is None or not target.classes:
-        return {}
-    return dict(zip(target.classes, np.bincount(target.y, minlength=len(target.classes)).tolist(), strict=True))
 
 
 def _answers(target: Target | None) -> list[Answer]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from backends.spec import Task
 from backends.weights import stream_atomically, write_atomically
@@ -28,7 +29,7 @@ from pipelines.spec import DataSpec
 from pipelines.spec.blocks import Kind
 
 ARRAYS = ("X", "y", "rows")
-BLOCK_BYTES = 2**24  # of the rows that are put together at a time
+BLOCK = 2**20  # bytes that are hashed at a time
 
 
 @dataclass(frozen=True)
@@ -45,40 +46,27 @@ class Part:
         return Part(*(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in ARRAYS))
 
 
-def write_part(folder: Path, inputs: Sequence[NDArray], y: NDArray, rows: NDArray) -> str:
-    """The files of one part. `inputs` are columns (n,) float32. Returns the SHA-256 of all files together."""
+def write_part(
+    folder: Path, inputs: Callable[[NDArray], Iterable[NDArray]], width: int, y: NDArray, rows: NDArray, at_once: int
+) -> str:
+    """The files of one part; their SHA-256. `inputs` gives `width` columns (n,) float32 of some rows, `at_once` at most."""
+    with stream_atomically(folder / "X.npy") as file:
+        np.lib.format.open_memmap(file.name, "w+", np.float32, (len(rows), width))
+        for start in range(0, len(rows), at_once):
+            some = rows[start : start + at_once]
+            X = np.lib.format.open_memmap(file.name, "r+")  # anew, for what was written to be out of memory
+            for place, values in enumerate(inputs(some)):
+                X[start : start + len(some), place] = values
+            X.flush()
+    for name, array in (("y", y), ("rows", rows)):
+        with stream_atomically(folder / f"{name}.npy") as file:
+            np.save(file, array)
     digest = hashlib.sha256()
-    write_npy(folder / "X.npy", (len(rows), len(inputs)), np.float32, _blocks(inputs, len(rows)), digest)
-    write_npy(folder / "y.npy", y.shape, y.dtype, iter([y]), digest)
-    write_npy(folder / "rows.npy", rows.shape, rows.dtype, iter([rows]), digest)
+    for name in ARRAYS:
+        with (folder / f"{name}.npy").open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
     return digest.hexdigest()
-
-
-def _blocks(inputs: Sequence[NDArray], rows: int) -> Iterator[NDArray]:
-    """Some rows at a time, (b, I)."""
-    size = max(1, BLOCK_BYTES // (4 * len(inputs)))
-    for start in range(0, rows, size):
-        yield np.stack([values[start : start + size] for values in inputs], axis=1)
-
-
-def write_npy(path: Path, shape: tuple[int, ...], dtype: Any, blocks: Iterator[NDArray], digest: Any) -> None:
-    """The file that `np.save` would write for all the blocks together; `digest` takes in its bytes."""
-    with stream_atomically(path) as file:
-        hashed = _Hashed(file, digest)
-        descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-        np.lib.format.write_array_header_1_0(hashed, {"descr": descr, "fortran_order": False, "shape": shape})
-        for block in blocks:
-            hashed.write(np.ascontiguousarray(block, dtype=dtype).data.cast("B"))
-
-
-@dataclass
-class _Hashed:
-    file: IO[bytes]
-    digest: Any
-
-    def write(self, content: Any) -> None:
-        self.digest.update(content)
-        self.file.write(content)
 
 
 @dataclass(frozen=True)
@@ -142,37 +130,22 @@ class About:
 
     def save(self, path: Path) -> None:
         """As JSON, floats to the last bit. What folds share stands there once."""
-        kept = self._as_json()
+        kept = TypeAdapter(About).dump_python(self, by_alias=True, exclude_defaults=True)
         if self.folds:
-            each = [fold._as_json() for fold in self.folds]
-            kept["folds"] = [{name: fold[name] for name in OF_A_FOLD if name in fold} for fold in each]
+            kept["folds"] = [{name: fold[name] for name in OF_A_FOLD if name in fold} for fold in kept["folds"]]
         write_atomically(path, (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode())
 
     @staticmethod
     def load(path: Path) -> About:
         """What `save` wrote."""
         kept = json.loads(path.read_text(encoding="utf-8"))
-        folds = kept.pop("folds", [])
-        shared = {name: value for name, value in kept.items() if name not in OF_A_FOLD}
-        return replace(_about(kept), folds=tuple(_about({**shared, **fold}) for fold in folds))
-
-    def _as_json(self) -> dict[str, Any]:
-        kept = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "folds"}
-        for name, without in (("number", None), ("rare", {}), ("data", {})):
-            if kept[name] == without:
-                del kept[name]
-        scale = {"mean": self.target_scale.mean, "scale": self.target_scale.scale}
-        return {**kept, "preprocessing": self.preprocessing.as_json(), "target_scale": scale}
+        shared = {name: value for name, value in kept.items() if name not in (*OF_A_FOLD, "folds")}
+        folds = [{**shared, **fold} for fold in kept.get("folds", [])]
+        return TypeAdapter(About).validate_python({**kept, "folds": folds})
 
 
 # What a fold has of its own, in the order of its JSON.
 OF_A_FOLD = ("number", "rows", "class_counts", "missing", "unseen", "rare", "preprocessing", "target_scale", "sha256")
-
-
-def _about(kept: dict[str, Any]) -> About:
-    scale = TargetScale(tuple(kept["target_scale"]["mean"]), tuple(kept["target_scale"]["scale"]))
-    plain = {"targets": tuple(kept["targets"]), "classes": tuple(kept["classes"])}
-    return About(**{**kept, **plain, "preprocessing": Preprocessing.from_json(kept["preprocessing"]), "target_scale": scale})
 
 
 # -- making them ------------------------------------------------------------------------------------------------------------
@@ -189,10 +162,11 @@ def prepare(source: Source, spec: DataSpec, folder: Path, parts: Sequence[str] =
         data=spec.model_dump(mode="json"),
     )  # fmt: skip
     if spec.split.folds is None:
-        about = Preparation(source, spec, target, result.folds[0], parts).write(about, folder)
+        about = _write(about, source, spec, target, result.folds[0], parts, folder)
     else:
-        each = [Preparation(source, spec, target, rows, parts) for rows in result.folds]
-        about = _whole(about, tuple(one.write(replace(about, number=i), folder) for i, one in enumerate(each, 1)))
+        numbered = [replace(about, number=number) for number in range(1, len(result.folds) + 1)]
+        each = [_write(one, source, spec, target, rows, parts, folder) for one, rows in zip(numbered, result.folds, strict=True)]
+        about = _whole(about, tuple(each))
     about.save(folder / "about.json")
     return about
 
@@ -211,73 +185,66 @@ def _whole(about: About, folds: tuple[About, ...]) -> About:
     )
 
 
-class Preparation:
+def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: Rows, parts: Sequence[str], folder: Path) -> About:
     """One division into parts, of which those of `parts` are written; the training rows are always fitted on."""
-
-    def __init__(self, source: Source, spec: DataSpec, target: Target, rows: Rows, parts: Sequence[str]) -> None:
-        self.source, self.spec, self.target, self.rows, self.parts = source, spec, target, rows, parts
-        self.missing: dict[str, dict[str, int]] = {part: {} for part in ("train", *parts)}  # part -> column -> rows
-        self.unseen: dict[str, dict[str, int]] = {part: {} for part in ("train", *parts)}
-
-    def write(self, about: About, folder: Path) -> About:
-        """Fit, encode, and write the parts; what is known about them."""
-        fitted = [self._fit(name) for name in inputs_of(self.source, self.spec.split)]
-        encoders = tuple(one.encoder for one in fitted)
-        orders = {one.name: self.source.orders[one.name] for one in encoders if one.name in self.source.orders}
-        _check_names(self.source.name, encoders)
-        scale, y = self._scaled_target()
-        hashes = {}
-        for part in self.parts:
-            inputs, rows = self._inputs(encoders, part), self.rows[part]
-            hashes[part] = write_part(about.where(folder, part), inputs, y[rows], rows)
-        return replace(
-            about,
-            rows={part: len(rows) for part, rows in self.rows.items()},
-            class_counts={part: _class_counts(self.target, rows) for part, rows in self.rows.items()},
-            missing=self.missing,
-            unseen=self.unseen,
-            rare={one.encoder.name: list(one.rare) for one in fitted if one.rare},
-            preprocessing=Preprocessing(encoders, orders),
-            target_scale=scale,
-            sha256=hashes,
-        )
-
-    def _fit(self, name: str) -> Fitted:
-        """Fit a column on the training rows, and count in all parts what is missing, and what no training row has."""
-        column = self.source.fetch(name)
-        with self._named_rows("train"):
-            fitted = fit(name, self.source.kinds[name], column.of(self.rows["train"]), self.spec)
-        for part in self.missing:
-            rows = column.of(self.rows[part])
-            for counts, count in ((self.missing, int(rows.gaps.sum())), (self.unseen, fitted.count_unseen(rows))):
+    missing: dict[str, dict[str, int]] = {part: {} for part in ("train", *parts)}  # part -> column -> rows
+    unseen: dict[str, dict[str, int]] = {part: {} for part in missing}
+    fitted: list[Fitted] = []
+    for name in inputs_of(source, spec.split):
+        column = source.fetch(name)
+        with _named_rows(source, rows["train"]):
+            fitted.append(fit(name, source.kinds[name], column.of(rows["train"]), spec))
+        for part in missing:
+            of_part = column.of(rows[part])
+            for counts, count in ((missing, int(of_part.gaps.sum())), (unseen, fitted[-1].count_unseen(of_part))):
                 if count:
                     counts[part][name] = count
-        return fitted
+    encoders = tuple(one.encoder for one in fitted)
+    orders = {one.name: source.orders[one.name] for one in encoders if one.name in source.orders}
+    preprocessing = Preprocessing(encoders, orders)
+    _check_names(source.name, encoders)
+    scale, y = _scaled_target(source, target, rows["train"], spec)
 
-    def _inputs(self, encoders: Sequence[Encoder], part: str) -> list[NDArray]:
-        """All inputs of a part's rows, each (n,) float32."""
-        rows = self.rows[part]
-        with self._named_rows(part):
-            return [values for one in encoders for values in one.encode(self.source.fetch(one.name).of(rows))]
+    def encoded(some: NDArray) -> Iterator[NDArray]:
+        with _named_rows(source, some):
+            for one in encoders:
+                yield from one.encode(source.fetch(one.name).of(some))
 
-    @contextmanager
-    def _named_rows(self, part: str) -> Iterator[None]:
-        """Cells that cannot be used are refused with their line."""
-        try:
-            yield
-        except CellError as error:
-            raise DataError(f"{self.source.line(int(self.rows[part][error.place]))}: {error}") from None
+    hashes = {}
+    for part in parts:
+        own, width = rows[part], len(preprocessing.inputs)
+        hashes[part] = write_part(about.where(folder, part), encoded, width, y[own], own, source.rows // 4 + 1)
+    return replace(
+        about,
+        rows={part: len(own) for part, own in rows.items()},
+        class_counts={part: target.counts(own) for part, own in rows.items()},
+        missing=missing,
+        unseen=unseen,
+        rare={one.encoder.name: list(one.rare) for one in fitted if one.rare},
+        preprocessing=preprocessing,
+        target_scale=scale,
+        sha256=hashes,
+    )
 
-    def _scaled_target(self) -> tuple[TargetScale, NDArray]:
-        """How targets are scaled, and all rows' targets so scaled; classes are not."""
-        target = self.target
-        if target.task != "regression":
-            return TargetScale((), ()), target.y
-        scale = fit_target_scale(target.y[self.rows["train"]], self.spec.scale_target)
-        with np.errstate(over="ignore", invalid="ignore"):
-            y = scale.apply(target.y)
-        check_size(self.source, target, y)
-        return scale, y
+
+@contextmanager
+def _named_rows(source: Source, rows: NDArray) -> Iterator[None]:
+    """Cells that cannot be used are refused with their line."""
+    try:
+        yield
+    except CellError as error:
+        raise DataError(f"{source.line(int(rows[error.place]))}: {error}") from None
+
+
+def _scaled_target(source: Source, target: Target, train: NDArray, spec: DataSpec) -> tuple[TargetScale, NDArray]:
+    """How targets are scaled, and all rows' targets so scaled; classes are not."""
+    if target.task != "regression":
+        return TargetScale((), ()), target.y
+    scale = fit_target_scale(target.y[train], spec.scale_target)
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = scale.apply(target.y)
+    check_size(source, target, y)
+    return scale, y
 
 
 def _check_names(source: str, encoders: Sequence[Encoder]) -> None:
@@ -291,11 +258,6 @@ def _check_names(source: str, encoders: Sequence[Encoder]) -> None:
                     f"{encoder.name!r}; rename one of the columns"
                 )
             of[name] = encoder.name
-
-
-def _class_counts(target: Target, rows: NDArray) -> dict[str, int]:
-    counts = np.bincount(target.y[rows], minlength=len(target.classes)) if target.classes else ()
-    return {name: int(count) for name, count in zip(target.classes, counts, strict=True)}
 
 
 def check_size(source: Source, target: Target, y: NDArray) -> None:

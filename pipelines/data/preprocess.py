@@ -11,15 +11,15 @@ that ties with a column's minimum or maximum to ±5.2 (on digits 58 % of all val
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from pipelines.data.columns import Column, DataError, NDArray, Source
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import Kind
-from pipelines.spec.describe import nearest
 
 Scaling = Literal["none", "standardize", "minmax", "quantile"]
 QUANTILES = 1000  # at most; with fewer training rows, one a row
@@ -37,25 +37,18 @@ class CellError(ValueError):
 # -- scaling ----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A fitted transformation of a column. `numbers` are those that its kind needs, so it is JSON as it is."""
-
-    kind: Scaling
-    numbers: dict[str, Any]
-
-    def apply(self, x: NDArray) -> NDArray:
-        """Raw values (n,) -> scaled, (n,) float64."""
-        if self.kind == "standardize":
-            return np.asarray((x - self.numbers["mean"]) / self.numbers["scale"])
-        if self.kind == "minmax":
-            return np.asarray(x * self.numbers["scale"] + self.numbers["shift"])
-        if self.kind == "quantile":
-            return to_normal(x, np.array(self.numbers["quantiles"]), self.numbers["rows"])
-        return x
+def scaled(kind: Scaling, numbers: dict[str, Any], x: NDArray) -> NDArray:
+    """Raw values (n,) -> scaled, (n,) float64. `numbers` are what `fit_scale` gave."""
+    if kind == "standardize":
+        return np.asarray((x - numbers["mean"]) / numbers["scale"])
+    if kind == "minmax":
+        return np.asarray(x * numbers["scale"] + numbers["shift"])
+    if kind == "quantile":
+        return to_normal(x, np.array(numbers["quantiles"]), numbers["rows"])
+    return x
 
 
-def fit_scale(kind: Scaling, x: NDArray) -> Scale | None:
+def fit_scale(kind: Scaling, x: NDArray) -> dict[str, Any] | None:
     """Fit on training values (n,) float64; None for values too large for it."""
     from sklearn import preprocessing
 
@@ -71,7 +64,7 @@ def fit_scale(kind: Scaling, x: NDArray) -> Scale | None:
             quantile = preprocessing.QuantileTransformer(n_quantiles=min(QUANTILES, len(x)), subsample=None).fit(X)
             numbers = {"quantiles": quantile.quantiles_[:, 0].tolist(), "rows": len(x)}
     sound = all(np.isfinite(values).all() for values in numbers.values()) and numbers.get("scale", 1) != 0
-    return Scale(kind, numbers) if sound else None
+    return numbers if sound else None
 
 
 def to_normal(x: NDArray, quantiles: NDArray, rows: int) -> NDArray:
@@ -140,8 +133,7 @@ class Numeric:
         """Each input of the rows, (n,) float32. Raises CellError."""
         gaps = column.gaps
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-            scaled = Scale(self.scaling, self.numbers).apply(_filled(self.name, column.values, gaps, self.fill))
-            stored = scaled.astype(np.float32)
+            stored = scaled(self.scaling, self.numbers, _filled(self.name, column.values, gaps, self.fill)).astype(np.float32)
         # Among the training rows one such value would flatten all the others, but where only their order counts.
         if self.scaling != "quantile":
             _refuse(self.name, np.abs(column.values) > LIMIT, column.values, "")
@@ -208,7 +200,6 @@ class Categorical:
 
 
 Encoder = Numeric | Flag | Categorical
-ENCODERS: dict[str, type[Any]] = {"numeric": Numeric, "datetime": Numeric, "boolean": Flag, "categorical": Categorical}
 
 
 def _filled(name: str, values: NDArray, gaps: NDArray, fill: float | None) -> NDArray:
@@ -258,17 +249,12 @@ def fit(name: str, kind: Kind, column: Column, spec: DataSpec) -> Fitted:
     if kind == "boolean":
         return Fitted(Flag(name, "boolean", missing), not gaps)
     counts = np.bincount(column.values[~column.gaps], minlength=len(column.categories))
-    kept = _most_frequent(counts, spec.categories.most, spec.categories.least_rows)
+    often = np.argsort(-counts, kind="stable")[: spec.categories.most]  # of equally frequent ones the first
+    kept = np.sort(often[counts[often] >= spec.categories.least_rows])
     own = tuple(column.categories[place] for place in kept)
     others = int(counts.sum() - counts[kept].sum())
     rare = (int(np.count_nonzero(counts)) - len(kept), others) if others else None
     return Fitted(Categorical(name, "categorical", own, bool(others), missing), not gaps, counts == 0, rare)
-
-
-def _most_frequent(counts: NDArray, most: int, least: int) -> NDArray:
-    """Places of the categories that have an input of their own, sorted. Of equally frequent ones the first are taken."""
-    by_count = np.argsort(-counts, kind="stable")[:most]
-    return np.sort(by_count[counts[by_count] >= least])
 
 
 def _fit_numeric(name: str, kind: Any, values: NDArray, spec: DataSpec) -> Numeric:
@@ -279,11 +265,11 @@ def _fit_numeric(name: str, kind: Any, values: NDArray, spec: DataSpec) -> Numer
     with np.errstate(over="ignore"):
         fill = None if wanted == "refuse" else float(np.median(values[~gaps])) if wanted == "median" else float(wanted)
     filled = _filled(name, values, gaps, fill)
-    scale = fit_scale(spec.scaling, filled)
-    if scale is None or not np.isfinite(fill or 0):
+    numbers = fit_scale(spec.scaling, filled)
+    if numbers is None or not np.isfinite(fill or 0):
         place = int(np.argmax(np.abs(filled)))
         raise CellError(place, f"column {name!r} must be small enough to be scaled, found {filled[place]:g}")
-    return Numeric(name, kind, fill, bool(gaps.any()) and spec.missing.indicator, scale.kind, scale.numbers)
+    return Numeric(name, kind, fill, bool(gaps.any()) and spec.missing.indicator, spec.scaling, numbers)
 
 
 # -- all columns ------------------------------------------------------------------------------------------------------------
@@ -293,7 +279,7 @@ def _fit_numeric(name: str, kind: Any, values: NDArray, spec: DataSpec) -> Numer
 class Preprocessing:
     """The encoders of all columns that a network is given, in the order of its inputs."""
 
-    encoders: tuple[Encoder, ...]
+    encoders: Annotated[tuple[Encoder, ...], Field(alias="columns")]  # as about.json calls them
     orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in formats.py
 
     @property
@@ -307,11 +293,10 @@ class Preprocessing:
         return tuple(name for encoder in self.encoders for name in encoder.inputs)
 
     def apply(self, source: Source) -> NDArray:
-        """Raw rows -> what the network sees, (n, I) float32; columns that it does not need may be there.
+        """Raw rows with the columns and kinds of the training rows -> what the network sees, (n, I) float32.
 
-        Raises DataError for a column that is missing or of another kind, and for values that cannot be used.
+        Raises DataError for values that cannot be used.
         """
-        self.check(source)
         X = np.empty((source.rows, len(self.inputs)), dtype=np.float32)
         place = 0
         for encoder in self.encoders:
@@ -322,31 +307,3 @@ class Preprocessing:
             except CellError as error:
                 raise DataError(f"{source.line(error.place)}: {error}") from None
         return X
-
-    def check(self, source: Source) -> None:
-        """Raises DataError unless the source has the columns that are needed."""
-        for name, kind in self.columns.items():
-            must = f"{source.name}: column {name!r} must be"
-            if name not in source.kinds:
-                hint = nearest(name, list(source.kinds))
-                raise DataError(f"{must} there, as in the training rows, found none of that name; {hint}")
-            if source.kinds[name] != kind:
-                raise DataError(f"{must} {kind}, as in the training rows, found {source.kinds[name]}")
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain lists and numbers; `from_json` gives the same to the bit."""
-        orders = {"orders": dict(self.orders)} if self.orders else {}
-        return {"columns": [asdict(encoder) for encoder in self.encoders], **orders}
-
-    @staticmethod
-    def from_json(kept: dict[str, Any]) -> Preprocessing:
-        """What `as_json` gave."""
-        encoders = (_encoder(**one) for one in kept["columns"])
-        return Preprocessing(tuple(encoders), kept.get("orders", {}))
-
-
-def _encoder(kind: str, **fields: Any) -> Encoder:
-    if "categories" in fields:
-        fields["categories"] = tuple(fields["categories"])
-    encoder: Encoder = ENCODERS[kind](kind=kind, **fields)
-    return encoder

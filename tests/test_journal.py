@@ -15,7 +15,7 @@ from conftest import call
 from synthetic_run import make, write_json
 
 from pipelines.record import Recording, events
-from pipelines.record.sending import send_waiting
+from pipelines.record.sync import send_waiting
 from pipelines.spec import Experiment
 from pipelines.tracking import TrackingError, drop, mark_killed, waiting
 from pipelines.tracking.backlog import journals

@@ -20,7 +20,7 @@ import pytest
 from synthetic_study import SPACE, TRACKING, make, save, spec, study
 
 from pipelines.api.pipeline import send_waiting
-from pipelines.record.sending import deliver
+from pipelines.record.sync import deliver
 from pipelines.search import records
 from pipelines.search.record import StudyJournal, StudyRecorder, unwritten_studies
 from pipelines.search.records import load_study

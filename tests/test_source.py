@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.redact import redact, redact_command, secrets_of_the_environment
-from pipelines.tracking import provenance, source
+from pipelines.tracking import provenance
 
 SECRET = "hunter2-9c1f"
 
@@ -71,7 +71,7 @@ def test_the_patch_makes_the_same_source_from_the_commit_and_touches_nothing(pro
     change(project)
     git(project, "add", "code/a.py")  # whether it is staged is no matter
     before = git(project, "status", "--porcelain"), sorted(p for p in (project / ".git").rglob("*"))
-    found = source.uncommitted(project / "runs/1")
+    found = provenance.uncommitted(project / "runs/1")
     assert (git(project, "status", "--porcelain"), sorted(p for p in (project / ".git").rglob("*"))) == before
     assert found.state == "whole"
     again = tmp_path / "again"
@@ -83,23 +83,23 @@ def test_the_patch_makes_the_same_source_from_the_commit_and_touches_nothing(pro
 
 def test_a_clean_tree_has_no_patch_and_a_folder_in_no_repository_no_commit(project, tmp_path):
     (project / "dvc.lock").write_text("rewritten by the pipeline")
-    assert source.uncommitted(project) == source.Uncommitted()
-    assert source.commit(project)["mlflow.source.git.dirty"] == "false"
-    assert (source.uncommitted(tmp_path), source.commit(tmp_path)) == (source.Uncommitted(), {})
+    assert provenance.uncommitted(project) == provenance.Uncommitted()
+    assert provenance.commit(project)["mlflow.source.git.dirty"] == "false"
+    assert (provenance.uncommitted(tmp_path), provenance.commit(tmp_path)) == (provenance.Uncommitted(), {})
 
 
 def test_a_repository_without_a_commit_is_no_matter(tmp_path):
     git(tmp_path, "init", "-q")
     (tmp_path / "a").write_text("1")
-    assert (source.uncommitted(tmp_path), source.commit(tmp_path)) == (source.Uncommitted(), {})
+    assert (provenance.uncommitted(tmp_path), provenance.commit(tmp_path)) == (provenance.Uncommitted(), {})
 
 
 def test_a_large_file_is_left_out_and_told(project, monkeypatch):
-    monkeypatch.setattr(source, "FILE_BYTES", 1000)
+    monkeypatch.setattr(provenance, "FILE_BYTES", 1000)
     (project / "data.csv").write_text("1\n" * 1000)
     (project / "picture.bin").unlink()  # of 1024 bytes: a patch that deletes it holds them
     (project / "code/a.py").write_text("small")
-    found = source.uncommitted(project)
+    found = provenance.uncommitted(project)
     assert found.state == "cut"
     header, _, patch = found.patch.partition(b"diff --git")
     assert b"# left out: data.csv (0.0 MB" in header and b"# left out: picture.bin" in header
@@ -107,10 +107,10 @@ def test_a_large_file_is_left_out_and_told(project, monkeypatch):
 
 
 def test_what_comes_once_the_patch_is_full_is_left_out(project, monkeypatch):
-    monkeypatch.setattr(source, "PATCH_BYTES", 3000)
+    monkeypatch.setattr(provenance, "PATCH_BYTES", 3000)
     for number in range(4):
         (project / f"new{number}").write_text("x" * 1000)
-    found = source.uncommitted(project)
+    found = provenance.uncommitted(project)
     assert found.state == "cut" and b"# left out: new3 (the patch had" in found.patch and b"b/new1" in found.patch
 
 
@@ -126,21 +126,21 @@ PLANTED = {
 @pytest.mark.parametrize("name", PLANTED)
 def test_no_secret_is_in_the_patch_and_it_says_that_some_were(project, name):
     (project / name).write_text(PLANTED[name])
-    found = source.uncommitted(project)
+    found = provenance.uncommitted(project)
     assert SECRET.encode() not in found.patch and found.state == "redacted"
     assert name in found.patch.partition(b"diff --git")[0].decode()
 
 
 def test_in_source_code_what_is_not_quoted_is_no_secret(project):
     (project / "code/a.py").write_text("tokens = read(file)\nmax_tokens=12\ndef f(password: str, token=None): ...\n")
-    assert source.uncommitted(project).state == "whole"
+    assert provenance.uncommitted(project).state == "whole"
 
 
 def test_a_removed_secret_is_hidden_too(project):
     (project / "code/a.py").write_text(f"api_key = '{SECRET}'\n")
     git(project, "commit", "-q", "-a", "-m", "oh")
     (project / "code/a.py").write_text("api_key = read()\n")
-    found = source.uncommitted(project)
+    found = provenance.uncommitted(project)
     assert SECRET.encode() not in found.patch and found.state == "redacted"
 
 
@@ -150,8 +150,8 @@ def test_git_that_does_not_answer_is_said(project, monkeypatch):
     def slow(*arguments, **more):
         raise subprocess.TimeoutExpired("git", 10)
 
-    monkeypatch.setattr(source, "_choose", slow)
-    found = source.uncommitted(project)
+    monkeypatch.setattr(provenance, "_choose", slow)
+    found = provenance.uncommitted(project)
     assert found.state == "cut" and b"git took longer than 10 s" in found.patch
 
 

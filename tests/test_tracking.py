@@ -20,8 +20,7 @@ from synthetic_run import make, write_json
 from pipelines import tracking
 from pipelines.project import project_of
 from pipelines.record import events
-from pipelines.record.sending import RunSender
-from pipelines.record.sync import sync
+from pipelines.record.sync import RunSender, sync
 from pipelines.redact import redact
 from pipelines.spec import Experiment
 from pipelines.tracking import Event, TrackingError, locate, sender, store

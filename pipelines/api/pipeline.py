@@ -11,7 +11,7 @@ from typing import Any
 from pipelines import stages, tracking
 from pipelines.api.launch import Progress, recorded, train_recorded
 from pipelines.project import project_of
-from pipelines.record import Recording, sending
+from pipelines.record import Recording
 from pipelines.record import sync as record
 from pipelines.spec import Experiment, Tracking
 from pipelines.stages import HeldError, RunPaths
@@ -87,7 +87,7 @@ def send_waiting(project: Path, tracked: Tracking) -> Iterator[tuple[str, str | 
         from pipelines.search.record import journal_studies
 
         journal_studies(project)
-    yield from sending.send_waiting(project, tracked)
+    yield from record.send_waiting(project, tracked)
 
 
 def waiting(project: Path) -> tuple[list[Waiting], list[dict[str, str]]]:

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pipelines.record.sending import RunSender, send_waiting
+from pipelines.record.sync import RunSender, send_waiting
 from pipelines.spec import Tracking
 from pipelines.tracking.journal import LOG, Journal
 from pipelines.tracking.store import TrackingError, import_mlflow, store_of

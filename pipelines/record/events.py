@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.project import project_of
-from pipelines.record import datasets, description
 from pipelines.redact import redact, redacted
 from pipelines.report.outs import Outs, over_epochs
+from pipelines.report.run_report import summary
 from pipelines.spec import Experiment, Tracking, dump, flat, whole_spec
 from pipelines.stages.files import read_json, sha256
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
 from pipelines.tracking.events import LAUNCH, ORIGIN, OUTS, Event, params, texts
+
+CONTEXTS = {"train": "training", "valid": "validation", "test": "testing"}
+TYPES = {"numeric": "double", "categorical": "string", "boolean": "boolean", "datetime": "datetime"}
+DIGEST_CHARACTERS, SCHEMA_CHARACTERS, NAME_CHARACTERS = 36, 1_000_000, 400
 
 
 def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event]:
@@ -38,7 +42,7 @@ def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event
         *(event for stage in reports for event in _report(places, about, run, stage)),
     ]
     # With the last stage alone, before its mark: what the description says changes with each.
-    body.insert(-1, Event("tags", body[-1].stage, _note(places, about, run, files, reports)))
+    body.insert(-1, Event("tags", body[-1].stage, _note(places, run, files)))
     end = Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"})
     return [_create(places, run, about), *body, end]
 
@@ -117,7 +121,7 @@ def _data(places: RunPaths, about: dict[str, Any], data: Mapping[str, Any]) -> I
     rows = {f"rows_{part}": float(count) for part, count in about["rows"].items()}
     yield Event("tags", "data", redacted({"deltarule.data": about["source"], "deltarule.task": about["task"], **hashes}))
     yield Event("metrics", "data", rows)
-    yield Event("inputs", "data", datasets.inputs(about, data, ("train", "valid")))
+    yield Event("inputs", "data", _inputs(about, data, "train", "valid"))
     yield Event("artifacts", "data", {"data/about.json": _below(places, places.about)})
     yield Event("mark", "data", {"outs": sha256(places.about)})
 
@@ -127,9 +131,8 @@ def _train(places: RunPaths, run: dict[str, Any], spec: dict[str, Any]) -> Itera
     yield Event("tags", "train", {**_run_tags(run), **provenance.dvc_lock(places.root)})
     if (places.root / "dvc.lock").is_file():
         yield Event("artifacts", "train", {"dvc.lock": "dvc.lock"})
-    with places.history.open(newline="", encoding="utf-8") as file:
-        for row in over_epochs(list(csv.DictReader(file))):
-            yield Event("metrics", "train", _numbers(row), int(row.pop("epoch")))
+    for row in over_epochs(Outs(places.root).rows("train/history.csv")):
+        yield Event("metrics", "train", _numbers(row), int(row["epoch"]))
     yield Event("metrics", "train", _numbers(read_json(places.trained / "metrics.json")))
     yield from _whole(places, "train", places.trained)
 
@@ -140,14 +143,19 @@ def _spec(spec: Mapping[str, Any]) -> Iterator[Event]:
     yield Event("text", "train", {"params.yaml": redact(dump(experiment))})
 
 
-def _note(
-    places: RunPaths, about: dict[str, Any], run: dict[str, Any], files: Sequence[str], stages: Sequence[str]
-) -> dict[str, str]:
-    """The tag that MLflow shows as the description of a run."""
-    reports = {stage: read_json(places.report(stage) / "metrics.json") for stage in stages}
-    trained = read_json(places.trained / "metrics.json")
+def _note(places: RunPaths, run: Mapping[str, Any], files: Sequence[str]) -> dict[str, str]:
+    """What MLflow shows as the description of a run: what it was and came to, how it was begun, and what is kept."""
     tags, _ = provenance.kept(places.root)
-    return {"mlflow.note.content": redact(description.write(about, run, trained, reports, tags, "mlflow" in files))}
+    command, commit = tags.get("deltarule.command", ""), tags.get("mlflow.source.git.commit", "")
+    source = f"commit {commit[:12]}" if commit else "in no repository of git"
+    changed = ", with changes that are in source/uncommitted.diff" if tags.get("deltarule.diff") else ""
+    kept = ["report.html", "params.yaml", "train/model.safetensors" if run["model_hash"] else "no weights, for it diverged"]
+    if "mlflow" in files and run["model_hash"]:
+        kept.append("an MLflow model of raw rows, `runs:/<id of this run>/model`")
+    lines = summary(Outs(places.root))
+    if tags:
+        lines.append(f"Begun by {tags.get('mlflow.user', 'unknown')}, `{command}`, {source}{changed}.")
+    return {"mlflow.note.content": redact("\n".join(f"- {line}" for line in (*lines, f"Kept: {', '.join(kept)}.")))}
 
 
 def carried(places: RunPaths) -> Iterator[Event]:
@@ -168,7 +176,7 @@ def carried(places: RunPaths) -> Iterator[Event]:
 def _report(places: RunPaths, about: dict[str, Any], run: dict[str, Any], stage: str) -> Iterator[Event]:
     folder = places.report(stage)
     if stage == "test":  # not before: these rows are no input of a run that has not opened them
-        yield Event("inputs", stage, datasets.inputs(about, run["spec"]["data"], ("test",)))
+        yield Event("inputs", stage, _inputs(about, run["spec"]["data"], "test"))
     if read_json(folder / "about.json").get("held"):
         yield Event("tags", stage, {"deltarule.held": "a threshold was missed on the validation rows"})
     yield Event("metrics", stage, _numbers(_flatten(read_json(folder / "metrics.json"), stage, "_")))
@@ -214,3 +222,50 @@ def _outs(folder: Path) -> list[Path]:
 
 def _below(places: RunPaths, path: Path) -> str:
     return path.relative_to(places.root).as_posix()
+
+
+# -- the rows as MLflow knows data sets ------------------------------------------------------------------------------------
+
+
+def _inputs(about: Mapping[str, Any], data: Mapping[str, Any], *parts: str) -> dict[str, dict[str, str]]:
+    """Context -> the rows of a part, as MLflow's Dataset takes them: name, digest, where from, columns and counts, without a row.
+
+    `data` is that block of the spec. Only what is relative or public is said of the place.
+    """
+    return {CONTEXTS[part]: _dataset(about, data, part) for part in parts if part in about["sha256"]}
+
+
+def _dataset(about: Mapping[str, Any], data: Mapping[str, Any], part: str) -> dict[str, str]:
+    kind, place = _kind_and_place(data["source"], part)
+    stem = Path(place).stem if kind == "local" else place
+    return {
+        "name": f"{stem} {CONTEXTS[part]}"[-NAME_CHARACTERS:],
+        "digest": about["sha256"][part][:DIGEST_CHARACTERS],
+        "source_type": kind,
+        "source": json.dumps({"uri": place}),
+        "schema": _schema(about),
+        "profile": json.dumps({"num_rows": about["rows"].get(part), "num_columns": len(about.get("kinds", {}))}),
+    }
+
+
+def _kind_and_place(source: str | Mapping[str, Any], part: str) -> tuple[str, str]:
+    """Its kind and place. Of an absolute path the name: the rest says how a machine is arranged."""
+    text = redact(source if isinstance(source, str) else source.get(part) or source["train"])
+    scheme, colon, _ = text.partition(":")
+    if colon and len(scheme) > 1:
+        return ("openml" if scheme == "openml" else "http"), text
+    if not Path(text).suffix:
+        return "bundled", text
+    return "local", Path(text).name if Path(text).is_absolute() else Path(text).as_posix()
+
+
+def _schema(about: Mapping[str, Any]) -> str:
+    """Columns as MLflow's pages show them; of very many, none."""
+    targets = set(about.get("targets", ()))
+    columns = [
+        {"type": TYPES[kind], "name": f"{name} (target)" if name in targets else name, "required": False}
+        for name, kind in about.get("kinds", {}).items()
+        if kind in TYPES
+    ]
+    text = json.dumps({"mlflow_colspec": columns})
+    return text if len(text) < SCHEMA_CHARACTERS else json.dumps({"mlflow_colspec": []})

@@ -209,15 +209,16 @@ class Recording(Surviving):
         outcome = Outcome(warning=self.warning)
         with self.surviving():
             outcome = self._outcome(self.journal, complaint)
-        self.journal.release()
+            self.journal.release()
+            if self.journal.done():  # else its sender removes it
+                with self.journal.claim(_CLAIM_SECONDS) as ours:
+                    if ours:
+                        self.journal.clear()
         return outcome
 
     def _outcome(self, journal: Journal, complaint: str) -> Outcome:
         head, state, sent = journal.head(), journal.state(), journal.sent()
         if not head or journal.done():  # without a head: removed by hand
-            with journal.claim(_CLAIM_SECONDS) as ours:
-                if ours:
-                    journal.remove()
             return Outcome(sent.run_id, warning=self.warning)
         if self.uploader and self.uploader.process.poll() is None and not sent.error:
             return Outcome(sent.run_id, complete=False, warning=self.warning)

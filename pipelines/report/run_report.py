@@ -83,7 +83,6 @@ def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | 
     outs = Outs(folder)
     run, about = redacted(outs.run), redacted(outs.about)
     metrics = {stage: outs.json(f"{stage}/metrics.json") for stage in outs.reports}
-    held = "validate" in metrics and bool(outs.json("validate/about.json").get("held"))
     spec = Experiment.model_validate(redacted(whole_spec(outs.run["spec"], experiment)))
     names = [name for name in list(metrics.values())[-1] if not name.endswith(ENDS)] if metrics else []
     usual = flat(Experiment())
@@ -93,8 +92,8 @@ def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | 
         title=redact(outs.title()),
         run=run,
         parts=PARTS,
-        verdict="failed" if run["ended"] == "diverged" or held else "agrees",
-        said=[_what(run, about), _ended(run), *_results(run, about, metrics, held)],
+        verdict="failed" if run["ended"] == "diverged" or _is_held(outs) else "agrees",
+        said=summary(outs),
         metrics=metrics,
         names=names,
         higher_is_better=[name for name in names if higher_is_better(name)],
@@ -115,6 +114,22 @@ def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | 
 
 
 # -- in plain words ---------------------------------------------------------------------------------------------------------
+
+
+def summary(outs: Outs) -> list[str]:
+    """The run in a few sentences: what it was, how it ended, how good it is."""
+    run, about = redacted(outs.run), redacted(outs.about)
+    said = [_what(run, about), _ended(run)]
+    said += [_result(stage, outs.json(f"{stage}/metrics.json"), about) for stage in outs.reports]
+    if _is_held(outs):
+        said.append("A threshold of the spec was missed on the validation rows, so the test rows stay closed.")
+    elif "test" not in outs.reports and run["ended"] != "diverged":
+        said.append("The test rows have not been opened.")
+    return said
+
+
+def _is_held(outs: Outs) -> bool:
+    return "validate" in outs.reports and bool(outs.json("validate/about.json").get("held"))
 
 
 def _what(run: Found, about: Found) -> str:
@@ -144,15 +159,6 @@ def _ended(run: Found) -> str:
     if run.get("best_epoch"):
         return f"{told}; epoch {run['best_epoch']} was the best on the validation rows, and its weights are the model."
     return f"{told}; of each fold the epoch that was best on its own validation rows is the model."
-
-
-def _results(run: Found, about: Found, metrics: Mapping[str, Found], held: bool) -> list[str]:
-    said = [_result(stage, found, about) for stage, found in metrics.items()]
-    if held:
-        said.append("A threshold of the spec was missed on the validation rows, so the test rows stay closed.")
-    elif "test" not in metrics and run["ended"] != "diverged":
-        said.append("The test rows have not been opened.")
-    return said
 
 
 def _result(stage: str, found: Found, about: Found) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import synthetic_study
 
+from backends.supervisor import Checkpoint
 from pipelines import stages
 from pipelines.search import StudyError, driver, networks, search
 from pipelines.search.records import StudyRecord, load_study
@@ -74,6 +75,13 @@ def test_a_study_finds_its_best_trial_and_writes_what_it_found(project):
     assert load_study(project / "studies/iris").best == study.best
 
 
+def test_figures_that_cannot_be_drawn_are_a_warning_and_the_study_is_over(project, monkeypatch):
+    warned: list[str] = []
+    monkeypatch.setattr("pipelines.search.study.draw_study", lambda *_: {}["font"])
+    assert search(spec(search__trials=2), warn=warned.append).counts() == {"COMPLETE": 2}
+    assert warned == ["the figures of study 'iris' could not be drawn (KeyError: 'font')"]
+
+
 @pytest.mark.parametrize("backend", ["reference", "lightning"])
 def test_a_trial_equals_the_run_of_its_spec_to_the_bit(project, backend):
     experiment = spec(train__backend=backend)
@@ -113,7 +121,7 @@ def interrupt_at(monkeypatch, place: int) -> None:
 
     for method in ("create_new_trial", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_state_values"):
         monkeypatch.setattr(JournalStorage, method, counted(getattr(JournalStorage, method)))
-    monkeypatch.setattr(driver, "save_states", counted(networks.save_states))
+    monkeypatch.setattr(Checkpoint, "save", counted(Checkpoint.save))
     monkeypatch.setattr(driver, "save_curve", counted(driver.save_curve))
 
 

@@ -16,6 +16,7 @@ from conftest import environment
 from test_search import spec, told
 from test_search_storage import PASSWORD, database, query, server
 
+from backends.supervisor import Checkpoint
 from pipelines.search import driver, networks, search
 from pipelines.search.storage import StorageError
 from pipelines.spec import Experiment, dump
@@ -103,9 +104,10 @@ def test_workers_that_have_nothing_to_do_are_told_with_what_would_keep_them_busy
 
 def test_a_worker_that_is_killed_changes_nothing(undisturbed, monkeypatch):
     killed: list[int] = []
+    saved = Checkpoint.save
 
-    def kill_one(path, states):
-        networks.save_states(path, states)
+    def kill_one(reached, path):
+        saved(reached, path)
         if len(killed) < 2:
             below = [child for server in psutil.Process().children() for child in server.children()]  # of the fork server
             workers = [child for child in below if alive(child)]
@@ -114,7 +116,7 @@ def test_a_worker_that_is_killed_changes_nothing(undisturbed, monkeypatch):
                 killed.append(workers[-1].pid)
 
     experiment = spec(**LONGER)
-    monkeypatch.setattr(driver, "save_states", kill_one)
+    monkeypatch.setattr(Checkpoint, "save", kill_one)
     there = experiment.override({"search.engine": "processes", "search.workers": 2})
     assert outcome(search(there)) == undisturbed(experiment)
     assert len(set(killed)) == 2
@@ -195,16 +197,17 @@ def test_a_database_that_fails_in_the_middle_is_one_error_and_the_study_goes_on(
     experiment = spec(**SHORT).override("search.storage", database)
     name, admin = database.rpartition("/")[2], database.replace("+psycopg", "").rpartition("/")[0] + "/postgres"
     written: list[Path] = []
+    saved = Checkpoint.save
 
-    def goes(path, states):
-        networks.save_states(path, states)
+    def goes(reached, path):
+        saved(reached, path)
         written.append(path)
         if len(written) == 4:
             query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
             query(admin, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
 
     with monkeypatch.context() as patched:
-        patched.setattr(driver, "save_states", goes)
+        patched.setattr(Checkpoint, "save", goes)
         with pytest.raises(StorageError, match="see that it answers, then give the command again") as raised:
             search(experiment)
     assert raised.value.exit_code == 2 and PASSWORD not in str(raised.value) and "\n" not in str(raised.value)

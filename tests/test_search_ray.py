@@ -14,6 +14,7 @@ pytest.importorskip("ray")
 from test_executors_ray import nodes
 from test_search import spec, told
 
+from backends.supervisor import Checkpoint
 from pipelines.search import driver, networks, search
 
 pytestmark = [
@@ -31,7 +32,7 @@ def is_long(key: str) -> bool:
     return int(key[0], 16) % 2 == 0
 
 
-def marked(job: networks.Job) -> list[networks.State]:
+def marked(job: networks.Job) -> Checkpoint:
     """`advance`, which leaves a mark with its node's name when it begins, and takes long enough to be met in the middle."""
     import ray
 
@@ -51,8 +52,10 @@ def test_a_cluster_whose_node_is_killed_gives_the_study_of_this_process(nodes, m
     saved: list[str] = []
     killed: list[str] = []
 
-    def save(path, states):
-        networks.save_states(path, states)
+    really = Checkpoint.save
+
+    def save(reached, path):
+        really(reached, path)
         saved.append(path.stem.partition("-")[2])
         begun = [mark.name.split(".") for mark in marks.iterdir()]
         # Surely in the middle of a long job: what has only not been fetched yet is older.
@@ -64,7 +67,7 @@ def test_a_cluster_whose_node_is_killed_gives_the_study_of_this_process(nodes, m
             nodes.remove_node(there[0], allow_graceful=False)
 
     monkeypatch.setattr(driver, "advance", marked)
-    monkeypatch.setattr(driver, "save_states", save)
+    monkeypatch.setattr(Checkpoint, "save", save)
     study = search(experiment.override("search.engine", f"ray:{nodes.address}"), name="disturbed")
     assert told(study) == wanted
     begun = Counter(mark.name.split(".")[0] for mark in marks.iterdir())

@@ -30,6 +30,7 @@ from pipelines.spec import Experiment, flat
 from pipelines.tracking import TrackingError, locate, sender, waiting
 from pipelines.tracking.backlog import journals, settle
 from pipelines.tracking.events import killed
+from pipelines.tracking.journal import Journal
 from pipelines.tracking.ui import served
 
 EXPERIMENT = Experiment.model_validate({"tracking": TRACKING})
@@ -389,8 +390,7 @@ def test_a_sender_that_was_killed_and_two_at_once_after_it_leave_each_trial_once
 def test_a_driver_only_writes_a_journal_and_another_process_sends_it(project):
     folder = make(project, 6, epochs=2)
     whole = load_study(folder)
-    with StudyRecorder(folder, project, whole.spec) as recorder:
-        recorder.start(replace(whole, trials=()))
+    with StudyRecorder(folder, project, replace(whole, trials=())) as recorder:
         for number in (1, 0, 2, 3, 5, 4):
             recorder.trial_ended(whole.trials[number])
         recorder.finish()
@@ -406,13 +406,10 @@ def test_a_driver_that_is_killed_goes_on_in_its_journal_and_tells_what_it_could_
     monkeypatch.setattr("pipelines.search.record.Uploader", NoUploader)
     folder = make(project, 6, epochs=2)
     whole = load_study(folder)
-    killed_one = StudyRecorder(folder, project, whole.spec)
-    killed_one.__enter__()
-    killed_one.start(replace(whole, trials=()))
+    killed_one = StudyRecorder(folder, project, replace(whole, trials=()))
     for trial in whole.trials[:3]:
         killed_one.trial_ended(trial)
-    with StudyRecorder(folder, project, whole.spec) as recorder:
-        recorder.start(replace(whole, trials=whole.trials[:known]))
+    with StudyRecorder(folder, project, replace(whole, trials=whole.trials[:known])) as recorder:
         for trial in whole.trials[2:]:  # the third is carried out again
             recorder.trial_ended(trial)
         recorder.finish()
@@ -458,13 +455,12 @@ def test_before_the_first_trial_ended_or_with_tracking_off_nothing_is_written(pr
     monkeypatch.setattr("pipelines.search.record.Uploader", NoUploader)
     folder = make(project, 3, epochs=2)
     whole = load_study(folder)
-    with StudyRecorder(folder, project, whole.spec) as recorder:
-        recorder.start(replace(whole, trials=()))
+    with StudyRecorder(folder, project, replace(whole, trials=())) as recorder:
         recorder.trial_ended(whole.trials[1])
     save(folder, without(whole, 0))
     off = make(project, 3, epochs=2, name="off", experiment=spec(tracking={"enabled": False}))
-    with StudyRecorder(off, project, load_study(off).spec) as recorder:
-        recorder.start(load_study(off))
+    with StudyRecorder(off, project, load_study(off)):
+        pass
     assert journals(project) == [] and unwritten_studies(project) == []
 
 
@@ -472,10 +468,34 @@ def test_a_journal_that_cannot_be_written_ends_no_study(project, monkeypatch):
     monkeypatch.setattr("pipelines.search.record.Uploader", NoUploader)
     whole = load_study(make(project, 3, epochs=2))
     (project / ".deltarule").write_text("no folder")
-    with StudyRecorder(project / "studies/s", project, whole.spec) as recorder:
-        recorder.start(whole)
+    with StudyRecorder(project / "studies/s", project, whole) as recorder:
         recorder.finish()
     assert "could not be written" in recorder.warning
+
+
+@pytest.mark.parametrize("total", [6, 64])
+def test_trials_that_the_journal_could_not_take_are_put_on_record_by_sync(project, monkeypatch, total):
+    monkeypatch.setattr("pipelines.search.record.Uploader", NoUploader)
+    folder = make(project, 6, epochs=2, experiment=spec(search={"trials": total}))
+    whole = load_study(folder)
+    with StudyRecorder(folder, project, replace(whole, trials=())) as recorder:
+        for trial in whole.trials[:3]:
+            recorder.trial_ended(trial)
+        with monkeypatch.context() as patched:
+            patched.setattr(Journal, "append", full)
+            for trial in whole.trials[3:]:
+                recorder.trial_ended(trial)
+            recorder.finish()
+    assert "no space" in recorder.warning and "`deltarule sync`" in recorder.warning
+    assert unwritten_studies(project) == ["studies/s"]
+    list(send_waiting(project, EXPERIMENT.tracking))
+    assert len(runs(project, "trial")) == 6 and len(points(project)) == len(set(points(project)))
+    assert [run.info.status for run in runs(project, "study")] == ["FINISHED" if total == 6 else "KILLED"]
+    assert unwritten_studies(project) == [] == journals(project)
+
+
+def full(*_):
+    raise OSError("no space left on device")
 
 
 # When the store fails, and secrets -------------------------------------------------------------------------------------

@@ -16,10 +16,11 @@ from typing import Any
 
 import backends
 from backends.base import Machine
+from backends.supervisor import Checkpoint
 from backends.weights import write_atomically
 from pipelines.data import DataError
 from pipelines.executors import Executor
-from pipelines.search.networks import DatasetCache, Job, Network, State, advance, load_states, networks_of, save_states, stacks
+from pipelines.search.networks import DatasetCache, Job, Network, State, advance, networks_of, split_state, stacks
 from pipelines.search.objective import ObjectiveValue, judge
 from pipelines.search.records import TrialRecord, save_curve
 from pipelines.search.sampling import rung_epochs
@@ -81,14 +82,12 @@ class Driver:
     datasets: DatasetCache
     executor: Executor
     width: int  # networks in a stack
-    machine: Machine
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_trial_end: Callable[[TrialRecord], None] = lambda trial: None  # before the storage: after a kill it is called again
-    memory: InMemoryStudy = field(init=False)
-    progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
         search, epochs = self.experiment.search, self.experiment.train.epochs
+        self.machine = Machine("auto", self.experiment.train.threads if self.executor.name == "here" else 1)
         self.memory = InMemoryStudy(self.experiment)
         self.progress = Progress(0, search.directions[0] == "minimize", epochs * networks(self.experiment, 1))
         for stored in self.storage.trials():
@@ -208,13 +207,13 @@ class Driver:
             states = [by_number[n.number].states[n.replica] for n in stack]
             job = Job.of(self.experiment, self.machine, stack, states, until)
             file = self.folder / JOBS / f"rung{rung}-{job.key}.safetensors"
-            if found := load_states(file):
+            if found := _kept(file):
                 _set_states(by_number, stack, found)
             else:
                 left.append((stack, job, file))
         for place, found in self.executor.run(advance, [(job,) for _, job, _ in left]):
             stack, _, file = left[place]
-            save_states(file, found)
+            found.save(file)
             _set_states(by_number, stack, found)
 
     def _tell(self, one: Candidate) -> None:
@@ -228,8 +227,17 @@ class Driver:
         one.states.clear()
 
 
-def _set_states(candidates: dict[int, Candidate], stack: Sequence[Network], states: Sequence[State]) -> None:
-    for network, state in zip(stack, states, strict=True):
+def _kept(file: Path) -> Checkpoint | None:
+    """What an earlier session saved of a job; None if there is no such file, or none that can be read."""
+    try:
+        found = Checkpoint.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if "members" in found.numbers else None  # of an earlier version
+
+
+def _set_states(candidates: dict[int, Candidate], stack: Sequence[Network], reached: Checkpoint) -> None:
+    for network, state in zip(stack, split_state(reached), strict=True):
         candidates[network.number].states[network.replica] = state
 
 

@@ -158,8 +158,8 @@ class Job:
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def advance(job: Job) -> list[State]:
-    """The states of the job's trials at the rung. What a worker does: a pure function of the job, without Optuna and MLflow."""
+def advance(job: Job) -> Checkpoint:
+    """The stack at the rung, without its best weights. What a worker does: a pure function, without Optuna and MLflow."""
     data, truths = _rows(job.data, tuple(dict.fromkeys(trial.fold for trial in job.trials)))
     monitor = job.trials[0].train.early_stopping.monitor
     supervisor = Supervisor(
@@ -173,7 +173,8 @@ def advance(job: Job) -> list[State]:
         probing=False,
     )
     supervisor.run(until_epoch=job.until_epoch)
-    return split_state(supervisor.checkpoint())
+    reached = supervisor.checkpoint()
+    return Checkpoint(reached.numbers, {name: value for name, value in reached.arrays.items() if not name.startswith("best.")})
 
 
 @lru_cache(maxsize=4)
@@ -203,36 +204,12 @@ def stack_states(states: Sequence[State], trials: Sequence[Trial]) -> Checkpoint
     return Checkpoint(numbers, arrays)
 
 
-def split_state(saved: Checkpoint) -> list[State]:
-    """The state of each trial, in the order in which the supervisor was given them. Best weights stay behind."""
-    numbers, members = saved.numbers, saved.numbers["members"]
-    stacked = {name: value for name, value in saved.arrays.items() if not name.startswith("best.")}
+def split_state(reached: Checkpoint) -> list[State]:
+    """The state of each trial, in the order in which the supervisor was given them."""
+    numbers, members = reached.numbers, reached.numbers["members"]
     found = []
     for number, progress in enumerate(numbers["progress"]):
         running = progress["reason"] == "running"
-        arrays = {name: value[members.index(number)] for name, value in stacked.items()} if running else {}
+        arrays = {name: value[members.index(number)] for name, value in reached.arrays.items()} if running else {}
         found.append(State(numbers["step"], progress, arrays))
-    return found
-
-
-def save_states(path: Path, states: Sequence[State]) -> None:
-    """To a temporary name, then renamed."""
-    arrays = {f"{place}.{name}": value for place, state in enumerate(states) for name, value in state.arrays.items()}
-    numbers = {"states": [{"step": state.step, "progress": state.progress} for state in states]}
-    Checkpoint(numbers, arrays).save(path)
-
-
-def load_states(path: Path) -> list[State] | None:
-    """What `save_states` wrote; None if there is no such file, or none that can be read."""
-    if not path.exists():
-        return None
-    try:
-        saved = Checkpoint.load(path)
-    except ValueError:
-        return None
-    found: list[State] = []
-    for place, kept in enumerate(saved.numbers["states"]):
-        head = f"{place}."
-        arrays = {name.removeprefix(head): value for name, value in saved.arrays.items() if name.startswith(head)}
-        found.append(State(kept["step"], kept["progress"], arrays))
     return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from backends.base import Machine
 from pipelines.project import project_of
 from pipelines.search import records
-from pipelines.search.networks import DatasetCache, Job, State, advance, networks_of, stacks
+from pipelines.search.networks import DatasetCache, Job, State, advance, networks_of, split_state, stacks
 from pipelines.search.sampling import draw, rung_epochs
 from pipelines.search.storage import open_storage
 from pipelines.spec import Experiment
@@ -92,7 +92,7 @@ def _value(one: Any, base: Experiment, datasets: DatasetCache) -> float | tuple[
         live = [network for network, at in zip(networks, states, strict=True) if at.running]
         for stack in stacks(live, len(live)):
             job = Job.of(base, Machine("auto", base.train.threads), stack, [states[n.replica] for n in stack], epoch)
-            for network, at in zip(stack, advance(job), strict=True):
+            for network, at in zip(stack, split_state(advance(job)), strict=True):
                 states[network.replica] = at
         found = ObjectiveValue.of(base, states, weights)
         if single and found.values:

@@ -23,18 +23,17 @@ from backends.weights import write_atomically
 from pipelines.record.events import head
 from pipelines.record.recording import STUDY_NICE, Surviving, Uploader
 from pipelines.redact import redact, redacted
-from pipelines.search.records import SPEC, STUDY, StudyRecord, TrialRecord, load_study, trial_path
+from pipelines.search.records import SPEC, STUDIES, STUDY, StudyRecord, TrialRecord, load_study, trial_path
 from pipelines.search.storage import StorageError
 from pipelines.spec import Experiment, dump, flat
 from pipelines.spec.space import setting
-from pipelines.stages.files import sha256
+from pipelines.stages.files import read_json, sha256
 from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, mark_killed
 from pipelines.tracking.events import KIND, ORIGIN, OUTS, TRIAL, Event, ended, killed, params, texts
 from pipelines.tracking.events import STUDY as STUDY_TAG
 from pipelines.tracking.journal import Journal
 
-STUDIES = Path("studies")
 NOTE = Path(".deltarule/record.json")  # in the folder of a study: which of its trials were written into journals
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 FILES = (STUDY, "trials.csv", "winner.yaml")
@@ -43,17 +42,23 @@ _CLAIM_SECONDS = 10  # for the sender of an earlier session, which may still be 
 
 
 class StudyRecorder(Surviving):
-    """Writes the journal of a study; with tracking off it does nothing. Nothing of this may end a study.
+    """Writes the journal of a study from the trials that end; with tracking off it does nothing. Nothing of this may end a study.
 
-    `start`, then `trial_ended` for each, then `finish`; leaving without it, the study was interrupted.
+    `trial_ended` for each, then `finish`; leaving without it, the study was interrupted.
     """
 
     of = "study"
 
-    def __init__(self, folder: Path, project: Path, experiment: Experiment) -> None:
-        self.folder, self.project, self.tracking = folder, project, experiment.tracking
-        self._uploader: Uploader | None = None
+    def __init__(self, folder: Path, project: Path, study: StudyRecord) -> None:
+        """`study` as it stands when the session begins: its earlier trials are written too, where they were not."""
+        self._study = study
         self._journal: StudyJournal | None = None
+        self._uploader: Uploader | None = None
+        if study.spec.tracking.enabled:
+            with self.surviving():
+                mark_killed(project)
+                self._journal = StudyJournal(folder, project, study)
+                self._begin()
 
     def __enter__(self) -> StudyRecorder:
         return self
@@ -62,18 +67,10 @@ class StudyRecorder(Surviving):
         with self.surviving():
             if self._journal:
                 self._journal.end(killed("interrupted"))
-            if self._uploader:
-                complaint, error_of_store = self._uploader.close(), self._uploader.journal.sent().error
-                if reason := error_of_store or complaint:
-                    self.warning = f"the study {self.folder.name!r} waits for the store ({reason}); `deltarule sync` sends it"
-
-    def start(self, study: StudyRecord) -> None:
-        """The study as it stands when the session begins: its earlier trials are written too, where they were not."""
-        if self.tracking.enabled:
-            with self.surviving():
-                mark_killed(self.project)
-                self._journal = StudyJournal(self.folder, self.project, study)
-                self._begin()
+        if self._uploader:
+            complaint, error_of_store = self._uploader.close(), self._uploader.journal.sent().error
+            if reason := error_of_store or complaint:
+                self.warning = f"the study {self._study.name!r} waits for the store ({reason}); `deltarule sync` sends it"
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """A trial is over; its history is whole."""
@@ -85,7 +82,7 @@ class StudyRecorder(Surviving):
     def _begin(self) -> None:
         """Trial 0 is over: a study is known by it, and its journal is begun."""
         if self._uploader is None and self._journal and self._journal.journal:
-            self._uploader = Uploader(self._journal.journal, self.tracking, STUDY_NICE)
+            self._uploader = Uploader(self._journal.journal, self._study.spec.tracking, STUDY_NICE)
 
     def finish(self) -> None:
         """The study is over, and its files are written."""
@@ -112,6 +109,8 @@ class StudyJournal:
         list(self.progress.add(trial for trial in over if trial.number in self._written))
         if missing := {trial.number for trial in over} - self._written:
             self.add([trial for trial in load_study(folder).trials if trial.number in missing])
+        if self.journal is not None:
+            self._note()
 
     def add(self, trials: Sequence[TrialRecord]) -> None:
         """Write trials that are over, with their histories."""
@@ -156,11 +155,13 @@ class StudyJournal:
     def end(self, last: Sequence[Event]) -> None:
         """Write the files that are there, and how the study ended."""
         if self.journal is not None:
-            self.journal.add(self._files(), self.folder)
-            self.journal.append(last)
-            self.journal.sync()
-            self.journal.release()
-            self._note()
+            try:
+                self.journal.add(self._files(), self.folder)
+                self.journal.append(last)
+                self.journal.sync()
+            finally:
+                self.journal.release()
+                self._note()
 
     def _note(self) -> None:
         content = {"outs": self._outs, "trials": sorted(self._written)}
@@ -183,26 +184,28 @@ class StudyJournal:
 
 
 def journal_studies(project: Path) -> None:
-    """Write the journals of the studies that have none and are not on record: of earlier versions, which sent from their files.
+    """Write the journals of the studies that are not on record: those of earlier versions, and what could not be written.
 
-    A study whose driver was killed before it could say how it ended is taken for interrupted.
+    A study of which trials are missing was interrupted, unless a note says that it came to its end.
     """
     for name in unwritten_studies(project):
         folder = project / name
-        over = _noted(folder).get("status")  # before it is written anew
-        journal = StudyJournal(folder, project, load_study(folder))
-        if over in ("FINISHED", "FAILED"):
+        status, study = _noted(folder).get("status"), load_study(folder)  # before it is written anew
+        journal = StudyJournal(folder, project, study)
+        if status in ("FINISHED", "FAILED") or sum(one.state in STATUS for one in study.trials) >= study.spec.search.trials:
             journal.finish()
         else:
             journal.end(killed("interrupted"))
 
 
 def unwritten_studies(project: Path) -> list[str]:
-    """The folders of the studies that are not wholly on record and have no journal; no store is asked."""
+    """The folders of the studies of which not all trials that are over were written into a journal; no store is asked."""
     found = []
     for path in sorted(project.glob(f"{STUDIES}/*/{STUDY}")):
         folder, note = path.parent, _noted(path.parent)
-        if "trials" not in note and note.get("sent") != _state(folder) and _is_tracked(folder):
+        over = sum(count for state, count in read_json(path).get("counts", {}).items() if state in STATUS)
+        waits = over > len(note["trials"]) if "trials" in note else note.get("sent") != _state(folder)
+        if waits and _is_tracked(folder):
             found.append(folder.relative_to(project).as_posix())
     return found
 

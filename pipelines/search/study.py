@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from hashlib import sha256
 from math import prod
 from pathlib import Path
 
-from backends.base import Machine
 from backends.weights import layout, write_atomically
 from pipelines.data import About
 from pipelines.executors import Executor, check_name, open_executor
@@ -54,11 +53,12 @@ def search(
     no trial that completed), SpecError, DataError, BackendError, ExecutorError, StorageError.
     """
     check(experiment)
-    project = project or project_of(Path())
-    name = name or default_name(experiment, into is not None)
-    check_name_of_study(name)
-    folder = project / STUDIES / name
-    total = capped(experiment, trials or experiment.search.trials)
+    project, name = project or project_of(Path()), name or default_name(experiment, into is not None)
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+        raise StudyError(f"--name must be letters, digits, '.', '_' and '-', at most 100, and no dot or '-' first, got {name!r}")
+    folder, total = project / STUDIES / name, trials or experiment.search.trials
+    if experiment.search.sampler == "grid":
+        total = min(total, prod(map(len, grid(experiment).values())))
     with locked(folder, experiment.search.storage, name), ExitStack() as executors:
         early = executors.enter_context(_executor(experiment)) if _surely_many(experiment, total) else None
         datasets = DatasetCache(folder, project)
@@ -67,25 +67,27 @@ def search(
         known = identity(experiment, base.about.sha256)
         storage = StudyStorage(folder, experiment, name, known)
         if anew and storage.count_finished() >= total:
-            _erase(folder, storage)
+            with uninterrupted():
+                storage.storage.delete_study(storage.id)
+            for place in (CURVES, "trials"):  # the second of versions before 0.2
+                shutil.rmtree(folder / place, ignore_errors=True)
             storage = StudyStorage(folder, experiment, name, known)
-        save_study(folder, StudyRecord.of(storage.study, experiment))
-        with StudyRecorder(folder, project, experiment) as recorder:
-            recorder.start(StudyRecord.of(storage.study, experiment))
+        begun = StudyRecord.of(storage.study, experiment)
+        save_study(folder, begun)
+        with StudyRecorder(folder, project, begun) as recorder:
             try:
                 left = total - storage.count_finished()
                 if left > 0:
                     with nullcontext(early) if early else _executor(experiment, base.about, left) as executor:
-                        width = fixed_width(experiment, storage, executor)
-                        _tell_idle(executor, networks_at_once(experiment, left), width, warn)
-                        machine = Machine("auto", experiment.train.threads if executor.name == "here" else 1)
-                        Driver(
-                            experiment, folder, storage, datasets, executor, width, machine, on_progress, recorder.trial_ended
-                        ).run(total)
+                        width = _fixed_width(experiment, storage, executor, networks_at_once(experiment, left), warn)
+                        driver = Driver(experiment, folder, storage, datasets, executor, width, on_progress, recorder.trial_ended)
+                        driver.run(total)
             finally:
-                shares = importances(storage.study)
-                record = sum_up(folder, experiment, storage, shares)
-            draw_study(folder, storage.study, record.metrics, shares)
+                record, shares = sum_up(folder, experiment, storage)
+            try:
+                draw_study(folder, storage.study, record.metrics, shares)
+            except Exception as error:  # the study is over all the same
+                warn(f"the figures of study {name!r} could not be drawn ({type(error).__name__}: {error})")
             recorder.finish()
     if recorder.warning:
         warn(recorder.warning)
@@ -97,29 +99,23 @@ def search(
     return record
 
 
-def _erase(folder: Path, storage: StudyStorage) -> None:
-    """Take all trials of a study away, and their curves."""
-    with uninterrupted():
-        storage.storage.delete_study(storage.id)
-    for name in (CURVES, "trials"):  # the second of versions before 0.2
-        shutil.rmtree(folder / name, ignore_errors=True)
+def _fixed_width(
+    experiment: Experiment, storage: StudyStorage, executor: Executor, networks: int, warn: Callable[[str], None]
+) -> int:
+    """Networks in a stack: as the spec has it, or as it was chosen when the study began.
 
-
-def fixed_width(experiment: Experiment, storage: StudyStorage, executor: Executor) -> int:
-    """Networks in a stack: as the spec has it, or as it was chosen when the study began."""
+    Warns where workers have nothing to do, since the networks of a generation make fewer stacks.
+    """
     if "width" not in storage.settings or experiment.search.width != "auto":
         storage.fix(width=choose_width(executor, experiment))
-    return int(storage.settings["width"])
-
-
-def _tell_idle(executor: Executor, networks: int, width: int, warn: Callable[[str], None]) -> None:
-    """Say so where workers have nothing to do, since the networks of a generation make fewer stacks."""
+    width = int(storage.settings["width"])
     stacks = -(-networks // width)
     if stacks < min(executor.workers, networks):
         warn(
             f"{networks} networks at a time in stacks of {width} keep {stacks} of {executor.workers} workers busy; search.width: "
             f"{-(-networks // executor.workers)} would keep all of them, and so would a larger search.generation"
         )
+    return width
 
 
 def _executor(experiment: Experiment, about: About | None = None, left: int = 0) -> Executor:
@@ -153,12 +149,6 @@ def check(experiment: Experiment) -> None:
         )
 
 
-def check_name_of_study(name: str) -> None:
-    """Raises StudyError for a name that is no plain name of a folder."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
-        raise StudyError(f"--name must be letters, digits, '.', '_' and '-', at most 100, and no dot or '-' first, got {name!r}")
-
-
 def check_metrics(experiment: Experiment, base: Dataset) -> None:
     """Raises SpecError for a metric that the validation rows do not define."""
     check_monitor(experiment, base.about, base.folder)
@@ -172,11 +162,6 @@ def check_metrics(experiment: Experiment, base: Dataset) -> None:
             raise SpecError(str(error)) from None
 
 
-def capped(experiment: Experiment, total: int) -> int:
-    """A grid has an end."""
-    return min(total, prod(map(len, grid(experiment).values()))) if experiment.search.sampler == "grid" else total
-
-
 def default_name(experiment: Experiment, by_spec: bool = False) -> str:
     """After the data; `by_spec` adds what differs between specs."""
     stem = re.sub(r"[^A-Za-z0-9_]+", "-", Path(experiment.data.shown_source).stem).strip("-") or "study"
@@ -184,16 +169,16 @@ def default_name(experiment: Experiment, by_spec: bool = False) -> str:
     return f"{stem}-{sha256(known.encode()).hexdigest()[:8]}" if by_spec else stem
 
 
-def sum_up(folder: Path, experiment: Experiment, storage: StudyStorage, shares: Mapping[str, float]) -> StudyRecord:
-    """Write study.json, trials.csv and winner.yaml from what the storage holds."""
-    record = StudyRecord.of(storage.study, experiment)
+def sum_up(folder: Path, experiment: Experiment, storage: StudyStorage) -> tuple[StudyRecord, dict[str, float]]:
+    """Write study.json, trials.csv and winner.yaml from what the storage holds; the study, and how much each key matters."""
+    record, shares = StudyRecord.of(storage.study, experiment), importances(storage.study)
     save_study(folder, record, shares)
     write_atomically(folder / TABLE, text(record).encode())
     if record.best is None:
         (folder / WINNER).unlink(missing_ok=True)
     else:
         write_atomically(folder / WINNER, write(record.trial(record.best).changes).encode())
-    return record
+    return record, shares
 
 
 def hand_out(folder: Path, into: Path) -> None:

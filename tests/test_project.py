@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pyarrow
 import pytest
 from conftest import ROOT, call
+from pyarrow import parquet
 from ruamel.yaml import YAML
 
 from pipelines.data import DataError
-from pipelines.new import ProjectError, create, params
+from pipelines.new import ProjectError, create
 from pipelines.new.params import TEMPLATE
-from pipelines.new.view import Field, View
 from pipelines.spec import SpecError, identity, load
 
 PARAMS = (ROOT / "params.yaml").read_text().partition("$schema=docs/params.schema.json\n#\n")[2]
@@ -64,7 +65,7 @@ def test_a_repository_of_ones_own_keeps_what_it_has(data, tmp_path, deltarule):
     """`new .` where README.md and .gitignore are, one of them changed and staged: nothing else is staged, nothing lost."""
     mine = tmp_path / "mine"
     mine.mkdir()
-    for name, text in ((".gitignore", "*.tmp\n.venv/"), ("README.md", "of my own\n"), ("notes.txt", "one\n")):
+    for name, text in ((".gitignore", "*.tmp\n.venv"), ("README.md", "of my own\n"), ("notes.txt", "one\n")):
         (mine / name).write_text(text)
     call("git", "init", "--quiet", cwd=mine)
     call("git", "add", "notes.txt", cwd=mine)
@@ -76,7 +77,7 @@ def test_a_repository_of_ones_own_keeps_what_it_has(data, tmp_path, deltarule):
         "look at params.yaml, then: dvc repro",
     ]
     ignored = (mine / ".gitignore").read_text()
-    assert ignored.startswith("*.tmp\n.venv/\n# of deltarule\n__pycache__/\n/outputs/*\n") and ignored.count(".venv/") == 1
+    assert ignored.startswith("*.tmp\n.venv\n# of deltarule\n__pycache__/\n/outputs/*\n") and ignored.count(".venv") == 1
     assert (mine / "README.md").read_text() == "of my own\n"
     assert call("git", "status", "--short", "--untracked-files=no", cwd=mine).stdout == "A  notes.txt\n"
     assert (mine / ".dvc/config").is_file() and (mine / ".dvcignore").read_text() == (TEMPLATE / "dvcignore").read_text()
@@ -90,7 +91,7 @@ def test_what_fails_gives_back_a_file_that_lines_were_added_to(data, tmp_path, m
         assert "/outputs/*" in (folder / ".gitignore").read_text()
         raise ProjectError("the disk is full")
 
-    monkeypatch.setattr("pipelines.new.repositories.init", fails)
+    monkeypatch.setattr("pipelines.new.init", fails)
     with pytest.raises(ProjectError, match="full"):
         create(tmp_path / "mine", data, ["kind"])
     assert files(tmp_path / "mine") == {".gitignore": b"*.tmp"}
@@ -99,10 +100,10 @@ def test_what_fails_gives_back_a_file_that_lines_were_added_to(data, tmp_path, m
 def test_a_class_too_small_to_be_shared_out_is_told_of_and_the_project_is_made(tmp_path):
     (tmp_path / "rows.csv").write_text("a,y\n" + "".join(f"{n},{'Yes' if n % 2 else 'No'}\n" for n in range(40)) + "77,yes\n")
     made = create(tmp_path / "mine", tmp_path / "rows.csv", ["y"])
-    [problem] = made.view.problems
+    [problem] = made.found.problems
     assert "class 'yes' has 1 (another spelling of 'Yes'?); add rows" in problem
     suspected = ["order: a: whole", "spelling: y: are 'yes' and 'Yes' one?"]
-    assert [one[: len(known)] for one, known in zip(sorted(made.view.suspicions), suspected, strict=True)] == suspected
+    assert [one[: len(known)] for one, known in zip(sorted(map(str, made.found.suspicions)), suspected, strict=True)] == suspected
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_markers_that_are_set_stand_beside_those_that_are_found(tmp_path):
     (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
     made = create(tmp_path / "mine", tmp_path / "rows.csv", ["y"], changes={"data.missing.markers": ["", "gap"]})
     assert load(made.folder / "params.yaml").data.missing.markers == ("", "gap", "NA")
-    assert made.view.problems == ()
+    assert made.found.problems == ()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_what_fails_on_the_way_leaves_nothing(data, tmp_path, monkeypatch):
         call("git", "init", "--quiet", cwd=folder)
         raise ProjectError("the disk is full")
 
-    monkeypatch.setattr("pipelines.new.repositories.init", fails)
+    monkeypatch.setattr("pipelines.new.init", fails)
     with pytest.raises(ProjectError, match="full"):
         create(tmp_path / "outer/mine", data, ["kind"])
     assert [path.name for path in (tmp_path / "outer/mine").iterdir()] == ["notes.txt"]
@@ -243,15 +244,14 @@ ODD = [
 
 
 def test_names_of_any_kind_are_read_as_they_were_written(tmp_path):
-    seen = View(
-        target=("Größe: no",), task="auto", meant="", about_source="1\n2", about_target="x" * 500, about_markers="",
-        fields=tuple(Field(name, "ignore", f"like\n{name}") for name in ODD), markers=("", "N/A", "ä\""), problems=(),
-    )  # fmt: skip
-    (tmp_path / "params.yaml").write_text(params.written(seen, "data/my rows, #1.csv", "a: b"))
-    spec = load(tmp_path / "params.yaml")
+    names, markers = [*ODD, "Größe: no"], ["", "N/A", 'ä"']
+    rows = tmp_path / "my rows, #1.parquet"
+    parquet.write_table(pyarrow.table({name: [*range(5)] * 8 if name in ODD else [*"pq"] * 20 for name in names}), rows)
+    made = create(tmp_path / "a: b", rows, ["Größe: no"], changes={"data.missing.markers": markers})
+    spec = load(made.folder / "params.yaml")
     assert list(spec.data.columns) == ODD and spec.data.target == "Größe: no"
-    assert spec.data.missing.markers == seen.markers
-    assert (spec.data.source, spec.tracking.experiment) == ("data/my rows, #1.csv", "a: b")
+    assert list(spec.data.missing.markers) == markers
+    assert (spec.data.source, spec.tracking.experiment) == ("data/my rows, #1.parquet", "a: b")
 
 
 # -- what is written agrees with this repository's own -----------------------------------------------------------------------

@@ -95,7 +95,7 @@ def show(console: Console, found: Look) -> None:
         console.say(f"{', '.join(found.targets)}: {found.task}")
     console.say(f"duplicates, rows that repeat an earlier one: {found.duplicates:,}")
     for suspicion in found.suspicions:
-        console.say(f"{suspicion.kind}: {suspicion.column}: {suspicion.why}")
+        console.say(str(suspicion))
     for problem in found.problems:
         console.say(f"error: {problem}")
 

@@ -43,13 +43,14 @@ def new(
         console.say(f"{name} exists: added {lines} lines at its end")
     for name in made.kept:
         console.say(f"{name} exists: left as it is")
-    for problem in made.view.problems:
+    for problem in made.found.problems:
         console.say(f"fix in {spec} before it can run: {problem}")
-    for suspicion in made.view.suspicions:
+    suspicions = [str(suspicion) for suspicion in made.found.suspicions]
+    for suspicion in suspicions:
         console.say(f"check: {suspicion}")
     console.say(f"look at {spec}, then: {'' if inside else f'cd {where} && '}dvc repro")
     told = {"initialised": made.initialised, "added": made.added, "kept": made.kept}
-    found = {"problems": made.view.problems, "suspicions": made.view.suspicions}
+    found = {"problems": made.found.problems, "suspicions": suspicions}
     console.result({"folder": str(made.folder), "source": made.source, **told, **found})
 
 

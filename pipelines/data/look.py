@@ -67,6 +67,9 @@ class Suspicion:
     kind: Literal["leak", "order", "constant", "many", "spelling"]
     why: str
 
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.column}: {self.why}"
+
 
 @dataclass(frozen=True)
 class Answer:

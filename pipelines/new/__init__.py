@@ -1,24 +1,27 @@
-"""A project of one's own from one file of data: what `deltarule new` writes, all of it or nothing."""
+"""A project of one's own from one file of data: what `deltarule new` writes, all of it or nothing.
+
+git and DVC are made ready where a project has neither: those that are there already, in the folder or above it, are used.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
 
-from pipelines.new.errors import ProjectError
+from backends import children
+from pipelines.data.look import Look
+from pipelines.new.params import TEMPLATE, ProjectError, view, written
 from pipelines.spec.blocks import FILES
-
-if TYPE_CHECKING:
-    from pipelines.new.view import View
 
 __all__ = ["Created", "ProjectError", "create"]
 
+DVC_CONFIG = "[core]\n    analytics = false\n"
 SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
@@ -31,7 +34,7 @@ class Created:
 
     folder: Path
     source: str
-    view: View
+    found: Look
     initialised: list[str] = field(default_factory=list)
     added: dict[str, int] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
@@ -46,18 +49,16 @@ def create(
     `changes`: dotted path below data -> value, what the spec is to say beside that. Raises ProjectError, SpecError for such a
     value, or DataError for data that cannot be used; then nothing was written.
     """
-    from pipelines.new.params import TEMPLATE, written
-    from pipelines.new.repositories import check_git, init
-    from pipelines.new.view import view
-
-    folder = _resolved(folder)
+    folder = Path(os.path.abspath(folder))
+    if folder.exists() and not folder.is_dir():
+        raise ProjectError(f"{folder} must be a folder or not there yet, found a file")
     source = _place_of(data, folder)
-    found = view(data, target, task, changes or {})
-    kind = "classes" if found.meant != "regression" else "numbers"
+    seen = view(data, target, task, changes or {})
+    kind = "classes" if seen.found.classes else "numbers"
     template = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATE.iterdir()}
     readme = Template(template["README.md"]).substitute(name=folder.name, target=", ".join(target), source=source)
     files = {
-        "params.yaml": written(found, source, folder.name),
+        "params.yaml": written(seen, source, folder.name),
         "dvc.yaml": template["dvc.yaml"] + template[f"plots_of_{kind}.yaml"],
         "studies/dvc.yaml": template["studies.yaml"],
         "README.md": readme,
@@ -67,7 +68,12 @@ def create(
     ignored = {f".{name}": template[name] for name in ("dvcignore", "gitignore")}
     inside = (folder / source).exists() and (folder / source).samefile(data)
     names = [*files, *([] if inside else [source])]
-    _check_free(folder, names)
+    taken = sorted(name for name in names if os.path.lexists(folder / name))
+    if taken:
+        raise ProjectError(
+            f"{folder} must be free for a new project, but it holds {', '.join(taken)}, and nothing is overwritten; "
+            "choose another folder (one inside this is fine), or move them away"
+        )
     check_git(folder)
     with _all_or_nothing(folder, names, ignored):
         for name, text in files.items():
@@ -77,14 +83,7 @@ def create(
             (folder / source).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(data, folder / source)
         initialised = init(folder)
-    return Created(folder, source, found, initialised, {name: count for name, count in added.items() if count}, kept)
-
-
-def _resolved(folder: Path) -> Path:
-    folder = Path(os.path.abspath(folder))
-    if folder.exists() and not folder.is_dir():
-        raise ProjectError(f"{folder} must be a folder or not there yet, found a file")
-    return folder
+    return Created(folder, source, seen.found, initialised, {name: count for name, count in added.items() if count}, kept)
 
 
 def _place_of(data: Path, folder: Path) -> str:
@@ -97,15 +96,6 @@ def _place_of(data: Path, folder: Path) -> str:
         raise ProjectError(f"--data must name a file that ends in {', '.join(FILES)}, got {data}; {way_out}")
     inside = data.resolve().is_relative_to(folder.resolve())
     return data.resolve().relative_to(folder.resolve()).as_posix() if inside else f"data/{data.name}"
-
-
-def _check_free(folder: Path, names: list[str]) -> None:
-    taken = sorted(name for name in names if os.path.lexists(folder / name))
-    if taken:
-        raise ProjectError(
-            f"{folder} must be free for a new project, but it holds {', '.join(taken)}, and nothing is overwritten; "
-            "choose another folder (one inside this is fine), or move them away"
-        )
 
 
 @contextmanager
@@ -144,3 +134,56 @@ def _add_lines(path: Path, text: str) -> int:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+# -- git and DVC -------------------------------------------------------------------------------------------------------------
+
+
+def git_root(folder: Path) -> Path | None:
+    """The git repository that a folder lies in, which need not exist yet."""
+    return next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
+
+
+def check_git(folder: Path) -> None:
+    """Raises ProjectError unless there is a git that can be used in the folder."""
+    if shutil.which("git") is None:
+        raise ProjectError("git must be installed, for DVC keeps what belongs together by it; found none on PATH")
+    root = git_root(folder)
+    if root and _run(root, "git", "check-ignore", "--quiet", str(folder / "dvc.yaml")).returncode == 0:
+        raise ProjectError(f"{folder} must be a folder that git sees, but {root}/.gitignore leaves it out; choose another")
+
+
+def init(folder: Path) -> list[str]:
+    """Make what is missing; says what was made. Raises ProjectError."""
+    made = []
+    root = git_root(folder)
+    if root is None:
+        _checked(_run(folder, "git", "init", "--quiet"), "git init")
+        root = folder
+        made.append("git")
+    inside = [above for above in (folder, *folder.parents) if above.is_relative_to(root)]
+    if not any((above / ".dvc").is_dir() for above in inside):
+        # `dvc init` stages its files; what a person's next commit holds is for them to say.
+        index = folder / _run(folder, "git", "rev-parse", "--git-path", "index").stdout.strip()
+        staged = index.read_bytes() if index.is_file() else None
+        command = children.command("-m", "dvc", "init", "--quiet", *(["--subdir"] if root != folder else []))
+        try:
+            _checked(_run(folder, *command), "dvc init")
+        finally:
+            index.unlink(missing_ok=True)
+            if staged is not None:
+                index.write_bytes(staged)
+        (folder / ".dvc/config").write_text(DVC_CONFIG, encoding="utf-8")
+        made.append("DVC")
+    return made
+
+
+def _run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")} | {"DVC_NO_ANALYTICS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def _checked(done: subprocess.CompletedProcess[str], what: str) -> None:
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
+        raise ProjectError(f"{what} failed with exit code {done.returncode}: {said[-1]}")

@@ -1,27 +1,177 @@
-"""params.yaml of a new project: this repository's own, filled in from a look at the data."""
+"""params.yaml of a new project: this repository's own, filled in from the look that `deltarule data` shows."""
 
 from __future__ import annotations
 
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import Any
 
 import backends
-from pipelines.new.view import Field, View
-from pipelines.spec import load
+from pipelines.data.columns import DataError
+from pipelines.data.look import ColumnLook, Look, look, shown
+from pipelines.spec import DataSpec, Experiment, load, models_schema
+from pipelines.spec.file import as_option, known_path
 from pipelines.spec.yaml_file import YamlError, edit, parse
 
 TEMPLATE = Path(__file__).parent / "template"  # its params.yaml is a link to this repository's own
 AT = 30  # column of a comment
+FIELDS = 80  # of a file with more columns, only those that are remarkable stand in params.yaml
+NAMED = 5  # categories and classes that a comment names
+# What people write where they have no number. Among words, such as codes of countries, NA may be one of them.
+NO_VALUE = {"na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"}
+
+
+class ProjectError(ValueError):
+    """A project that cannot be made as asked; nothing was written."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class View:
+    """What was seen in a file. `block` is the spec's data block, with the markers that stand in the columns `gaps`."""
+
+    found: Look
+    block: DataSpec
+    gaps: tuple[str, ...]
+    changes: Mapping[str, object]  # dotted path below data -> value, as asked for
+
+
+def view(data: Path, target: Sequence[str], task: str, changes: Mapping[str, object]) -> View:
+    """Look at a file. Raises ProjectError, SpecError or DataError for one that no spec could use, or not with these changes."""
+    for path in changes:
+        if not path.startswith("data."):
+            raise ProjectError(f"--set {path}: must be a path below data, such as data.format.encoding; params.yaml has the rest")
+        option = path.split(".")[1]
+        if option in ("source", "target", "task"):
+            raise ProjectError(f"--set {path}: must be given as --{option.replace('source', 'data')}")
+    named = target[0] if len(target) == 1 else list(target)
+    stated = {"data.source": str(data), "data.target": named, "data.task": task}
+    block = Experiment().override({**stated, **changes}).data
+    try:
+        found = look(block)
+    except DataError as error:
+        raise DataError(as_option(str(error))) from None
+    words = {column.name: [word for word in column.odd if word.lower() in NO_VALUE] for column in found.columns}
+    gaps = tuple(name for name, there in words.items() if there)
+    if gaps:
+        markers = (*block.missing.markers, *sorted({word for there in words.values() for word in there}))
+        block = block.model_copy(update={"missing": block.missing.model_copy(update={"markers": markers})})
+        found = look(block)
+    if found.refused or not found.task:  # a target that is not there, has no values or does not suit --task
+        problem = as_option(found.refused) or f"{data}: the file has no rows"
+        raise ProjectError(problem.replace("--set data.task=", "--task "))
+    return View(found, block, gaps, changes)
+
+
+def written(view: View, source: str, name: str) -> str:
+    """params.yaml, read again by the loader as every command will. `source` is the path in the project, `name` its own."""
+    spec = (TEMPLATE / "params.yaml").read_text(encoding="utf-8")
+    spec = spec[spec.index("# One experiment") :]  # the lines before are of this repository
+    for key, filled in _filled(view, source, name).items():  # each key's first line is the one that is meant
+        spec = re.sub(rf"^ *{key}:.*\n", lambda _, filled=filled: filled, spec, count=1, flags=re.MULTILINE)  # type: ignore[misc]
+    leaves: dict[tuple[str | int, ...], Any] = {}
+    for path, value in view.changes.items():
+        leaves |= _leaves(known_path(path, models_schema()), value)
+    leaves.pop(("data", "missing", "markers"), None)  # which are filled in
+    spec = edit(spec, leaves) if leaves else spec
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "params.yaml").write_text(spec, encoding="utf-8")
+        load(Path(scratch) / "params.yaml")
+    return spec
+
+
+def _leaves(path: tuple[str | int, ...], value: object) -> dict[tuple[str | int, ...], object]:
+    """One value at a time, so that what stands beside it in params.yaml stays."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {inner: leaf for key, below in value.items() for inner, leaf in _leaves((*path, key), below).items()}
+
+
+def _filled(view: View, source: str, name: str) -> dict[str, str]:
+    """Key -> the lines that stand for it."""
+    found, block = view.found, view.block
+    repeated = f"; {found.duplicates} rows repeat an earlier one" if found.duplicates else ""
+    target = text(block.targets[0]) if len(block.targets) == 1 else flow(block.targets)
+    meant = f"{found.task}, by the target's values" if block.task == "auto" else "auto: by the target's values"
+    no_value = "texts of a cell that mean no value"
+    markers = f"{no_value}; found among the numbers of {', '.join(view.gaps)}" if view.gaps else f"{no_value}, such as NA or ?"
+    lines = {
+        "source": line(1, "source", text(source), f"{found.rows} rows, {len(found.columns)} columns{repeated}"),
+        "target": line(1, "target", target, _about_target(found)),
+        "task": line(1, "task", block.task, f"{meant}; regression, binary, multiclass"),
+        "markers": line(2, "markers", flow(block.missing.markers), markers),
+        "backend": line(1, "backend", text(backend()), "lightning, keras, reference: the same experiment on each"),
+        "experiment": line(1, "experiment", text(name)),
+    }
+    columns = "".join(_columns(found))
+    if columns:
+        kinds = "numeric, categorical, boolean, datetime, ignore"
+        head = f"{'  columns:':<{AT - 1}} # {kinds}; a column that is left out is taken as it looks\n"
+        lines["columns"] = head + columns
+    return lines
+
+
+def _about_target(found: Look) -> str:
+    if found.classes:
+        most = [f"{name} {rows}" for name, rows in [*found.classes.items()][:NAMED]]
+        more = f", and {len(found.classes) - NAMED} more" if len(found.classes) > NAMED else ""
+        return f"{len(found.classes)} classes, rows of each: {', '.join(most)}{more}"
+    spread = [_spread(column) for column in found.columns if column.name in found.targets]
+    return "; ".join(filter(None, spread))
+
+
+def _columns(found: Look) -> Iterator[str]:
+    """A line a column: what it holds, and what a newcomer would want to know about it."""
+    warned = {suspicion.column: suspicion.why for suspicion in found.suspicions}
+    few = len(found.columns) <= FIELDS
+    for column in found.columns:
+        remarkable = column.kind == "ignore" or column.problem or column.name in warned
+        if column.name in found.targets or not (few or remarkable):
+            continue
+        odd = f"fix: it holds {', '.join(map(repr, column.odd[:NAMED]))} too" if column.problem and column.odd else ""
+        missing = f"{column.missing} missing" if column.missing and column.kind != "ignore" else ""
+        notes = [odd, column.note, warned.get(column.name, ""), missing, _spread(column)]
+        yield line(2, column.name, column.kind, "; ".join(filter(None, notes)))
+
+
+def _spread(column: ColumnLook) -> str:
+    """Its range, or its most frequent values."""
+    if column.kind == "ignore":
+        return f"such as {column.example}" if column.example else ""
+    if column.least is not None and column.greatest is not None:
+        return f"{shown(column.kind, column.least)} to {shown(column.kind, column.greatest)}"
+    names = [name for name, _ in column.frequent[:NAMED]]
+    return f"{column.distinct}: {', '.join(names)}{', ...' if column.distinct > len(names) else ''}"
+
+
+def backend() -> str:
+    """The first of the registry, beside the reference, whose distributions are installed; nothing is imported."""
+    for name, (_, package) in backends.REGISTRY.items():
+        distribution, _, extra = package.removesuffix("]").partition("[")
+        try:
+            needed = [r for r in requires(distribution) or () if r.replace("'", '"').endswith(f'extra == "{extra}"')]
+            if name != "reference" and [version(re.split(r"[^\w.-]", requirement)[0]) for requirement in needed]:
+                return name
+        except PackageNotFoundError:
+            continue
+    return "reference"
+
+
+# -- YAML --------------------------------------------------------------------------------------------------------------------
 
 
 def line(depth: int, key: str, value: object, comment: str = "") -> str:
-    """`key: value  # comment`, in YAML."""
-    written = f"{'  ' * depth}{text(key)}: {value}"
-    return f"{written:<{AT - 1}} # {one_line(comment)}\n" if comment else f"{written}\n"
+    """`key: value  # comment`; the comment without line ends and control characters, and not without end."""
+    start = f"{'  ' * depth}{text(key)}: {value}"
+    clean = " ".join("".join(c if c.isprintable() else " " for c in comment).split())
+    clean = clean if len(clean) <= 100 else f"{clean[:97]}..."
+    return f"{start:<{AT - 1}} # {clean}\n" if clean else f"{start}\n"
 
 
 def text(value: str) -> str:
@@ -31,62 +181,6 @@ def text(value: str) -> str:
     except YamlError:
         plain = False
     return value if plain else json.dumps(value, ensure_ascii=False)
-
-
-def one_line(words: str, most: int = 100) -> str:
-    """For a comment: no line ends or control characters, and not without end."""
-    clean = " ".join("".join(c if c.isprintable() else " " for c in words).split())
-    return clean if len(clean) <= most else f"{clean[: most - 3]}..."
-
-
-def backend() -> str:
-    """The first of the registry, beside the reference, whose distributions are installed; nothing is imported."""
-    names = [name for name in backends.REGISTRY if name != "reference"]
-    return next((name for name in names if _installed(backends.REGISTRY[name][1])), "reference")
-
-
-def _installed(package: str) -> bool:
-    """Whether all that a "distribution[extra]" needs is there."""
-    distribution, _, extra = package.removesuffix("]").partition("[")
-    try:
-        needed = [r for r in requires(distribution) or () if r.replace("'", '"').endswith(f'extra == "{extra}"')]
-        return bool(needed and [version(re.split(r"[^\w.-]", requirement)[0]) for requirement in needed])
-    except PackageNotFoundError:
-        return False
-
-
-def written(view: View, source: str, name: str) -> str:
-    """params.yaml, read again by the loader as every command will. `source` is the path in the project, `name` its own."""
-    spec = (TEMPLATE / "params.yaml").read_text(encoding="utf-8")
-    spec = spec[spec.index("# One experiment") :]  # the lines before are of this repository
-    for key, filled in _filled(view, source, name).items():
-        spec = re.sub(rf"^ *{key}:.*\n", lambda _, filled=filled: filled, spec, count=1, flags=re.MULTILINE)  # type: ignore[misc]
-    spec = edit(spec, view.changes) if view.changes else spec
-    with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "params.yaml").write_text(spec, encoding="utf-8")
-        load(Path(scratch) / "params.yaml")
-    return spec
-
-
-def _filled(view: View, source: str, name: str) -> dict[str, str]:
-    """Key -> the lines that stand for it; each key's first line in the template is the one that is meant."""
-    target = text(view.target[0]) if len(view.target) == 1 else flow(view.target)
-    meant = f"{view.meant}, by the target's values" if view.task == "auto" and view.meant else "auto: by the target's values"
-    found = {
-        "source": line(1, "source", text(source), view.about_source),
-        "target": line(1, "target", target, view.about_target),
-        "task": line(1, "task", view.task, f"{meant}; regression, binary, multiclass"),
-        "markers": line(2, "markers", flow(view.markers), view.about_markers),
-        "backend": line(1, "backend", text(backend()), "lightning, keras, reference: the same experiment on each"),
-        "experiment": line(1, "experiment", text(name)),
-    }
-    return {**found, "columns": "".join(_columns(view.fields))} if view.fields else found
-
-
-def _columns(fields: Sequence[Field]) -> Iterator[str]:
-    kinds = "numeric, categorical, boolean, datetime, ignore"
-    yield f"{'  columns:':<{AT - 1}} # {kinds}; a column that is left out is taken as it looks\n"
-    yield from (line(2, field.name, field.kind, field.note) for field in fields)
 
 
 def flow(values: Iterable[str]) -> str:

@@ -61,8 +61,7 @@ def run(
     from pipelines.api.launch import launch
 
     place = None if folder is None else Path(folder)
-    done = launch(experiment, place, name=name, test=test, track=track, progress=progress)
-    return Run(done.folder, done.run_id, done.seconds, tuple(done.warnings))
+    return launch(experiment, place, name=name, test=test, track=track, progress=progress)
 
 
 def train_many(

@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-SECONDS_BEFORE_A_BAR = 2.0
 PLAIN_LINES = 10  # of progress over the whole, where there is no terminal
 
 
@@ -71,47 +69,30 @@ class Console:
             os.dup2(kept, 1)
             os.close(kept)
 
+    @contextmanager
+    def progress(self, unit: str) -> Iterator[Callable[..., None]]:
+        """Yields show(done, total, words="", of=""): a bar on a terminal, elsewhere some ten lines.
 
-class Progress:
-    """How many of something are done: a bar on a terminal once it takes two seconds, else some ten lines."""
+        `total` is None where it is not known, which is shown on a terminal alone; `of` says of which part.
+        """
+        from rich.console import Console as Rich
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def __init__(self, console: Console, unit: str) -> None:
-        self.stream, self.unit, self.began = console.stream, unit, time.monotonic()
-        self.told = 0
-        self.bar: Any = None
+        stream, said = self.stream, 0
+        columns = (TextColumn(unit), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+        words_column = TextColumn("{task.description}", markup=False)
+        with Progress(*columns, words_column, console=Rich(file=stream), disable=not stream.isatty()) as bar:
+            task = bar.add_task("", total=None)
 
-    def __enter__(self) -> Progress:
-        return self
+            def show(done: int, total: int | None, words: str = "", of: str = "") -> None:
+                nonlocal said
+                bar.update(task, completed=done, total=total, description=words)
+                said = said if done >= said else 0  # another part begins anew
+                if bar.disable and total is not None and done >= said + max(1, total // PLAIN_LINES):
+                    said = done
+                    print(f"{of}{unit} {done}/{total}  {words}", file=stream, flush=True)
 
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def show(self, done: int, total: int | None, words: str = "", of: str = "") -> None:
-        """So many are done of `total`, or of an unknown number, which is told on a terminal alone. `of`: of which part."""
-        if self.stream.isatty():
-            self._advance(done, total, words)
-        elif total is not None:
-            self.told = self.told if done >= self.told else 0  # another part begins anew
-            if done >= self.told + max(1, total // PLAIN_LINES):
-                self.told = done
-                print(f"{of}{self.unit} {done}/{total}  {words}", file=self.stream, flush=True)
-
-    def _advance(self, done: int, total: int | None, words: str) -> None:
-        if self.bar is None and time.monotonic() - self.began > SECONDS_BEFORE_A_BAR:
-            self.bar = _bar(self.stream, self.unit)
-            self.bar.add_task("", total=total, words=words)
-            self.bar.start()
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=done, total=total, words=words)
-
-
-def _bar(stream: TextIO, unit: str) -> Any:
-    from rich.console import Console as Rich
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    words = TextColumn("{task.fields[words]}", markup=False)
-    return Progress(TextColumn(unit), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), words, console=Rich(file=stream))
+            yield show
 
 
 def number(value: object) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import time
@@ -38,6 +40,8 @@ def test_help_names_every_command(deltarule):
     assert all(command in asked for command in COMMANDS)
     groups = ["Options", "Start", "Run", "Search", "Compare", "Prove", "Serve"]
     assert [line.split()[1] for line in asked.splitlines() if line.startswith("╭─")] == groups
+    bare = deltarule("study", check=False)
+    assert (bare.returncode, bare.stderr) == (2, "") and "export" in bare.stdout
 
 
 def test_the_errors_that_are_told_in_one_line_are_where_the_command_looks_for_them():
@@ -78,6 +82,7 @@ def test_a_missing_spec_is_told(deltarule, command):
         (("spec", "--set", "model.activation"), "must have the form path=value"),
         (("spec", "--set", "train.backend=kears"), "did you mean keras?"),
         (("ui", "--port", "0"), "--port"),
+        (("study", "export", "s", "--trial", "9"), "--trial goes with --as spec"),
     ],
 )
 def test_bad_options_are_told(deltarule, spec, arguments, told):
@@ -156,12 +161,15 @@ def test_launches_that_start_at_once_get_a_folder_each(tmp_path, spec):
     assert len(folders) == 3
 
 
-def test_a_store_that_fails_is_a_warning_and_the_outs_are_kept(deltarule, spec, tmp_path):
+def test_a_store_that_fails_is_a_warning_whose_advice_sends_the_run_later(deltarule, spec, tmp_path):
     (tmp_path / "broken.db").write_text("no database")
     done = deltarule("run", "--json", "--set", "tracking.uri=sqlite:///broken.db")
     told = json.loads(done.stdout)
     assert told["run_id"] is None and "warning: " in done.stderr and "Traceback" not in done.stderr
     assert (tmp_path / told["folder"] / "outputs/validate/metrics.json").exists()
+    (tmp_path / "broken.db").unlink()
+    advice = re.search(r"`deltarule (sync [^`]*)`", done.stderr)[1]
+    assert f"{told['folder']}: on record in MLflow as run" in deltarule(*shlex.split(advice)).stdout
 
 
 def test_without_a_terminal_progress_is_plain_lines(deltarule, spec):

@@ -245,6 +245,12 @@ def test_files_that_do_not_belong_together_are_refused(trained, tmp_path):
         deltarule.load_model(folder)
 
 
+def test_a_network_for_another_program_is_refused_with_a_way_out(tmp_path):
+    (tmp_path / "network.onnx").touch()
+    with pytest.raises(StageError, match=r"without the preprocessing; give the folder of its run, or an export with --format"):
+        deltarule.load_model(tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # about type hints in MLflow's own modules
 def test_an_exported_model_takes_raw_rows_and_says_what_is_wrong_with_them(trained, model, tmp_path, monkeypatch):

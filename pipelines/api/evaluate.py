@@ -63,33 +63,23 @@ def evaluate(experiment: Experiment, places: RunPaths, *, seeds: int = 15, test:
     with places.locked():
         about = split_rows(experiment, places)
         if test:
-            _may_open(experiment, places)
+            check_validated(load_networks(experiment, places)[0], places)  # the test stage's rules
         networks = [trial(experiment, one) for one in about.each]
         numbers = [experiment.seed + i for i in range(seeds)]
         trials = [network.model_copy(update={"seed": seed}) for seed in numbers for network in networks]
         flat, failed = _train(experiment, places, about, trials)
         if not flat:
             raise StageError(f"no seed gave a network: {next(iter(failed.values()))}")
-        if test:
-            _enter(experiment, places, about, seeds)
+        if test:  # one entry for them all: their mean is one look
+            hashes = {part: about.sha256[part] for part in ("train", "valid")}
+            mark = fingerprint(experiment, hashes, source_hash(experiment.train.backend))
+            enter(places.ledger, about.sha256["test"], f"{mark} {seeds} seeds")
         parts = {**({"train": "train"} if train else {}), "validate": "valid", **({"test": "test"} if test else {})}
         each = {stage: _measure(places, about, part, networks, numbers, flat) for stage, part in parts.items()}
         found = {stage: _summaries(rows, about.task) for stage, rows in each.items()}
         report = Report(tuple(numbers), found, each, failed)
         _write(places, report)
     return report
-
-
-def _may_open(experiment: Experiment, places: RunPaths) -> None:
-    """The test stage's rules."""
-    check_validated(load_networks(experiment, places)[0], places)
-
-
-def _enter(experiment: Experiment, places: RunPaths, about: About, seeds: int) -> None:
-    """One entry for them all: their mean is one look."""
-    hashes = {part: about.sha256[part] for part in ("train", "valid")}
-    mark = fingerprint(experiment, hashes, source_hash(experiment.train.backend))
-    enter(places.ledger, about.sha256["test"], f"{mark} {seeds} seeds")
 
 
 def _train(

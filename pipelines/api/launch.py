@@ -6,17 +6,18 @@ Each launch has a folder of its own, with its resolved params.yaml first, so tha
 from __future__ import annotations
 
 import re
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
 from pipelines import stages, tracking
-from pipelines.api.halting import halting
+from pipelines.api.results import Run
 from pipelines.project import project_of
 from pipelines.record import Recording
 from pipelines.redact import redact
@@ -27,18 +28,7 @@ Progress = Callable[[dict[str, float]], None]  # an epoch's record
 RUNS = Path("runs")
 BEGUN = {f".deltarule/{name}" for name in ("begun", "begun/tags.json", "begun/uncommitted.diff", "stage.lock")}
 UNBEGUN = {"params.yaml", ".deltarule", "outputs", "outputs/data", *BEGUN}  # what there is of a launch before it has its data
-
-
-@dataclass
-class Launch:
-    """What a launch did so far."""
-
-    folder: Path
-    run_id: str | None = None
-    complete: bool = True  # its record; else that goes on in the background
-    reports: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage -> what it returned
-    seconds: dict[str, float] = field(default_factory=dict)  # stage -> wall time
-    warnings: list[str] = field(default_factory=list)
+GRACE_SECONDS = 5.0  # for the chunk of steps that is being trained; who sends SIGTERM often kills after ten
 
 
 def launch(
@@ -49,8 +39,8 @@ def launch(
     test: bool = False,
     track: bool = True,
     progress: Progress | None = None,
-    begun: Callable[[Launch], None] = lambda launch: None,
-) -> Launch:
+    begun: Callable[[Path], None] = lambda folder: None,
+) -> Run:
     """Split, train, validate, with `test` also test, in a new folder; with `track` also into MLflow.
 
     A relative data.source starts at the project's root. A store that fails is a warning: the outs are kept. Raises
@@ -58,50 +48,39 @@ def launch(
     record before), FileExistsError if `folder` exists and is not empty.
     """
     project = project_of(Path())
-    called = redact(name or slug(experiment))  # the folder's name is on record too
-    done = Launch(new_folder(project / RUNS, called) if folder is None else empty_folder(folder))
-    begun(done)
-    (done.folder / "params.yaml").write_text(dump(experiment), encoding="utf-8")
+    called = redact(name or f"{Path(experiment.data.shown_source).stem}-{experiment.train.backend}-{experiment.model.activation}")
+    place = new_folder(project / RUNS, called) if folder is None else empty_folder(folder)  # its name is on record too
+    begun(place)
+    (place / "params.yaml").write_text(dump(experiment), encoding="utf-8")
     if redact(dump(experiment)) != dump(experiment):  # it can be run again as it is, password and all
-        (done.folder / "params.yaml").chmod(0o600)
+        (place / "params.yaml").chmod(0o600)
     if track:
-        tracking.keep(done.folder, "deltarule run")
-    places = RunPaths(done.folder, base=project, project=project)
+        tracking.keep(place, "deltarule run")
+    places = RunPaths(place, base=project, project=project)
     recording = Recording(experiment, places, new_run=True, name=name, on=track)
+    reports: dict[str, dict[str, Any]] = {}
+    seconds: dict[str, float] = {}
     try:
         with recorded(recording):
-            _carry_out(done, experiment, places, test, progress, recording)
+            for stage in ("split", "train", "validate", *(["test"] if test else [])):
+                began = time.perf_counter()
+                if stage == "train":
+                    reports[stage] = train_recorded(experiment, places, progress, recording)
+                else:
+                    reports[stage] = getattr(stages, stage)(experiment, places)
+                seconds[stage] = round(time.perf_counter() - began, 3)
+                if stage == "train":
+                    recording.stage()
     finally:
-        with _timed(done, "record"):
-            outcome = recording.close()
-        done.run_id, done.complete = outcome.run_id, outcome.complete
-        done.warnings += filter(None, [outcome.warning])
-        if folder is None:
-            _leave_nothing(done.folder)
-    return done
-
-
-def _leave_nothing(folder: Path) -> None:
-    """Take a launch's folder away if its data could not be used: then it holds its spec alone, and how it was begun."""
-    if {path.relative_to(folder).as_posix() for path in folder.rglob("*")} <= UNBEGUN:
-        rmtree(folder)
-        if not any(folder.parent.iterdir()):
-            folder.parent.rmdir()
-
-
-def _carry_out(
-    done: Launch, experiment: Experiment, places: RunPaths, test: bool, progress: Progress | None, recording: Recording
-) -> None:
-    with _timed(done, "split"):
-        done.reports["split"] = stages.split(experiment, places)
-    with _timed(done, "train"):
-        done.reports["train"] = train_recorded(experiment, places, progress, recording)
-    recording.stage()
-    with _timed(done, "validate"):
-        done.reports["validate"] = stages.validate(experiment, places)
-    if test:
-        with _timed(done, "test"):
-            done.reports["test"] = stages.test(experiment, places)
+        began = time.perf_counter()
+        outcome = recording.close()
+        seconds["record"] = round(time.perf_counter() - began, 3)
+        # Where the data could not be used, the folder holds its spec alone, and how it was begun.
+        if folder is None and {path.relative_to(place).as_posix() for path in place.rglob("*")} <= UNBEGUN:
+            rmtree(place)
+            if not any(place.parent.iterdir()):
+                place.parent.rmdir()
+    return Run(place, outcome.run_id, seconds, tuple(filter(None, [outcome.warning])), outcome.complete, reports)
 
 
 def train_recorded(experiment: Experiment, places: RunPaths, progress: Progress | None, recording: Recording) -> dict[str, Any]:
@@ -125,7 +104,9 @@ def recorded(recording: Recording) -> Iterator[None]:
         recording.finish()
         raise
     except BaseException as error:
-        told = _told_to_end(error)
+        told: BaseException | None = error  # or the Ctrl-C or SIGTERM that it came of
+        while told is not None and isinstance(told, Exception):
+            told = told.__context__
         if told is None:
             recording.fail(str(error) or type(error).__name__)
         else:
@@ -134,23 +115,45 @@ def recorded(recording: Recording) -> Iterator[None]:
     recording.finish()
 
 
-def _told_to_end(error: BaseException | None) -> BaseException | None:
-    """The Ctrl-C or SIGTERM that an error came of."""
-    while error is not None and isinstance(error, Exception):
-        error = error.__context__
-    return error
-
-
 @contextmanager
-def _timed(done: Launch, stage: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    done.seconds[stage] = round(time.perf_counter() - began, 3)
+def halting() -> Iterator[Callable[[], None]]:
+    """Holds SIGTERM back until what it yields is called, where a checkpoint can be written; then what the signal would have done.
 
+    At once all the same for a second signal, and when that takes too long. Where a signal would simply end the process, or
+    outside of the main thread, nothing is changed.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    came = False
 
-def slug(experiment: Experiment) -> str:
-    """What distinguishes most launches at a glance."""
-    return f"{Path(experiment.data.shown_source).stem}-{experiment.train.backend}-{experiment.model.activation}"
+    def end(*_: Any) -> None:
+        nonlocal came
+        came = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        before(signal.SIGTERM, None)
+
+    def hold(*_: Any) -> None:
+        nonlocal came
+        if came:
+            end()
+        came = True
+        signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+
+    def halt() -> None:
+        if came:
+            end()
+
+    alarm = signal.signal(signal.SIGALRM, end)
+    signal.signal(signal.SIGTERM, hold)
+    try:
+        yield halt
+        halt()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -173,9 +176,3 @@ def empty_folder(folder: Path) -> Path:
     if any(folder.iterdir()):
         raise FileExistsError(f"the folder of a launch must be empty, got {folder}; choose another, or remove what it holds")
     return folder
-
-
-def shown(path: Path) -> str:
-    """A path as people would type it here."""
-    here = Path().resolve()
-    return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path)

@@ -19,22 +19,20 @@ from pipelines.tracking import TrackingError, Waiting
 
 
 def run_stage(name: str, experiment: Experiment, progress: Progress, warn: Callable[[str], None]) -> dict[str, Any]:
-    """One stage in this folder, and of train its record; what it returned. `warn` is told what waits for the store."""
+    """One stage in this folder, and of train its record; what it returned. `warn` is told what waits for the store.
+
+    Where DVC runs train, the stage `record` comes next and sends what is missing: a run that went well is not waited for.
+    """
     places = RunPaths(Path())
-    if name == "train":
-        return _train(experiment, places, progress, warn)
-    try:
-        return dict(getattr(stages, name)(experiment, places))
-    except HeldError:  # the pipeline ends here, and will not come to its own `record`
+    if name != "train":
         try:
-            record.sync(places, experiment)
-        except TrackingError as error:
-            warn(str(error))
-        raise
-
-
-def _train(experiment: Experiment, places: RunPaths, progress: Progress, warn: Callable[[str], None]) -> dict[str, Any]:
-    """Where DVC runs it, the stage `record` comes next and sends what is missing: a run that went well is not waited for."""
+            return dict(getattr(stages, name)(experiment, places))
+        except HeldError:  # the pipeline ends here, and will not come to its own `record`
+            try:
+                record.sync(places, experiment)
+            except TrackingError as error:
+                warn(str(error))
+            raise
     recording = Recording(experiment, places)
     went_well = False
     try:

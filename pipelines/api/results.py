@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import backends
+from backends.weights import write_atomically
 from pipelines.data import Source
 from pipelines.data.rows import given
-from pipelines.spec import DataSpec, Experiment, load
+from pipelines.spec import DataSpec, Experiment, SpecError, load
 from pipelines.stages.files import read_json
 from pipelines.stages.networks import Network, answer, load_networks, stored_networks
-from pipelines.stages.paths import RunPaths
+from pipelines.stages.paths import RunPaths, StageError
 
 if TYPE_CHECKING:
     from keras import Sequential as KerasSequential
@@ -140,6 +141,8 @@ class Run:
     run_id: str | None = None  # in MLflow
     seconds: dict[str, float] = field(default_factory=dict)  # stage -> wall time
     warnings: tuple[str, ...] = ()
+    complete: bool = True  # its record; else that goes on in the background
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage -> what it returned, of this launch
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -176,6 +179,22 @@ class Run:
     def model(self) -> Model:
         """The weights of the best epoch, ready for raw rows; with folds, their networks as one."""
         return Model(*load_networks(self.experiment, self.places))
+
+    def write_report(self, path: Path) -> None:
+        """The page of the run, whole or not at all. Raises StageError if nothing was trained there."""
+        from pipelines.report import figures, run_page
+
+        folder = Path(self.folder)
+        if not folder.is_dir():
+            such = "such as runs/..., or . for the pipeline's"
+            raise StageError(f"RUN_FOLDER must be the folder of a run, {such}; found none at {folder}", 2)
+        for needed, command in ((self.places.about, "split"), (self.places.run, "train")):
+            self.places.need(needed, command)
+        try:
+            spec = self.experiment
+        except (SpecError, OSError):  # missing or wrong by now: a report does without what the outs do not hold of it
+            spec = None
+        write_atomically(path, run_page(folder, figures(folder), spec).encode())
 
 
 def _columns(path: Path, text: tuple[str, ...]) -> Columns:

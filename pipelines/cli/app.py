@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if debug:
             traceback.print_exc()
         code, message = _judge(error)
-        print(message, file=sys.stderr)
+        if message:
+            print(message, file=sys.stderr)
     else:
         if code == INTERRUPTED:
             print("interrupted", file=sys.stderr)
@@ -86,39 +87,21 @@ def _terminate(*_: object) -> NoReturn:
 
 def _judge(error: BaseException) -> tuple[int, str]:
     """Exit code and the one message of an error."""
-    error = _interruption(error) or error
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted"
-    if isinstance(error, Terminated):
-        return TERMINATED, "terminated"
+    came: BaseException | None = error  # of a Ctrl-C or SIGTERM: what fails on the way out of one is no failure of its own
+    while came is not None and not isinstance(came, KeyboardInterrupt | Terminated):
+        came = came.__context__
+    if came is not None:
+        return (INTERRUPTED, "interrupted") if isinstance(came, KeyboardInterrupt) else (TERMINATED, "terminated")
     if isinstance(error, typer.TyperException):
-        return BAD_INPUT, f"{error.format_message()} (deltarule --help)"
-    return _of_ours(error) or _of_the_system(error) or (FAILED, f"internal error: {_told(error)}")
-
-
-def _interruption(error: BaseException | None) -> BaseException | None:
-    """The Ctrl-C or SIGTERM that this error came of: what fails on the way out of one is no failure of its own."""
-    while error is not None and not isinstance(error, KeyboardInterrupt | Terminated):
-        error = error.__context__
-    return error
-
-
-def _of_ours(error: BaseException) -> tuple[int, str] | None:
-    """Errors that say themselves what must hold. Their modules are loaded already if they were raised."""
-    for module, name, code in OUR_ERRORS:
+        said = error.format_message()  # none where a group without a command has printed its help
+        return BAD_INPUT, f"{said} (deltarule --help)" if said else ""
+    for module, name, code in OUR_ERRORS:  # their modules are loaded already if they were raised
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(error, kind):
             return getattr(error, "exit_code", code), str(error)
-    return None
-
-
-def _of_the_system(error: BaseException) -> tuple[int, str] | None:
-    """Files that are missing, unreadable, full disks: `strerror` and the path."""
-    if isinstance(error, OSError):
-        told = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else _told(error)
-        return BAD_INPUT if isinstance(error, FileNotFoundError | FileExistsError) else FAILED, told
-    return None
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error} (the traceback: deltarule --debug ...)"
+    told = f"{type(error).__name__}: {error} (the traceback: deltarule --debug ...)"
+    if not isinstance(error, OSError):
+        return FAILED, f"internal error: {told}"
+    if error.filename and error.strerror:
+        told = f"{error.filename}: {error.strerror}"
+    return BAD_INPUT if isinstance(error, FileNotFoundError | FileExistsError) else FAILED, told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +43,20 @@ def experiment_of(params: Path, changes: list[str] | None) -> Experiment:
     from pipelines.spec import load
 
     return load(params, changes or [])
+
+
+def shown(path: Path) -> str:
+    """A path as people would type it here."""
+    here = Path().resolve()
+    return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path)
+
+
+def advised(warning: str, changes: list[str] | None) -> str:
+    """A warning about the store, of which the `deltarule sync` that it advises asks the same store as this command."""
+    from pipelines.redact import redact
+
+    options = [f" --set {shlex.quote(redact(one))}" for one in changes or () if one.partition("=")[0].strip() == "tracking.uri"]
+    return warning.replace("`deltarule sync`", f"`deltarule sync{''.join(options[-1:])}`")
 
 
 def page(what: str) -> Any:

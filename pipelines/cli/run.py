@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import PARAMS, Changes, Json, Params, begin, launched
+from pipelines.cli.options import PARAMS, Changes, Json, Params, advised, begin, launched, shown
 
 if TYPE_CHECKING:
-    from pipelines.console import Console, Progress
-    from pipelines.spec import Experiment
-    from pipelines.tracking import Waiting
+    from pipelines.console import Console
 
 PAGE = Path("outputs/report.html")  # in the folder of the run: git ignores it, and no stage takes it for an out of its own
 
@@ -63,23 +61,19 @@ def run(
 
     The same stages in one process, in a new folder under runs/, as a new run in MLflow.
     """
-    from pipelines.api.launch import Launch, launch, shown
+    from pipelines.api.launch import launch
     from pipelines.cli.summary import show
-    from pipelines.console import Progress
 
     console, experiment = begin(params, changes, as_json)
-    folder = ""
-
-    def begun(launched: Launch) -> None:
-        nonlocal folder
-        folder = shown(launched.folder)
-        console.say(f"{folder}: {_headline(experiment)}")
-
-    with console.reserved(), Progress(console, "epoch") as progress:
-        epoch = _shown_in(progress, experiment.train.epochs)
-        done = launch(experiment, name=name, test=with_test, progress=epoch, begun=begun)
+    hidden = "-".join(map(str, experiment.model.hidden)) or "no hidden layer"
+    headline = f"{experiment.data.shown_source}, {hidden} {experiment.model.activation}, {experiment.train.backend}"
+    with console.reserved(), console.progress("epoch") as progress:
+        done = launch(
+            experiment, name=name, test=with_test, progress=_epochs(progress, experiment.train.epochs),
+            begun=lambda folder: console.say(f"{shown(folder)}: {headline}"),
+        )  # fmt: skip
     for warning in done.warnings:
-        console.warn(warning)
+        console.warn(advised(warning, changes))
     show(console, done.reports, done.seconds)
     if done.run_id:
         follows = "" if done.complete else ", where figures, report and model follow"
@@ -87,37 +81,32 @@ def run(
     elif not done.complete:
         console.say("it goes on record in the background; `deltarule sync --status` shows how far it is")
     metrics = {stage: report for stage, report in done.reports.items() if stage in ("validate", "test")}
-    console.result({"run_id": done.run_id, "folder": folder, "metrics": metrics, "seconds": done.seconds})
+    console.result({"run_id": done.run_id, "folder": shown(done.folder), "metrics": metrics, "seconds": done.seconds})
 
 
 def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) -> None:
     """Carry out one stage in the workspace, as dvc.yaml does."""
     from pipelines.api.pipeline import run_stage
     from pipelines.cli.summary import show
-    from pipelines.console import Progress
 
     console, experiment = begin(params, changes, as_json)
     began = time.perf_counter()
-    with console.reserved(), Progress(console, "epoch") as progress:
-        report = run_stage(name, experiment, _shown_in(progress, experiment.train.epochs), console.warn)
+    with console.reserved(), console.progress("epoch") as progress:
+        epochs = _epochs(progress, experiment.train.epochs)
+        report = run_stage(name, experiment, epochs, lambda warning: console.warn(advised(warning, changes)))
     seconds = {name: round(time.perf_counter() - began, 3)}
     show(console, {name: report}, seconds)
     console.result({"stage": name, "report": report, "seconds": seconds})
 
 
-def _shown_in(progress: Progress, total: int) -> Callable[[Mapping[str, float]], None]:
+def _epochs(progress: Callable[..., None], total: int) -> Callable[[Mapping[str, float]], None]:
     """A function of the record of an epoch."""
 
     def epoch(record: Mapping[str, float]) -> None:
         losses = "  ".join(f"{name} {record[name]:.4g}" for name in ("train_objective", "val_loss") if name in record)
-        progress.show(int(record["epoch"]), total, losses, of=f"fold {record['fold']:.0f}, " if "fold" in record else "")
+        progress(int(record["epoch"]), total, losses, of=f"fold {record['fold']:.0f}, " if "fold" in record else "")
 
     return epoch
-
-
-def _headline(experiment: Experiment) -> str:
-    hidden = "-".join(map(str, experiment.model.hidden)) or "no hidden layer"
-    return f"{experiment.data.shown_source}, {hidden} {experiment.model.activation}, {experiment.train.backend}"
 
 
 def sync(
@@ -173,9 +162,12 @@ def _show_waiting(console: Console) -> None:
     from pipelines.api.pipeline import waiting
     from pipelines.project import project_of
 
+    def since(milliseconds: float) -> str:
+        return datetime.fromtimestamp(milliseconds / 1000).strftime("%Y-%m-%d %H:%M:%S")
+
     found, studies = waiting(project_of(Path()))
     rows = [
-        (one.run, one.state, *map(str, (one.events, one.sent, one.waiting)), _clock(one) if one.waiting else "", one.error)
+        (one.run, one.state, *map(str, (one.events, one.sent, one.waiting)), since(one.since) if one.waiting else "", one.error)
         for one in found
     ]
     if rows:
@@ -186,10 +178,6 @@ def _show_waiting(console: Console) -> None:
     if not any(one.waiting for one in found) and not studies:
         console.say("nothing waits for the store")
     console.result({"runs": [one.as_dict() for one in found if not one.is_study], "studies": studies})
-
-
-def _clock(one: Waiting) -> str:
-    return datetime.fromtimestamp(one.since / 1000).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def report(
@@ -206,7 +194,7 @@ def report(
 
     One HTML file: what it was and how it ended, metrics with their intervals, figures, spec, data, how to carry it out again.
     """
-    from pipelines.api.report import write_report
+    from pipelines.api.results import Run
     from pipelines.console import Console
 
     folder = launched(folder)
@@ -214,7 +202,7 @@ def report(
     if path.is_dir():
         raise typer.BadParameter(f"--out must name a file, got the folder {path}")
     with console.reserved():
-        write_report(folder, path)
+        Run(folder).write_report(path)
     console.say(f"written to {path}")
     console.result({"report": str(path)})
 
@@ -230,10 +218,10 @@ def code(
     The pipeline of a project depends on them, so that a new version of deltarule re-runs what it may change.
     """
     from backends.weights import write_atomically
-    from pipelines.spec import identity
+    from pipelines.spec.identity import SOURCES, source_hash
 
     console, experiment = begin(params, changes, as_json)
-    found = {stage: identity.source_of(stage, experiment.train.backend) for stage in identity.SOURCES}
+    found = {stage: source_hash(experiment.train.backend, stage) for stage in SOURCES}
     for stage, digest in found.items():
         write_atomically(into / stage, f"{digest}\n".encode())
     console.result({"code": found})

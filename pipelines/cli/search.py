@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipelines.cli.options import PARAMS, Changes, Json, Params, begin
+from pipelines.cli.options import PARAMS, Changes, Json, Params, advised, begin
 
 if TYPE_CHECKING:
-    from pipelines.console import Progress
     from pipelines.search.driver import Progress as StudyProgress
     from pipelines.search.records import StudyRecord
 
@@ -37,12 +36,15 @@ def search(
     Varies what search.space names, many trials at once. A study of the same name and spec is continued.
     """
     from pipelines import search as studies
-    from pipelines.console import Progress
 
     console, experiment = begin(params, changes, as_json)
-    with console.reserved(), Progress(console, "trial") as progress:
+
+    def warn(warning: str) -> None:
+        console.warn(advised(warning, changes))
+
+    with console.reserved(), console.progress("trial") as progress:
         shown = _shown_in(progress)
-        found = studies.search(experiment, name=name, trials=trials, anew=anew, into=into, on_progress=shown, warn=console.warn)
+        found = studies.search(experiment, name=name, trials=trials, anew=anew, into=into, on_progress=shown, warn=warn)
     show_study(console, found, rows=5)
     if found.best is not None:
         other = differing(found, params) if changes else ""
@@ -62,16 +64,16 @@ def differing(found: StudyRecord, params: Path) -> str:
         return str(error)
 
 
-def _shown_in(progress: Progress) -> Callable[[StudyProgress], None]:
+def _shown_in(progress: Callable[..., None]) -> Callable[[StudyProgress], None]:
     """A function of where the study stands: best 0.0512 (trial 31), 32 running, 9 pruned, 1 failed, 24 trials a minute."""
     from pipelines.console import number
 
-    before: int | None = None  # trials that were over when it began
+    began, before = time.monotonic(), -1  # before: trials that were over when it began
 
     def show(at: StudyProgress) -> None:
         nonlocal before
-        over, minutes = sum(at.states.values()), (time.monotonic() - progress.began) / 60
-        before = over if before is None else before
+        over, minutes = sum(at.states.values()), (time.monotonic() - began) / 60
+        before = over if before < 0 else before
         words = [
             f"best {number(at.best[0])} (trial {at.best[1]})" if at.best else "",
             f"{at.running} running" if at.running else "",
@@ -80,7 +82,7 @@ def _shown_in(progress: Progress) -> Callable[[StudyProgress], None]:
             f"{at.saved:.0%} of the epochs saved by pruning" if at.saved else "",
             f"{(over - before) / minutes:.0f} trials a minute" if over > before else "",
         ]
-        progress.show(over, at.total, ", ".join(filter(None, words)))
+        progress(over, at.total, ", ".join(filter(None, words)))
 
     return show
 
@@ -166,6 +168,8 @@ def export(
     """Write all trials of a study, or the spec of one."""
     from pipelines.search.results import export as text_of
 
+    if trial is not None and form != "spec":
+        raise typer.BadParameter("--trial goes with --as spec; csv and json hold all trials")
     text = text_of(load(name), form, trial)
     if out is None:
         typer.echo(text, nl=False)

@@ -50,11 +50,11 @@ def predict(
     """
     from pipelines.api.predict import predict as carry_out
     from pipelines.api.results import load_model
-    from pipelines.console import Console, Progress
+    from pipelines.console import Console
 
     console = Console(as_json=True)  # standard output is for the answers
-    with Progress(console, "rows") as progress:
-        answered = carry_out(load_model(launched(model)), rows, out, lambda done: progress.show(done, None))
+    with console.progress("rows") as progress:
+        answered = carry_out(load_model(launched(model)), rows, out, lambda done: progress(done, None))
     for sentence in answered.told():
         console.warn(sentence)
     if out is not None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of
+from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, shown
 
 
 def new(
@@ -28,7 +28,6 @@ def new(
     Writes params.yaml, filled from a look at the data, and a pipeline; makes git and DVC ready. Overwrites nothing; to a
     .gitignore and a .dvcignore that are there it adds the lines that they lack.
     """
-    from pipelines.api.launch import shown
     from pipelines.console import Console
     from pipelines.new import create
     from pipelines.spec.file import values_of
@@ -83,11 +82,11 @@ def backends(as_json: Json = False) -> None:
 
     console, found = Console(as_json), look_at_all()
     rows = [
-        (b.name, "yes" if b.installed else "no", ", ".join(b.devices), ", ".join(f"{k} {v}" for k, v in b.versions.items()))
+        (b["name"], "yes" if b["installed"] else "no", ", ".join(b["devices"]), ", ".join(map(" ".join, b["versions"].items())))
         for b in found
     ]
     console.table("backends", ("name", "installed", "devices", "versions"), rows)
     for backend in found:
-        if not backend.installed:
-            console.say(f"{backend.name}: {backend.message}")
-    console.result({"backends": [backend.as_dict() for backend in found]})
+        if not backend["installed"]:
+            console.say(f"{backend['name']}: {backend['message']}")
+    console.result({"backends": found})

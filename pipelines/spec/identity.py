@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pipelines.spec.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]  # of the source: backends/ and pipelines/ lie in it
-TRAINING = ("spec/to_trial.py", "stages/folds.py", "stages/metrics.py", "stages/train.py")
 CONTRACTS = [
     f"backends/{name}.py" for name in ("activations", "base", "draws", "losses", "optimizers", "spec", "supervisor", "weights")
 ]
@@ -23,7 +22,7 @@ SHARED = ["pipelines/spec/to_trial.py", *(f"pipelines/stages/{name}.py" for name
 REPORTS = [f"pipelines/stages/{name}.py" for name in ("curves", "reports")]
 JUDGING = ["backends/reference", *CONTRACTS, "pipelines/data", *SHARED, *REPORTS]
 WRITING = ["backends/spec.py", "backends/weights.py", "pipelines/stages/files.py"]  # how a file gets its name once it is whole
-# What each stage runs, of our own: files and folders. dvc.yaml lists the same ones; for projects elsewhere `source_of` hashes
+# What each stage runs, of our own: files and folders. dvc.yaml lists the same ones; for projects elsewhere `source_hash` hashes
 # them, since DVC cannot see the files of an installed package. {backend} is the folder of train.backend.
 SOURCES = {
     "split": ["backends/draws.py", *WRITING, "pipelines/data", "pipelines/stages/split.py"],
@@ -48,54 +47,36 @@ def fingerprint(experiment: Experiment, data_hashes: Mapping[str, str], source_h
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
-def source_hash(backend: str) -> str:
-    """sha256 over the source that the train stage runs: the contracts, one backend, the stage and the metrics.
+def source_hash(backend: str, stage: str = "train") -> str:
+    """sha256 over the source that a stage runs: it changes where a new version may change the outs.
 
     Line ends count as LF, so that a checkout on Windows has the same hash. A backend of another distribution counts with the
     whole of its package. Nothing is imported. Raises BackendError for a name that is not registered.
     """
-    ours = [*ROOT.glob("backends/*.py"), *(ROOT / "pipelines" / name for name in TRAINING)]
-    return _hash([*_named(ours), *_backend_files(backend)])
-
-
-def source_of(stage: str, backend: str) -> str:
-    """sha256 over the source that a stage runs, as `source_hash` makes it: it changes where a new version may change the outs.
-
-    Raises BackendError for a name that is not registered.
-    """
-    ours = [ROOT / place for place in SOURCES[stage] if place != "{backend}"]
-    files = _named(file for place in ours for file in (place.rglob("*.py") if place.is_dir() else [place]))
-    return _hash([*files, *(_backend_files(backend) if "{backend}" in SOURCES[stage] else ())])
-
-
-def _hash(files: Iterable[tuple[str, Path]]) -> str:
+    check_name(backend)
+    found: list[tuple[str, Path]] = []  # (name, file)
+    for source in SOURCES[stage]:
+        place, base = ROOT / source, ROOT
+        if source == "{backend}":
+            module = registered()[backend][0].partition(":")[0]
+            if module.startswith("backends."):
+                place = ROOT / Path(*module.split("."))
+            else:
+                place = _package(module.partition(".")[0])
+                base = place.parent
+        files = [place] if place.suffix == ".py" else place.rglob("*.py")
+        found += [(file.relative_to(base).as_posix(), file) for file in files]
     digest = hashlib.sha256()
-    for name, file in sorted(files):
+    for name, file in sorted(found):
         digest.update(f"{name}\0".encode())
         digest.update(file.read_bytes().replace(b"\r\n", b"\n") + b"\0")
     return digest.hexdigest()
 
 
-def _named(files: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    """(name relative to the source's root, file)."""
-    return ((file.relative_to(ROOT).as_posix(), file) for file in files)
-
-
-def _backend_files(backend: str) -> Iterator[tuple[str, Path]]:
-    """(relative name, file) of a backend's own folder or package; a module beside the contracts is in already."""
-    check_name(backend)
-    module = registered()[backend][0].partition(":")[0]
-    if not module.startswith("backends."):
-        return _foreign_files(module.partition(".")[0])
-    place = ROOT / Path(*module.split("."))
-    return _named(place.rglob("*.py") if place.is_dir() else [])
-
-
-def _foreign_files(package: str) -> Iterator[tuple[str, Path]]:
-    found = find_spec(package)  # of an outermost package: finding it imports nothing
+def _package(name: str) -> Path:
+    """The folder of an outermost package, or the file of a module: finding it imports nothing."""
+    found = find_spec(name)
     if found is None or found.origin is None:
-        raise ValueError(f"the source of the backend's package {package} must be importable, found none")
+        raise ValueError(f"the source of the backend's package {name} must be importable, found none")
     origin = Path(found.origin)
-    files = origin.parent.rglob("*.py") if origin.name == "__init__.py" else [origin]
-    base = origin.parent.parent if origin.name == "__init__.py" else origin.parent
-    yield from ((file.relative_to(base).as_posix(), file) for file in files)
+    return origin.parent if origin.name == "__init__.py" else origin

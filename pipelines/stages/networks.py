@@ -111,6 +111,9 @@ def files_of(folder: Path) -> tuple[Path, Path, Path]:
         files = (place / "about.json", place / "run.json", place / "model.safetensors")
         if files[2].is_file():
             return files
+    if alone := [path.name for path in folder.iterdir() if path.suffix in (".onnx", ".pt2", ".keras")]:
+        way = "give the folder of its run, or an export with --format mlflow"
+        raise StageError(f"{folder} holds a network for another program ({alone[0]}), without the preprocessing; {way}", 2)
     return places.need(places.about, "split"), places.need(places.run, "train"), places.need(places.model, "train")
 
 

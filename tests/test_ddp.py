@@ -26,7 +26,7 @@ from backends import BackendError, draws, get, weights
 from backends.base import Chunk, Data, Machine
 from backends.conformance import make_data, make_trial
 from backends.conformance.cases import some_weights
-from backends.conformance.folds import in_folds, make_folds
+from backends.conformance.runs import in_folds, make_folds
 from backends.lightning import ranks
 from backends.lightning.noise import noise, upload
 from backends.lightning.ranks import RankError

@@ -1,4 +1,4 @@
-"""Folds: k networks of k folds as one stack. Backends agree: the conformance suite (backends/conformance/folds.py)."""
+"""Folds: k networks of k folds as one stack. Backends agree: the conformance suite (backends/conformance/runs.py)."""
 
 import csv
 import statistics
@@ -9,7 +9,7 @@ import pytest
 from backends import draws, get, losses, supervisor, weights
 from backends.base import Data
 from backends.conformance import make_trial
-from backends.conformance.folds import FOLDS, in_folds, make_folds
+from backends.conformance.runs import FOLDS, in_folds, make_folds
 from backends.supervisor import Supervisor, fit
 from pipelines import stages
 from pipelines.api.evaluate import evaluate

@@ -5,8 +5,8 @@
     class TestMine(Conformance):
         backend = "mine"
 
-Cases are trained as stacks, and cover every two settings of any two factors (cases.py, pairwise.py). The tolerances are
-those of docs/theory.md, "When two backends agree" (compare.py). Needs pytest.
+Cases are trained as stacks, and cover every two settings of any two factors (cases.py). The tolerances are those of
+docs/theory.md, "When two backends agree" (compare.py). Needs pytest.
 
 What every backend shares, it cannot see: draws, learning rates, the supervisor, tables of activations. Those have tests
 of their own; tests/test_conformance_teeth.py says which fault is seen by which check.
@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import pytest
 
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("compare", "courses", "folds", "stacks", "steps")))
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("compare", "runs", "steps")))
 
 from backends import get  # noqa: E402 (asserts that fail show their values only where pytest knew before the import)
 from backends.base import Backend  # noqa: E402
@@ -35,9 +35,7 @@ from backends.conformance.cases import (  # noqa: E402
     make_trial,
 )
 from backends.conformance.compare import assert_close, assert_same_result  # noqa: E402
-from backends.conformance.courses import CourseChecks  # noqa: E402
-from backends.conformance.folds import FoldChecks  # noqa: E402
-from backends.conformance.stacks import StackChecks  # noqa: E402
+from backends.conformance.runs import RunChecks  # noqa: E402
 from backends.conformance.steps import StepChecks  # noqa: E402
 
 __all__ = [
@@ -46,7 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Conformance(StepChecks, CourseChecks, StackChecks, FoldChecks):
+class Conformance(StepChecks, RunChecks):
     """Every check of the contract. A subclass names its backend."""
 
     backend: ClassVar[str]

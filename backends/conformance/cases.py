@@ -1,41 +1,38 @@
 """What the suite trains: a small data set, a small trial, and the covering list of cases, grouped into stacks.
 
-The cases cover every two settings of any two factors of docs/theory.md. Trials that share a structure are one stack, so that
-a framework that compiles does so a few dozen times and not a hundred.
+In the cases every two settings of any two factors of docs/theory.md meet once at least. Trials that share a structure are one
+stack, so that a framework that compiles does so a few dozen times and not a hundred.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import product
+from itertools import combinations, product
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from backends import draws
 from backends.base import Data
-from backends.conformance.pairwise import Case, Pair, pairwise
 from backends.spec import (
     SGD,
     ActivationName,
     Adam,
     AdamW,
-    Constant,
-    Cosine,
     InitializerName,
     Model,
     Regularization,
     RMSprop,
     Spec,
-    Step,
     Task,
     Train,
     Trial,
 )
 
-NDArray = np.ndarray[Any, np.dtype[Any]]
+Case = dict[str, str]  # factor -> level
+Pair = frozenset[tuple[str, str]]  # two (factor, level)
 
 TASKS: tuple[Task, ...] = ("regression", "binary", "multiclass")
 OUTPUTS = {"regression": 2, "binary": 1, "multiclass": 3}
@@ -122,7 +119,7 @@ FREE: dict[str, Sequence[str]] = {
     "class weights": ("none", "some"),
 }
 # Levels that mean nothing together.
-NEVER: tuple[Pair, ...] = tuple((("class weights", "some"), ("target", target)) for target in ("one number", "three numbers"))
+NEVER = {frozenset({("class weights", "some"), ("target", target)}) for target in ("one number", "three numbers")}
 
 TARGETS: Mapping[str, tuple[Task, int]] = {
     "one number": ("regression", 1),
@@ -144,6 +141,51 @@ CASE_OPTIMIZERS: dict[str, Callable[[int], Any]] = {
 }
 
 
+def all_pairs(factors: Mapping[str, Sequence[str]]) -> list[Pair]:
+    """Every pair of levels of two factors, in order."""
+    levels = {factor: [(factor, level) for level in levels] for factor, levels in factors.items()}
+    return [frozenset(pair) for two in combinations(levels.values(), 2) for pair in product(*two)]
+
+
+def pairs_of(case: Case) -> Iterator[Pair]:
+    """The pairs that meet in a case."""
+    return map(frozenset, combinations(case.items(), 2))
+
+
+def pairwise(factors: Mapping[str, Sequence[str]], within: Sequence[Case] = ({},), never: Collection[Pair] = ()) -> list[Case]:
+    """Few cases over `factors` in which every two levels of any two factors meet. Greedy, and the same list on every machine.
+
+    With `within`, each case agrees with one of these partial cases on the factors that they name; they take turns, so they are
+    used about equally often. Two levels that mean nothing together are a pair of `never`: no case has both. Raises ValueError
+    if the partial cases leave out any other pair.
+    """
+    missing = {pair: None for pair in all_pairs(factors) if pair not in never}  # a set that keeps its order
+    cases: list[Case] = []
+
+    def sensible(case: Case) -> bool:
+        return not any(pair <= case.items() for pair in never)
+
+    def gain(case: Case) -> int:
+        return sum(pair in missing for pair in pairs_of(case))
+
+    while missing:
+        before = len(missing)
+        for base in within:
+            # From a missing pair, so that no case is in vain; then, a factor at a time, what meets the most missing pairs.
+            started = (base | dict(pair) for pair in missing)
+            case = next((case for case in started if base.items() <= case.items() and sensible(case)), None)
+            if case is not None:
+                for factor, levels in factors.items():
+                    choices = [case | {factor: level} for level in levels] if factor not in case else [case]
+                    case = max(filter(sensible, choices), key=gain)
+                cases.append({factor: case[factor] for factor in factors})
+                for met in pairs_of(case):
+                    missing.pop(met, None)
+        if len(missing) == before:
+            raise ValueError(f"none of the {len(within)} partial cases may have {dict(next(iter(missing)))}")
+    return cases
+
+
 class Cases(NamedTuple):
     """One stack of the covering list."""
 
@@ -152,26 +194,24 @@ class Cases(NamedTuple):
     data: Data
 
 
-STRUCTURES: list[Case] = pairwise(STRUCTURE)
+STRUCTURES = pairwise(STRUCTURE)
 STRUCTURE_NAMES = [", ".join(structure.values()) for structure in STRUCTURES]
-
-
-def covering_list() -> list[Case]:
-    """Every case of the suite."""
-    return pairwise({**FREE, **STRUCTURE}, STRUCTURES, NEVER)
+COVERING_LIST = pairwise({**FREE, **STRUCTURE}, STRUCTURES, NEVER)
+# The cases of each structure, sorted by activation as a stack wants them.
+STACKS = [
+    sorted((case for case in COVERING_LIST if structure.items() <= case.items()), key=lambda case: case["activation"])
+    for structure in STRUCTURES
+]
 
 
 @cache
 def cases(structure: int, precision: str = "float64") -> Cases:
-    """The stack of one structure, its trials sorted by activation as a stack wants them."""
-    wanted = STRUCTURES[structure]
-    chosen = [case for case in covering_list() if wanted.items() <= case.items()]
-    chosen.sort(key=lambda case: case["activation"])
+    """The stack of one structure."""
     seeds = ((3, 3, 3, 3, 3), (3, 4, 4, 3, 4), (3, 4, 5, 6, 7))[structure % 3]  # one for all, shared by some, one each
-    task, outputs = TARGETS[wanted["target"]]
+    task, outputs = TARGETS[STRUCTURES[structure]["target"]]
     trials = [
         make_trial(task, outputs=outputs, seed=seed, precision=precision, **_changes(case, number))
-        for number, (case, seed) in enumerate(zip(chosen, seeds, strict=False))
+        for number, (case, seed) in enumerate(zip(STACKS[structure], seeds, strict=False))
     ]
     return Cases(STRUCTURE_NAMES[structure], tuple(trials), make_data(task, outputs))
 
@@ -179,7 +219,23 @@ def cases(structure: int, precision: str = "float64") -> Cases:
 def _changes(case: Case, number: int) -> dict[str, Any]:
     """What a case means, for the `number`th trial of its stack."""
     hidden, batch = HIDDEN[case["depth"]], BATCHES[case["batch"]]
-    epoch_steps = math.ceil(ROWS / batch)
+    epoch_steps, layers = math.ceil(ROWS / batch), len(hidden) + 1
+    penalties: dict[str, Any] = {
+        "none": (0.0, 0.0),
+        "L1": (2e-3, 0.0),
+        "L2": (0.0, 3e-3),
+        "both": (2e-3, 3e-3),
+        "a layer": ((2e-3, 0.0, 1e-3, 5e-4)[:layers], (0.0, 3e-3, 1e-3, 0.0)[:layers]),
+    }
+    dropouts: dict[str, Any] = {
+        "none": (0.0, 0.0),
+        "hidden": (0.3, 0.0),
+        "a layer": ((0.4, 0.0, 0.15)[: layers - 1], 0.0),
+        "input": (0.0, 0.25),
+    }
+    schedule: dict[str, Any] = {"name": case["schedule"], "warmup": 11 if case["warm-up"] == "some" else 0}
+    if case["schedule"] == "step":
+        schedule |= {"every": max(1, 60 // epoch_steps), "factor": 0.5}
     return {
         "hidden": hidden,
         "batch_size": batch,
@@ -188,26 +244,12 @@ def _changes(case: Case, number: int) -> dict[str, Any]:
         "initializer": case["initializer"],
         "optimizer": CASE_OPTIMIZERS[case["optimizer"]](number),
         "clip_norm": 0.2 * (number + 1) if case["clipping"] == "clipped" else None,
-        "schedule": _schedule(case, epoch_steps),
+        "schedule": schedule,
         "class_weights": some_weights(TARGETS[case["target"]][0], number) if case["class weights"] == "some" else None,
         "epochs": FREE_STEPS // epoch_steps + 3,  # still running after the last step that is looked at
-        **_penalty(case["penalty"], len(hidden)),
-        **_dropout(case["dropout"], len(hidden)),
+        **dict(zip(("l1", "l2"), penalties[case["penalty"]], strict=True)),
+        **dict(zip(("dropout", "input_dropout"), dropouts[case["dropout"]], strict=True)),
     }
-
-
-def _schedule(case: Case, epoch_steps: int) -> Any:
-    warmup = 11 if case["warm-up"] == "some" else 0
-    if case["schedule"] == "step":
-        return Step(name="step", warmup=warmup, every=max(1, 60 // epoch_steps), factor=0.5)
-    kind: type[Constant | Cosine] = Constant if case["schedule"] == "constant" else Cosine
-    return kind.model_validate({"name": case["schedule"], "warmup": warmup})
-
-
-def _penalty(level: str, depth: int) -> dict[str, Any]:
-    if level == "a layer":
-        return {"l1": (2e-3, 0.0, 1e-3, 5e-4)[: depth + 1], "l2": (0.0, 3e-3, 1e-3, 0.0)[: depth + 1]}
-    return {"l1": 2e-3 if level in ("L1", "both") else 0.0, "l2": 3e-3 if level in ("L2", "both") else 0.0}
 
 
 def some_weights(task: Task, number: int = 0) -> tuple[float, ...] | None:
@@ -216,16 +258,9 @@ def some_weights(task: Task, number: int = 0) -> tuple[float, ...] | None:
     return tuple(w * (1 + 0.1 * number) for w in base) or None
 
 
-def _dropout(level: str, depth: int) -> dict[str, Any]:
-    if level == "a layer":
-        return {"dropout": (0.4, 0.0, 0.15)[:depth]}
-    return {"dropout": 0.3 if level == "hidden" else 0.0, "input_dropout": 0.25 if level == "input" else 0.0}
-
-
 def _structures_with_all_levels() -> list[int]:
     """A few structures whose stacks have every level of every factor at least once, by greedy choice."""
-    of = [[case for case in covering_list() if wanted.items() <= case.items()] for wanted in STRUCTURES]
-    levels = [{level for case in stack for level in case.items()} for stack in of]
+    levels = [{level for case in stack for level in case.items()} for stack in STACKS]
     missing, chosen = set.union(*levels), list[int]()
     while missing:
         chosen.append(max(range(len(levels)), key=lambda number: len(levels[number] & missing)))

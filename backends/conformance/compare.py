@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from backends import get
-from backends.base import Backend, Chunk, Data, Losses, State
+from backends.base import Backend, Chunk, Losses, State
 from backends.conformance.cases import FREE_STEPS, STRUCTURE_NAMES, cases, describe
 from backends.spec import Trial
-from backends.supervisor import Record, Result, Supervisor
+from backends.supervisor import Progress, Record, Result, Supervisor
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -103,36 +103,53 @@ class Moment(NamedTuple):
     after: State
 
 
+class Run(NamedTuple):
+    """Where a run came to."""
+
+    progress: list[Progress]
+    weights: NDArray  # (K, P)
+    outputs: NDArray  # (K, m, O), on the validation rows
+
+    @staticmethod
+    def of(supervisor: Supervisor) -> Run:
+        """As it stands."""
+        return Run(supervisor.progress, supervisor.stack.weights(), supervisor.stack.predict())
+
+    @property
+    def objective(self) -> NDArray:
+        """E + λΩ of every epoch, (K, epochs)."""
+        return np.array([[record["train_objective"] for record in progress.history] for progress in self.progress])
+
+
 class Course(NamedTuple):
     """A run of the reference, and what became of it after its initial weights were moved by one ulp."""
 
     moments: tuple[Moment, ...]
-    end: Supervisor
-    nudged: Supervisor
+    end: Run
+    nudged: Run
 
 
 @cache
 def course(structure: int, precision: str = "float64", steps: int = FREE_STEPS) -> Course:
     """The reference on one stack of the covering list; worked out once, for every backend of this process."""
     stack = cases(structure, precision)
-    walker, moments = Supervisor(get("reference"), stack.trials, stack.data), []
+    walker, moments = Supervisor(get("reference"), stack.trials, stack.data), list[Moment]()
     for step in range(steps):
-        before = walker.stack.state() if step in LOOKED_AT else None
-        chunk = next(walker.chunks(step + 1))
+        before, chunk = walker.stack.state(), next(walker.chunks(step + 1))
         losses = walker.stack.run(chunk)
         walker.report(chunk, losses)
-        if before is not None:
+        if step in LOOKED_AT:
             moments.append(Moment(chunk, before, losses, walker.stack.state()))
-    nudged = run(get("reference"), stack.trials, stack.data, steps, nudge=True)
-    return Course(tuple(moments), walker, nudged)
+    return Course(tuple(moments), Run.of(walker), run(get("reference"), structure, precision, steps, nudge=True))
 
 
-def run(backend: Backend, trials: Sequence[Trial], data: Data, steps: int, *, nudge: bool = False) -> Supervisor:
-    """A backend over so many steps; with `nudge`, from initial weights that are moved by one ulp."""
-    supervisor = Supervisor(backend, trials, data)
+def run(backend: Backend, structure: int, precision: str, steps: int, *, nudge: bool = False) -> Run:
+    """A backend over so many steps of one stack; with `nudge`, from initial weights that are moved by one ulp."""
+    stack = cases(structure, precision)
+    supervisor = Supervisor(backend, stack.trials, stack.data)
     if nudge:
         state = supervisor.stack.state()
         kind = state["weights"].dtype
         supervisor.stack.load(state | {"weights": np.nextafter(state["weights"], kind.type(np.inf))})
     supervisor.run(until_step=steps)
-    return supervisor
+    return Run.of(supervisor)

@@ -1,4 +1,5 @@
-"""Trials that train together: each as if it were alone, whatever becomes of the others; and a run that is taken up again."""
+"""Many steps: a run stays with the reference's as far as any code could; a stack is its trials, each as if it were alone, on its
+own fold; and a run that is taken up again goes on as if it had never been interrupted."""
 
 from __future__ import annotations
 
@@ -13,11 +14,35 @@ import pytest
 
 from backends import get, weights
 from backends.base import Backend, Chunk, Data, Losses
-from backends.conformance.cases import TASKS, make_data, make_trial, some_weights
-from backends.conformance.compare import assert_same_result, assert_same_results
+from backends.conformance.cases import (
+    ALL_LEVELS,
+    FREE_STEPS,
+    STRUCTURES,
+    TASKS,
+    cases,
+    every_activation,
+    make_data,
+    make_trial,
+    some_weights,
+)
+from backends.conformance.compare import (
+    DRIFTS,
+    FREE_TOLERANCE,
+    SINGLE_TOLERANCE,
+    assert_close,
+    assert_same_history,
+    assert_same_result,
+    assert_same_results,
+    course,
+    largest,
+    on_structures,
+    run,
+)
 from backends.spec import SGD, Cosine, EarlyStopping, Task, Trial
 from backends.supervisor import Checkpoint, Record, Result, Supervisor, Watch, fit
 
+SINGLE_STEPS = 100
+FOLDS = (2, 3, 5)  # their numbers; the other folds of the five would be of another size
 # By how much the weights of a trial that is to diverge grow a step: its penalty overflows at its 7th and 15th step.
 GROWTH = {"float64": (1e20, 1e10), "float32": (400.0, 20.0)}
 PRUNED_AFTER = {4: 2, 5: 4}  # trial -> epochs
@@ -57,11 +82,70 @@ def assert_every_fate(results: list[Result]) -> None:
     assert ends[2] < ends[1] < ends[4] < ends[7] < ends[5] < ends[0], ends
 
 
-class StackChecks:
-    """Checks that a stack is its trials, and that a run is the sum of its parts."""
+def watch_of(number: int) -> Watch:
+    """The verdict on one of these trials, when it is alone."""
+    return lambda _, record: prune(number, record)
+
+
+def assert_resumes(subject: Backend, trials: list[Trial], data: Data, saved: Checkpoint, expected: list[Result]) -> None:
+    """From a checkpoint on, to the same bits; trials are pruned as `prune` says."""
+    resumed = Supervisor(subject, trials, data, watch=prune, resume=saved)
+    assert resumed.step == saved.numbers["step"]
+    resumed.run()
+    assert_same_results(resumed.results(), expected)
+
+
+def through_a_file(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    checkpoint.save(folder / "half.safetensors")
+    return Checkpoint.load(folder / "half.safetensors")
+
+
+def make_folds(task: Task, rows: int = 70) -> dict[int | None, Data]:
+    """Data of each fold: other rows, and inputs on another scale, as each fold's own preprocessing leaves them."""
+    whole, folds = make_data(task, rows=3 * rows), dict[int | None, Data]()
+    for place, number in enumerate(FOLDS):
+        train, valid, scale = slice(place * rows, place * rows + rows), slice(place * 11, place * 11 + 11), 1 + 0.2 * place
+        X, X_valid = (scale * part for part in (whole.X[train], whole.X_valid[valid]))
+        folds[number] = Data(X, whole.y[train], X_valid, whole.y_valid[valid], (number,))
+    return folds
+
+
+def in_folds(trials: list[Trial]) -> list[Trial]:
+    """Dealt out to the folds in turn: some share a seed, some a fold, some both."""
+    return [trial.model_copy(update={"fold": FOLDS[place % len(FOLDS)]}) for place, trial in enumerate(trials)]
+
+
+class RunChecks:
+    """Checks of whole runs."""
 
     backend: ClassVar[str]
     stack_tolerance: ClassVar[dict[str, float]]
+
+    @on_structures(range(len(STRUCTURES)))
+    def test_free_running_in_float64_it_follows_the_reference(self, subject: Backend, structure: int) -> None:
+        expected = course(structure)
+        mine, trials = run(subject, structure, "float64", FREE_STEPS), cases(structure).trials
+        allowed = np.maximum(FREE_TOLERANCE, DRIFTS * largest(expected.nudged.weights - expected.end.weights))
+        assert_close(trials, mine.weights, expected.end.weights, allowed, f"weights after {FREE_STEPS} steps")
+        for one, other in zip(mine.progress, expected.end.progress, strict=True):
+            assert (one.reason, one.steps) == ("running", FREE_STEPS)
+            assert_same_history(one.history[:3], other.history[:3], 1e-9)
+
+    @on_structures(ALL_LEVELS)
+    def test_free_running_in_float32_outputs_and_objective_follow_the_reference(self, subject: Backend, structure: int) -> None:
+        """Never the weights: sign(W) of one that only its penalty moves may flip."""
+        expected, trials = course(structure, "float32", SINGLE_STEPS), cases(structure, "float32").trials
+        mine = run(subject, structure, "float32", SINGLE_STEPS)
+        for what in ("outputs", "objective"):
+            here, there, drifted = (getattr(run, what) for run in (mine, expected.end, expected.nudged))
+            allowed = np.maximum(SINGLE_TOLERANCE * np.maximum(1.0, largest(there)), DRIFTS * largest(drifted - there))
+            assert_close(trials, here, there, allowed, f"{what} after {SINGLE_STEPS} steps")
+
+    def test_results_and_signals_are_the_references(self, subject: Backend) -> None:
+        trials, data = every_activation("multiclass", epochs=3), make_data("multiclass")
+        assert_same_results(fit(subject, trials, data), fit(get("reference"), trials, data), 1e-9)
+
+    # -- a stack is its trials -------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize(("task", "precision"), [("regression", "float64"), ("binary", "float32"), ("multiclass", "float64")])
     def test_trials_that_stop_diverge_and_are_pruned_at_different_times_equal_their_solo_runs(
@@ -147,20 +231,46 @@ class StackChecks:
         first, second = (json.loads(process.communicate()[0].splitlines()[-1]) for process in started)
         assert first == second
 
+    # -- folds -----------------------------------------------------------------------------------------------------------
 
-def watch_of(number: int) -> Watch:
-    """The verdict on one of these trials, when it is alone."""
-    return lambda _, record: prune(number, record)
+    @pytest.mark.parametrize(("task", "precision"), [("multiclass", "float64"), ("regression", "float32")])
+    def test_trials_of_several_folds_equal_their_solo_runs_on_the_rows_of_their_fold(
+        self, subject: Backend, task: Task, precision: str
+    ) -> None:
+        """While others stop, diverge and are pruned, and the stack is rebuilt."""
+        folds, trials = make_folds(task), in_folds(trials_of_every_fate(task, precision))
+        together = fit(subject, trials, Data.of_folds(folds), watch=prune)
+        assert_every_fate(together)
+        for number, (trial, beside) in enumerate(zip(trials, together, strict=True)):
+            assert trial.fold is not None
+            (alone,) = fit(subject, [trial], folds[trial.fold], watch=watch_of(number))
+            assert_same_result(beside, alone, self.stack_tolerance[precision])
 
+    def test_each_trial_is_probed_and_validated_on_the_rows_of_its_own_fold(self, subject: Backend) -> None:
+        """Also with more rows than are probed, and where all trials that are left have one fold."""
+        folds, trials = make_folds("multiclass", rows=1100), in_folds(every_activation("multiclass"))
+        stack = subject.stack(trials, Data.of_folds(folds))
+        for kept in (range(len(trials)), [4, 8, 1, 5], [1, 2], [0]):
+            stack.keep(kept)
+            signals, outputs = stack.probe(), stack.predict()
+            for k, trial in enumerate(stack.trials):
+                assert trial.fold is not None
+                alone = get("reference").stack([trial], folds[trial.fold])
+                mine = (outputs[k], *(values[k] for values in signals))
+                for found, expected in zip(mine, (alone.predict()[0], *(v[0] for v in alone.probe())), strict=True):
+                    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+            given = folds[3].X_valid[:4]  # the same rows for all, whatever their fold
+            np.testing.assert_allclose(
+                stack.predict(given), get("reference").stack(stack.trials).predict(given), rtol=1e-9, atol=1e-12
+            )
 
-def assert_resumes(subject: Backend, trials: list[Trial], data: Data, saved: Checkpoint, expected: list[Result]) -> None:
-    """From a checkpoint on, to the same bits; trials are pruned as `prune` says."""
-    resumed = Supervisor(subject, trials, data, watch=prune, resume=saved)
-    assert resumed.step == saved.numbers["step"]
-    resumed.run()
-    assert_same_results(resumed.results(), expected)
+    def test_folds_resume_to_the_same_bits(self, subject: Backend, tmp_path: Path) -> None:
+        data, trials = Data.of_folds(make_folds("multiclass")), in_folds(trials_of_every_fate("multiclass", "float64"))
+        through, paused = fit(subject, trials, data, watch=prune), Supervisor(subject, trials, data, watch=prune)
+        for step in (3, 14, 22):
+            paused.run(until_step=step)
+            assert_resumes(subject, trials, data, through_a_file(paused.checkpoint(), tmp_path), through)
 
-
-def through_a_file(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    checkpoint.save(folder / "half.safetensors")
-    return Checkpoint.load(folder / "half.safetensors")
+    def test_a_fold_that_the_data_do_not_have_is_refused(self, subject: Backend) -> None:
+        with pytest.raises(ValueError, match="fold must be one of the data's, 2, 3, 5, got None"):
+            subject.stack(every_activation("binary"), Data.of_folds(make_folds("binary")))

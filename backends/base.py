@@ -161,7 +161,9 @@ class Stack(ABC):
         free = ("momentum", "weight_decay")
         optimizers = [t.train.optimizer for t in trials]
         self.hyper = {n: np.array([getattr(o, n) for o in optimizers], self.dtype) for n in free if hasattr(optimizers[0], n)}
-        self.class_weights = _class_weights(trials, self.dtype)
+        given = [t.class_weights for t in trials]
+        ones = (1.0,) * first.classes
+        self.class_weights = np.array([w or ones for w in given], self.dtype) if any(given) else None
         clips = [t.train.clip_norm for t in trials]
         self.clip = None if clips[0] is None else np.array(clips, dtype=self.dtype)
 
@@ -254,13 +256,6 @@ def regions(trials: Sequence[Trial], data: Data | None) -> NDArray:
     return np.array([data.folds.index(trial.fold) for trial in trials])
 
 
-def _class_weights(trials: Sequence[Trial], dtype: np.dtype[Any]) -> NDArray | None:
-    """(K, classes), ones for a trial without; None if there is none with."""
-    if all(trial.class_weights is None for trial in trials):
-        return None
-    return np.array([trial.class_weights or (1.0,) * trial.classes for trial in trials], dtype)
-
-
 def check_stackable(trials: Sequence[Trial]) -> None:
     """Raises ValueError unless the trials are of one structure and sorted by activation."""
     if not trials:
@@ -305,12 +300,9 @@ def threads_for(trials: Sequence[Trial], machine: Machine) -> int:
     if machine.threads != "auto":
         return machine.threads
     products = len(trials) * trials[0].train.batch_size * weights.layout(trials[0])[-1].stop
-    return 1 if products < 2**26 else usable_cores()
-
-
-def usable_cores() -> int:
-    """OMP_NUM_THREADS where it is set, as all numeric libraries take it; else the cores that this process may run on."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
+    if products < 2**26:
+        return 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")  # as all numeric libraries take it
     if limit.isdecimal() and int(limit):
         return int(limit)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -127,8 +127,7 @@ class Supervisor:
         self.members = sorted(range(len(trials)), key=lambda t: (trials[t].model.activation, t))
         if resume is not None:
             self._take_up(resume)
-        self._order: NDArray = np.empty((0, 0), dtype=np.int64)
-        self._order_of: tuple[int, list[tuple[int, int | None]]] | None = None
+        self._order: NDArray | None = None
         self.stack: Stack = backend.stack([trials[m] for m in self.members], data, self.machine)
         self._new_epoch()
         if resume is not None:
@@ -173,21 +172,17 @@ class Supervisor:
 
     def _orders(self) -> NDArray:
         """The order of rows in this epoch for each stream, (U, n), counted over all folds; kept for the epoch."""
-        if self._order_of != (self.epoch, self.stack.streams):
+        if self._order is None:
             starts = ((seed, self.data.folds.index(fold) * self.rows) for seed, fold in self.stack.streams)
             self._order = np.stack([start + draws.row_order(seed, self.epoch, self.rows) for seed, start in starts])
-            self._order_of = (self.epoch, self.stack.streams)
         return self._order
 
     def _rates(self, steps: NDArray) -> NDArray:
         """η of each trial at each step, (K, S); 0 for those that ended."""
-        live = [self.progress[m].reason == "running" for m in self.members]
-        return np.stack(
-            [
-                learning_rates(self.trials[m], steps, self.rows) if on else np.zeros(len(steps))
-                for m, on in zip(self.members, live, strict=True)
-            ]
-        )
+        rates = np.zeros((len(self.members), len(steps)))
+        for position in self.live():
+            rates[position] = learning_rates(self.trials[self.members[position]], steps, self.rows)
+        return rates
 
     # -- what a chunk brought -----------------------------------------------------------------------------------------
 
@@ -262,9 +257,16 @@ class Supervisor:
             progress.end("diverged", f"diverged in epoch {record['epoch']:.0f}: validation loss became {record['val_loss']}")
             return False
         progress.history.append(record)
-        better = self._better(trial, progress, record)
+        monitor, best = trial.train.early_stopping.monitor, progress.best_value
+        if f"val_{monitor}" not in record:
+            known = ", ".join(sorted(key[4:] for key in record if key.startswith("val_")))
+            raise ValueError(f"train.early_stopping.monitor must name a validation metric, got {monitor!r}; known are: {known}")
+        value = record[f"val_{monitor}"]
+        better = value is not None and bool(np.isfinite(value))
+        if better and best is not None:  # strictly: ties keep the earlier epoch
+            better = value > best if monitor in self.higher_is_better else value < best
         if better:
-            progress.best_epoch, progress.best_value = int(record["epoch"]), self._monitored(trial, record)
+            progress.best_epoch, progress.best_value = int(record["epoch"]), value
         waited = len(progress.history) - (progress.best_epoch or 0)
         patience = trial.train.early_stopping.patience
         if len(progress.history) >= trial.train.epochs:
@@ -275,26 +277,10 @@ class Supervisor:
             progress.end("pruned", f"pruned after epoch {len(progress.history)}")
         return better
 
-    def _better(self, trial: Trial, progress: Progress, record: Record) -> bool:
-        """Strictly better than every epoch before; ties keep the earlier one."""
-        value, best = self._monitored(trial, record), progress.best_value
-        if value is None or not np.isfinite(value):
-            return False
-        if best is None:
-            return True
-        return value > best if trial.train.early_stopping.monitor in self.higher_is_better else value < best
-
-    def _monitored(self, trial: Trial, record: Record) -> float | None:
-        name = trial.train.early_stopping.monitor
-        if f"val_{name}" not in record:
-            known = ", ".join(sorted(key[4:] for key in record if key.startswith("val_")))
-            raise ValueError(f"train.early_stopping.monitor must name a validation metric, got {name!r}; known are: {known}")
-        return record[f"val_{name}"]
-
     def _new_epoch(self) -> None:
         self.losses = np.zeros((len(self.members), self.epoch_steps))
         self.penalties = np.zeros_like(self.losses)
-        self._order_of = None
+        self._order = None
 
     # -- rebuilding, checkpoints, results -----------------------------------------------------------------------------
 
@@ -361,10 +347,17 @@ def fit(
     raises ends the run, whose checkpoint is then of that very step. Raises ValueError for trials that do not stack and for
     what the backend cannot do here.
     """
+    resume = None
+    if checkpoint is not None and checkpoint.exists():
+        try:
+            saved = Checkpoint.load(checkpoint)
+        except ValueError as error:
+            log.warning("%s; starting afresh", error)  # which is exact too
+        else:
+            resume = saved if saved.numbers["trials"] == _plain(trials) else None
     supervisor = Supervisor(
-        backend, trials, data, machine=machine, metrics=metrics, higher_is_better=higher_is_better, watch=watch,
-        resume=_saved(checkpoint, trials),
-    )  # fmt: skip
+        backend, trials, data, machine=machine, metrics=metrics, higher_is_better=higher_is_better, watch=watch, resume=resume
+    )
     if checkpoint is None:
         supervisor.run()
     else:
@@ -374,18 +367,6 @@ def fit(
         else:
             checkpoint.unlink(missing_ok=True)
     return supervisor.results()
-
-
-def _saved(path: Path | None, trials: Sequence[Trial]) -> Checkpoint | None:
-    """A checkpoint of these trials, if there is one; one that cannot be read is left out, since a fresh start is exact too."""
-    if path is None or not path.exists():
-        return None
-    try:
-        saved = Checkpoint.load(path)
-    except ValueError as error:
-        log.warning("%s; starting afresh", error)
-        return None
-    return saved if saved.numbers["trials"] == _plain(trials) else None
 
 
 def _plain(trials: Sequence[Trial]) -> list[dict[str, Any]]:

@@ -71,22 +71,21 @@ def unpack(trial: Trial, flat: NDArray) -> dict[str, NDArray]:
 
 def save(path: Path, trial: Trial, flat: NDArray) -> None:
     """Write one network, (P,), as safetensors; the same weights give the same bytes."""
-    _write(path, [(trial, flat)], trial.model_dump_json())
+    save_all(path, [(trial, flat)])
 
 
-def save_folds(path: Path, networks: Sequence[tuple[Trial, NDArray]]) -> None:
-    """Write the network of each fold into one file: tensors fold_NUMBER.layers..., the specs as a list."""
-    _write(path, networks, json.dumps([trial.model_dump(mode="json") for trial, _ in networks]))
-
-
-def _write(path: Path, networks: Sequence[tuple[Trial, NDArray]], specs: str) -> None:
+def save_all(path: Path, networks: Sequence[tuple[Trial, NDArray]]) -> None:
+    """Write one network, or that of each fold into one file: tensors fold_NUMBER.layers..., the specs as a list."""
     from safetensors.numpy import save as to_bytes
 
+    trials = [trial for trial, _ in networks]
     tensors = {
         f"{_prefix(trial)}{name}": np.ascontiguousarray(value)
         for trial, flat in networks
         for name, value in unpack(trial, flat).items()
     }
+    folds = trials[0].fold is not None
+    specs = json.dumps([trial.model_dump(mode="json") for trial in trials]) if folds else trials[0].model_dump_json()
     # One metadata key: safetensors does not promise the order of several.
     write_atomically(path, to_bytes(tensors, metadata={"deltarule": specs}))
 
@@ -100,7 +99,7 @@ def load(path: Path) -> tuple[Trial, NDArray]:
 
 
 def load_all(path: Path) -> list[tuple[Trial, NDArray]]:
-    """Read what `save` or `save_folds` wrote. ValueError if the file is not one of ours."""
+    """Read what `save_all` wrote. ValueError if the file is not one of ours."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,10 +28,10 @@ from backends.base import Chunk, Data, Machine
 from backends.conformance import make_data, make_trial
 from backends.conformance.cases import some_weights
 from backends.conformance.runs import in_folds, make_folds
-from backends.lightning import ranks
+from backends.lightning import rank, ranks
+from backends.lightning.batches import ALONE, Share
 from backends.lightning.noise import noise, upload
 from backends.lightning.ranks import RankError
-from backends.lightning.share import ALONE, Share
 from backends.spec import AdamW, EarlyStopping
 from backends.supervisor import Checkpoint, Supervisor, fit
 
@@ -144,7 +145,7 @@ def test_the_noise_of_a_rank_is_that_of_its_rows_places_in_the_whole_batch(first
 
 def test_what_one_rank_is_told_is_what_the_other_hears():
     chunk = Chunk(3, 17, np.arange(12).reshape(2, 2, 3), draws.noise_keys([1, 2], [17, 18], 3), np.full((2, 2), 0.1))
-    heard = ranks.unpack(ranks.pack(chunk))
+    [heard] = rank.chunks(SimpleNamespace(recv_bytes=iter([ranks.pack(chunk._asdict()), b""]).__next__))
     assert heard[:2] == (3, 17)
     for mine, theirs in zip(heard[2:], chunk[2:], strict=True):
         np.testing.assert_array_equal(mine, theirs, strict=True)

@@ -1,7 +1,7 @@
 """From a chunk to its batches: rows picked out of data that sit on the device, and the noise that multiplies them.
 
 A block of steps is made ready at a time: one index operation and one run of the hash instead of one a step, in memory
-that does not grow with the chunk.
+that does not grow with the chunk. Of several processes, each has a share of every batch.
 """
 
 from __future__ import annotations
@@ -12,15 +12,47 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
 
 from backends.base import Chunk, NDArray, Stack
+from backends.errors import BackendError
 from backends.lightning.network import Masks
 from backends.lightning.noise import multipliers, noise, upload
-from backends.lightning.share import ALONE, Share
 from backends.losses import row_weights
 
 BLOCK_NUMBERS = 2**20  # numbers made ready at a time: 4 MB in float32
+
+
+class Share(NamedTuple):
+    """Rank r of `world` processes that train together; alone, it has all."""
+
+    rank: int
+    world: int
+
+    def places(self, size: int) -> range:
+        """Neighbouring rows of a batch of `size`; none if there are fewer rows than ranks and others have them."""
+        return range(self.rank * size // self.world, (self.rank + 1) * size // self.world)
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, in place, the same bits on each of them."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+
+ALONE = Share(0, 1)
+
+
+def own_share(world: int) -> Share:
+    """This process', where torch's launcher started it as one of `world` ranks; ALONE where it did not."""
+    started = TorchElasticEnvironment()
+    if world == 1 or not started.detect():
+        return ALONE
+    if started.world_size() != world:
+        raise BackendError(f"train.devices must be {started.world_size()}, the ranks that torch's launcher started, got {world}")
+    return Share(started.global_rank(), world)
 
 
 class Batch(NamedTuple):

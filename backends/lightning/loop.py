@@ -23,7 +23,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from backends.base import Chunk, Losses, Report
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Lightning puts handlers of its own in their places
+Handlers = dict[signal.Signals, Any]
 STALL = timedelta(minutes=5)  # how long a rank waits for the others within a step
 
 
@@ -44,8 +44,8 @@ class StackModule(pl.LightningModule):
         """The stack's own steps."""
 
     def on_train_start(self) -> None:
-        """Lightning has just taken the signals; SIGTERM would become an exit with status 0, once a chunk is over."""
-        self.handlers.restore()
+        """Lightning has just taken SIGTERM, which would become an exit with status 0, once a chunk is over."""
+        restore(self.handlers)
 
     def training_step(self, dataloader_iter: Iterator[tuple[Chunk, int, int]]) -> None:
         """Run a chunk and report it. The next one is asked for at the next call."""
@@ -59,21 +59,15 @@ class StackModule(pl.LightningModule):
             self.trainer.should_stop = True
 
 
-class Handlers:
-    """The signal handlers as they are now. Python allows only the main thread to set them, Lightning too."""
-
-    def __init__(self) -> None:
-        self.before = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def restore(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self.before.items():
-                if handler is not None:  # None: not set from Python, cannot be set again
-                    signal.signal(number, handler)
+def restore(handlers: Handlers) -> None:
+    """Put signal handlers back; Python allows that only to the main thread, and not for one that was not set from Python."""
+    for number, handler in handlers.items():
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(number, handler)
 
 
 class RankStrategy(DDPStrategy):
-    """DDP whose gradients are summed by one all_reduce of the flat buffer (share.py), not by the hooks of a wrapper."""
+    """DDP whose gradients are summed by one all_reduce of the flat buffer (batches.py), not by the hooks of a wrapper."""
 
     def __init__(self) -> None:
         super().__init__(timeout=STALL)
@@ -87,7 +81,7 @@ def drive(run: Callable[[Chunk], Losses], chunks: Iterable[Chunk], report: Repor
 
     On one device, or with `ranks` as one of the processes that torch's launcher started.
     """
-    handlers = Handlers()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}  # Lightning sets its own
     module = StackModule(run, report, handlers, at_once=ranks)
     try:
         with _silence():
@@ -98,7 +92,7 @@ def drive(run: Callable[[Chunk], Losses], chunks: Iterable[Chunk], report: Repor
             raise exit_.__context__ from None
         raise
     finally:
-        handlers.restore()
+        restore(handlers)
     if module.error is not None:
         raise module.error
 

@@ -14,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from backends import weights
 from backends.base import Chunk, Data, Losses, Machine
 from backends.lightning import Lightning
-from backends.lightning.ranks import unpack
+from backends.lightning.ranks import pack
 from backends.lightning.stack import LightningStack
 from backends.spec import Trial
 from backends.supervisor import Checkpoint
@@ -29,11 +29,8 @@ def main() -> None:
     connection.send_bytes(str(stack.share.rank).encode())
 
     def answer(chunk: Chunk, losses: Losses) -> None:
-        from safetensors.numpy import save
-
         if stack.share.rank == 0:
-            arrays = {"loss": losses.loss, "penalty": losses.penalty, **stack.state()}
-            connection.send_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+            connection.send_bytes(pack({**losses._asdict(), **stack.state()}))
 
     stack.drive(chunks(connection), answer)
     connection.send_bytes(weights.digest(stack.weights()).encode())
@@ -52,8 +49,11 @@ def take_up(folder: Path) -> LightningStack:
 
 def chunks(connection: Connection) -> Iterator[Chunk]:
     """Until there are no more. Raises EOFError when the process that deals them is gone."""
+    from safetensors.numpy import load
+
     while content := connection.recv_bytes():
-        yield unpack(content)
+        arrays = load(content)
+        yield Chunk(arrays.pop("epoch").item(), arrays.pop("step").item(), **arrays)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import chain
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +110,7 @@ class Ranks:
         """The losses of a chunk, and the state after it."""
         from safetensors.numpy import load
 
-        answer = load(self._ask(pack(chunk), [0])[0])
+        answer = load(self._ask(pack(chunk._asdict()), [0])[0])
         return Losses(answer.pop("loss"), answer.pop("penalty")), answer
 
     def finish(self) -> None:
@@ -168,18 +169,8 @@ def environment() -> dict[str, str]:
     return defaults | children.environment() | {"PYTHONSAFEPATH": "1"}
 
 
-def pack(chunk: Chunk) -> bytes:
-    """A chunk, for `unpack`."""
+def pack(values: Mapping[str, Any]) -> bytes:
+    """Numbers and arrays by name, for `safetensors.numpy.load`."""
     from safetensors.numpy import save
 
-    arrays = {"at": np.array([chunk.epoch, chunk.step]), "rows": chunk.rows, "noise": chunk.noise, "rates": chunk.rates}
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-
-
-def unpack(content: bytes) -> Chunk:
-    """What `pack` wrote."""
-    from safetensors.numpy import load
-
-    arrays = load(content)
-    epoch, step = arrays.pop("at").tolist()
-    return Chunk(epoch, step, **arrays)
+    return save({name: np.ascontiguousarray(value) for name, value in values.items()})

@@ -18,10 +18,9 @@ from backends import losses, weights
 from backends.activations import ACTIVATIONS
 from backends.base import Chunk, Data, Gradients, Losses, Machine, NDArray, Report, Signals, Stack, State, threads_for
 from backends.lightning import loop, ranks
-from backends.lightning.batches import Batch, Batches
+from backends.lightning.batches import Batch, Batches, own_share
 from backends.lightning.network import LOSSES, PRODUCTS, Network, Parameters, Pass
 from backends.lightning.optimizer import LossScale, StackedOptimizer
-from backends.lightning.share import own_share
 from backends.spec import Trial
 
 PREDICT_ROWS = 2048  # fixed, so that a row's outputs do not depend on the memory at hand

@@ -84,10 +84,7 @@ def _write(experiment: Experiment, about: About, places: RunPaths, mark: str, tr
     failed = next((one for one in trained if one[1].weights is None or one[1].reason == "diverged"), None)
     if failed is None:
         networks = [(network, result.weights) for network, result in trained if result.weights is not None]
-        if networks[0][0].fold is None:
-            weights.save(places.model, *networks[0])
-        else:
-            weights.save_folds(places.model, networks)
+        weights.save_all(places.model, networks)
         write_csv(places.weights, HEADER, histograms(networks))
     rows = [_named(network, record) for network, result in trained for record in result.history]  # one fold after the other
     write_rows(places.history, rows, ["epoch"])

@@ -1,7 +1,7 @@
-"""The conformance suite has teeth: each of many planted faults is seen by a check, and the code without them by none.
+"""The conformance suite has teeth: each of many planted faults is seen by a check.
 
-They are planted into a copy of the plug-in's source (tests/plugin), one at a time. What no comparison of backends can see,
-because all share it, is in test_shared_faults.py.
+They are planted into a copy of the plug-in's source (tests/plugin), one at a time; without one it passes all checks, in
+test_plugin.py. What no comparison of backends can see, because all share it, is in test_shared_faults.py.
 """
 
 import types
@@ -457,11 +457,6 @@ def plugin(source):
     module = types.ModuleType("copy_of_the_plugin")
     exec(compile(source, str(PLUGIN), "exec"), module.__dict__)
     return module.Torch()
-
-
-@pytest.mark.parametrize("check", dict.fromkeys(fault.seen_by for fault in FAULTS), ids=lambda check: check.__name__)
-def test_the_copy_without_a_fault_passes(check, tmp_path):
-    check(plugin(PLUGIN.read_text()), tmp_path)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)

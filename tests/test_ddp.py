@@ -249,7 +249,7 @@ if __name__ == "__main__":
         return False
 
     try:
-        fit(get("lightning"), [make_trial("binary", epochs=10**6)], make_data("binary"), machine=Machine(devices=3), watch=watch)
+        fit(get("lightning"), [make_trial("binary", epochs=10**6)], make_data("binary"), machine=Machine(devices=2), watch=watch)
     except BaseException as error:
         print(type(error).__name__, error, flush=True)
         raise SystemExit(7)
@@ -258,7 +258,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def endless(tmp_path, request):
-    """A run on three devices that has trained for some epochs: its process, and the ids of the launcher and the ranks.
+    """A run on two devices that has trained for some epochs: its process, and the ids of the launcher and the ranks.
 
     With a parameter it rests there for so many seconds, and the ranks wait for chunks, not for each other.
     """
@@ -274,7 +274,7 @@ def endless(tmp_path, request):
     )
     assert run.stdout.readline().startswith("epoch"), run.stderr.read()
     others = children_of(run.pid)
-    assert len(others) == 4
+    assert len(others) == 3
     yield run, others
     for pid in (run.pid, *filter(alive, others)):
         if alive(pid):
@@ -285,11 +285,11 @@ def endless(tmp_path, request):
 @pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_run_with_its_own_error(endless):
     run, others = endless
-    killed = ranks_among(others)[2]
+    killed = ranks_among(others)[1]
     os.kill(killed, signal.SIGKILL)
     said, _ = run.communicate(timeout=WAIT)
     assert run.returncode == 7
-    assert "RankError rank 2 ended, and so the run of 3 ranks; start the run again" in said
+    assert "RankError rank 1 ended, and so the run of 2 ranks; start the run again" in said
     assert f"Signal 9 (SIGKILL) received by PID {killed}" in said
     eventually(lambda: not any(map(alive, others)))
 

@@ -22,8 +22,14 @@ PARTS = {
     ),
 }
 # XLA takes 8 to 10 s of a processor for each of the structures of the contract, and a third so unoptimised. What is
-# particular to this backend, the stages and the commands are held by the code that users run.
+# particular to this backend, the stages and the commands are held by the code that users run. What was compiled is kept for the
+# next run of the tests, by JAX's own hash of the program, the flags and the versions: a third less again.
 FAST_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+KEPT = {
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache/jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
 def fresh(**more):
@@ -38,7 +44,9 @@ def test_its_tests_pass_in_a_process_of_their_own(part):
     files, chosen = PARTS[part]
     flags = os.environ.get("XLA_FLAGS", "") + (f" {FAST_TO_COMPILE}" if part == "the contract" else "")
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", chosen, *files]
-    done = subprocess.run(command, cwd=ROOT, env=fresh(KERAS_BACKEND="jax", XLA_FLAGS=flags), capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=fresh(KERAS_BACKEND="jax", XLA_FLAGS=flags, **KEPT), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout and "skipped" not in done.stdout, done.stdout
 

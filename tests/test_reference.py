@@ -13,6 +13,9 @@ from backends.optimizers import RULES, corrections
 
 class TestReference(Conformance):
     backend = "reference"
+    # Of the reference itself these would say nothing: it is what runs are held against.
+    test_free_running_in_float64_it_follows_the_reference = None
+    test_free_running_in_float32_outputs_and_objective_follow_the_reference = None
 
 
 @pytest.mark.parametrize("task", TASKS)

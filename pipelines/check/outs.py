@@ -50,14 +50,14 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        names = {"name": "quantity", "difference": "difference", "allowed": "allowed", "begins": "where", "passed": "passed"}
+        names = {"quantity": "name", "difference": "difference", "allowed": "allowed", "where": "begins", "passed": "passed"}
         quantities = [one.as_dict() for one in self.quantities]
         return {
             "verdict": self.word,
             "begins": self.begins or None,
             "same": list(self.same),
             "other": list(self.other),
-            "quantities": [{name: one[key] for name, key in names.items()} for one in quantities],
+            "quantities": [{name: one[key] for key, name in names.items()} for one in quantities],
             "environment": [{"name": name, "then": then, "now": now} for name, then, now in self.environment],
             "notes": list(self.notes),
         }
@@ -65,26 +65,20 @@ class Verdict:
 
 def compare(run: RecordedRun, places: RunPaths, notes: Sequence[str] = (), failed: str = "") -> Verdict:
     """Compare the outs of a reproduction with the record. `failed`: the stage that did not end, and its last words."""
-    precision = run.spec["train"]["precision"]
-    data = [part for part in ("train", "valid") if read_json_if_any(places.about)["sha256"][part] != run.hashes.get(part)]
-    data = [part for part in data if part in run.hashes]
-    same, other = _bytes(run, places)
+    precision, now = run.spec["train"]["precision"], read_json_if_any(places.about)["sha256"]
+    data = [part for part in ("train", "valid") if part in run.hashes and now[part] != run.hashes[part]]
+    same: list[str] = []
+    other: list[str] = []
+    for name in FILES:
+        was, is_ = run.recorded.folder / name, places.root / "outputs" / name
+        if was.is_file() and (is_.is_file() or not name.startswith("test/")):
+            (same if is_.is_file() and sha256(was) == sha256(is_) else other).append(name)
     quantities = tuple(_quantities(run, places, precision, same_rows=not data))
     begins = _begins(data, quantities, other, failed)
     wrong = data or failed or any(one.passed is False for one in quantities) or not (same or quantities)
     word: Word = "different" if wrong else "within tolerance" if begins else "bit-equal"
     environment = tuple(differences(run.run, read_json_if_any(places.run)))
-    return Verdict(word, same, other, begins, quantities, environment, tuple(notes))
-
-
-def _bytes(run: RecordedRun, places: RunPaths) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    same: list[str] = []
-    other: list[str] = []
-    for name in FILES:
-        then, now = run.recorded.folder / name, places.root / "outputs" / name
-        if then.is_file() and (now.is_file() or name.partition("/")[0] != "test"):
-            (same if now.is_file() and sha256(then) == sha256(now) else other).append(name)
-    return tuple(same), tuple(other)
+    return Verdict(word, tuple(same), tuple(other), begins, quantities, environment, tuple(notes))
 
 
 def _begins(data: Sequence[str], quantities: Sequence[Finding], other: Sequence[str], failed: str) -> str:
@@ -143,19 +137,16 @@ def _of_networks(run: RecordedRun, places: RunPaths, precision: str, same_rows: 
     largest = max(float(np.abs(was).max()) for was, _ in pairs)
     gap = max(largest_distance(is_, was) for was, is_ in pairs)
     yield Finding("weights", "", gap, TOLERANCE[precision] * largest if precision == "float64" else None)
-    if same_rows and gap:
-        yield from _of_outputs(then, places, precision)
-
-
-def _of_outputs(then: Sequence[tuple[Any, NDArray]], places: RunPaths, precision: str) -> Iterator[Finding]:
+    if not (same_rows and gap):
+        return
     try:
         networks = stored_networks(places.root)
     except StageError:
         return
-    now = [judge(network, places, "valid").outputs for network in networks]
-    was = [predict(trial, flat, n.about.open(places.data, "valid").X) for (trial, flat), n in zip(then, networks, strict=True)]
-    largest = max(float(np.abs(outputs).max()) for outputs in was)
-    gap = max(largest_distance(a, b) for a, b in zip(was, now, strict=True))
+    outputs = [judge(network, places, "valid").outputs for network in networks]
+    before = [predict(trial, flat, n.about.open(places.data, "valid").X) for (trial, flat), n in zip(then, networks, strict=True)]
+    largest = max(float(np.abs(one).max()) for one in before)
+    gap = max(largest_distance(a, b) for a, b in zip(before, outputs, strict=True))
     yield Finding("outputs on the validation rows", "", gap, _allowed(precision, largest, objective=True))
 
 

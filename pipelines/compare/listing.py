@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -77,9 +78,8 @@ def listing(
     """
     keys = Keys(runs)
     heads = tuple(keys.find(text) for text in columns) if columns is not None else usual(runs, keys)
-    if sort is None:
-        ordered, without = list(runs), []
-    else:
+    ordered, without = list(runs), list[Recorded]()
+    if sort is not None:
         key = keys.find(sort)
         ordered = sorted((run for run in runs if key.of(run) is not None), key=lambda run: _order(key.of(run)))
         without = [run for run in runs if key.of(run) is None]
@@ -97,12 +97,10 @@ def usual(runs: Sequence[Recorded], keys: Keys) -> tuple[Key, ...]:
     """The usual columns that some run has a value for."""
     found = []
     for text in USUAL:
-        try:
+        with suppress(QueryError):
             key = keys.find(text.replace("METRIC", chief_metric(runs) or "METRIC"))
-        except QueryError:
-            continue
-        if any(key.of(run) is not None for run in runs):
-            found.append(key)
+            if any(key.of(run) is not None for run in runs):
+                found.append(key)
     return tuple(found)
 
 
@@ -147,13 +145,12 @@ def finite(value: Any) -> Any:
 
 def as_dict(run: Recorded, keys: Sequence[Key] = ()) -> dict[str, Any]:
     """A run for JSON."""
-    times = {name: plain(Key("run", name), getattr(run, name)) for name in TIMES}
-    values = {"values": {key.text: _typed(key, key.of(run)) for key in keys}} if keys else {}
-    whole = {"id": run.id, "name": run.name, "status": run.status, **times, **values}
+    whole: dict[str, Any] = {"id": run.id, "name": run.name, "status": run.status}
+    whole |= {name: plain(Key("run", name), getattr(run, name)) for name in TIMES}
+    if keys:
+        whole["values"] = values = {}
+        for key in keys:
+            value = key.of(run)
+            as_number = number(value) if key.kind == "params" else None  # params are text in the store
+            values[key.text] = plain(key, value if as_number is None else as_number)
     return dict(finite({**whole, "params": dict(run.params), "metrics": dict(run.metrics), "tags": dict(run.tags)}))
-
-
-def _typed(key: Key, value: Value) -> Value:
-    """Params are text in the store; where they say a number they are one."""
-    as_number = number(value) if key.kind == "params" else None
-    return plain(key, value if as_number is None else as_number)

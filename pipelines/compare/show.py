@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from statistics import fmean, stdev
 
 from pipelines.compare.comparison import Measured, Result
@@ -66,23 +66,23 @@ def _side_by_side(found: Result) -> Iterator[str]:
 def _below_one_another(found: Result) -> Iterator[str]:
     """More runs than a terminal has columns for: a row each, the least loss first."""
     metrics = [name for name in found.metrics if name.endswith(("_loss", "_accuracy", "_r2")) or name in ("best_epoch", "epochs")]
-    order = sorted(range(len(found.runs)), key=lambda place: _least(found, place))
+    order = sorted(range(len(found.runs)), key=lambda place: _loss(found, place))
+    rows = [
+        (
+            found.runs[place].id[:SHORT],
+            *(brief(values[place]) for values in found.params.values()),
+            *(text(found.metrics[name][place]) for name in metrics),
+        )
+        for place in order[:ROWS]
+    ]
     yield f"{len(found.runs)} runs"
-    yield from plain_columns(
-        ("id", *(name.rpartition(".")[2] for name in found.params), *metrics),
-        [_row(found, place, metrics) for place in order[:ROWS]],
-    )
+    yield from plain_columns(("id", *(name.rpartition(".")[2] for name in found.params), *metrics), rows)
     if len(order) > ROWS:
         yield f"{ROWS} of {len(order)} runs, the least loss first; --html shows all of them"
     yield "whether a difference is real: --by KEY sets groups of runs against one another, paired by seed and split"
 
 
-def _row(found: Result, place: int, metrics: Sequence[str]) -> list[str]:
-    params = [brief(values[place]) for values in found.params.values()]
-    return [found.runs[place].id[:SHORT], *params, *(text(found.metrics[name][place]) for name in metrics)]
-
-
-def _least(found: Result, place: int) -> float:
+def _loss(found: Result, place: int) -> float:
     for name in ("validate_loss", "best_val_loss"):
         one = found.metrics[name][place] if name in found.metrics else None
         if one is not None and math.isfinite(one.value):

@@ -14,8 +14,8 @@ import pytest
 import deltarule
 from pipelines import cli
 from pipelines.compare import choose, comparison
+from pipelines.compare.choose import QueryError
 from pipelines.compare.comparison import compare
-from pipelines.compare.keys import QueryError
 from pipelines.compare.listing import listing
 from pipelines.compare.pairs import Grouping
 from pipelines.compare.show import lines

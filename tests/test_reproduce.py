@@ -15,11 +15,10 @@ from conftest import call, copy_of_the_project
 
 from pipelines.api.launch import launch
 from pipelines.check import reproduce as module
-from pipelines.check.checkout import Checkout, check_out
+from pipelines.check.checkout import Checkout, RestoredFile, check_out, restore
 from pipelines.check.outs import Verdict, compare, differences
 from pipelines.check.recorded import RecordedRun, nested, runnable
 from pipelines.check.reproduce import ReproduceError, reproduce
-from pipelines.check.restore import RestoredFile, restore
 from pipelines.check.verdict import Finding
 from pipelines.cli import main
 from pipelines.spec import Experiment, dump, flat

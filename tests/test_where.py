@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.compare.choose import matching, parse
-from pipelines.compare.keys import Keys, QueryError
+from pipelines.compare.choose import Keys, QueryError, matching, parse
 from pipelines.tracking.query import Recorded
 
 

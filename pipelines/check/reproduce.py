@@ -18,10 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.check.checkout import Checkout, check_out, left_out
+from pipelines.check.checkout import Checkout, check_out, left_out, restore, take_from_project
 from pipelines.check.outs import Verdict, compare
 from pipelines.check.recorded import DIRTY, RecordedRun, ReproduceError, read_json_if_any, runnable
-from pipelines.check.restore import restore, take_from_project
 from pipelines.spec.yaml_file import write
 from pipelines.stages import RunPaths
 from pipelines.stages.test import enter

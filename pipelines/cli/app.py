@@ -43,7 +43,7 @@ OUR_ERRORS = (
     ("pipelines.new", "ProjectError", BAD_INPUT),
     ("pipelines.search.trials", "StudyError", BAD_INPUT),
     ("pipelines.tracking", "TrackingError", FAILED),
-    ("pipelines.compare.keys", "QueryError", BAD_INPUT),
+    ("pipelines.compare.choose", "QueryError", BAD_INPUT),
     ("pipelines.executors", "ExecutorError", FAILED),
     ("pipelines.search.storage", "StorageError", BAD_INPUT),
     ("pipelines.check.recorded", "ReproduceError", BAD_INPUT),

@@ -1,4 +1,5 @@
-"""Which runs are meant: by name, as the trials of a study, or by an expression: `activation = relu and best_val_loss < 0.1`.
+"""Which runs are meant, and which of their values: by name, as the trials of a study, by an expression such as
+`activation = relu and best_val_loss < 0.1`. A key is a param, metric or tag, or what the store itself knows of a run.
 
 Two values that are numbers are compared as numbers, whatever the store keeps them as; MLflow's own filters compare params
 as text, where 1e-3 is not 0.001 and 9 > 10. `~` means "contains", whatever the case. A run without the key is like no value:
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pipelines.compare.keys import TIMES, Key, Keys, QueryError, alike, number
 from pipelines.spec.describe import nearest
 from pipelines.tracking.events import KIND, STUDY
 from pipelines.tracking.query import Recorded, begins, meant, recorded
@@ -23,10 +25,105 @@ from pipelines.tracking.store import LookupFailed
 if TYPE_CHECKING:
     from pipelines.spec import Tracking
 
+Value = str | float | None
+Kind = Literal["run", "params", "metrics", "tags"]
+OURS = "deltarule."  # before our tags; may be left out
+TIMES = ("started", "ended")
+NEAR = 3  # names that are offered for one that is unknown
+
+# What the store knows of every run.
+OWN: dict[str, Callable[[Recorded], Value]] = {
+    "id": lambda run: run.id,
+    "name": lambda run: run.name,
+    "status": lambda run: run.status,
+    "started": lambda run: run.started,
+    "ended": lambda run: run.ended,
+    "duration": lambda run: None if run.started is None or run.ended is None else run.ended - run.started,
+}
+# The words of an expression.
 WORD, QUOTED = r"[^\s=<>!~(),\"'`]+", r"\"[^\"]*\"|'[^']*'|`[^`]*`"
 TERM = re.compile(rf"\s*({WORD}|{QUOTED})\s*(<=|>=|!=|==|[=<>~])\s*({WORD}|{QUOTED})\s*")
 AND = re.compile(r"and\s", re.IGNORECASE)
 ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+class QueryError(ValueError):
+    """A key, an expression or a choice of runs that cannot be meant."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """Where a value stands in a run. `text` is what was asked for."""
+
+    kind: Kind
+    name: str
+    text: str = ""
+
+    def is_own(self, *names: str) -> bool:
+        """Whether it is one of these, of what the store itself knows of a run."""
+        return self.kind == "run" and self.name in names
+
+    def of(self, run: Recorded) -> Value:
+        """The value in a run: text, a number (of metrics and times), or None where the run has none."""
+        if self.kind == "run":
+            return OWN[self.name](run)
+        held: Mapping[str, Value] = getattr(run, self.kind)
+        return held.get(self.name)
+
+
+class Keys:
+    """The keys that some runs have between them."""
+
+    def __init__(self, runs: Sequence[Recorded]) -> None:
+        kinds: tuple[Kind, ...] = ("params", "metrics", "tags")
+        self.known: dict[Kind, dict[str, None]] = {"run": dict.fromkeys(OWN)}
+        for kind in kinds:
+            self.known[kind] = {name: None for run in runs for name in getattr(run, kind)}
+
+    def find(self, text: str) -> Key:
+        """The key that `text` means; raises QueryError with the nearest names if it means none, or several.
+
+        In this order: a whole name, of the run itself, its params, metrics, tags; the last part of a param's dotted path, if
+        there is one such path; a tag without its `deltarule.`. `params.`, `metrics.`, `tags.` before it say which kind.
+        """
+        for kind in ("params", "metrics", "tags"):
+            if text.startswith(f"{kind}.") and text.partition(".")[2] in self.known[kind]:
+                return Key(kind, text.partition(".")[2], text)
+        for kind, names in self.known.items():
+            if text in names:
+                return Key(kind, text, text)
+        paths = [name for name in self.known["params"] if name.endswith(f".{text}") and not name.startswith("search.")]
+        if len(paths) == 1:
+            return Key("params", paths[0], text)
+        if OURS + text in self.known["tags"]:
+            return Key("tags", OURS + text, text)
+        raise QueryError(self._unknown(text, paths))
+
+    def _unknown(self, text: str, paths: Sequence[str]) -> str:
+        if paths:
+            return f"the key {text} must mean one value, and may mean {', '.join(paths)}"
+        words = {name: name for names in self.known.values() for name in names}
+        words |= {name.removeprefix(OURS): name.removeprefix(OURS) for name in self.known["tags"]}
+        words |= {name.rpartition(".")[2]: name for name in self.known["params"] if not name.startswith("search.")}
+        near = dict.fromkeys(words[word] for word in get_close_matches(text, words, NEAR))
+        hint = f"did you mean {' or '.join(near)}?" if near else "`deltarule runs --json` shows the keys of each run"
+        return f"unknown key {text}: it must be a param, metric or tag of the runs on record; {hint}"
+
+
+def number(value: Value) -> float | None:
+    """A value as a number, if it says one: params and tags are text in the store."""
+    if value is None or isinstance(value, float):
+        return value
+    try:
+        return None if "_" in value else float(value)
+    except ValueError:
+        return None
+
+
+def alike(one: Value, other: Value) -> bool:
+    """Equal as numbers if both are numbers (1e-3 and 0.001), else as text."""
+    first, second = number(one), number(other)
+    return one == other if first is None or second is None else first == second
 
 
 def choose(

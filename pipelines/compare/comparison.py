@@ -10,8 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.compare.choose import choose, pick
-from pipelines.compare.keys import Keys, QueryError, number
+from pipelines.compare.choose import Keys, QueryError, choose, number, pick
 from pipelines.compare.listing import MONITOR, as_dict, chief_metric, finite
 from pipelines.compare.pairs import FOLDS, ROWS, SOURCE, Group, Grouping, Pairing, groups_of, pairing
 from pipelines.compare.significance import Comparison, judge, measure

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from pipelines.compare.keys import TIMES, Key, Keys, QueryError, Value, number
+from pipelines.compare.choose import TIMES, Key, Keys, QueryError, Value, number
 from pipelines.console import plain_columns
 from pipelines.tracking.query import Recorded
 

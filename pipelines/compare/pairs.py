@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from pipelines.compare.choose import matching, parse
-from pipelines.compare.keys import Key, Keys, QueryError, alike, number
+from pipelines.compare.choose import Key, Keys, QueryError, alike, matching, number, parse
 from pipelines.tracking.query import Recorded
 
 # Of the params, what makes no other network.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
-from pipelines.compare.keys import number
+from pipelines.compare.choose import number
 from pipelines.compare.pairs import FOLDS, Pair, Pairing
 from pipelines.spec import higher_is_better
 

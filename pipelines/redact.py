@@ -11,8 +11,8 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, lru_cache
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ SECRET_NAME = r"(?:password|passwd|passphrase|pwd|secret|token|credential|api[_-
 PLAIN = frozenset({"", "numeric", "categorical", "boolean", "datetime", "ignore", "true", "false", "null", "none", HIDDEN})
 CODE = frozenset({".py", ".pyi", ".ipynb", ".js", ".ts", ".c", ".h", ".cpp", ".rs", ".go", ".java"})
 CLEANED = (".json", ".yaml", ".csv")  # files that may hold a secret of the spec
-SHORT = 100  # characters of a text that is looked through once a process
 SHORTEST = 8  # characters of a variable's value that is looked for everywhere: shorter ones are words that occur by chance
 
 # Greedy up to the last @ of the word: a password may itself hold one. Rather too much is hidden than too little.
@@ -46,28 +45,17 @@ _SECRET_FILE = re.compile(
 )
 
 
-def redact(text: str) -> str:
+def redact(text: str, code: bool = False) -> str:
     """`text` without users and passwords in URLs, without what follows password=, token:, --api-key and their kin, and without
-    tokens and values of the environment that are secrets."""
-    return (_short if len(text) <= SHORT else _redact)(text, secrets_of_the_environment())
-
-
-def _redact(text: str, secrets: Sequence[str]) -> str:
-    text = _OPTION.sub(rf"\1{HIDDEN}", _ASSIGNED.sub(rf"\1{HIDDEN}", _USERINFO.sub(rf"\1{HIDDEN}@", text)))
-    return _known(text, secrets)
-
-
-_short = lru_cache(maxsize=8192)(_redact)  # names and values of a study's runs, of which hundreds are the same
-
-
-def redact_code(text: str) -> str:
-    """As `redact`, for source code: what stands after a name is a secret only where it is quoted."""
-    return _known(_QUOTED.sub(rf"\1'{HIDDEN}'", _USERINFO.sub(rf"\1{HIDDEN}@", text)), secrets_of_the_environment())
-
-
-def _known(text: str, secrets: Sequence[str]) -> str:
+    tokens and values of the environment that are secrets. In `code` what follows a name is a secret only where it is quoted."""
+    text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
+    if code:
+        text = _QUOTED.sub(rf"\1'{HIDDEN}'", text)
+    else:
+        text = _ASSIGNED.sub(rf"\1{HIDDEN}", text)
+        text = _OPTION.sub(rf"\1{HIDDEN}", text)
     text = _LOOKS.sub(HIDDEN, _HEADER.sub(rf"\1{HIDDEN}", text))
-    for secret in secrets:
+    for secret in secrets_of_the_environment():
         text = text.replace(secret, HIDDEN)
     return text
 
@@ -105,21 +93,18 @@ def without_secrets(path: Path) -> str | None:
 
 def redact_command(arguments: Sequence[str]) -> str:
     """A command as a shell takes it. Of an argument a.password=VALUE all of VALUE is hidden, whatever it holds."""
-    return shlex.join(_arguments(arguments))
-
-
-def _arguments(arguments: Sequence[str]) -> Iterator[str]:
-    hide = False
+    shown, hide = [], False
     for argument in arguments:
         name, equals, value = argument.partition("=")
         secret = bool(_SECRET_KEY.search(name)) and not re.search(r"[\s{:]", name)
         if value and value in PLAIN:
-            yield argument
-        elif hide or (secret and equals):
-            yield HIDDEN if hide else f"{name}={HIDDEN}"
+            shown.append(argument)
+        elif hide:
+            shown.append(HIDDEN)
         else:
-            yield redact(argument)
+            shown.append(f"{name}={HIDDEN}" if secret and equals else redact(argument))
         hide = secret and not equals and argument.startswith("-")
+    return shlex.join(shown)
 
 
 def is_secret_file(name: str) -> bool:
@@ -130,18 +115,16 @@ def is_secret_file(name: str) -> bool:
 def redact_diff(text: str) -> tuple[str, list[str]]:
     """What git diff wrote, without secrets, and the files in which some were. Its lines stay; binary patches stay as they are."""
     lines, changed = text.split("\n"), dict[str, None]()
-    clean: Callable[[str], str] = redact
     name, hunk, key = "", False, False
     for place, line in enumerate(lines):
         if line.startswith("diff --git "):
             name, hunk, key = line.rpartition(" b/")[2].rstrip('"'), False, False
-            clean = redact_code if Path(name).suffix in CODE else redact
         elif line.startswith("@@ "):
             hunk = True
         if not hunk:
             continue
         key = key or bool(_KEY_BEGINS.search(line))
-        found = line[:1] + (HIDDEN if key else clean(line[1:]))
+        found = line[:1] + (HIDDEN if key else redact(line[1:], code=Path(name).suffix in CODE))
         key = key and not _KEY_ENDS.search(line)
         if found != line:
             lines[place] = found

@@ -17,9 +17,9 @@ import numpy as np
 
 import backends
 from backends import weights
-from backends.base import Machine, Signals
+from backends.base import Machine
 from backends.spec import Trial
-from backends.supervisor import Record, Result, Supervisor
+from backends.supervisor import Record, Supervisor
 from pipelines.data import About, prepare, read
 from pipelines.project import project_of
 from pipelines.spec import Experiment, SpecError, higher_is_better, trial
@@ -127,27 +127,21 @@ def _train(members: Sequence[_Member]) -> dict[int, Trained]:
     )  # fmt: skip
     signals, order = supervisor.stack.probe(), list(supervisor.members)
     supervisor.run()
-    return {
-        member.place: _trained(member, _start(signals, order.index(number)), result, last.get(number))
-        for number, (member, result) in enumerate(zip(members, supervisor.results(), strict=True))
-    }
-
-
-def _start(signals: Signals, position: int) -> Record:
-    """Names as in the history."""
-    named = zip(("delta_rms", "saturated", "dead"), signals, strict=True)
-    return {f"{name}_{i + 1}": float(value) for name, values in named for i, value in enumerate(values[position])}
-
-
-def _trained(member: _Member, start: Record, result: Result, last: NDArray | None) -> Trained:
-    network = member.network
-
-    def unpacked(flat: NDArray | None) -> Weights | None:
-        return None if flat is None else weights.unpack(network, flat)
-
-    names = result.history[0] if result.history else ()
-    return Trained(
-        member.experiment, start, weights.unpack(network, weights.initial([network])[0]), unpacked(result.weights),
-        unpacked(last), result.best_epoch, result.reason, result.message,
-        {name: [record[name] for record in result.history] for name in names},
-    )  # fmt: skip
+    done = {}
+    for number, (member, result) in enumerate(zip(members, supervisor.results(), strict=True)):
+        network, position = member.network, order.index(number)
+        start = {
+            f"{name}_{layer}": float(value)
+            for name, values in zip(("delta_rms", "saturated", "dead"), signals, strict=True)
+            for layer, value in enumerate(values[position], start=1)
+        }
+        initial, best, final = weights.initial([network])[0], result.weights, last.get(number)
+        names = result.history[0] if result.history else ()
+        done[member.place] = Trained(
+            member.experiment, start, weights.unpack(network, initial),
+            None if best is None else weights.unpack(network, best),
+            None if final is None else weights.unpack(network, final),
+            result.best_epoch, result.reason, result.message,
+            {name: [record[name] for record in result.history] for name in names},
+        )  # fmt: skip
+    return done

@@ -45,8 +45,10 @@ def data(
     except DataError as error:
         raise DataError(as_option(str(error)) if file is not None else str(error)) from None
     show(console, found)
-    if block.sha256 is None and found.source.startswith("openml:"):
-        console.say(f"data.sha256 of this file: {openml_hash(found.source)}")
+    if block.sha256 is None and found.source.startswith("openml:"):  # the hash to pin what was just fetched
+        from pipelines.data.read import kept_at, sha256_of
+
+        console.say(f"data.sha256 of this file: {sha256_of(kept_at(found.source, Path()).read_bytes())}")
     if html is not None:
         from pipelines.data.look import shown
         from pipelines.report.pages import data_page
@@ -78,17 +80,11 @@ def block_of(params: Path, changes: list[str] | None, file: str | None, target: 
     return block.model_copy(update=dict.fromkeys(gone))
 
 
-def openml_hash(source: str) -> str:
-    """The hash to pin a data set with that was just fetched."""
-    from pipelines.data.read import kept_at, sha256_of
-
-    return sha256_of(kept_at(source, Path()).read_bytes())
-
-
 def show(console: Console, found: Look) -> None:
     """A table of the columns, and below it what should be looked at."""
     rows = [_row(column, found) for column in found.columns]
-    console.table(_headline(found), ("column", "kind", "missing", "values", "least, median, greatest; or most frequent"), rows)
+    headline = f"{found.source}: {found.rows:,} rows, {len(found.columns)} columns"
+    console.table(headline, ("column", "kind", "missing", "values", "least, median, greatest; or most frequent"), rows)
     if found.classes:
         console.say(f"classes of {found.targets[0]} ({found.task}): {_classes(found)}")
     elif found.task:
@@ -98,10 +94,6 @@ def show(console: Console, found: Look) -> None:
         console.say(str(suspicion))
     for problem in found.problems:
         console.say(f"error: {problem}")
-
-
-def _headline(found: Look) -> str:
-    return f"{found.source}: {found.rows:,} rows, {len(found.columns)} columns"
 
 
 def _row(column: ColumnLook, found: Look) -> tuple[str, ...]:

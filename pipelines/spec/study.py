@@ -215,37 +215,34 @@ class Search(Spec):
 
     @model_validator(mode="after")
     def _agrees(self) -> Search:
-        problems = [line for metric in self.metrics for line in _refused_metric(metric)]
-        problems = problems or [*self._several(), *self._directions()]
-        problems += [*self._places()]
+        problems = [problem for metric in self.metrics if (problem := _refused_metric(metric))]
+        problems = problems or list(self._of_metrics())
+        if self.engine not in ("auto", "here", "processes") and not re.fullmatch(r"ray:\S+", self.engine):
+            known = "one of: auto, here, processes, or ray:ADDRESS of a running cluster"
+            problems.append(f"engine must be {known}, got {shown(self.engine)}")
+        if self.storage is not None and not re.match(r"[a-z][a-z0-9+]*://", self.storage):
+            known = "the URL of a database, such as postgresql+psycopg://HOST/NAME, or null"
+            problems.append(f"storage must be {known}, got no URL")
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
-    def _several(self) -> Iterator[str]:
+    def _of_metrics(self) -> Iterator[str]:
+        """What is wrong with metrics that are known: together, and with their directions."""
         if repeated(self.metrics):
             yield f"metric must name each metric once, got {repeated(self.metrics)[0]} twice"
         if set(self.metrics) == {"weights"}:
             yield "metric must name a metric of the validation rows beside weights, got weights alone; it needs no training"
         if len(self.metrics) > 1 and self.pruner != "none":
             yield f"pruner must be none with several metrics, got {self.pruner}; which trial falls behind is not defined"
-
-    def _directions(self) -> Iterator[str]:
-        given, wanted = len(self.directions), len(self.metrics)
-        if given != wanted:
-            yield f"direction must be one for all metrics, or {wanted}, one a metric, got {given}"
+        if len(self.directions) != len(self.metrics):
+            wanted = f"one for all metrics, or {len(self.metrics)}, one a metric"
+            yield f"direction must be {wanted}, got {len(self.directions)}"
             return
         for metric, direction in zip(self.metrics, self.directions, strict=True):
             better = METRICS[metric.partition(".")[0]].better
             if direction != better:
                 yield f"direction must be {better} for {metric}, got {direction}, which looks for the worst"
-
-    def _places(self) -> Iterator[str]:
-        engine = self.engine
-        if engine not in ("auto", "here", "processes") and not re.fullmatch(r"ray:\S+", engine):
-            yield f"engine must be one of: auto, here, processes, or ray:ADDRESS of a running cluster, got {shown(engine)}"
-        if self.storage is not None and not re.match(r"[a-z][a-z0-9+]*://", self.storage):
-            yield "storage must be the URL of a database, such as postgresql+psycopg://HOST/NAME, or null, got no URL"
 
     def check_seeds(self, first: int) -> None:
         """The networks of a trial have seeds first, first + 1, ...: raises ValueError where they run out."""
@@ -254,12 +251,11 @@ class Search(Spec):
             raise ValueError(f"search.seeds must be at most {most}, got {self.seeds}")
 
 
-def _refused_metric(metric: str) -> list[str]:
+def _refused_metric(metric: str) -> str:
     try:
         check_metric("metric", metric)
     except ValueError as error:
-        return [str(error)]
+        return str(error)
     if metric.partition(".")[0] in METRICS:
-        return []
-    hint = nearest(metric, list(METRICS))
-    return [f"metric must be a metric of the validation rows, got {metric!r}; {hint}"]
+        return ""
+    return f"metric must be a metric of the validation rows, got {metric!r}; {nearest(metric, list(METRICS))}"

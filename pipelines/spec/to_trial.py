@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from backends.losses import class_weights
@@ -39,22 +38,19 @@ class Described(Protocol):
 
 def trial(experiment: Experiment, about: Described) -> Trial:
     """The experiment as a backend sees it. Raises SpecError for class weights that these data do not take."""
-    e = experiment
+    e, asked = experiment, experiment.train.class_weights
+    numbers = None
+    if asked != "none" and about.task == "regression":
+        given = asked if isinstance(asked, str) else f"weights of {', '.join(asked)}"
+        raise SpecError(f"train.class_weights must be none for a regression task, which has no classes, got {given}")
+    if asked != "none":
+        counts = about.class_counts["train"]
+        own = None if isinstance(asked, str) else _of_labels(asked, list(counts))
+        numbers = class_weights(list(counts.values()), own)  # one a class, of mean 1 over the training rows
     return Trial(
         seed=e.seed, fold=about.number, task=about.task, inputs=len(about.inputs), outputs=about.outputs, model=e.model,
-        regularization=e.regularization, train=e.train, class_weights=_weights(e.train.class_weights, about),
+        regularization=e.regularization, train=e.train, class_weights=numbers,
     )  # fmt: skip
-
-
-def _weights(asked: str | ClassWeights, about: Described) -> tuple[float, ...] | None:
-    """train.class_weights as numbers, one a class, scaled to mean 1 over the training rows."""
-    if asked == "none":
-        return None
-    if about.task == "regression":
-        raise SpecError(f"train.class_weights must be none for a regression task, which has no classes, got {_shown(asked)}")
-    counts = about.class_counts["train"]
-    given = None if isinstance(asked, str) else _of_labels(asked, list(counts))
-    return class_weights(list(counts.values()), given)
 
 
 def _of_labels(asked: ClassWeights, labels: list[str]) -> list[float]:
@@ -63,11 +59,6 @@ def _of_labels(asked: ClassWeights, labels: list[str]) -> list[float]:
         raise SpecError(f"train.class_weights must name classes of the target, got {unknown[0]!r}; {nearest(unknown[0], labels)}")
     missing = [label for label in labels if label not in asked]
     if missing:
-        raise SpecError(
-            f"train.class_weights must give every class a weight, got {', '.join(asked)}; missing: {', '.join(missing)}"
-        )
+        missed = f"{', '.join(asked)}; missing: {', '.join(missing)}"
+        raise SpecError(f"train.class_weights must give every class a weight, got {missed}")
     return [asked[label] for label in labels]
-
-
-def _shown(asked: str | Mapping[str, float]) -> str:
-    return asked if isinstance(asked, str) else f"weights of {', '.join(asked)}"

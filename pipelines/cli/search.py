@@ -139,7 +139,12 @@ def list_studies(as_json: Json = False) -> None:
 
     console = Console(as_json)
     found = [load_study(path.parent, histories=False) for path in sorted(studies_folder().glob("*/study.json"))]
-    rows = [(s.name, str(len(s.trials)), best_value(s, number), counted(s)) for s in found]
+    rows = []
+    for one in found:
+        best = f"front of {len(one.front)}" if one.front else ""
+        if one.best is not None:
+            best = f"{one.metrics[0]} {number(one.trial(one.best).values[0])} (trial {one.best})"
+        rows.append((one.name, str(len(one.trials)), best, counted(one)))
     console.table("", ("study", "trials", "best", "states"), rows)
     console.result({"studies": [summary(one) for one in found]})
 
@@ -225,13 +230,6 @@ def show_study(console: Any, found: StudyRecord, rows: int) -> None:
 def counted(found: StudyRecord) -> str:
     """How many trials ended in what way."""
     return ", ".join(f"{count} {state.lower()}" for state, count in found.counts().items())
-
-
-def best_value(found: StudyRecord, number: Any) -> str:
-    """The best value and its trial, where there is one."""
-    if found.best is None:
-        return f"front of {len(found.front)}" if found.front else ""
-    return f"{found.metrics[0]} {number(found.trial(found.best).values[0])} (trial {found.best})"
 
 
 def summary(found: StudyRecord) -> dict[str, Any]:

@@ -185,16 +185,13 @@ class DataSpec(Spec):
         if isinstance(self.target, tuple) and len(set(self.target)) < len(self.target):
             raise ValueError(f"target must name each column once, got {', '.join(self.target)}")
         if isinstance(self.source, Files):
-            self._no_other_split()
+            split = self.split
+            given = [(name, value) for name in ("group", "time", "part") if (value := getattr(split, name))]
+            for name, value in given[:1]:
+                raise ValueError(f"split.{name} must be null where source names a file a part, got {value!r}")
+            if split.folds and self.source.valid:
+                raise ValueError(f"split.folds must be null where source.valid is given, got {split.folds}; that file validates")
         return self
-
-    def _no_other_split(self) -> None:
-        split = self.split
-        given = [name for name in ("group", "time", "part") if getattr(split, name)]
-        if given:
-            raise ValueError(f"split.{given[0]} must be null where source names a file a part, got {getattr(split, given[0])!r}")
-        if split.folds and isinstance(self.source, Files) and self.source.valid:
-            raise ValueError(f"split.folds must be null where source.valid is given, got {split.folds}; that file validates")
 
 
 class Threshold(Spec):

@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import to_jsonable_python
@@ -74,12 +74,6 @@ class Experiment(Spec):
     def alone(self) -> Experiment:
         """Without search and thresholds: its overrides cost no check of the space. One trial of a study."""
         return self.model_copy(update={"search": Search(), "thresholds": {}})
-
-    @overload
-    def override(self, path: Mapping[str, object]) -> Experiment: ...
-
-    @overload
-    def override(self, path: str, value: object) -> Experiment: ...
 
     def override(self, path: str | Mapping[str, object], value: object = ...) -> Experiment:
         """The experiment with one value changed, override("model.activation", "tanh"), or several, override({...}).

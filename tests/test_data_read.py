@@ -382,7 +382,7 @@ REFUSED_COLUMNS = {
         "'9007199254740993' (and 1 more such cells); set data.columns: {a: categorical} for a code, ignore for an id, or numeric "
         "to have them rounded",
     ),
-    "no such column": ("1 2", {"aa*": "ignore"}, "data.columns must name columns, got 'aa*', which none is called; known are: b"),
+    "no such column": ("1 2", {"aa*": "ignore"}, "data.columns must name columns, got 'aa*', which fits none; known are: b"),
 }  # fmt: skip
 
 

@@ -35,66 +35,6 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class StringColumn:
-    """`codes` (rows,) int32 are places in `texts`, which differ, are stripped and no markers; -1 is a missing value.
-
-    `texts` is a pyarrow array of strings.
-    """
-
-    codes: NDArray
-    texts: Any
-
-    @cached_property
-    def counts(self) -> NDArray:
-        """Rows of each text."""
-        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.texts))
-
-    @property
-    def id_like(self) -> bool:
-        """Do nearly all rows that hold a value differ?"""
-        return len(self.texts) >= ID_LIKE * self.counts.sum()
-
-    def share(self, chosen: NDArray) -> float:
-        """Of the rows that hold a value, how many hold one of the chosen texts."""
-        return float(self.counts[chosen].sum() / max(1, self.counts.sum()))
-
-    def spread(self, values: NDArray) -> NDArray:
-        """Each row's value, (rows,) float64, where `values` has one for each text."""
-        return np.append(values, np.nan)[self.codes]
-
-    def categories(self) -> Column:
-        """As categories, in order."""
-        order = compute.sort_indices(self.texts).to_numpy()
-        place = np.empty(len(order) + 1, dtype=np.int32)
-        place[order], place[-1] = np.arange(len(order)), -1
-        return Column(place[self.codes], tuple(self.texts.take(order).to_pylist()))
-
-
-def clean(encoded: Any, markers: Sequence[str], spellings: Mapping[str, str]) -> StringColumn:
-    """Strip, spell and join the texts of a dictionary array, and take out what means no value."""
-    texts = compute.utf8_trim_whitespace(encoded.dictionary)
-    if spellings:
-        place = compute.index_in(texts, pyarrow.array(list(spellings), texts.type))
-        texts = compute.coalesce(pyarrow.array(list(spellings.values()), texts.type).take(place), texts)
-    missing = compute.is_in(texts, pyarrow.array(list(markers), texts.type))
-    joined = compute.if_else(missing, None, texts).dictionary_encode()
-    codes, places = (part.indices.fill_null(-1).to_numpy(zero_copy_only=False) for part in (encoded, joined))
-    return StringColumn(np.append(places, np.int32(-1))[codes], joined.dictionary)
-
-
-@dataclass(frozen=True)
-class TextFormat:
-    """How numbers and dates are written: the decimal mark; auto, or the order of days and months as in formats.py."""
-
-    decimal: str = "."
-    dates: str = "auto"
-
-    def order(self, texts: Any) -> str:
-        """Of the dates among all texts of a column."""
-        return formats.date_order(texts) if self.dates == "auto" else self.dates
-
-
-@dataclass(frozen=True)
 class InferredType:
     """A kind; `note` says why it is ignored; `problem` what must hold, with `row`, the first that breaks it."""
 
@@ -106,11 +46,15 @@ class InferredType:
     order: str = ""  # of days and months, as in formats.py
 
 
-def values_of(kind: Kind, texts: Any, how: TextFormat, stated: bool) -> NDArray:
-    """float64 of each text; not finite for what the kind does not allow."""
-    if kind == "numeric":
-        return formats.numbers(texts, how.decimal)
-    return formats.days(texts, how.order(texts)) if kind == "datetime" else formats.booleans(texts, stated)
+@dataclass(frozen=True)
+class Reading:
+    """How the cells of a column of text are read."""
+
+    markers: Sequence[str]  # that mean no value
+    spellings: Mapping[str, str]
+    decimal: str = "."
+    dates: str = "auto"  # or the order of days and months as in formats.py
+    typed: bool = False  # by the file, so that text which looks like numbers stays text
 
 
 class TypeMasks(NamedTuple):
@@ -122,37 +66,78 @@ class TypeMasks(NamedTuple):
     dates: NDArray
 
 
-class Inference:
-    """One column of text, looked at. `typed`: by the file, so that text which looks like numbers stays text."""
+class TextColumn:
+    """A column of text: stripped, spelled, and without what means no value.
 
-    def __init__(self, name: str, found: StringColumn, how: TextFormat, typed: bool = False) -> None:
-        self.name, self.found, self.how, self.typed = name, found, how, typed
-        self.order = how.order(found.texts)
+    `codes` (rows,) int32 are places in `texts`, a pyarrow array of strings that differ; -1 is a missing value. `encoded` is a
+    dictionary array, whose texts may repeat.
+    """
+
+    def __init__(self, name: str, encoded: Any, how: Reading) -> None:
+        self.name, self.how, texts = name, how, compute.utf8_trim_whitespace(encoded.dictionary)
+        if how.spellings:
+            place = compute.index_in(texts, pyarrow.array(list(how.spellings), texts.type))
+            texts = compute.coalesce(pyarrow.array(list(how.spellings.values()), texts.type).take(place), texts)
+        missing = compute.is_in(texts, pyarrow.array(list(how.markers), texts.type))
+        joined = compute.if_else(missing, None, texts).dictionary_encode()
+        codes, places = (part.indices.fill_null(-1).to_numpy(zero_copy_only=False) for part in (encoded, joined))
+        self.codes: NDArray = np.append(places, np.int32(-1))[codes]
+        self.texts = joined.dictionary
+
+    @cached_property
+    def counts(self) -> NDArray:
+        """Rows of each text."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.texts))
+
+    def share(self, chosen: NDArray) -> float:
+        """Of the rows that hold a value, how many hold one of the chosen texts."""
+        return float(self.counts[chosen].sum() / max(1, self.counts.sum()))
+
+    @cached_property
+    def order(self) -> str:
+        """Of days and months in its dates."""
+        return formats.date_order(self.texts) if self.how.dates == "auto" else self.how.dates
+
+    # -- what it holds --------------------------------------------------------------------------------------------------------
+
+    def values(self, kind: Kind, stated: bool) -> NDArray:
+        """float64 of each text; not finite for what the kind does not allow."""
+        if kind == "numeric":
+            return formats.numbers(self.texts, self.how.decimal)
+        return formats.days(self.texts, self.order) if kind == "datetime" else formats.booleans(self.texts, stated)
+
+    def column(self, kind: Kind, stated: bool) -> Column:
+        """Its rows under a kind; as categories in order, where that is what they are."""
+        if kind not in ("categorical", "ignore"):
+            return Column(np.append(self.values(kind, stated), np.nan)[self.codes])
+        order = compute.sort_indices(self.texts).to_numpy()
+        place = np.empty(len(order) + 1, dtype=np.int32)
+        place[order], place[-1] = np.arange(len(order)), -1
+        return Column(place[self.codes], tuple(self.texts.take(order).to_pylist()))
 
     @cached_property
     def masks(self) -> TypeMasks:
         """What each of its texts is, looked at once."""
-        texts = self.found.texts
-        values = formats.numbers(texts, self.how.decimal)
-        codes = ~np.isnan(values) & formats.matches(texts, formats.CODE)
-        not_finite = formats.matches(texts, formats.NOT_FINITE) | np.isinf(values)
-        dates = ~np.isnan(formats.days(texts, self.order))
+        values = formats.numbers(self.texts, self.how.decimal)
+        codes = ~np.isnan(values) & formats.matches(self.texts, formats.CODE)
+        not_finite = formats.matches(self.texts, formats.NOT_FINITE) | np.isinf(values)
+        dates = ~np.isnan(formats.days(self.texts, self.order))
         return TypeMasks(np.isfinite(values) & ~codes, codes & ~not_finite, not_finite, dates)
 
     def input(self, stated: Kind | None, most: int) -> InferredType:
         """Under the kind that is stated, else under the one it looks like. More categories than `most` may be an id."""
-        if not len(self.found.texts) and stated is None:
+        if not len(self.texts) and stated is None:
             return InferredType("ignore", "no cell holds a value")
         if stated in ("categorical", "ignore"):
             return InferredType(stated)
-        return self._looks(most) if stated is None else self.as_stated(stated)
+        return self._looks(most, not self.how.typed) if stated is None else self.as_stated(stated)
 
     def target(self, stated: Kind | None, task: str) -> InferredType:
         """A target is numbers if all its cells are, else classes."""
         if stated not in (None, "numeric", "categorical"):
             must = f"data.columns must say numeric or categorical, or nothing, got {stated}"
             return InferredType("categorical", problem=f"column {self.name!r} is a target: {must}")
-        if stated == "categorical" or (self.typed and not stated):
+        if stated == "categorical" or (self.how.typed and not stated):
             return InferredType("categorical")
         masks = self.masks
         if stated == "numeric" or (task == "regression" and (masks.numbers | masks.codes).any()):
@@ -161,20 +146,27 @@ class Inference:
             return self._wide(None) or InferredType("numeric")
         if (masks.numbers | masks.not_finite).all():
             return self._not_finite()
-        if not masks.codes.any() and masks.numbers.sum() > MANY_NUMBERS and self.found.share(masks.numbers) >= MIXED:
+        if not masks.codes.any() and masks.numbers.sum() > MANY_NUMBERS and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
-        return self._otherwise_written(MANY_NUMBERS) or self._no_class() or InferredType("categorical")
+        if other := self._otherwise_written(MANY_NUMBERS):
+            return other
+        odd = np.array([text.lower() in NO_VALUE for text in self.texts.to_pylist()], dtype=bool)
+        if odd.any():
+            way_out = f"take such rows out, or, if it is the name of a class, {self._set_kind('categorical')}"
+            return self._refused("categorical", "have a value in every row", odd, way_out, what="target")
+        return InferredType("categorical")
 
     def as_stated(self, stated: Kind) -> InferredType:
         """Under a kind of numbers, dates or truth values."""
         order = self.order if stated == "datetime" else ""
-        wrong = ~np.isfinite(values_of(stated, self.found.texts, self.how, stated=True))
+        wrong = ~np.isfinite(self.values(stated, stated=True))
         if not wrong.any():
             return self._unclear() if order == "unclear" else InferredType(stated, order=order)
         return self._refused(stated, f"hold {RULES[stated]}", wrong, self._other_kind(stated, wrong))
 
-    def _looks(self, most: int) -> InferredType:
-        found, masks, look = self.found, self.masks, not self.typed
+    def _looks(self, most: int, look: bool) -> InferredType:
+        """`look`: also at what may be numbers."""
+        masks = self.masks
         if look and masks.numbers.all():
             return self._wide(most) or InferredType("numeric")
         some_not_finite = masks.not_finite.any() and not masks.not_finite.all()
@@ -182,13 +174,13 @@ class Inference:
             return self._not_finite()
         if masks.dates.all():
             return self._unclear() if self.order == "unclear" else InferredType("datetime", order=self.order)
-        if len(found.texts) <= 4 and not np.isnan(formats.booleans(found.texts, stated=False)).any():
+        if len(self.texts) <= 4 and not np.isnan(self.values("boolean", stated=False)).any():
             return InferredType("boolean")
         if look and (other := self._otherwise_written(most)):
             return other
-        if look and not masks.codes.any() and found.share(masks.numbers) >= MIXED:
+        if look and not masks.codes.any() and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
-        if found.share(masks.dates) >= MIXED:
+        if self.share(masks.dates) >= MIXED:
             return self._mixed("datetime", masks.dates)
         if self._like_an_id(most):
             return InferredType("ignore", self._many("texts"))
@@ -200,7 +192,7 @@ class Inference:
         self, kind: Kind, rule: str, wrong: NDArray, way_out: str, about: str = "", what: str = "column", count: bool = True
     ) -> InferredType:
         """`wrong` are the texts that break the rule; `about` says more of them."""
-        counts = np.where(wrong, self.found.counts, 0)
+        counts = np.where(wrong, self.counts, 0)
         more = f" (and {counts.sum() - 1} more such cells)" if count and counts.sum() > 1 else ""
         row = self._first_row(wrong)
         often = np.argsort(-counts, kind="stable")[:NAMED]
@@ -208,25 +200,25 @@ class Inference:
             kind,
             problem=f"{what} {self.name!r} must {rule}, found {self._text(row)!r}{more}{about}; {way_out}",
             row=row,
-            odd=tuple(self.found.texts[int(place)].as_py() for place in often if counts[place]),
+            odd=tuple(self.texts[int(place)].as_py() for place in often if counts[place]),
         )
 
     def _first_row(self, chosen: NDArray) -> int:
         """Of those that hold one of the chosen texts."""
-        return int(np.argmax(np.append(chosen, False)[self.found.codes]))
+        return int(np.argmax(np.append(chosen, False)[self.codes]))
 
     def _text(self, row: int) -> str:
-        return str(self.found.texts[int(self.found.codes[row])])
+        return str(self.texts[int(self.codes[row])])
 
     def _set_kind(self, kind: str) -> str:
         return f"set data.columns: {{{self.name}: {kind}}}"
 
     def _other_kind(self, stated: Kind, wrong: NDArray) -> str:
         """The way out for a column that is not what is stated: what it looks like, if it is that in every cell."""
-        looks = Inference(self.name, self.found, self.how)._looks(len(self.found.texts))
+        looks = self._looks(len(self.texts), look=True)
         if looks.kind not in (stated, "categorical") and not looks.problem:
             return f"it looks {looks.kind}: {self._set_kind(looks.kind)}"
-        if self.found.share(wrong) > MIXED and not looks.problem:
+        if self.share(wrong) > MIXED and not looks.problem:
             return f"{self._set_kind('categorical')}, or ignore"
         return self._marker_or_category()
 
@@ -235,7 +227,7 @@ class Inference:
 
     def _wide(self, most: int | None) -> InferredType | None:
         """Whole numbers of which float64 would lose digits: an id if nearly all differ, else refused. A target has no `most`."""
-        wide = formats.wide(self.found.texts)
+        wide = formats.wide(self.texts)
         if not wide.any():
             return None
         if most is not None and self._like_an_id(most):
@@ -246,17 +238,17 @@ class Inference:
         return self._refused("numeric", rule, wide, way_out)
 
     def _like_an_id(self, most: int) -> bool:
-        return len(self.found.texts) > most and self.found.id_like
+        return len(self.texts) > most and len(self.texts) >= ID_LIKE * self.counts.sum()
 
     def _many(self, what: str, about: str = "") -> str:
-        return f"{len(self.found.texts)} different {what} in {self.found.counts.sum()} rows{about}: looks like an identifier"
+        return f"{len(self.texts)} different {what} in {self.counts.sum()} rows{about}: looks like an identifier"
 
     def _unclear(self) -> InferredType:
         """Dates that may be read in two ways."""
         return self._refused(
             "datetime",
             "hold dates of which one can tell the day from the month",
-            np.isnan(formats.days(self.found.texts)),
+            np.isnan(formats.days(self.texts)),
             "set data.format.dates: day_first or month_first",
             ", and in no cell a number above 12",
         )
@@ -269,7 +261,7 @@ class Inference:
         what = "numbers" if kind == "numeric" else "dates"
         orders = {"day_first": " with the day first", "month_first": " with the month first"}
         how = orders.get(self.order, "") if kind == "datetime" else ""
-        counts = self.found.counts
+        counts = self.counts
         about = f", as {counts[~fine].sum()} of {counts.sum()} cells are no {what}{how}"
         return self._refused(kind, f"hold {what} or words", ~fine, self._marker_or_category(), about, count=False)
 
@@ -278,10 +270,10 @@ class Inference:
 
         Of the latter, at most `most` different texts may be meant as categories.
         """
-        decimal, texts, masks = self.how.decimal, self.found.texts, self.masks
+        decimal, texts, masks = self.how.decimal, self.texts, self.masks
         other = "," if decimal == "." else "."
         wrong = np.isfinite(formats.numbers(texts, other)) & ~formats.matches(texts, formats.CODE) & ~masks.numbers
-        if wrong.any() and self.found.share(wrong | masks.numbers) >= MIXED:
+        if wrong.any() and self.share(wrong | masks.numbers) >= MIXED:
             if not formats.grouped(texts, decimal)[wrong].all():
                 way_out = f"set data.format.decimal: {MARKS[other]}, or data.columns: {{{self.name}: categorical}}"
                 return self._refused("numeric", f"hold numbers with a decimal {MARKS[decimal]}", wrong, way_out)
@@ -305,14 +297,6 @@ class Inference:
         told = f"{one} with {MARKS[other]}s between thousands, or {two} with a decimal {MARKS[other]}"
         return f", which may mean {told}", f"for {two} set data.format.decimal: {MARKS[other]}; else {way_out}"
 
-    def _no_class(self) -> InferredType | None:
-        """A class that means no value."""
-        odd = np.array([text.lower() in NO_VALUE for text in self.found.texts.to_pylist()], dtype=bool)
-        if not odd.any():
-            return None
-        way_out = f"take such rows out, or, if it is the name of a class, {self._set_kind('categorical')}"
-        return self._refused("categorical", "have a value in every row", odd, way_out, what="target")
-
 
 def stated_kinds(columns: Mapping[str, Kind], names: Sequence[str]) -> dict[str, Kind]:
     """column -> the kind that data.columns gives it. Raises DataError for a name or pattern that fits no column."""
@@ -320,8 +304,6 @@ def stated_kinds(columns: Mapping[str, Kind], names: Sequence[str]) -> dict[str,
     for pattern, kind in columns.items():
         fitting = [name for name in names if fnmatchcase(name, pattern) or name == pattern]
         if not fitting:
-            raise DataError(
-                f"data.columns must name columns, got {pattern!r}, which none is called; {nearest(pattern, [*names])}"
-            )
+            raise DataError(f"data.columns must name columns, got {pattern!r}, which fits none; {nearest(pattern, [*names])}")
         found.update(dict.fromkeys(fitting, kind))
     return {**found, **{name: columns[name] for name in names if name in columns}}

@@ -16,7 +16,7 @@ from pyarrow.parquet import ParquetFile
 
 from pipelines.data import formats
 from pipelines.data.columns import PARTS, Column, DataError, NDArray, Source
-from pipelines.data.inference import Inference, InferredType, StringColumn, TextFormat, clean, stated_kinds, values_of
+from pipelines.data.inference import InferredType, Reading, TextColumn, stated_kinds
 from pipelines.data.text import open_text
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import DELIMITED, Kind
@@ -192,11 +192,6 @@ class JoinedTable:
                 raise DataError(f"{file.shown}: the file has no rows below the header")
         self.stated = {**known, **stated_kinds(block.columns, self.names)}
 
-    def how(self, name: str) -> TextFormat:
-        """How numbers and dates of a column are written."""
-        decimal = "," if self.block.format.decimal == "comma" else "."
-        return TextFormat(decimal, self.orders.get(name, self.block.format.dates))
-
     def type_of(self, name: str) -> str:
         """What the files themselves say, as `Table.type_of` does; text where they differ."""
         found = {file.type_of(name) for file in self.files} - {"nothing"}
@@ -209,9 +204,11 @@ class JoinedTable:
         chunks = [chunk for file in self.files for chunk in file.texts(name).chunks]
         return pyarrow.chunked_array(chunks, TEXTS).unify_dictionaries().combine_chunks()
 
-    def strings(self, name: str) -> StringColumn:
-        """The column as text, cleaned as the spec says."""
-        return clean(self._texts(name), self.block.missing.markers, self.block.spellings.get(name, {}))
+    def text(self, name: str, typed: bool = False) -> TextColumn:
+        """The column as text, read as the spec says."""
+        block, spelled = self.block, self.block.spellings.get(name, {})
+        decimal, dates = "," if block.format.decimal == "comma" else ".", self.orders.get(name, block.format.dates)
+        return TextColumn(name, self._texts(name), Reading(block.missing.markers, spelled, decimal, dates, typed))
 
     def check_spellings(self, name: str) -> None:
         """Raises DataError for a spelling that no cell has."""
@@ -237,8 +234,8 @@ class JoinedTable:
                 return InferredType(kind if stated is None else stated)  # type: ignore[arg-type]
         if stated == "categorical" and not target:
             return InferredType(stated)
-        found = Inference(name, self.strings(name), self.how(name), self.typed and native != "wide")
-        return found.target(stated, self.block.task) if target else found.input(stated, self.block.categories.most)
+        text = self.text(name, self.typed and native != "wide")
+        return text.target(stated, self.block.task) if target else text.input(stated, self.block.categories.most)
 
     def explain(self, found: InferredType) -> str:
         """The problem in one sentence, with its place."""
@@ -246,11 +243,8 @@ class JoinedTable:
 
     def column(self, name: str, kind: Kind) -> Column:
         """The column's values, read now."""
-        if kind in ("categorical", "ignore"):
-            return self.strings(name).categories()
-        if self.type_of(name) in ("text", "wide", "nothing") or name in self.block.spellings:
-            found = self.strings(name)
-            return Column(found.spread(values_of(kind, found.texts, self.how(name), stated=name in self.stated)))
+        if kind in ("categorical", "ignore") or name in self.block.spellings or self.type_of(name) in ("text", "wide", "nothing"):
+            return self.text(name).column(kind, stated=name in self.stated)
         return Column(np.concatenate([file.numbers(name) for file in self.files]))
 
     def line(self, row: int) -> str:

@@ -9,7 +9,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,22 +59,23 @@ def carry(places: RunPaths, forms: Sequence[str]) -> None:
     try:
         networks = tuple(stored_networks(places.root))
     except Exception as error:  # what lies there does not belong together, or cannot be read: the record says what it can
-        told = [f"none: {' '.join(str(error).split())[:300]}"]
+        told = [f"none: {_short(error)}"]
     else:
-        told = [_try(form, places.root, networks, folder) for form in forms]
+        told = []
+        folder.mkdir(parents=True, exist_ok=True)
+        for form in forms:
+            name, make = RECORDED[form]
+            try:
+                make(places.root, networks, folder / name)
+                told.append(form)
+            except Exception as error:  # whatever the reason is: libraries that others keep do the work
+                shutil.rmtree(folder / name, ignore_errors=True)
+                told.append(f"no {form}: {_short(error)}")
     write_json(folder / "files.json", {"mark": mark, "told": "; ".join(told) or "none"})
 
 
-def _try(form: str, model: Path, networks: tuple[Network, ...], folder: Path) -> str:
-    """A file that cannot be made is told of, whatever the reason is: libraries that others keep do the work."""
-    name, make = RECORDED[form]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        make(model, networks, folder / name)
-    except Exception as error:
-        shutil.rmtree(folder / name, ignore_errors=True)
-        return f"no {form}: {' '.join(str(error).split())[:300]}"
-    return form
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 # -- the forms ---------------------------------------------------------------------------------------------------------------
@@ -89,56 +92,46 @@ def _onnx(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
     from pipelines.export.onnx import save_onnx
 
     for network in networks:
-        X = rows_to_try(network)
-        save_onnx(folder / f"{stem(network)}.onnx", network.trial, network.flat, X, network.outputs(X), describe(network))
+        inputs = network.trial.inputs
+        # Over the range that preprocessed inputs have; no row of the data.
+        X = np.linspace(-3, 3, ROWS * inputs, dtype=np.float32).reshape(inputs, ROWS).T.copy()
+        about = network.about
+        told = {name: getattr(about, name) for name in ("task", "inputs", "classes", "targets")}
+        if not about.classes:
+            told["target_scale"] = asdict(about.target_scale)
+        save_onnx(folder / f"{stem(network)}.onnx", network.trial, network.flat, X, network.outputs(X), told)
 
 
-def _torch(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
-    _native("lightning", networks, folder)
+def _native(form: str, model: Path, networks: tuple[Network, ...], folder: Path) -> None:
+    """The file of a framework; native is that of the one that trained the network, and the reference has none."""
+    if form == "keras":
+        from backends.keras import present
 
-
-def _keras(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
-    from backends.keras import present
-
-    _native(present(), networks, folder)
-
-
-def _of_the_backend(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
-    """Of the framework that trained the network; the reference has none."""
-    _native(networks[0].run["backend"], networks, folder)
-
-
-def _native(backend: str, networks: tuple[Network, ...], folder: Path) -> None:
+        backend = present()
+    else:
+        backend = "lightning" if form == "torch" else networks[0].run["backend"]
     for network in networks:
         if backends.get(backend).save(network.trial, network.flat, folder / stem(network)) is None:
             raise BackendError(f"the backend {backend} has no file format of its own; the weights are in model.safetensors")
 
 
 Make = Callable[[Path, tuple[Network, ...], Path], None]
-FORMS: dict[str, Make] = {"mlflow": _mlflow, "onnx": _onnx, "torch": _torch, "keras": _keras}
+FORMS: dict[str, Make] = {
+    "mlflow": _mlflow,
+    "onnx": _onnx,
+    "torch": partial(_native, "torch"),
+    "keras": partial(_native, "keras"),
+}
 RECORDED: dict[str, tuple[str, Make]] = {
     "mlflow": ("model", _mlflow),
     "onnx": ("onnx", _onnx),
-    "native": ("native", _of_the_backend),
+    "native": ("native", partial(_native, "native")),
 }
 
 
 def stem(network: Network) -> str:
     """The name of a network's file."""
     return "network" if network.about.number is None else f"fold_{network.about.number}"
-
-
-def describe(network: Network) -> dict[str, Any]:
-    """What one must know of a network whose preprocessing is elsewhere: what goes in, and what comes out."""
-    about = network.about
-    found = {"task": about.task, "inputs": about.inputs, "classes": about.classes, "targets": about.targets}
-    scale = about.target_scale
-    return found if about.classes else {**found, "target_scale": scale.as_json() if hasattr(scale, "as_json") else vars(scale)}
-
-
-def rows_to_try(network: Network) -> np.ndarray[Any, Any]:
-    """Inputs (ROWS, I) float32 over the range that preprocessed ones have; no row of the data."""
-    return np.linspace(-3, 3, ROWS * network.trial.inputs, dtype=np.float32).reshape(network.trial.inputs, ROWS).T.copy()
 
 
 def example_of(encoder: Encoder) -> list[Any]:

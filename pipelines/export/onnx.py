@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ INPUTS, OUTPUTS = "inputs", "outputs"
 TOLERANCE = 1e-5
 
 
-@dataclass
 class Graph:
-    """Nodes and constants so far."""
+    """Nodes and constants so far; and the operations that activations are written against, as NumPy and torch are elsewhere."""
 
-    nodes: list[Any] = field(default_factory=list)
-    constants: list[Any] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
 
     def constant(self, value: Any, name: str = "") -> Symbol:
         """A number or an array, in float32."""
@@ -50,6 +50,33 @@ class Graph:
         self.nodes.append(helper.make_node(kind, names, [name]))
         return Symbol(self, name)
 
+    def where(self, condition: Symbol, here: Any, there: Any) -> Symbol:
+        return self.node("Where", condition, here, there)
+
+    def exp(self, v: Symbol) -> Symbol:
+        return self.node("Exp", v)
+
+    def tanh(self, v: Symbol) -> Symbol:
+        return self.node("Tanh", v)
+
+    def erf(self, v: Symbol) -> Symbol:
+        return self.node("Erf", v)
+
+    def expm1(self, v: Symbol) -> Symbol:
+        """ONNX has none: e^v - 1, which near 0 is off by 6e-8."""
+        return self.exp(v) - 1.0
+
+    def log1p(self, v: Symbol) -> Symbol:
+        """ONNX has none: log(1 + v), which near 0 is off by 6e-8."""
+        return self.node("Log", v + 1.0)
+
+
+def _operator(kind: str, swapped: bool = False) -> Callable[[Any, Any], Any]:
+    def operate(self: Symbol, other: Any) -> Symbol:
+        return self.graph.node(kind, *((other, self) if swapped else (self, other)))
+
+    return operate
+
 
 @dataclass(frozen=True)
 class Symbol:
@@ -58,58 +85,15 @@ class Symbol:
     graph: Graph
     name: str
 
-    def __add__(self, other: Any) -> Symbol:
-        return self.graph.node("Add", self, other)
-
-    def __mul__(self, other: Any) -> Symbol:
-        return self.graph.node("Mul", self, other)
-
-    def __sub__(self, other: Any) -> Symbol:
-        return self.graph.node("Sub", self, other)
-
-    def __rsub__(self, other: Any) -> Symbol:
-        return self.graph.node("Sub", other, self)
-
-    def __truediv__(self, other: Any) -> Symbol:
-        return self.graph.node("Div", self, other)
+    __add__ = __radd__ = _operator("Add")
+    __mul__ = __rmul__ = _operator("Mul")
+    __sub__, __rsub__ = _operator("Sub"), _operator("Sub", swapped=True)
+    __truediv__ = _operator("Div")
+    __gt__ = _operator("Greater")
+    __le__ = _operator("LessOrEqual")
 
     def __neg__(self) -> Symbol:
         return self.graph.node("Neg", self)
-
-    def __gt__(self, other: Any) -> Symbol:
-        return self.graph.node("Greater", self, other)
-
-    def __le__(self, other: Any) -> Symbol:
-        return self.graph.node("LessOrEqual", self, other)
-
-    __radd__, __rmul__ = __add__, __mul__
-
-
-class Operations:
-    """What activations are written against, as NumPy and torch are elsewhere."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-
-    def where(self, condition: Symbol, here: Any, there: Any) -> Symbol:
-        return self.graph.node("Where", condition, here, there)
-
-    def exp(self, v: Symbol) -> Symbol:
-        return self.graph.node("Exp", v)
-
-    def tanh(self, v: Symbol) -> Symbol:
-        return self.graph.node("Tanh", v)
-
-    def erf(self, v: Symbol) -> Symbol:
-        return self.graph.node("Erf", v)
-
-    def expm1(self, v: Symbol) -> Symbol:
-        """ONNX has none: e^v - 1, which near 0 is off by 6e-8."""
-        return self.exp(v) - 1.0
-
-    def log1p(self, v: Symbol) -> Symbol:
-        """ONNX has none: log(1 + v), which near 0 is off by 6e-8."""
-        return self.graph.node("Log", v + 1.0)
 
 
 def _dense(graph: Graph, layer: Dense, x: Symbol, own: dict[str, NDArray], number: int) -> Symbol:
@@ -134,7 +118,7 @@ def to_onnx(trial: Trial, flat: NDArray, about: dict[str, Any]) -> Any:
         own = {name: parameters[f"layers.{number}.{name}"] for name in layer.parameters()}
         x = LAYERS[layer.kind](graph, layer, x, own, number)
         if number < len(trial.model.hidden):
-            x = ACTIVATIONS[trial.model.activation].value(Operations(graph), x, trial.model.slope)
+            x = ACTIVATIONS[trial.model.activation].value(graph, x, trial.model.slope)
     graph.node("Identity", x, name=OUTPUTS)
     inputs, outputs = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", size])]
@@ -151,7 +135,11 @@ def save_onnx(path: Path, trial: Trial, flat: NDArray, X: NDArray, expected: NDA
 
     Relative to the largest output. Raises BackendError where onnx or onnxruntime is missing, or the two do not agree.
     """
-    _need()
+    from importlib.util import find_spec
+
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise BackendError(f"{' and '.join(missing)} must be installed for an ONNX file; install: pip install 'deltarule[onnx]'")
     import onnx
 
     model = to_onnx(trial, flat, about)
@@ -175,12 +163,3 @@ def difference(model: bytes, X: NDArray, expected: NDArray) -> float:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     found = session.run([OUTPUTS], {INPUTS: X.astype(np.float32)})[0]
     return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
-
-
-def _need() -> None:
-    """Raises BackendError with what to install."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise BackendError(f"{' and '.join(missing)} must be installed for an ONNX file; install: pip install 'deltarule[onnx]'")

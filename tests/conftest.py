@@ -19,13 +19,12 @@ BIN = Path(sys.executable).parent
 # Before any framework is imported, here or in what a test starts: several threads each would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ["DVC_NO_ANALYTICS"] = "1"
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 # What is started in the background of a script ignores Ctrl-C, and hands that on to all it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Where these are set for people's own runs, tests must not write there.
-for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
-    os.environ.pop(name, None)
+for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
+    del os.environ[name]
+os.environ |= {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 # Each line is run by one process from end to end: what its files share is made once, and no two of them compete. The longest
 # stand first, or one process would begin one when the other has nothing left to do. Other files are a line of their own.
@@ -89,6 +88,26 @@ def call(*command: str | Path, cwd: Path, check: bool = True, **more: str) -> su
 def deltarule(tmp_path: Path) -> Command:
     """`deltarule(...)` in an empty folder; `cwd=` for another one."""
     return lambda *arguments, cwd=tmp_path, **more: call("deltarule", *arguments, cwd=cwd, **more)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without experiments. To make one takes seconds; to copy it does not."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments(max_results=1)
+    return path
+
+
+@pytest.fixture
+def stored_project(tmp_path: Path, empty_database: Path) -> Path:
+    """A project's root, with a store."""
+    root = tmp_path / "a project"
+    (root / ".mlflow").mkdir(parents=True)
+    (root / ".dvc").mkdir()
+    shutil.copy(empty_database, root / ".mlflow/mlflow.db")
+    return root
 
 
 def copy_of_the_project(folder: Path) -> Path:

@@ -70,12 +70,9 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def begun(project):
+def begun(project, empty_database):
     """The settings under which runs are made: a store, variables that are secrets, a command with one."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [n for n in os.environ if n.startswith(("MLFLOW_", "DVC_"))]:
-            patch.delenv(name)
-        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         patch.setenv("MLFLOW_TRACKING_URI", "sqlite:///.mlflow/mlflow.db")
         patch.setenv("MY_API_KEY", VARIABLE)
@@ -84,10 +81,8 @@ def begun(project):
         command = ["/home/me/bin/deltarule", "run", "--set", f"tracking.uri=http://me:{SECRET}@host/x", "--name", VARIABLE]
         patch.setattr(sys, "argv", [*command, "--password", SECRET])
         patch.chdir(project)
-        from mlflow import MlflowClient
-
-        (project / ".mlflow").mkdir()  # to make a database takes seconds, on a busy machine very many: not while a run waits
-        MlflowClient(tracking_uri=f"sqlite:///{project / '.mlflow/mlflow.db'}").search_experiments(max_results=1)
+        (project / ".mlflow").mkdir()
+        shutil.copy(empty_database, project / ".mlflow/mlflow.db")
         secrets_of_the_environment.cache_clear()
         yield patch
         secrets_of_the_environment.cache_clear()
@@ -404,15 +399,16 @@ def test_mlflow_predicts_with_the_model_of_every_backend(project, tmp_path):
     (tmp_path / "params.yaml").write_text((Path(__file__).parents[1] / "params.yaml").read_text())
     shutil.copytree(project / "data", tmp_path / "data")
     rows(6).to_csv(tmp_path / "rows.csv", index=False)
-    store, run_ids = f"sqlite:///{tmp_path / '.mlflow/mlflow.db'}", {}
+    store = f"sqlite:///{tmp_path / '.mlflow/mlflow.db'}"
     for backend in NATIVE:
         settings = {
             "data.source": "data/kinds, all.csv", "data.target": "kind", "data.columns": "{grade: categorical}",
             "train.epochs": "2", "train.backend": backend, "model.hidden": "[4]", "tracking.files": "[mlflow, native]",
         }  # fmt: skip
         changes = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-        said = call("deltarule", "run", "--json", "--name", backend, *changes, cwd=tmp_path, MLFLOW_TRACKING_URI=store).stdout
-        run_ids[backend] = json.loads(said)["run_id"]
+        call("deltarule", "run", "--name", backend, *changes, cwd=tmp_path, MLFLOW_TRACKING_URI=store)
+    on_record = json.loads(call("deltarule", "runs", "--json", cwd=tmp_path, MLFLOW_TRACKING_URI=store).stdout)["runs"]
+    run_ids = {run["name"]: run["id"] for run in on_record}
     said = call(sys.executable, "-P", "-c", PREDICT, *run_ids.values(), cwd=tmp_path, MLFLOW_TRACKING_URI=store)
     for backend, run_id in run_ids.items():
         [native] = tmp_path.glob(f".mlflow/artifacts/{run_id}/artifacts/native/*")

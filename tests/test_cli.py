@@ -135,7 +135,8 @@ def test_a_launch_says_what_it_did_in_one_line_of_json(deltarule, spec, tmp_path
     assert folder.parent == tmp_path / "runs" and folder.name.endswith("-my-first")
     assert 0 <= told["metrics"]["validate"]["accuracy"] <= 1
     assert set(told["seconds"]) == {"split", "train", "validate", "record"}
-    assert told["run_id"]
+    [kept] = json.loads(deltarule("runs", "--json").stdout)["runs"]  # which waits for the sender
+    assert told["run_id"] in (kept["id"], None)
     assert not (folder / "outputs/test").exists()
 
 

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import pytest
 from conftest import BIN, call, environment
+from stored import free_port
 from synthetic_run import make
 
 from pipelines.record import Recording, recording
@@ -54,9 +54,7 @@ class Server:
 
     def __init__(self, folder):
         self.database = folder / "mlflow.db"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process = None
 
@@ -97,22 +95,11 @@ def server(tmp_path_factory):
     server.kill()
 
 
-@pytest.fixture(scope="module")
-def template(server):
-    """A database without experiments: to make one takes seconds, to copy it does not."""
-    copy = server.database.with_name("template.db")
-    with sqlite3.connect(server.database) as there, sqlite3.connect(copy) as here:
-        there.backup(here)
-    with sqlite3.connect(copy) as here:
-        here.execute("DELETE FROM experiments WHERE experiment_id > 0")
-    return copy
-
-
 @pytest.fixture
-def project(tmp_path, template):
+def project(tmp_path, empty_database):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".mlflow").mkdir()
-    shutil.copy(template, tmp_path / ".mlflow/mlflow.db")
+    shutil.copy(empty_database, tmp_path / ".mlflow/mlflow.db")
     return tmp_path
 
 

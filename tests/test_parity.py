@@ -514,7 +514,8 @@ def test_a_difference_is_the_largest_and_nan_equals_only_nan(found, expected, di
 def test_the_report_joins_the_run_of_its_experiment(deltarule, tiny):
     assert json.loads(deltarule("parity", "--backends", "reference", "--json").stdout)["run_id"] is None
     assert not (tiny / ".mlflow").exists()
-    run_id = json.loads(deltarule("run", "--json").stdout)["run_id"]
+    deltarule("run")
+    [run_id] = [run["id"] for run in json.loads(deltarule("runs", "--json").stdout)["runs"]]
     done = deltarule("parity", "--backends", "reference", "--json")
     assert json.loads(done.stdout)["run_id"] == run_id and f"attached to run {run_id}" in done.stderr
     [kept] = tiny.glob(f".mlflow/artifacts/{run_id}/artifacts/parity/parity.json")

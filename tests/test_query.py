@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 import sqlite3
 from dataclasses import replace
 
 import pytest
+from stored import free_port
 
 from pipelines.spec import Experiment
 from pipelines.tracking import TrackingError, locate, store
@@ -17,13 +16,6 @@ from pipelines.tracking.ui import served as serving
 
 TRACKING = Experiment.model_validate({"tracking": {"experiment": "tests"}}).tracking
 LOSSES = {1: 0.5, 2: math.nan, 3: math.inf, 4: 0.25}
-
-
-@pytest.fixture(autouse=True)
-def no_settings_of_the_user(monkeypatch):
-    for name in [n for n in os.environ if n.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +53,7 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(project):
     """The same store behind `mlflow server`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with serving(locate(TRACKING, project), port):
         yield TRACKING.model_copy(update={"uri": f"http://127.0.0.1:{port}"})
 
@@ -137,9 +127,7 @@ def test_where_there_is_no_store_and_no_experiment_there_are_no_runs_and_none_is
 
 
 def test_a_store_that_does_not_answer_is_said_and_that_nothing_was_changed(project, tmp_path, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        nobody = TRACKING.model_copy(update={"uri": f"http://me:hunter2@127.0.0.1:{free.getsockname()[1]}"})
+    nobody = TRACKING.model_copy(update={"uri": f"http://me:hunter2@127.0.0.1:{free_port()}"})
     with pytest.raises(TrackingError, match=r"runs cannot be read: the store http://\*\*\*@.*; nothing was changed"):
         recorded(nobody, tmp_path)
     monkeypatch.setattr(store, "_BUSY_SECONDS", 0.1)

@@ -23,8 +23,7 @@ from pipelines.check.verdict import Finding
 from pipelines.cli import main
 from pipelines.spec import Experiment, dump, flat
 from pipelines.stages import RunPaths
-from pipelines.tracking import TrackingError, locate
-from pipelines.tracking.backlog import settle
+from pipelines.tracking import TrackingError, locate, query
 from pipelines.tracking.query import Fetched as Recorded
 
 BLOCKS = {"model": {"hidden": [8]}, "train": {"backend": "reference", "epochs": 3}}
@@ -99,11 +98,11 @@ def _launch_each(project: Path) -> None:
     launch(spec("data/kept.csv"), name="kept")
     launch(spec("data/own.csv"), name="own")
     rows(project / "data/rows.csv", 3)
-    dirty = launch(spec(), name="dirty")
-    settle(project)
+    launch(spec(), name="dirty")
+    [dirty] = [run for run in query.recorded(Experiment().tracking, project) if run.name == "dirty"]
     client = client_of(project)
-    if not any(file.path == "source" for file in client.list_artifacts(dirty.run_id)):
-        client.log_text(dirty.run_id, git(project, "diff", "--binary", "HEAD"), "source/uncommitted.diff")
+    if not any(file.path == "source" for file in client.list_artifacts(dirty.id)):
+        client.log_text(dirty.id, git(project, "diff", "--binary", "HEAD"), "source/uncommitted.diff")
 
 
 @pytest.fixture

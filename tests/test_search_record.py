@@ -7,8 +7,6 @@ import math
 import os
 import shutil
 import signal
-import socket
-import sqlite3
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from stored import client_of, cut_short_after, files, free_port, points
 from synthetic_study import SPACE, TRACKING, make, save, spec, study
 
 from pipelines.api.pipeline import send_waiting
@@ -37,37 +36,9 @@ EXPERIMENT = Experiment.model_validate({"tracking": TRACKING})
 SECRET = "hunter2"
 
 
-@pytest.fixture(autouse=True)
-def no_settings_of_the_user(monkeypatch):
-    for name in [n for n in os.environ if n.startswith(("MLFLOW_", "DVC_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory):
-    """An MLflow database without experiments. To make one takes seconds; to copy it does not."""
-    place = locate(EXPERIMENT.tracking, tmp_path_factory.mktemp("template"))
-    place.database.parent.mkdir()
-    from mlflow import MlflowClient
-
-    MlflowClient(tracking_uri=place.uri).search_experiments(max_results=1)
-    return place.database
-
-
 @pytest.fixture
-def project(tmp_path, database):
-    root = tmp_path / "a project"
-    (root / ".mlflow").mkdir(parents=True)
-    (root / ".dvc").mkdir()
-    shutil.copy(database, root / ".mlflow/mlflow.db")
-    return root
-
-
-def client_of(project):
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=locate(EXPERIMENT.tracking, project).uri)
+def project(stored_project):
+    return stored_project
 
 
 def without(made, number):
@@ -81,21 +52,6 @@ def runs(project, kind):
     everywhere = [e.experiment_id for e in client.search_experiments()]
     found = client.search_runs(everywhere, f"tags.`deltarule.kind` = '{kind}'", max_results=5000)
     return sorted(found, key=lambda run: int(run.data.tags.get("deltarule.trial", 0)))
-
-
-def rows(project, table):
-    with sqlite3.connect(project / ".mlflow/mlflow.db") as connection:
-        connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
-
-
-def points(project):
-    return [(row["run_uuid"], row["key"], row["step"]) for row in rows(project, "metrics")]
-
-
-def files(project, run_id):
-    base = project / ".mlflow/artifacts" / run_id / "artifacts"
-    return {p.relative_to(base).as_posix(): p for p in base.rglob("*") if p.is_file()}
 
 
 def journal_of(project, folder, how=None):
@@ -329,22 +285,6 @@ def test_cut_short_anywhere_the_next_sending_completes_it_and_no_point_is_kept_t
     assert [run.info.status for run in runs(project, "study")] == ["FINISHED"]
 
 
-def cut_short_after(left, name):
-    """The call is carried out, and then the process "dies", once `left` calls have been made."""
-    import mlflow
-
-    real = getattr(mlflow.MlflowClient, name)
-
-    def call(*arguments, **named):
-        done = real(*arguments, **named)
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return done
-
-    return call
-
-
 SEND = """
 import sys, time
 from pathlib import Path
@@ -503,9 +443,7 @@ def full(*_):
 
 def test_a_store_that_fails_is_said_once_and_the_next_sync_sends_all(project, monkeypatch, capfd):
     folder = make(project, 5, epochs=2)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with (
         monkeypatch.context() as patch,
         pytest.raises(TrackingError, match=r"'s' is not wholly on record.*next `deltarule sync`"),
@@ -556,9 +494,7 @@ def test_no_password_of_the_studys_storage_reaches_the_record(project, monkeypat
 
 @contextmanager
 def server(project):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with served(locate(EXPERIMENT.tracking, project), port):
         yield f"http://127.0.0.1:{port}"
 

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from stored import client_of, cut_short_after, files, free_port, points
 from synthetic_run import make, write_json
 
 from pipelines import tracking
@@ -30,33 +31,9 @@ EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
 STAGES = ("data", "train", "validate", "test")
 
 
-@pytest.fixture(autouse=True)
-def no_settings_of_the_user(monkeypatch):
-    for name in [n for n in os.environ if n.startswith(("MLFLOW_", "DVC_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory):
-    """An MLflow database without experiments. To make one takes seconds; to copy it does not."""
-    project = tmp_path_factory.mktemp("template")
-    place = locate(EXPERIMENT.tracking, project)
-    place.database.parent.mkdir()
-    from mlflow import MlflowClient
-
-    MlflowClient(tracking_uri=place.uri).search_experiments(max_results=1)
-    return place.database
-
-
 @pytest.fixture
-def project(tmp_path, template):
-    """A project's root, with a store."""
-    root = tmp_path / "a project"
-    (root / ".mlflow").mkdir(parents=True)
-    (root / ".dvc").mkdir()
-    shutil.copy(template, root / ".mlflow/mlflow.db")
-    return root
+def project(stored_project):
+    return stored_project
 
 
 @pytest.fixture
@@ -64,26 +41,9 @@ def no_figures(monkeypatch):
     monkeypatch.setattr(RunSender, "_pictures", lambda *_: ())
 
 
-def client_of(project):
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=locate(EXPERIMENT.tracking, project).uri)
-
-
 def runs(project):
     client = client_of(project)
     return client.search_runs([e.experiment_id for e in client.search_experiments()])
-
-
-def points(project):
-    """Every point that the database holds."""
-    with sqlite3.connect(project / ".mlflow/mlflow.db") as connection:
-        return connection.execute("SELECT run_uuid, key, step, value, is_nan FROM metrics").fetchall()
-
-
-def files(project, run_id):
-    base = project / ".mlflow/artifacts" / run_id / "artifacts"
-    return {p.relative_to(base).as_posix(): p for p in base.rglob("*") if p.is_file()}
 
 
 # What a run carries ----------------------------------------------------------------------------------------------------
@@ -195,21 +155,6 @@ def test_cut_short_anywhere_the_next_sync_completes_it_and_no_point_is_kept_twic
     assert len(found) == len(set(found)) == sum(len(e.values) for e in events(places) if e.kind == "metrics")
     assert run.info.status == "FINISHED" and run.data.params["seed"] == "0"
     assert all(f"deltarule.recorded.{stage}" in run.data.tags for stage in STAGES)
-
-
-def cut_short_after(left, name):
-    """The client's call; it is carried out, and then the process "dies", once `left` calls have been made."""
-    from mlflow import MlflowClient
-
-    real = getattr(MlflowClient, name)
-
-    def call(*arguments, **named):
-        real(*arguments, **named)
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-
-    return call
 
 
 def test_stages_come_on_record_as_they_are_done(project, no_figures):
@@ -407,12 +352,6 @@ def test_redaction_takes_the_secret_and_leaves_the_rest(text, clean):
 
 
 # When the store fails --------------------------------------------------------------------------------------------------
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def outs(root):

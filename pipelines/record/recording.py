@@ -27,7 +27,7 @@ from pipelines.tracking.events import OUTS, Event, ended, killed
 from pipelines.tracking.journal import Journal
 
 GRACE_SECONDS = 1.0  # for the sender, at the end of a run
-LONGEST_SECONDS = 30.0  # until the sender has found which run in MLflow it is, or what hinders it: it imports MLflow
+LONGEST_SECONDS = 15.0  # until it has found which run in MLflow this is, or what hinders it; an idle machine needs 3
 # Training goes first. With 10 the sender starves on a busy machine, and the id comes late, which a search does not wait for.
 RUN_NICE, STUDY_NICE = 4, 19
 _CLAIM_SECONDS, _LOOK_SECONDS = 3, 0.02

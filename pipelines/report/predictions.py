@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,18 +47,14 @@ def confusion(table: Texts, title: str) -> Figure:
 
 
 def roc(table: Texts, title: str, classes: Texts) -> Figure:
-    """True against false positive rate, one curve a class; of many classes, those that are told apart worst.
-
-    `classes` has the area below each whole curve; where it is {}, areas are taken from the points.
-    """
+    """True against false positive rate, one curve a class; of many classes, those that are told apart worst."""
     from sklearn.metrics import RocCurveDisplay
 
     curves = {name: (floats(rows["fpr"]), floats(rows["tpr"])) for name, rows in groups(table, "class")}
-    areas = _areas(classes, "roc_auc") or {name: float(np.trapezoid(tpr, fpr)) for name, (fpr, tpr) in curves.items()}
-    shown = _worst(curves, areas)
+    shown = _worst(curves, classes, "roc_auc")
     drawing, (panel,) = style.figure(title, 1, width=5.6, height=5.0)
     RocCurveDisplay(fpr=[curves[name][0] for name in shown], tpr=[curves[name][1] for name in shown]).plot(
-        panel, curve_kwargs=_lines(areas, shown), plot_chance_level=True, chance_level_kw=_chance("0.5")
+        panel, curve_kwargs=_lines(shown), plot_chance_level=True, chance_level_kw=_chance("0.5")
     )
     style.label(panel, _kept("ROC", curves), "false positive rate", "true positive rate")
     panel.legend(fontsize=8, loc="lower right")
@@ -72,17 +68,19 @@ def precision_recall(table: Texts, title: str, classes: Texts) -> Figure:
     """
     from sklearn.metrics import PrecisionRecallDisplay
 
-    curves = {name: _steps(rows) for name, rows in groups(table, "class")}
-    areas = _areas(classes, "pr_auc") or {n: float((np.diff(recall) * p[1:]).sum()) for n, (recall, p) in curves.items()}
-    shown = _worst(curves, areas)
-    share = _share(classes, shown[0]) if len(curves) == 1 and classes else None
+    curves = {name: (floats(rows["recall"]), floats(rows["precision"])) for name, rows in groups(table, "class")}
+    shown = _worst(curves, classes, "pr_auc")
+    rows = dict(zip(classes["class"], floats(classes["rows"]).tolist(), strict=True))
+    share = rows[next(iter(shown))] / sum(rows.values()) if len(curves) == 1 else None
     height = 5.2 + 0.1 * min(len(curves), CURVES)  # with room for the legend
     drawing, (panel,) = style.figure(title, 1, width=5.6, height=height)
     PrecisionRecallDisplay(
-        precision=[curves[name][1] for name in shown], recall=[curves[name][0] for name in shown], prevalence_pos_label=share
+        precision=[np.append(curves[name][1][:1], curves[name][1]) for name in shown],
+        recall=[np.append(0.0, curves[name][0]) for name in shown],
+        prevalence_pos_label=share,
     ).plot(
         panel,
-        curve_kwargs=[{**line, "drawstyle": "steps-pre"} for line in _lines(areas, shown)],
+        curve_kwargs=[{**line, "drawstyle": "steps-pre"} for line in _lines(shown)],
         plot_chance_level=share is not None,
         chance_level_kw=_chance(f"{share:.3f}, the share of the class") if share is not None else None,
     )
@@ -94,37 +92,17 @@ def precision_recall(table: Texts, title: str, classes: Texts) -> Figure:
     return drawing
 
 
-def _steps(rows: Texts) -> tuple[NDArray, NDArray]:
-    recall, precision = floats(rows["recall"]), floats(rows["precision"])
-    return np.append(0.0, recall), np.append(precision[:1], precision)
+def _worst(curves: Mapping[str, object], classes: Texts, area: str) -> dict[str, float]:
+    """Class -> the area below its whole curve, as the stage computed it; of the classes that are shown, the smallest first."""
+    areas = dict(zip(classes["class"], floats(classes[area]).tolist(), strict=True))
+    return {name: areas[name] for name in sorted(curves, key=areas.__getitem__)[:CURVES]}
 
 
-def _areas(classes: Texts, name: str) -> dict[str, float]:
-    """Class -> the area below its curve, as the stage computed it from all rows."""
-    return dict(zip(classes["class"], floats(classes[name]).tolist(), strict=True)) if classes else {}
-
-
-def _share(classes: Texts, name: str) -> float:
-    rows = floats(classes["rows"])
-    return float(rows[classes["class"].index(name)] / rows.sum())
-
-
-def _worst(curves: Mapping[str, object], areas: Mapping[str, float]) -> list[str]:
-    """The classes that are shown, the smallest area first."""
-    return sorted(curves, key=lambda name: areas[name])[:CURVES]
-
-
-def _lines(areas: Mapping[str, float], shown: Sequence[str]) -> list[dict[str, Any]]:
+def _lines(shown: Mapping[str, float]) -> list[dict[str, Any]]:
     """How each curve is drawn."""
-    colours = style.series_colours(len(shown))
     return [
-        {
-            "label": f"{_short(name, 26)}: area {areas[name]:.3f}",
-            "color": colours[place],
-            "linestyle": style.DASHES[place % 4],
-            "alpha": 1,
-        }
-        for place, name in enumerate(shown)
+        {"label": f"{_short(name, 26)}: area {area:.3f}", "color": colour, "linestyle": style.DASHES[place % 4], "alpha": 1}
+        for place, ((name, area), colour) in enumerate(zip(shown.items(), style.series_colours(len(shown)), strict=True))
     ]
 
 

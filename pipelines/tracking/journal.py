@@ -239,30 +239,15 @@ class Journal:
         with self.claim() as free:
             return self.path.is_file() and not free
 
-    def file(self, below: str) -> Path:
-        """A file that an event names. Raises Refused, with its name, for one that is not inside the journal's folder."""
-        place = PurePosixPath(below)
-        if place.is_absolute() or ".." in place.parts:
-            raise self.refused(below)
-        path = self.files
-        for part in place.parts:
-            path = path / part
-            if path.is_symlink():
-                raise self.refused(below)
-        return path
-
-    def check_links(self) -> None:
-        """Raises Refused if a link lies among its files: what it points to would be put on record."""
-        for path in self.files.rglob("*"):
-            if path.is_symlink():
-                raise self.refused(path.relative_to(self.files).as_posix())
-
-    def refused(self, below: str) -> Refused:
-        """What to raise for a file that is not the run's own."""
-        return Refused(
-            f"the journal {self.id} names {below!r}, which is not a file of its run; look at {self.folder}, and give it up with "
-            f"`deltarule sync --drop {self.id}`"
-        )
+    def check(self, names: Iterable[str]) -> None:
+        """Raises Refused for a name that leads out of the journal's folder, or a link there: another file would go on record."""
+        outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
+        links = [path.relative_to(self.files).as_posix() for path in self.files.rglob("*") if path.is_symlink()]
+        for name in (*outside, *links):
+            raise Refused(
+                f"the journal {self.id} names {name!r}, which is not a file of its run; look at {self.folder}, and give it up "
+                f"with `deltarule sync --drop {self.id}`"
+            )
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -283,7 +268,7 @@ class Journal:
 
     def claim_of_child(self) -> int:
         """The claim as an open file. The process that inherits it has it until it ends, once it has waited by `flock`."""
-        file = os.open(self.folder / CLAIM, os.O_RDWR | os.O_CREAT, 0o600)
+        file = os.open(self.folder / CLAIM, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         with suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return file

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.redact import HIDDEN, redact, redacted
+from pipelines.tracking.backlog import settle
 from pipelines.tracking.query import find_run
 from pipelines.tracking.store import LookupFailed, TrackingError, answering, connect, locate
 
@@ -202,6 +203,7 @@ def register(tracking: Tracking, project: Path, text: str, name: str) -> Registe
         raise LookupFailed(
             f"the name of a registered model must hold none of {' '.join(FORBIDDEN)}, and not be empty, got {name!r}"
         )
+    settle(project)
     store = locate(tracking, project)
     if store.missing:
         raise LookupFailed(f"no run is on record: there is no store at {store}; `deltarule run` makes one")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pipelines.redact import redact
 from pipelines.tracking.backlog import settle
 from pipelines.tracking.events import LARGEST, LAUNCH, PARENT
-from pipelines.tracking.store import LookupFailed, Store, TrackingError, answering, check, client_of, connect, locate
+from pipelines.tracking.store import LookupFailed, Store, TrackingError, answering, check, client_of, connect, locate, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pipelines.spec import Tracking
 
 Curves = dict[str, dict[int, float]]  # metric -> step -> value
-A_PAGE = 1000
 LEAST = 4  # characters of an id: fewer would name a run by chance
 SHOWN = 5  # of several runs that a text may mean
 OF_A_TRIAL = ("seed", "data", "model", "regularization", "train")  # blocks of the study's spec that its trials share
@@ -87,7 +86,7 @@ def recorded(tracking: Tracking, project: Path, *, parent: str | None = None, ch
             return []
         client = client_of(store)
         experiment = client.get_experiment_by_name(store.experiment)
-        found = _search(client, experiment.experiment_id, wanted) if experiment else []
+        found = list(map(_plain, search(client, experiment.experiment_id, wanted))) if experiment else []
         found = _with_studies(client, found)
     return sorted(found, key=lambda run: (-(run.started or 0.0), run.id))
 
@@ -126,17 +125,6 @@ def _reading(store: Store) -> Iterator[None]:
         raise
     except TrackingError as error:
         raise TrackingError(f"the runs cannot be read: {error.reason}; nothing was changed") from None
-
-
-def _search(client: MlflowClient, experiment_id: str, wanted: str) -> list[Recorded]:
-    found: list[Recorded] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], wanted, max_results=A_PAGE, page_token=token)
-        found += map(_plain, page)
-        token = page.token
-        if not token:
-            return found
 
 
 def _with_studies(client: MlflowClient, runs: Sequence[Recorded]) -> list[Recorded]:
@@ -185,7 +173,7 @@ def find_run(client: MlflowClient, experiment_id: str, text: str, project: Path 
     if run is not None and run.info.lifecycle_stage == "active":
         return run
     for wanted in (f"tags.`{PARENT}` IS NULL", f"tags.`{PARENT}` IS NOT NULL"):
-        found = _meant(_search(client, experiment_id, wanted), text, project)
+        found = _meant(list(map(_plain, search(client, experiment_id, wanted))), text, project)
         if found is not None:
             return client.get_run(found.id)
     raise _unknown(text)

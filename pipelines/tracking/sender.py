@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.redact import redact, without_secrets
 from pipelines.tracking import models
-from pipelines.tracking.backlog import is_study
+from pipelines.tracking.backlog import is_study, settle
 from pipelines.tracking.events import (
     LARGEST,
     LAUNCH,
@@ -35,7 +35,7 @@ from pipelines.tracking.events import (
     metric_name,
 )
 from pipelines.tracking.journal import Journal, Sent
-from pipelines.tracking.store import Store, TrackingError, answering, connect, locate
+from pipelines.tracking.store import Store, TrackingError, answering, connect, locate, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,7 +48,6 @@ SHARED = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.sou
 CONTEXT = "mlflow.data.context"  # of the tag that says what the rows were for
 EVENTS_A_PASS = 1000  # between two passes others can have the store
 METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes 1000 things at once
-CHILDREN_A_PAGE = 1000
 
 
 class Sender:
@@ -61,8 +60,8 @@ class Sender:
         sent = journal.sent()
         self.sent = sent if sent.store == digest else Sent(digest)
         self._state: RemoteState | None = None
-        self._children: dict[str, Run] | None = None  # begun ones, by number; None as long as the store was not asked
-        self._whole: set[str] = set()  # numbers of children that are on record whole
+        # By number; None of one that is on record whole, and of all as long as the store was not asked.
+        self._children: dict[str, Run | None] | None = None
         self._experiment_id = self._status = ""
 
     @property
@@ -77,7 +76,9 @@ class Sender:
         """
         while passing := self._next():
             events = [event for event, _ in passing]
-            self._check_files(events)
+            with self._noting_failures():
+                files = [pair for kind in ("artifacts", "model") for pair in merged(events, kind).items()]
+                self.journal.check([*merged(events, "text"), *(name for pair in files for name in pair)])
             with self._asking() as client:
                 state = self._find(client)
                 if state is None:
@@ -85,7 +86,7 @@ class Sender:
                 mark = _mark(events)
                 known = mark is not None and state.has(mark)
                 if not known:
-                    state.send([event for event in events if not event.child], self.journal)
+                    state.send([event for event in events if not event.child], self.journal.files)
                     self._send_children(client, state.run, [event for event in events if event.child])
             if mark and not known:
                 yield events[-1].stage
@@ -140,17 +141,6 @@ class Sender:
         self.sent = replace(self.sent, **changes)
         self.journal.note(self.sent)
 
-    def _check_files(self, events: Sequence[Event]) -> None:
-        """Raises Refused for a file that is not the run's, or a place that is not in it."""
-        with self._noting_failures():
-            for kind in ("artifacts", "text", "model"):
-                for place, below in merged(events, kind).items():
-                    self.journal.file(place)
-                    if kind != "text":
-                        self.journal.file(below)
-            if _mark(events):
-                self.journal.check_links()
-
     def _set_status(self, client: MlflowClient, run: Run, events: Sequence[Event]) -> None:
         last = next((event for event in reversed(events) if event.kind in ("begin", "end") and not event.child), None)
         if last is None:
@@ -167,38 +157,26 @@ class Sender:
             client.update_run(run.info.run_id, status)
         self._status = status
 
-    # -- children -----------------------------------------------------------------------------------------------------
-
     def _send_children(self, client: MlflowClient, parent: Run, events: Sequence[Event]) -> None:
         """Each child once: its status goes last, and says that it is complete."""
+        if events and self._children is None:
+            wanted = f"tags.`{PARENT}` = '{parent.info.run_id}'"
+            begun = search(client, self._experiment_id, wanted)
+            self._children = {run.data.tags.get(TRIAL, ""): run if run.info.status == "RUNNING" else None for run in begun}
         for number, group in groupby(events, key=lambda event: event.child):
-            create, *body = group
-            end = body[-1]
-            if end.kind != "end" or self._is_whole(client, parent, number):
-                continue  # its writer was killed: it is told of again
             assert self._children is not None
-            run = self._children.get(number)
+            create, *body = group
+            run, end = self._children.get(number), body[-1]
+            if end.kind != "end" or (run is None and number in self._children):
+                continue  # its writer was killed, and it is told of again; or it is on record whole
             if run is None:
                 shared = {key: parent.data.tags[key] for key in SHARED if key in parent.data.tags}
                 tags = {**merged(body, "tags"), **shared, PARENT: parent.info.run_id, TRIAL: number}
-                name = redact(create.values["name"])
                 tags = {key: redact(value)[:TAG_CHARACTERS] for key, value in tags.items()}
-                run = client.create_run(self._experiment_id, create.time, tags, name)
-            RemoteState(client, run).send(body, self.journal)
+                run = client.create_run(self._experiment_id, create.time, tags, redact(create.values["name"]))
+            RemoteState(client, run).send(body, self.journal.files)
             client.update_run(run.info.run_id, end.values["status"])
-            self._whole.add(number)
-
-    def _is_whole(self, client: MlflowClient, parent: Run, number: str) -> bool:
-        """Whether a child is on record whole; of those of a run that this sender made none is looked for."""
-        token = None
-        while self._children is None or token:
-            wanted = f"tags.`{PARENT}` = '{parent.info.run_id}'"
-            page = client.search_runs([self._experiment_id], wanted, max_results=CHILDREN_A_PAGE, page_token=token)
-            found = {run.data.tags.get(TRIAL, ""): run for run in page}
-            self._children = {**(self._children or {}), **found}
-            self._whole |= {number for number, run in found.items() if run.info.status != "RUNNING"}
-            token = page.token
-        return number in self._whole
+            self._children[number] = None
 
     # -- which run ----------------------------------------------------------------------------------------------------
 
@@ -276,13 +254,13 @@ class RemoteState:
         """Set the tags that it has not, or not so."""
         self._log([], {}, tags)
 
-    def send(self, events: Sequence[Event], root: Path | Journal) -> None:
-        """Send what it does not hold. Artifacts and models are files of a journal, or below a folder."""
+    def send(self, events: Sequence[Event], root: Path) -> None:
+        """Send what it does not hold. Artifacts and models are files below `root`."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         self._log(self._missing_points(events), merged(events, "params"), merged(events, "tags"))
         for place, below in merged(events, "artifacts").items():
-            self._send_file(place, root.file(below) if isinstance(root, Journal) else root / below)
+            self._send_file(place, root / below)
         for place, text in merged(events, "text").items():
             self._client.log_text(self._id, text, place)
         if rows := merged(events, "inputs"):
@@ -290,8 +268,7 @@ class RemoteState:
             inputs = [DatasetInput(Dataset(**each), [InputTag(CONTEXT, context)]) for context, each in rows.items()]
             self._client.log_inputs(self._id, datasets=inputs)
         for name, below in merged(events, "model").items():
-            folder = root.file(below) if isinstance(root, Journal) else root / below
-            models.send(self._client, self.run, name, folder)
+            models.send(self._client, self.run, name, root / below)
 
     def _log(self, points: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
@@ -362,6 +339,7 @@ def attach(tracking: Tracking, project: Path, fingerprint: str, files: Mapping[s
 
     Makes no store, no experiment and no run. Raises TrackingError if the store fails.
     """
+    settle(project)
     store = locate(tracking, project)
     if not tracking.enabled or store.missing:
         return None

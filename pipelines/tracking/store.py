@@ -18,6 +18,7 @@ from pipelines.redact import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
     from pipelines.spec import Tracking
 
@@ -32,6 +33,7 @@ _SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow
 _LOCK_SECONDS = 60  # others hold the lock for a second or two each; a first one that makes the database, for five
 _TURN_SECONDS = 180  # a run is a few seconds, most of them for its figures
 _BUSY_SECONDS = 5
+_A_PAGE = 1000
 
 
 class TrackingError(RuntimeError):
@@ -185,6 +187,17 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
             f"-x {found.experiment_id}`, or set tracking.experiment to another name"
         )
     return client, str(found.experiment_id)
+
+
+def search(client: MlflowClient, experiment_id: str, wanted: str) -> Iterator[Run]:
+    """All runs of an experiment that a filter means, page by page."""
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], wanted, max_results=_A_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _make(database: Path) -> None:

@@ -343,7 +343,7 @@ class Cluster(Executor):
         options = {"num_cpus": 1, "max_retries": ATTEMPTS - 1, "max_calls": JOBS_A_PROCESS}
         self._remote = self._ray.remote(**options)(carry_out)
         for _ in range(self.workers):
-            self._remote.remote(_import, (backend,))
+            self._remote.remote(backends.get, (backend,))  # the framework, before the first job
 
     def run(self, fn: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         """No more jobs are sent than can run, since what is sent lies in the cluster's memory."""
@@ -371,11 +371,6 @@ class Cluster(Executor):
         self._ray.shutdown()
 
 
-def _import(backend: str) -> None:
-    """The framework, in a worker process of Ray, before its first job."""
-    backends.get(backend)
-
-
 def _connect(name: str) -> Any:
     """The module ray, connected."""
     if importlib.util.find_spec("ray") is None:
@@ -385,33 +380,23 @@ def _connect(name: str) -> Any:
             exit_code=2,
         )
     address = name.removeprefix("ray:")
-    if reason := _refused(address) or _unanswered(address):
+    if reason := _unanswered(address):
         raise ExecutorError(
             f"no Ray cluster answers at {name!r} ({reason}); start one with `ray start --head` and name its address in "
             "search.engine, or set search.engine: processes",
             exit_code=2,
         )
-    with _own_signals():
-        import ray
+    before = signal.getsignal(signal.SIGTERM)
+    import ray
 
-        if ray.is_initialized():
-            raise ExecutorError("this process is connected to a Ray cluster already; call ray.shutdown() first", exit_code=2)
-        code = [str(Path(package.__path__[0])) for package in (backends, pipelines)]
-        settings = {"env_vars": THREAD_LIMITS, "py_modules": code, "excludes": ["**/__pycache__"]}
-        ray.init(address=address, runtime_env=settings, log_to_driver=False, logging_level=logging.ERROR)
+    if ray.is_initialized():
+        raise ExecutorError("this process is connected to a Ray cluster already; call ray.shutdown() first", exit_code=2)
+    code = [str(Path(package.__path__[0])) for package in (backends, pipelines)]
+    settings = {"env_vars": THREAD_LIMITS, "py_modules": code, "excludes": ["**/__pycache__"]}
+    ray.init(address=address, runtime_env=settings, log_to_driver=False, logging_level=logging.ERROR)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # from init on Ray answers it its own way
     return ray
-
-
-def _refused(address: str) -> str:
-    """Why nobody listens there; empty if somebody does, or Ray itself is to find the address."""
-    if address == "auto":
-        return ""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS / 4).close()
-    except (OSError, OverflowError) as error:
-        return str(error)
-    return ""
 
 
 def _unanswered(address: str) -> str:
@@ -419,6 +404,12 @@ def _unanswered(address: str) -> str:
 
     Asked in a process of its own: where nothing answers, ray.init tries for two minutes, and then ends its process.
     """
+    if address != "auto":  # which Ray itself is to find
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS / 4).close()
+        except (OSError, OverflowError) as error:
+            return str(error)
     code = "import logging, sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)"
     quiet = {"PYTHONWARNINGS": "ignore", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     command = children.command("-c", code, address)
@@ -428,14 +419,3 @@ def _unanswered(address: str) -> str:
         return f"no answer within {ANSWER_SECONDS} s"
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     return lines[-1] if done.returncode else ""
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Ray answers SIGTERM its own way from init on; the driver's way is put back."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)

@@ -96,10 +96,10 @@ class Driver:
 
     def run(self, total: int) -> None:
         """Top the study up to `total` trials. Begins no generation once search.timeout is over."""
-        began, timeout = time.monotonic(), self.experiment.search.timeout
+        began, timeout, size = time.monotonic(), self.experiment.search.timeout, self.experiment.search.generation
         self.progress.total = total
-        for numbers in generations(total, self.experiment.search.generation):
-            stored = self.storage.trials()
+        for start in range(0, total, size):
+            numbers, stored = range(start, min(start + size, total)), self.storage.trials()
             if len(stored) >= numbers.stop and all(stored[n].state.is_finished() for n in numbers):
                 continue
             if timeout is not None and time.monotonic() - began > timeout:
@@ -239,12 +239,6 @@ def _kept(file: Path) -> Checkpoint | None:
 def _set_states(candidates: dict[int, Candidate], stack: Sequence[Network], reached: Checkpoint) -> None:
     for network, state in zip(stack, split_state(reached), strict=True):
         candidates[network.number].states[network.replica] = state
-
-
-def generations(total: int, size: int) -> Iterator[range]:
-    """The numbers of each generation; the last one ends with the study."""
-    for start in range(0, total, size):
-        yield range(start, min(start + size, total))
 
 
 def mean_history(histories: Sequence[Sequence[dict[str, Any]]]) -> tuple[dict[str, float], ...]:

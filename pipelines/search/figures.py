@@ -34,22 +34,18 @@ def draw_study(folder: Path, study: Study, metrics: Sequence[str], importances: 
         "history.csv": _history_csv(study, metrics).encode(),
         "importances.json": (json.dumps(dict(importances), indent=2) + "\n").encode(),
     }
-    with style.optunas():
-        made |= {f"{name}.png": style.png(drawing) for name, drawing in _figures(study, metrics, importances)}
-    for name, content in made.items():
-        write_atomically(folder / FIGURES / name, content)
-    for stale in {*(folder / FIGURES).glob("*.png")} - {folder / FIGURES / name for name in made}:
-        stale.unlink()
-    return [folder / FIGURES / name for name in made]
-
-
-def _figures(study: Study, metrics: Sequence[str], importances: Mapping[str, float]) -> Iterator[tuple[str, Any]]:
     counts = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
     title = f"Study {study.study_name}: {', '.join(f'{count} {state}' for state, count in sorted(counts.items()))}"
-    for name, axes in _drawn(study, metrics, importances):
-        drawing = np.ravel(axes)[0].figure
-        drawing.suptitle(title, y=1.02)
-        yield name, drawing
+    with style.optunas():
+        for name, axes in _drawn(study, metrics, importances):
+            drawing = np.ravel(axes)[0].figure
+            drawing.suptitle(title, y=1.02)
+            made[f"{name}.png"] = style.png(drawing)
+    for file, content in made.items():
+        write_atomically(folder / FIGURES / file, content)
+    for stale in {*(folder / FIGURES).glob("*.png")} - {folder / FIGURES / file for file in made}:
+        stale.unlink()
+    return [folder / FIGURES / file for file in made]
 
 
 def _drawn(study: Study, metrics: Sequence[str], importances: Mapping[str, float]) -> Iterator[tuple[str, Any]]:
@@ -59,11 +55,12 @@ def _drawn(study: Study, metrics: Sequence[str], importances: Mapping[str, float
     done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
     several = len(metrics) > 1
     for place, metric in enumerate(metrics if done else ()):
-        panel = plots.plot_optimization_history(study, target=_target(place) if several else None, target_name=metric)
+        target = (lambda trial, at=place: trial.values[at]) if several else None
+        panel = plots.plot_optimization_history(study, target=target, target_name=metric)
         if not several:
             _pruned(panel, study)
         yield f"history{f'_{metric}' if place else ''}", panel
-    first: dict[str, Any] = {"target": _target(0) if several else None, "target_name": metrics[0]}
+    first: dict[str, Any] = {"target": (lambda trial: trial.values[0]) if several else None, "target_name": metrics[0]}
     if keys := _by_importance(done, importances):
         yield "slice", plots.plot_slice(study, keys[:KEYS], **first)
         yield "parallel", _wide(plots.plot_parallel_coordinate(study, keys[:KEYS], **first))
@@ -85,10 +82,6 @@ def _wide(panel: Any) -> Any:
     return panel
 
 
-def _target(place: int) -> Callable[[FrozenTrial], float]:
-    return lambda trial: trial.values[place]
-
-
 def _pruned(panel: Any, study: Study) -> None:
     """Trials without a value, at the best that they came to."""
     best = min if study.direction.name == "MINIMIZE" else max
@@ -105,9 +98,8 @@ def _pruned(panel: Any, study: Study) -> None:
 def _by_importance(done: Sequence[FrozenTrial], importances: Mapping[str, float]) -> list[str]:
     """The names that were drawn with more than one value, the most important first."""
     values: dict[str, set[Any]] = {}
-    for trial in done:
-        for name, value in trial.params.items():
-            values.setdefault(name, set()).add(value)
+    for name, value in (drawn for trial in done for drawn in trial.params.items()):
+        values.setdefault(name, set()).add(value)
     several = [name for name, found in values.items() if len(found) > 1]
     return sorted(several, key=lambda name: (-importances.get(name, 0.0), name))
 

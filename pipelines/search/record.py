@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -106,7 +106,9 @@ class StudyJournal:
         self._written = {trial.number for trial in over} & set(_noted(folder).get("trials", ()))
         if over and over[0].number == 0:
             self._open(over[0])
-        list(self.progress.add(trial for trial in over if trial.number in self._written))
+        for trial in over:
+            if trial.number in self._written:
+                list(self.progress.add(trial))
         if missing := {trial.number for trial in over} - self._written:
             self.add([trial for trial in load_study(folder).trials if trial.number in missing])
         if self.journal is not None:
@@ -123,7 +125,7 @@ class StudyJournal:
                 # Where the journal knew of a trial before the storage, it counts all the same.
                 own = [] if trial.number in self._written else trial_events(self.study, trial, self._own)
                 self._time = max(self._time + 1, int(time.time() * 1000))
-                told = [*own, *self.progress.add([trial])]
+                told = [*own, *self.progress.add(trial)]
                 self.journal.append(replace(event, time=self._time) for event in told)
                 self._written.add(trial.number)
             self._early.clear()
@@ -242,14 +244,10 @@ class _Own:
 
     def __init__(self, spec: Experiment) -> None:
         self.spec = spec
-        kinds = [path.removesuffix("name") for path in spec.search.space if path.endswith(".name")]
+        kinds = tuple(path.removesuffix("name") for path in spec.search.space if path.endswith(".name"))
         searched = {setting(path) for path in spec.search.space}
         # Beside the best value, the spec's own activation would be taken for the winner's.
-        self.shared = {
-            path: value
-            for path, value in flat(spec).items()
-            if path not in searched and not any(path.startswith(kind) for kind in kinds)
-        }
+        self.shared = {key: value for key, value in flat(spec).items() if key not in searched and not key.startswith(kinds)}
 
     def of(self, trial: TrialRecord) -> dict[str, str]:
         """What was drawn, under names that are no paths too ("regularization.l1 or"), and what came of it in the spec."""
@@ -288,7 +286,6 @@ def _outs(folder: Path, first: TrialRecord) -> str:
 
 def trial_events(study: StudyRecord, trial: TrialRecord, own: _Own) -> list[Event]:
     """The run of a trial: what was drawn, the curves of what is searched, its best epoch, and what became of it."""
-    several = {"deltarule.seeds": str(study.spec.search.seeds)} if trial.spread else {}
     tags = {
         KIND: "trial",
         STUDY_TAG: study.name,
@@ -300,10 +297,13 @@ def trial_events(study: StudyRecord, trial: TrialRecord, own: _Own) -> list[Even
         "deltarule.steps": trial.steps,
         "deltarule.generation": trial.generation,
         "deltarule.backend": study.spec.train.backend,
-        **several,
+        **({"deltarule.seeds": str(study.spec.search.seeds)} if trial.spread else {}),
     }
     curves = [f"val_{metric}" for metric in study.metrics if metric != "weights"]
-    history = [Event("metrics", "trial", row, epoch) for epoch, row in _rows(trial, curves)]
+    history = [
+        Event("metrics", "trial", {name: float(row[name]) for name in curves if name in row}, int(row["epoch"]))
+        for row in trial.history
+    ]
     last = {"weights": trial.weights, "epochs": trial.epochs, "steps": trial.steps, **_values(study, trial), **best(study, trial)}
     events = [
         Event("create", "create", {"name": f"{study.name} {trial.number}"}),
@@ -314,11 +314,6 @@ def trial_events(study: StudyRecord, trial: TrialRecord, own: _Own) -> list[Even
         Event("end", "end", {"status": STATUS[trial.state]}),
     ]
     return [replace(event, child=str(trial.number)) for event in events]
-
-
-def _rows(trial: TrialRecord, names: Iterable[str]) -> Iterator[tuple[int, dict[str, float]]]:
-    for row in trial.history:
-        yield int(row["epoch"]), {name: float(row[name]) for name in names if name in row}
 
 
 def _values(study: StudyRecord, trial: TrialRecord) -> dict[str, float]:
@@ -351,29 +346,24 @@ class Progress:
         self._best: list[float] = []
         self._early: dict[int, TrialRecord] = {}  # those after the first that is missing
 
-    def add(self, trials: Iterable[TrialRecord]) -> Iterator[Event]:
+    def add(self, trial: TrialRecord) -> Iterator[Event]:
         """Points at step n, after n trials: the best value of each metric so far; each change of the counts and of the winner."""
-        for trial in trials:
-            if trial.number >= self._step and trial.number not in self._early:
-                self.ended[trial.state] += 1
-                self._early[trial.number] = trial
-        while self._step in self._early:
-            trial = self._early.pop(self._step)
+        if trial.number >= self._step and trial.number not in self._early:
+            self.ended[trial.state] += 1
+            self._early[trial.number] = trial
+        while settled := self._early.pop(self._step, None):
             self._step += 1
-            yield Event("metrics", "progress", self._after(trial), self._step)
+            yield Event("metrics", "progress", self._after(settled), self._step)
 
     def _after(self, trial: TrialRecord) -> dict[str, float]:
-        metrics = self.study.metrics
+        single = len(self.study.metrics) == 1
         self._counts[trial.state] += 1
         values = {f"trials_{trial.state.lower()}": float(self._counts[trial.state])}
         if trial.state == "COMPLETE":
-            before, self._best = self._best, self._better(trial.values, self._best or trial.values)
-            if self._best != before and len(metrics) == 1:
+            pairs = zip(trial.values, self._best or trial.values, self.study.directions, strict=True)
+            better = [min(one, two) if direction == "minimize" else max(one, two) for one, two, direction in pairs]
+            if better != self._best and single:
                 values |= {"best_trial": float(trial.number), **best(self.study, trial)}
-        names = ["best_value"] if len(metrics) == 1 else [f"best_value_{metric}" for metric in metrics]
+            self._best = better
+        names = ["best_value"] if single else [f"best_value_{metric}" for metric in self.study.metrics]
         return values | dict(zip(names, self._best, strict=False))
-
-    def _better(self, values: Sequence[float], best: Sequence[float]) -> list[float]:
-        """By metric, the better of the two."""
-        pairs = zip(values, best, self.study.directions, strict=True)
-        return [min(one, two) if direction == "minimize" else max(one, two) for one, two, direction in pairs]

@@ -7,8 +7,11 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import zip_longest
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +25,6 @@ from pipelines.spec.yaml_file import edit, read_text
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
 
 Row = dict[str, Any]
 FEWEST = 8  # trials: of fewer, a forest says nothing of what matters
@@ -35,21 +37,13 @@ TREES, DEPTH, SEED = 32, 6, 0  # 64 leaves a tree: without the limit 700 trials 
 def rows(study: StudyRecord) -> Iterator[Row]:
     """One a trial, by number; all have the same keys, and None where a trial has no such value."""
     own = ["seed"] if study.spec.search.trial_seeds == "own" else []
-    paths = [*study.spec.search.space, *own]
     for one in study.trials:
-        yield _row(study, one, paths)
-
-
-def _row(study: StudyRecord, one: TrialRecord, paths: list[str]) -> Row:
-    values = dict(zip(study.metrics, one.values, strict=False))
-    spread = dict(zip(study.metrics, one.spread, strict=False))
-    measured: Row = {metric: values.get(metric) for metric in study.metrics}
-    if study.spec.search.seeds > 1:
-        measured |= {f"{metric} sd": spread.get(metric) for metric in study.metrics}
-    return {
-        "trial": one.number, "state": one.state.lower(), **measured, **{path: one.changes.get(path) for path in paths},
-        "best_epoch": one.best_epoch, "epochs": one.epochs, "steps": one.steps, "weights": one.weights, "reason": one.reason,
-    }  # fmt: skip
+        row: Row = {"trial": one.number, "state": one.state.lower()}
+        row |= dict(zip_longest(study.metrics, one.values))
+        if study.spec.search.seeds > 1:
+            row |= dict(zip_longest([f"{metric} sd" for metric in study.metrics], one.spread))
+        row |= {path: one.changes.get(path) for path in [*study.spec.search.space, *own]}
+        yield row | {name: getattr(one, name) for name in ("best_epoch", "epochs", "steps", "weights", "reason")}
 
 
 def text(study: StudyRecord) -> str:
@@ -57,12 +51,9 @@ def text(study: StudyRecord) -> str:
     written, table = io.StringIO(newline=""), list(rows(study))
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(table[0] if table else ["trial", "state"])
-    writer.writerows([_cell(value) for value in row.values()] for row in table)
+    for row in table:
+        writer.writerow(json.dumps(v, default=list) if isinstance(v, list | tuple | dict) else v for v in row.values())
     return written.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value, default=list) if isinstance(value, list | tuple | dict) else "" if value is None else value
 
 
 def ranked(study: StudyRecord) -> list[TrialRecord]:
@@ -121,7 +112,12 @@ def adopt(folder: Path, params: Path, number: int | None = None) -> Adopted:
     before, after = flat(now), flat(wanted)
     paths = {setting(path) for path in trial.changes}
     gone = [tuple(key.split(".")) for key in before if key.startswith("train.") and key not in after]
-    text = edit(read_text(params), {tuple(path.split(".")): _value(wanted, path) for path in paths}, gone)
+    whole = wanted.model_dump(mode="json")
+    values: dict[tuple[str | int, ...], Any] = {}
+    for path in paths:
+        place = path.split(".")
+        values[tuple(place)] = reduce(getitem, place, whole)
+    text = edit(read_text(params), values, gone)
     write_atomically(params, text.encode())
     changed = [key for key in after if before.get(key) != after[key] and key.partition(".")[0] in BLOCKS]
     return Adopted(trial, {key: (before.get(key), after[key]) for key in changed})
@@ -143,27 +139,14 @@ def differences(study: StudyRecord, now: Experiment) -> list[str]:
     """Where another spec differs from the study's, besides what it searched: what a trial's value also rests on."""
     searched = {setting(path) for path in study.spec.search.space}
     searched |= {"seed"} if study.spec.search.trial_seeds == "own" else set()
+    kinds = tuple(path.removesuffix("name") for path in searched if path.endswith(".name"))  # whose options were drawn with them
     kept, found = flat(study.spec), flat(now)
     keys = [key for key in dict.fromkeys([*kept, *found]) if key.partition(".")[0] in BLOCKS]
     return [
         f"{key} is {found.get(key, 'absent')}, was {kept.get(key, 'absent')}"
         for key in keys
-        if key not in FREE and key not in searched and kept.get(key) != found.get(key) and not _below(key, searched)
+        if key not in FREE and key not in searched and kept.get(key) != found.get(key) and not key.startswith(kinds)
     ]
-
-
-def _below(key: str, searched: set[str]) -> bool:
-    """An option of a kind that was searched: train.optimizer.momentum where train.optimizer.name was."""
-    kinds = {path.removesuffix("name") for path in searched if path.endswith(".name")}
-    return any(key.startswith(kind) for kind in kinds)
-
-
-def _value(experiment: Experiment, path: str) -> Any:
-    """What stands at a dotted path of the resolved spec, in plain values."""
-    value: Any = experiment.model_dump(mode="json")
-    for part in path.split("."):
-        value = value[part]
-    return value
 
 
 # -- how much each key matters -------------------------------------------------------------------------------------------
@@ -179,53 +162,40 @@ def importances(study: Study) -> dict[str, float]:
     ("regularization.l1 or"), which is drawn always. Optuna weighs a range evenly even where values are drawn by their logarithm,
     which hides a learning rate: such a key goes in as its logarithm.
     """
-    from optuna.trial import TrialState
+    from optuna import create_study, importance
+    from optuna.trial import TrialState, create_trial
 
     done = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if math.isfinite(t.values[0])]
-    space = _space(done)
-    if len(done) < FEWEST or len({t.values[0] for t in done}) < 2 or not space:
+    drawn: dict[str, Any] = {}  # with more than one value: what stands for it where a trial lacks it
+    kinds = {name: kind for trial in done for name, kind in sorted(trial.distributions.items())}
+    for name in sorted(kinds):
+        values = [trial.params[name] for trial in done if name in trial.params]
+        if len(set(map(repr, values))) > 1:
+            drawn[name] = _middle(values)
+    if len(done) < FEWEST or len({t.values[0] for t in done}) < 2 or not drawn:
         return {}
-    if len(space) == 1:
-        return dict.fromkeys(space, 1.0)
-    found = _evaluate(done, space)
-    shares = {name: round(float(found[name]), 6) for name in space}  # a library's last bits are no finding
-    return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0]))) if any(shares.values()) else {}
-
-
-def _space(done: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """The names that were drawn with more than one value, in a fixed order, and what they were drawn from."""
-    known = {name: distribution for trial in done for name, distribution in trial.distributions.items()}
-    return {name: known[name] for name in sorted(known) if len({repr(t.params[name]) for t in done if name in t.params}) > 1}
-
-
-def _evaluate(done: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]) -> dict[str, float]:
-    from optuna import create_study, importance
-    from optuna.trial import create_trial
-
-    middle = {name: _middle([t.params[name] for t in done if name in t.params]) for name in space}
-    even = {name: _evenly(distribution) for name, distribution in space.items()}
+    if len(drawn) == 1:
+        return dict.fromkeys(drawn, 1.0)
     with quiet():
         whole = create_study()
         for trial in done:
-            drawn = {name: trial.params.get(name, middle[name]) for name in space}
-            params = {name: math.log(value) if _by_log(space[name]) else value for name, value in drawn.items()}
-            whole.add_trial(create_trial(params=params, distributions=even, value=trial.values[0]))
+            params, spaces = {}, {}
+            for name, middle in drawn.items():
+                params[name], spaces[name] = _evenly(trial.params.get(name, middle), kinds[name])
+            whole.add_trial(create_trial(params=params, distributions=spaces, value=trial.values[0]))
         evaluator = importance.FanovaImportanceEvaluator(n_trees=TREES, max_depth=DEPTH, seed=SEED)
-        return importance.get_param_importances(whole, evaluator=evaluator)
+        found = importance.get_param_importances(whole, evaluator=evaluator)
+    shares = {name: round(float(found[name]), 6) for name in drawn}  # a library's last bits are no finding
+    return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0]))) if any(shares.values()) else {}
 
 
-def _by_log(distribution: BaseDistribution) -> bool:
-    return bool(getattr(distribution, "log", False))
+def _evenly(value: Any, kind: BaseDistribution) -> tuple[Any, BaseDistribution]:
+    """A value and its range on the scale on which it is drawn evenly."""
+    from optuna.distributions import FloatDistribution, IntDistribution
 
-
-def _evenly(distribution: BaseDistribution) -> BaseDistribution:
-    """The same range on the scale on which it is drawn evenly."""
-    from optuna.distributions import FloatDistribution
-
-    if not _by_log(distribution):
-        return distribution
-    low, high = (math.log(getattr(distribution, end)) for end in ("low", "high"))
-    return FloatDistribution(low, high)
+    if isinstance(kind, FloatDistribution | IntDistribution) and kind.log:
+        return math.log(value), FloatDistribution(math.log(kind.low), math.log(kind.high))
+    return value, kind
 
 
 def _middle(values: Sequence[Any]) -> Any:

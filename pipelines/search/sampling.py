@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +32,15 @@ def draw(trial: BaseTrial, experiment: Experiment) -> dict[str, Any]:
     for path in ordered(space):
         if holds(space[path].when, changes):
             changes[path] = _value(trial, path, space[path])
-    own = {"seed": own_seed(experiment.search.seed, trial.number)} if experiment.search.trial_seeds == "own" else {}
-    return {path: changes[path] for path in space if path in changes} | own
+    found = {path: changes[path] for path in space if path in changes}
+    if experiment.search.trial_seeds == "own":  # 31 bits, so that those that follow (search.seeds) are seeds too
+        found["seed"] = _bits(f"trial {experiment.search.seed} {trial.number}") >> 1
+    return found
 
 
-def own_seed(seed: int, number: int) -> int:
-    """31 bits for trial `number`, so that those that follow (search.seeds) are seeds too."""
-    return int.from_bytes(hashlib.sha256(f"trial {seed} {number}".encode()).digest()[:4], "big") >> 1
+def _bits(text: str) -> int:
+    """32 that follow from a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 def _value(trial: BaseTrial, path: str, values: Range | Choices) -> Any:
@@ -83,64 +84,35 @@ def _steps(path: str, values: Range) -> list[Any]:
 REDUCTION = 3  # of the trials that go on, a third go on at each rung (Jamieson & Talwalkar 2016; Li et al. 2018)
 
 
-def seed_of(seed: int, number: int) -> int:
-    """32 bits for one trial."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "big")
-
-
 def sampler(experiment: Experiment, number: int) -> BaseSampler:
-    """The sampler that draws trial `number`."""
-    return SAMPLERS[experiment.search.sampler](experiment, number)
+    """The sampler that draws trial `number`.
 
+    tpe: Bergstra et al. (2011), multivariate (Falkner et al. 2018); `group` keeps conditional paths in the joint model. qmc:
+    scrambled Sobol points (Bergstra & Bengio 2012 compare them with random ones). gp: needs torch and about 0.3 s a trial. grid:
+    point `number` of the grid, with which the study ends.
+    """
+    from optuna import samplers
 
-def _tpe(experiment: Experiment, number: int) -> BaseSampler:
-    """Bergstra et al. (2011), multivariate (Falkner et al. 2018); `group` keeps conditional paths in the joint model."""
-    from optuna.samplers import TPESampler
+    class Sobol(samplers.QMCSampler):
+        def _find_sample_id(self, *_: Any) -> int:
+            """Optuna counts in the study's storage; the trial's own number needs no count, and there is no public way to it."""
+            return number
 
-    seed = seed_of(experiment.search.seed, number)
-    return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
-
-
-def _random(experiment: Experiment, number: int) -> BaseSampler:
-    from optuna.samplers import RandomSampler
-
-    return RandomSampler(seed=seed_of(experiment.search.seed, number))
-
-
-def _grid(experiment: Experiment, number: int) -> BaseSampler:
-    """Point `number` of the grid; the driver ends the study with the grid."""
-    from optuna.samplers import GridSampler
-
-    class Grid(GridSampler):
+    class Grid(samplers.GridSampler):
         def after_trial(self, *_: Any) -> None:
             """Optuna's own ends `study.optimize`, which does not run here."""
 
-    return Grid(grid(experiment), seed=experiment.search.seed)
-
-
-def _qmc(experiment: Experiment, number: int) -> BaseSampler:
-    """Scrambled Sobol points (Bergstra & Bengio 2012 compare them with random ones)."""
-    from optuna.samplers import QMCSampler, RandomSampler
-
-    class Sobol(QMCSampler):
-        def _find_sample_id(self, *_: Any) -> int:
-            """Optuna counts in the study's storage; the trial's own number needs no count."""
-            return number
-
-    rest = RandomSampler(seed=seed_of(experiment.search.seed, number))
-    return Sobol(scramble=True, seed=experiment.search.seed, independent_sampler=rest)
-
-
-def _gp(experiment: Experiment, number: int) -> BaseSampler:
-    """Gaussian process; needs torch and about 0.3 s a trial."""
-    from optuna.samplers import GPSampler
-
-    return GPSampler(seed=seed_of(experiment.search.seed, number), deterministic_objective=True)
-
-
-SAMPLERS: dict[str, Callable[[Experiment, int], BaseSampler]] = {
-    "tpe": _tpe, "random": _random, "grid": _grid, "qmc": _qmc, "gp": _gp,
-}  # fmt: skip
+    name, seed = experiment.search.sampler, experiment.search.seed
+    own = _bits(f"{seed} {number}")
+    if name == "tpe":
+        return samplers.TPESampler(seed=own, multivariate=True, group=True, constant_liar=True)
+    if name == "grid":
+        return Grid(grid(experiment), seed=seed)
+    if name == "qmc":
+        return Sobol(scramble=True, seed=seed, independent_sampler=samplers.RandomSampler(seed=own))
+    if name == "gp":
+        return samplers.GPSampler(seed=own, deterministic_objective=True)
+    return samplers.RandomSampler(seed=own)
 
 
 def pruner(experiment: Experiment) -> BasePruner:
@@ -148,13 +120,11 @@ def pruner(experiment: Experiment) -> BasePruner:
     from optuna import pruners
 
     name, epochs, first = experiment.search.pruner, experiment.train.epochs, rung_epochs(experiment)
-    if name == "median":
-        return pruners.MedianPruner()
     if name == "halving":
         return halving(first)
     if name == "hyperband":
         return pruners.HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=REDUCTION)
-    return pruners.NopPruner()
+    return pruners.MedianPruner() if name == "median" else pruners.NopPruner()
 
 
 def halving(first: int) -> BasePruner:
@@ -170,7 +140,7 @@ def halving(first: int) -> BasePruner:
     class Halving(BasePruner):
         def prune(self, study: Study, trial: FrozenTrial) -> bool:
             step = trial.last_step
-            if step is None or not _is_rung(step, first):
+            if step is None or step % first or REDUCTION**40 % (step // first):  # what divides it is a power of three
                 return False
             sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
             there = [one.intermediate_values[step] for one in study.get_trials(deepcopy=False) if step in one.intermediate_values]
@@ -178,13 +148,6 @@ def halving(first: int) -> BasePruner:
             return better >= max(1, len(there) // REDUCTION)
 
     return Halving()
-
-
-def _is_rung(epoch: int, first: int) -> bool:
-    """first · 3^k."""
-    while epoch > first and epoch % REDUCTION == 0:
-        epoch //= REDUCTION
-    return epoch == first
 
 
 def rung_epochs(experiment: Experiment) -> int:

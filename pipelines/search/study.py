@@ -80,8 +80,8 @@ def search(
                 if left > 0:
                     with nullcontext(early) if early else _executor(experiment, base.about, left) as executor:
                         width = _fixed_width(experiment, storage, executor, networks_at_once(experiment, left), warn)
-                        driver = Driver(experiment, folder, storage, datasets, executor, width, on_progress, recorder.trial_ended)
-                        driver.run(total)
+                        hear = on_progress, recorder.trial_ended
+                        Driver(experiment, folder, storage, datasets, executor, width, *hear).run(total)
             finally:
                 record, shares = sum_up(folder, experiment, storage)
             try:

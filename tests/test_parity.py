@@ -307,7 +307,7 @@ def test_the_page_is_well_formed_and_names_every_backend_and_fault(faults):
     assert not tags.open
     for name in NAMES[:-1]:
         assert name in tags.text
-    assert "weights at step 17 (float64)" in tags.text and "the sum of all fears" in tags.text
+    assert "weights at step 17, by" in tags.text and "the sum of all fears" in tags.text
 
 
 def test_the_same_comparison_gives_the_same_bytes(tiny, plugins):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -36,23 +35,14 @@ class Checkout:
     project: Path
     code: Path | None = None  # deltarule's own source in the commit; None for a project that uses an installed one
 
-    def command(self, *arguments: str) -> list[str]:
-        """deltarule, of the checkout where it holds one."""
-        return [sys.executable, "-P", "-m", "_deltarule", *arguments]
-
     def environment(self) -> dict[str, str]:
-        """Of what runs in the checkout: nothing that points to the project that it was made from, or to a run."""
-        inherited = environment_of_children()
-        if self.code is not None:
-            inherited["PYTHONPATH"] = os.pathsep.join([str(self.code), inherited["PYTHONPATH"]])
-        return inherited
+        """Of Python processes in the checkout: nothing that points to the project that it was made from, or to a run.
 
-
-def environment_of_children() -> dict[str, str]:
-    """Of our Python processes in the checkout. A relative entry of PYTHONPATH would name a folder of the checkout."""
-    inherited = without_pointers(children.environment())
-    absolute = [entry for entry in inherited["PYTHONPATH"].split(os.pathsep) if os.path.isabs(entry)]
-    return {**inherited, "PYTHONPATH": os.pathsep.join(absolute)}
+        A relative entry of PYTHONPATH would name a folder of the checkout.
+        """
+        inherited = without_pointers(children.environment())
+        absolute = [entry for entry in inherited["PYTHONPATH"].split(os.pathsep) if os.path.isabs(entry)]
+        return {**inherited, "PYTHONPATH": os.pathsep.join(absolute)}
 
 
 def without_pointers(environment: dict[str, str]) -> dict[str, str]:
@@ -240,16 +230,17 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 def _from_cache(name: str, project: Path, checkout: Checkout) -> bool:
     """Whether DVC can check the file out of the project's cache. DVC also knows files in a folder that it keeps as a whole."""
-    cache = _dvc(project, "cache", "dir")
+    environment = checkout.environment()
+
+    def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = children.command("-m", "dvc", *arguments)
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+    cache = dvc(project, "cache", "dir")
     if cache.returncode == 0:
-        _dvc(checkout.project, "cache", "dir", "--local", cache.stdout.strip())
-        _dvc(checkout.project, "checkout", name)
+        dvc(checkout.project, "cache", "dir", "--local", cache.stdout.strip())
+        dvc(checkout.project, "checkout", name)
     return (checkout.project / name).is_file()
-
-
-def _dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = children.command("-m", "dvc", *arguments)
-    return subprocess.run(command, cwd=folder, env=environment_of_children(), capture_output=True, text=True)
 
 
 def _copy(source: Path, target: Path) -> None:

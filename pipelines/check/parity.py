@@ -71,7 +71,7 @@ def parity(
 
 def page(report: Report) -> str:
     """The report as one HTML file."""
-    return parity_page(report.as_dict(), SECTIONS)
+    return parity_page(report.as_dict(), SECTIONS, {outcome.backend: outcome.sentence for outcome in report.outcomes})
 
 
 def attach_to_run(experiment: Experiment, report: Report) -> str | None:

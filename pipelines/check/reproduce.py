@@ -8,6 +8,7 @@ Where the commit holds deltarule itself, its code runs; else the installed one, 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends import children
 from pipelines.check.checkout import Checkout, check_out, left_out, restore, take_from_project
 from pipelines.check.outs import Verdict, compare
 from pipelines.check.recorded import DIRTY, RecordedRun, ReproduceError, read_json_if_any, runnable
@@ -150,9 +152,12 @@ def run_stage(stage: str, checkout: Checkout, say: Say) -> None:
     say(stage)
     last = "nothing"
     # --json: its words come on standard error, and the result, which is read from the outs, on the other stream.
-    command = checkout.command(stage, "--params", str(SPEC), "--json")
+    command = children.command("-m", "_deltarule", stage, "--params", str(SPEC), "--json")
+    environment = checkout.environment()
+    if checkout.code is not None:
+        environment["PYTHONPATH"] = os.pathsep.join([str(checkout.code), environment["PYTHONPATH"]])
     with subprocess.Popen(
-        command, cwd=checkout.project, env=checkout.environment(), text=True,
+        command, cwd=checkout.project, env=environment, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace",
     ) as process:  # fmt: skip
         try:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console as Rich
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from pipelines.check.parity import OnProgress
-from pipelines.check.verdict import SECTIONS, Finding, Outcome, Report
+from pipelines.check.verdict import SECTIONS, Report
 from pipelines.console import Console, number
+from pipelines.report.pages import amount
+from pipelines.report.parity_page import Row, chief, table
 
 TITLES = {"float64": "float64, where no difference in meaning hides behind rounding", "float32": "float32: outputs and objective"}
 MARKS = {True: "✓ ", False: "✗ ", None: "  "}
@@ -37,75 +39,37 @@ def progress(stream: TextIO) -> Iterator[OnProgress]:
 
 def show(console: Console, report: Report) -> None:
     """One table for each precision, what could not be compared, and the verdict."""
+    every = report.as_dict()["backends"]
+    compared = {outcome.backend: every[outcome.backend] for outcome in report.compared}
     for precision in report.case["precisions"]:
-        _table(console, report, precision)
+        _table(console, compared, precision)
     console.say("")
     for outcome in report.outcomes:
-        console.say(verdict(outcome))
+        console.say(outcome.sentence)
 
 
-def verdict(outcome: Outcome) -> str:
-    """A sentence on one backend. Of failures, the earliest section names the cause, later ones follow from it."""
-    judged = sum(finding.passed is not None for finding in outcome.findings)
-    if outcome.status == "agrees":
-        return f"{outcome.backend} agrees with the reference in all {judged} quantities"
-    if outcome.status == "failed":
-        return f"{outcome.backend} FAILED: {outcome.message}"
-    if outcome.status != "differs":
-        return f"{outcome.backend} was not compared: {outcome.message}"
-    first = outcome.failures[0]
-    where = f" at {first.where}" if first.where else ""
-    section = SECTIONS[first.section].partition(",")[0].lower()
-    gap = f"by {amount(first.difference)} where {amount(first.allowed)} is allowed ({first.precision})"
-    failed = f"{len(outcome.failures)} of {judged} quantities"
-    return f"{outcome.backend} DIFFERS from the reference in {failed}, first {section}, {first.quantity}{where}, {gap}"
+def _table(console: Console, compared: Mapping[str, Mapping[str, Any]], precision: str) -> None:
+    lines: list[list[str]] = []
+    hidden = 0
+    for section, rows in table(compared, precision):
+        judged = [(chief(row), row) for row in rows if chief(row)["allowed"] is not None]
+        hidden += len(rows) - len(judged)
+        if judged:
+            lines.append([f"-- {SECTIONS[section]}", *[""] * (len(compared) + 2)])
+        for worst, row in judged:
+            known = worst["expected"] is not None and section in ("fit", "after")
+            name = f"{worst['quantity']} ({number(worst['expected'])})" if known else worst["quantity"]
+            lines.append([name, *map(_cell, row), amount(worst["allowed"]), amount(worst["drift"])])
+    if lines:
+        console.say(f"\n{TITLES[precision]}")
+        console.table("", ("largest difference", *compared, "allowed", "one-ulp drift"), lines)
+        if hidden:
+            console.say(f"{hidden} more are in the page and the JSON; in {precision} they are not judged")
 
 
-def _table(console: Console, report: Report, precision: str) -> None:
-    rows = list(_rows(report, precision))
-    judged = [found for found in rows if _chief(found).allowed is not None]
-    if not judged:
-        return
-    lines, before = [], ""
-    for found in judged:
-        chief = _chief(found)
-        if chief.section != before:
-            lines.append([f"-- {SECTIONS[chief.section]}", *[""] * (len(found) + 2)])
-        before = chief.section
-        lines.append([_quantity(chief), *map(_cell, found), amount(chief.allowed), amount(chief.drift)])
-    console.say(f"\n{TITLES[precision]}")
-    backends = (outcome.backend for outcome in report.compared)
-    console.table("", ("largest difference", *backends, "allowed", "one-ulp drift"), lines)
-    if len(judged) < len(rows):
-        console.say(f"{len(rows) - len(judged)} more are in the page and the JSON; in {precision} they are not judged")
-
-
-def _rows(report: Report, precision: str) -> Iterator[list[Finding | None]]:
-    """Of every quantity, in order, what each compared backend has of it."""
-    each = [{(f.section, f.quantity): f for f in o.findings if f.precision == precision} for o in report.compared]
-    for key in dict.fromkeys(key for found in each for key in found):
-        yield [found.get(key) for found in each]
-
-
-def _chief(findings: Sequence[Finding | None]) -> Finding:
-    """Of one quantity, the finding that is nearest to what is allowed, or furthest beyond."""
-    return max((one for one in findings if one is not None), key=lambda one: one.rank)
-
-
-def _cell(finding: Finding | None) -> str:
+def _cell(row: Row | None) -> str:
     """A difference with its verdict."""
-    if finding is None:
+    if row is None:
         return ""
-    where = f" at {finding.where}" if finding.where and finding.passed is False else ""
-    return f"{MARKS[finding.passed]}{amount(finding.difference)}{where}"
-
-
-def _quantity(finding: Finding) -> str:
-    """Its name, and the reference's value of a single number."""
-    shown = finding.expected is not None and finding.section in ("fit", "after")
-    return f"{finding.quantity} ({number(finding.expected)})" if shown else finding.quantity
-
-
-def amount(value: float | None) -> str:
-    """0, 2.2e-16, or a dash for what there is none of."""
-    return "-" if value is None else "0" if value == 0 else f"{value:.1e}"
+    where = f" at {row['where']}" if row["where"] and row["passed"] is False else ""
+    return f"{MARKS[row['passed']]}{'none or NaN' if row['difference'] is None else amount(row['difference'])}{where}"

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from pipelines.report.pages import amount
+
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # of float32: what the conformance suite asks of every backend
 DRIFTS = 10.0
 # An output near 1 is known to 1e-16, and so is δ = d - y: where all are smaller than 1e-2, that is no longer 1e-12 of them.
@@ -86,6 +88,23 @@ class Outcome:
     def failures(self) -> list[Finding]:
         """What lies beyond what is allowed."""
         return [finding for finding in self.findings if finding.passed is False]
+
+    @property
+    def sentence(self) -> str:
+        """How it fared. Of failures, the earliest section names the cause, later ones follow from it."""
+        judged = sum(finding.passed is not None for finding in self.findings)
+        if self.status == "agrees":
+            return f"{self.backend} agrees with the reference in all {judged} quantities"
+        if self.status == "failed":
+            return f"{self.backend} FAILED: {self.message}"
+        if self.status != "differs":
+            return f"{self.backend} was not compared: {self.message}"
+        first = self.failures[0]
+        where = f" at {first.where}" if first.where else ""
+        section = SECTIONS[first.section].partition(",")[0].lower()
+        gap = f"by {amount(first.difference)} where {amount(first.allowed)} is allowed ({first.precision})"
+        failed = f"{len(self.failures)} of {judged} quantities"
+        return f"{self.backend} DIFFERS from the reference in {failed}, first {section}, {first.quantity}{where}, {gap}"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -15,16 +15,19 @@ WIDTH, PAD = 300, 6  # of the scale, in pixels
 COMPARED = ("agrees", "differs")
 
 
-def parity_page(report: Mapping[str, Any], sections: Mapping[str, str]) -> str:
-    """`report` as the command's JSON holds it; `sections`: key -> heading. A whole HTML document. Same numbers, same bytes."""
+def parity_page(report: Mapping[str, Any], sections: Mapping[str, str], told: Mapping[str, str]) -> str:
+    """`report` as the command's JSON holds it; `sections`: key -> heading; `told`: a sentence on each backend.
+
+    A whole HTML document. Same numbers, same bytes.
+    """
     compared = {name: found for name, found in report["backends"].items() if found["status"] in COMPARED}
     return render(
         "parity.html",
         title=f"Parity: {report['source']}",
         report=report,
         names=list(compared),
-        told={name: _told(found) for name, found in report["backends"].items()},
-        tables={precision: list(_table(compared, precision)) for precision in report["precisions"]} if compared else {},
+        told=told,
+        tables={precision: list(table(compared, precision)) for precision in report["precisions"]} if compared else {},
         sections=sections,
         ticks=[("0", place(0)), *((f"1e{decade}", place(10.0**decade)) for decade in (-16, -12, -8, -4)), ("1", place(1))],
         place=place,
@@ -34,21 +37,7 @@ def parity_page(report: Mapping[str, Any], sections: Mapping[str, str]) -> str:
     )
 
 
-def _told(found: Mapping[str, Any]) -> str:
-    """How a backend fared, in a sentence."""
-    judged = [row for row in found["quantities"] if row["passed"] is not None]
-    failed = [row for row in judged if not row["passed"]]
-    if found["status"] == "agrees":
-        return f"All {len(judged)} quantities lie within what is allowed."
-    if found["status"] == "differs":
-        first = failed[0]
-        where = f" at {first['where']}" if first["where"] else ""
-        cause = f"{first['quantity']}{where} ({first['precision']})"
-        return f"{len(failed)} of {len(judged)} quantities lie beyond what is allowed, first of all {cause}."
-    return str(found["message"])
-
-
-def _table(compared: Mapping[str, Mapping[str, Any]], precision: str) -> Iterator[tuple[str, list[list[Row | None]]]]:
+def table(compared: Mapping[str, Mapping[str, Any]], precision: str) -> Iterator[tuple[str, list[list[Row | None]]]]:
     """(section, its rows): for each quantity what every backend has of it."""
     each = [
         {(row["section"], row["quantity"]): row for row in found["quantities"] if row["precision"] == precision}

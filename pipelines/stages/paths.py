@@ -105,14 +105,11 @@ class RunPaths:
 
         path = self.root / ".deltarule/stage.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=LOCK_SECONDS)
         try:
-            lock.acquire()
+            held = FileLock(path, timeout=LOCK_SECONDS).acquire()
         except Timeout:
             raise StageError(
                 f"another process is running a stage in {self.root.resolve()}; wait for it to end, or stop it, and try again"
             ) from None
-        try:
+        with held:
             yield
-        finally:
-            lock.release()

@@ -46,93 +46,55 @@ def study(entries: str) -> str:
 # The block itself --------------------------------------------------------------------------------------------------------
 
 BLOCKS = {
-    "a test metric in a list": (
-        "metric: [loss, test_accuracy]",
-        "search.metric must be a metric of the validation rows, got 'test_accuracy'; the test rows must not choose",
+    "metric: [loss, test_accuracy]": (
+        "search.metric must be a metric of the validation rows, got 'test_accuracy'; the test rows must not choose"
     ),
-    "a test metric in capitals": (
-        "metric: Test_loss",
-        "search.metric must be a metric of the validation rows, got 'Test_loss'; the test rows must not choose",
+    "metric: Test_loss": "search.metric must be a metric of the validation rows, got 'Test_loss'; the test rows must not choose",
+    "metric: acuracy": "search.metric must be a metric of the validation rows, got 'acuracy'; did you mean accuracy?",
+    "metric: speed": f"search.metric must be a metric of the validation rows, got 'speed'; known are: {KNOWN}",
+    "metric: []": "search.metric must be text or a list of such, at least one, got []",
+    "metric: [loss, loss]": "search.metric must name each metric once, got loss twice",
+    "metric: weights": (
+        "search.metric must name a metric of the validation rows beside weights, got weights alone; it needs no training"
     ),
-    "an unknown metric": (
-        "metric: acuracy",
-        "search.metric must be a metric of the validation rows, got 'acuracy'; did you mean accuracy?",
+    "metric: [weights]": (
+        "search.metric must name a metric of the validation rows beside weights, got weights alone; it needs no training"
     ),
-    "a metric that resembles none": (
-        "metric: speed",
-        f"search.metric must be a metric of the validation rows, got 'speed'; known are: {KNOWN}",
+    "direction: [minimize, minimize]": "search.direction must be one for all metrics, or 1, one a metric, got 2",
+    "metric: [loss, brier, weights]\ndirection: [minimize, minimize]": (
+        "search.direction must be one for all metrics, or 3, one a metric, got 2"
     ),
-    "no metric": ("metric: []", "search.metric must be text or a list of such, at least one, got []"),
-    "a metric twice": ("metric: [loss, loss]", "search.metric must name each metric once, got loss twice"),
-    "weights alone": (
-        "metric: weights",
-        "search.metric must name a metric of the validation rows beside weights, got weights alone; it needs no training",
+    "direction: min": "search.direction must be one of: minimize, maximize or a list of such, at least one, got 'min'",
+    "metric: accuracy": "search.direction must be maximize for accuracy, got minimize, which looks for the worst",
+    "metric: [accuracy, weights]\ndirection: maximize": (
+        "search.direction must be minimize for weights, got maximize, which looks for the worst"
     ),
-    "weights alone in a list": (
-        "metric: [weights]",
-        "search.metric must name a metric of the validation rows beside weights, got weights alone; it needs no training",
+    "metric: [loss, weights]\npruner: median": (
+        "search.pruner must be none with several metrics, got median; which trial falls behind is not defined"
     ),
-    "two directions of one metric": (
-        "direction: [minimize, minimize]",
-        "search.direction must be one for all metrics, or 1, one a metric, got 2",
+    "sampler: cmaes": "search.sampler must be one of: tpe, random, grid, qmc, gp, got 'cmaes'",
+    "pruner: hyperbend": (
+        "search.pruner must be one of: none, median, halving, hyperband, got 'hyperbend'; did you mean hyperband?"
     ),
-    "two directions of three metrics": (
-        "metric: [loss, brier, weights]\ndirection: [minimize, minimize]",
-        "search.direction must be one for all metrics, or 3, one a metric, got 2",
-    ),
-    "another direction": (
-        "direction: min",
-        "search.direction must be one of: minimize, maximize or a list of such, at least one, got 'min'",
-    ),
-    "a direction that looks for the worst": (
-        "metric: accuracy",
-        "search.direction must be maximize for accuracy, got minimize, which looks for the worst",
-    ),
-    "one direction for metrics that go two ways": (
-        "metric: [accuracy, weights]\ndirection: maximize",
-        "search.direction must be minimize for weights, got maximize, which looks for the worst",
-    ),
-    "a pruner of several metrics": (
-        "metric: [loss, weights]\npruner: median",
-        "search.pruner must be none with several metrics, got median; which trial falls behind is not defined",
-    ),
-    "an unknown sampler": (
-        "sampler: cmaes",
-        "search.sampler must be one of: tpe, random, grid, qmc, gp, got 'cmaes'",
-    ),
-    "an unknown pruner": (
-        "pruner: hyperbend",
-        "search.pruner must be one of: none, median, halving, hyperband, got 'hyperbend'; did you mean hyperband?",
-    ),
-    "no epoch between two looks": ("rung: 0", "search.rung must be a whole number in [1, ∞) or auto, got 0"),
-    "an empty generation": ("generation: 0", "search.generation must be a whole number in [1, 4096], got 0"),
-    "a huge generation": ("generation: 4097", "search.generation must be a whole number in [1, 4096], got 4097"),
-    "a stack of no network": ("width: 0", "search.width must be a whole number in [1, ∞) or auto, got 0"),
-    "no seeds": ("seeds: 0", "search.seeds must be a whole number in [1, ∞), got 0"),
-    "more seeds than there are": (
-        "seeds: 4294967297",
-        "search.seeds must be at most 4294967296, of seed 0 and those after it, got 4294967297",
-    ),
-    "no time": ("timeout: 0", "search.timeout must be a number in (0, ∞) or null, got 0"),
-    "no workers": ("workers: 0", "search.workers must be a whole number in [1, ∞) or auto, got 0"),
-    "an unknown engine": (
-        "engine: dask",
-        "search.engine must be one of: auto, here, processes, or ray:ADDRESS of a running cluster, got 'dask'",
-    ),
-    "a cluster without an address": (
-        "engine: 'ray:'",
-        "search.engine must be one of: auto, here, processes, or ray:ADDRESS of a running cluster, got 'ray:'",
-    ),
-    "a storage that is a file": (
-        "storage: study.db",
-        "search.storage must be the URL of a database, such as postgresql+psycopg://HOST/NAME, or null, got no URL",
+    "rung: 0": "search.rung must be a whole number in [1, ∞) or auto, got 0",
+    "generation: 0": "search.generation must be a whole number in [1, 4096], got 0",
+    "generation: 4097": "search.generation must be a whole number in [1, 4096], got 4097",
+    "width: 0": "search.width must be a whole number in [1, ∞) or auto, got 0",
+    "seeds: 0": "search.seeds must be a whole number in [1, ∞), got 0",
+    "seeds: 4294967297": "search.seeds must be at most 4294967296, of seed 0 and those after it, got 4294967297",
+    "timeout: 0": "search.timeout must be a number in (0, ∞) or null, got 0",
+    "workers: 0": "search.workers must be a whole number in [1, ∞) or auto, got 0",
+    "engine: dask": "search.engine must be one of: auto, here, processes, or ray:ADDRESS of a running cluster, got 'dask'",
+    "engine: 'ray:'": "search.engine must be one of: auto, here, processes, or ray:ADDRESS of a running cluster, got 'ray:'",
+    "storage: study.db": (
+        "search.storage must be the URL of a database, such as postgresql+psycopg://HOST/NAME, or null, got no URL"
     ),
 }
 
 
-@pytest.mark.parametrize("case", BLOCKS)
-def test_a_study_that_makes_no_sense_is_refused_with_its_line(case):
-    text, sentence = BLOCKS[case]
+@pytest.mark.parametrize("text", BLOCKS)
+def test_a_study_that_makes_no_sense_is_refused_with_its_line(text):
+    sentence = BLOCKS[text]
     keys = [line.split(":")[0] for line in text.splitlines()]
     about = sentence.removeprefix("search.").split(" ")[0]
     line = 2 + keys.index(about) if about in keys else 1  # that of the block for a key that is left out
@@ -190,188 +152,132 @@ NAME = "train.optimizer.name: {choices: [adam, sgd]}"
 TWO = "search.space.model.dropout.1"
 SPACES = {
     # of numbers
-    "a step of 0": ("model.slope: {low: 0, high: 1, step: 0}", "3: model.slope.step must be a number in (0, ∞) or null, got 0"),
-    "a step back": ("model.slope: {low: 0, high: 1, step: -1}", "3: model.slope.step must be a number in (0, ∞) or null, got -1"),
-    "a step too long": (
-        "model.slope: {low: 0, high: 1, step: 1.5}",
-        "3: model.slope.step must be at most high - low, got 1.5 from 0 to 1",
+    "model.slope: {low: 0, high: 1, step: 0}": "3: model.slope.step must be a number in (0, ∞) or null, got 0",
+    "model.slope: {low: 0, high: 1, step: -1}": "3: model.slope.step must be a number in (0, ∞) or null, got -1",
+    "model.slope: {low: 0, high: 1, step: 1.5}": "3: model.slope.step must be at most high - low, got 1.5 from 0 to 1",
+    "model.slope: {low: 0.1, high: 1, step: 0.1, log: true}": (
+        "3: model.slope.step must be null where log is true, got 0.1; leave one of the two out"
     ),
-    "a step of logarithms": (
-        "model.slope: {low: 0.1, high: 1, step: 0.1, log: true}",
-        "3: model.slope.step must be null where log is true, got 0.1; leave one of the two out",
+    "model.slope: {low: 0.0, high: 1.0, step: 0.3}": "3: model.slope.high must be low and whole steps of 0.3, got 1.0; 0.9 is",
+    "train.epochs: {low: 1, high: 3, step: 0.5}": (
+        "3: train.epochs.step must be a whole number, since train.epochs takes whole numbers, got 0.5"
     ),
-    "an end between two steps": (
-        "model.slope: {low: 0.0, high: 1.0, step: 0.3}",
-        "3: model.slope.high must be low and whole steps of 0.3, got 1.0; 0.9 is",
+    "model.hidden.0: {low: 1, high: 3, step: 0.5}": (
+        "3: model.hidden.0.step must be a whole number, since model.hidden.0 takes whole numbers, got 0.5"
     ),
-    "half an epoch a step": (
-        "train.epochs: {low: 1, high: 3, step: 0.5}",
-        "3: train.epochs.step must be a whole number, since train.epochs takes whole numbers, got 0.5",
+    "model.slope: {low: 0.5, high: 3, int: true}": "3: model.slope.low must be a whole number where int is true, got 0.5",
+    "model.slope: {low: 1, high: 2, or: [0, 0.0]}": "3: model.slope.or must name each value once, got 0.0 twice",
+    "model.slope: {low: 1, high: 2, or: -1}": "3: model.slope: model.slope must be a number in [0, ∞), got -1",
+    "model.slope: {low: 1, high: 2, or: off}": (
+        "3: model.slope.or must be a number or a list of numbers or null, at least one or null, got 'off'"
     ),
-    "half a unit a step, of one layer": (
-        "model.hidden.0: {low: 1, high: 3, step: 0.5}",
-        "3: model.hidden.0.step must be a whole number, since model.hidden.0 takes whole numbers, got 0.5",
-    ),
-    "whole numbers from a half": (
-        "model.slope: {low: 0.5, high: 3, int: true}",
-        "3: model.slope.low must be a whole number where int is true, got 0.5",
-    ),
-    "a value beside the range twice": (
-        "model.slope: {low: 1, high: 2, or: [0, 0.0]}",
-        "3: model.slope.or must name each value once, got 0.0 twice",
-    ),
-    "a value beside the range that the spec refuses": (
-        "model.slope: {low: 1, high: 2, or: -1}",
-        "3: model.slope: model.slope must be a number in [0, ∞), got -1",
-    ),
-    "text beside a range": (
-        "model.slope: {low: 1, high: 2, or: off}",
-        "3: model.slope.or must be a number or a list of numbers or null, at least one or null, got 'off'",
-    ),
-    "another name of or": (
-        "model.slope: {low: 1, high: 2, otherwise: 0}",
-        "3: unknown key search.space.model.slope.otherwise; known are: low, high, log, step, int, or, when",
+    "model.slope: {low: 1, high: 2, otherwise: 0}": (
+        "3: unknown key search.space.model.slope.otherwise; known are: low, high, log, step, int, or, when"
     ),
     # of choices
-    "a choice twice": (
-        "model.activation: {choices: [relu, tanh, relu]}",
-        "3: model.activation.choices must name each value once, got 'relu' twice",
-    ),
-    "a number twice": ("model.slope: {choices: [1, 1.0]}", "3: model.slope.choices must name each value once, got 1.0 twice"),
-    "a list twice": ("model.hidden: {choices: [[8], [8]]}", "3: model.hidden.choices must name each value once, got [8] twice"),
-    "a choice that the spec refuses": (
-        "train.early_stopping.patience: {choices: [1, null, 0]}",
-        "3: train.early_stopping.patience: train.early_stopping.patience must be a whole number in [1, ∞) or null, got 0",
+    "model.activation: {choices: [relu, tanh, relu]}": "3: model.activation.choices must name each value once, got 'relu' twice",
+    "model.slope: {choices: [1, 1.0]}": "3: model.slope.choices must name each value once, got 1.0 twice",
+    "model.hidden: {choices: [[8], [8]]}": "3: model.hidden.choices must name each value once, got [8] twice",
+    "train.early_stopping.patience: {choices: [1, null, 0]}": (
+        "3: train.early_stopping.patience: train.early_stopping.patience must be a whole number in [1, ∞) or null, got 0"
     ),
     # of paths
-    "devices": (
-        "train.devices: {choices: [1, 2]}",
-        "3: train.devices: a study cannot vary who computes it, which changes no result; set train.devices for the whole study",
+    "train.devices: {choices: [1, 2]}": (
+        "3: train.devices: a study cannot vary who computes it, which changes no result; set train.devices for the whole study"
     ),
-    "threads": (
-        "train.threads: {choices: [1, 2]}",
-        "3: train.threads: a study cannot vary who computes it, which changes no result; set train.threads for the whole study",
+    "train.threads: {choices: [1, 2]}": (
+        "3: train.threads: a study cannot vary who computes it, which changes no result; set train.threads for the whole study"
     ),
-    "the seed": (
-        "seed: {low: 0, high: 9}",
-        "3: seed: a study cannot vary seed; it varies values of model, regularization, train, data.scaling, data.scale_target",
+    "seed: {low: 0, high: 9}": (
+        "3: seed: a study cannot vary seed; it varies values of model, regularization, train, data.scaling, data.scale_target"
     ),
-    "losses on two scales": (
-        "data.scale_target: {choices: [true, false]}",
+    "data.scale_target: {choices: [true, false]}": (
         "3: data.scale_target: must not vary while search.metric is loss, which it measures on another scale; "
-        "judge by rmse, mae or r2",
+        "judge by rmse, mae or r2"
     ),
-    "a layer that is not there": (
-        "model.dropout.2: {low: 0.0, high: 0.5}",
-        "3: model.dropout.2: model.dropout.2 must name a layer in [0, 2), one of the hidden layers, got 2",
+    "model.dropout.2: {low: 0.0, high: 0.5}": (
+        "3: model.dropout.2: model.dropout.2 must name a layer in [0, 2), one of the hidden layers, got 2"
     ),
-    "a layer beyond the last": (
-        "regularization.l1.3: {low: 0.0, high: 0.5}",
-        "3: regularization.l1.3: regularization.l1.3 must name a layer in [0, 3), one of the layers (hidden + 1), got 3",
+    "regularization.l1.3: {low: 0.0, high: 0.5}": (
+        "3: regularization.l1.3: regularization.l1.3 must name a layer in [0, 3), one of the layers (hidden + 1), got 3"
     ),
-    "a value of a layer that the spec refuses": (
-        "model.dropout.1: {low: 0.0, high: 1.5}",
-        "3: model.dropout.1: model.dropout[1] must be a number in [0, 1), got 1.5",
+    "model.dropout.1: {low: 0.0, high: 1.5}": "3: model.dropout.1: model.dropout[1] must be a number in [0, 1), got 1.5",
+    "regularization.l1: {low: 0.0, high: 0.5}\nregularization.l1.0: {low: 0.0, high: 0.5}": (
+        "4: regularization.l1.0: must not stand beside regularization.l1, of which it is a part; leave one of them out"
     ),
-    "one layer beside all": (
-        "regularization.l1: {low: 0.0, high: 0.5}\nregularization.l1.0: {low: 0.0, high: 0.5}",
-        "4: regularization.l1.0: must not stand beside regularization.l1, of which it is a part; leave one of them out",
-    ),
-    "a layer of what has none": (
-        "model.slope.0: {low: 0.0, high: 0.5}",
-        "3: model.slope.0: model.slope is one value and has no parts, got model.slope.0",
-    ),
+    "model.slope.0: {low: 0.0, high: 0.5}": "3: model.slope.0: model.slope is one value and has no parts, got model.slope.0",
     # of conditions
-    "a condition on what is not varied": (
-        "train.optimizer.momentum: {low: 0.0, high: 0.9, when: {train.optimizer.nam: sgd}}\n" + NAME,
+    "train.optimizer.momentum: {low: 0.0, high: 0.9, when: {train.optimizer.nam: sgd}}\n" + NAME: (
         "3: train.optimizer.momentum.when must name another path of the space, got train.optimizer.nam; "
-        "did you mean train.optimizer.name?",
+        "did you mean train.optimizer.name?"
     ),
-    "a condition on itself": (
-        "model.slope: {choices: [0.1, 0.2], when: {model.slope: 0.1}}",
-        "3: model.slope.when must not lead back to its own path, got model.slope -> model.slope",
+    "model.slope: {choices: [0.1, 0.2], when: {model.slope: 0.1}}": (
+        "3: model.slope.when must not lead back to its own path, got model.slope -> model.slope"
     ),
-    "conditions in a circle": (
+    (
         "model.slope: {choices: [0.1, 0.2], when: {model.input_dropout: 0.1}}\n"
-        "model.input_dropout: {choices: [0.1, 0.2], when: {model.slope: 0.1}}",
-        "3: model.slope.when must not lead back to its own path, got model.slope -> model.input_dropout -> model.slope",
+        "model.input_dropout: {choices: [0.1, 0.2], when: {model.slope: 0.1}}"
+    ): "3: model.slope.when must not lead back to its own path, got model.slope -> model.input_dropout -> model.slope",
+    MOMENTUM.replace("sgd", "[sgd, rmsprop]")
+    + "\n"
+    + NAME: "3: train.optimizer.momentum.when must name values that train.optimizer.name takes ('adam', 'sgd'), got 'rmsprop'",
+    "model.slope: {low: 0, high: 1, when: {model.hidden: [8]}}\nmodel.hidden: {choices: [[8], [4]]}": (
+        "3: model.slope.when must name values that model.hidden takes ([8], [4]), got 8; for the one value [8] write [[8]]"
     ),
-    "a condition on a value that is no choice": (
-        MOMENTUM.replace("sgd", "[sgd, rmsprop]") + "\n" + NAME,
-        "3: train.optimizer.momentum.when must name values that train.optimizer.name takes ('adam', 'sgd'), got 'rmsprop'",
+    "model.slope: {low: 0, high: 1, when: {model.dropout: 0.5}}\nmodel.dropout: {low: 0.0, high: 0.5}": (
+        "3: model.slope.when must name values that model.dropout takes (no single one: give it a step or `or`), got 0.5"
     ),
-    "a condition on a list that is taken for several values": (
-        "model.slope: {low: 0, high: 1, when: {model.hidden: [8]}}\nmodel.hidden: {choices: [[8], [4]]}",
-        "3: model.slope.when must name values that model.hidden takes ([8], [4]), got 8; for the one value [8] write [[8]]",
+    "model.slope: {low: 0, high: 1, when: {model.dropout: 0.1}}\nmodel.dropout: {low: 0.2, high: 0.5, or: 0}": (
+        "3: model.slope.when must name values that model.dropout takes (0), got 0.1"
     ),
-    "a condition on one number of a range": (
-        "model.slope: {low: 0, high: 1, when: {model.dropout: 0.5}}\nmodel.dropout: {low: 0.0, high: 0.5}",
-        "3: model.slope.when must name values that model.dropout takes (no single one: give it a step or `or`), got 0.5",
+    "model.slope: {low: 0, high: 1, when: {train.batch_size: [16, 20]}}\ntrain.batch_size: {low: 8, high: 32, step: 8}": (
+        "3: model.slope.when must name values that train.batch_size takes (8 to 32 in steps of 8), got 20"
     ),
-    "a condition on a number beside those of a range": (
-        "model.slope: {low: 0, high: 1, when: {model.dropout: 0.1}}\nmodel.dropout: {low: 0.2, high: 0.5, or: 0}",
-        "3: model.slope.when must name values that model.dropout takes (0), got 0.1",
+    "model.slope: {low: 0, high: 1, when: {train.batch_size: true}}\ntrain.batch_size: {choices: [1, 2]}": (
+        "3: model.slope.when must name values that train.batch_size takes (1, 2), got true"
     ),
-    "a condition on a number between two steps": (
-        "model.slope: {low: 0, high: 1, when: {train.batch_size: [16, 20]}}\ntrain.batch_size: {low: 8, high: 32, step: 8}",
-        "3: model.slope.when must name values that train.batch_size takes (8 to 32 in steps of 8), got 20",
+    "model.slope: {low: 0, high: 1, when: {}}": (
+        "3: model.slope.when must name a path of the space, got an empty mapping; leave it out"
     ),
-    "a condition on true for 1": (
-        "model.slope: {low: 0, high: 1, when: {train.batch_size: true}}\ntrain.batch_size: {choices: [1, 2]}",
-        "3: model.slope.when must name values that train.batch_size takes (1, 2), got true",
+    "model.slope: {choices: [0], when: {model.dropout: []}}": (
+        "3: model.slope.when must name a value of model.dropout, or several, got an empty list"
     ),
-    "an empty condition": (
-        "model.slope: {low: 0, high: 1, when: {}}",
-        "3: model.slope.when must name a path of the space, got an empty mapping; leave it out",
-    ),
-    "a condition on no value": (
-        "model.slope: {choices: [0], when: {model.dropout: []}}",
-        "3: model.slope.when must name a value of model.dropout, or several, got an empty list",
-    ),
-    "a condition that is a path": (
-        "model.slope: {low: 0, high: 1, when: model.dropout}",
-        "3: model.slope.when must be a mapping or null, got 'model.dropout'",
-    ),
-    "conditions that contradict each other": (
+    "model.slope: {low: 0, high: 1, when: model.dropout}": "3: model.slope.when must be a mapping or null, got 'model.dropout'",
+    (
         NAME + "\n" + MOMENTUM.replace("low", "or: 0.95, low") + "\n"
-        "train.optimizer.nesterov: {choices: [true], when: {train.optimizer.momentum: 0.95, train.optimizer.name: adam}}",
-        "5: train.optimizer.nesterov.when must be possible; its conditions contradict one another",
-    ),
-    "an end that the spec refuses where it is drawn": (
-        NAME + "\n" + MOMENTUM.replace("0.9,", "1.5,"),
+        "train.optimizer.nesterov: {choices: [true], when: {train.optimizer.momentum: 0.95, train.optimizer.name: adam}}"
+    ): "5: train.optimizer.nesterov.when must be possible; its conditions contradict one another",
+    NAME + "\n" + MOMENTUM.replace("0.9,", "1.5,"): (
         "4: train.optimizer.momentum: train.optimizer.momentum must be a number in [0, 1), got 1.5 "
-        "(where train.optimizer.name = 'sgd', train.optimizer.momentum = 1.5)",
+        "(where train.optimizer.name = 'sgd', train.optimizer.momentum = 1.5)"
     ),
-    "an option that is not one under each condition": (
+    (
         "train.optimizer.name: {choices: [adam, sgd]}\n"
-        "train.optimizer.beta1: {choices: [0.8, 0.9], when: {train.optimizer.name: [adam, sgd]}}",
+        "train.optimizer.beta1: {choices: [0.8, 0.9], when: {train.optimizer.name: [adam, sgd]}}"
+    ): (
         "4: train.optimizer.beta1: train.optimizer.beta1 is not an option of sgd; sgd takes learning_rate, momentum, nesterov "
-        "(where train.optimizer.name = 'sgd', train.optimizer.beta1 = 0.8)",
+        "(where train.optimizer.name = 'sgd', train.optimizer.beta1 = 0.8)"
     ),
     # of two values
-    "a layer that some nets have": (
-        "model.hidden: {choices: [[8, 4], [8]]}\nmodel.dropout.1: {low: 0.1, high: 0.5}",
+    "model.hidden: {choices: [[8, 4], [8]]}\nmodel.dropout.1: {low: 0.1, high: 0.5}": (
         "4: model.dropout.1: model.dropout.1 must name a layer in [0, 1), one of the hidden layers, got 1 "
-        "(where model.hidden = [8], model.dropout.1 = 0.1)",
+        "(where model.hidden = [8], model.dropout.1 = 0.1)"
     ),
-    "lists for nets of other lengths": (
-        "model.dropout: {choices: [[0.1, 0.2], 0.3]}\nmodel.hidden: {choices: [[8, 4], [8]]}",
+    "model.dropout: {choices: [[0.1, 0.2], 0.3]}\nmodel.hidden: {choices: [[8, 4], [8]]}": (
         "4: model.hidden: model.dropout must be one number or 1, one a hidden layer, got 2 "
-        "(where model.dropout = [0.1, 0.2], model.hidden = [8])",
+        "(where model.dropout = [0.1, 0.2], model.hidden = [8])"
     ),
-    "an option that the other optimizer lacks": (
-        "train.optimizer.name: {choices: [sgd, adam]}\ntrain.optimizer.momentum: {low: 0.0, high: 0.9}",
+    "train.optimizer.name: {choices: [sgd, adam]}\ntrain.optimizer.momentum: {low: 0.0, high: 0.9}": (
         "4: train.optimizer.momentum: train.optimizer.momentum is not an option of adam; "
-        "adam takes learning_rate, beta1, beta2, epsilon",
+        "adam takes learning_rate, beta1, beta2, epsilon"
     ),
 }
 
 
-@pytest.mark.parametrize("case", SPACES)
-def test_a_space_that_makes_no_sense_is_refused_with_its_line(case):
-    text, *lines = SPACES[case]
-    found = [line.replace("search.space.", "").removeprefix("params.yaml:") for line in refusal(study(text)).splitlines()]
-    assert found == [line.replace("search.space.", "") for line in lines]
+@pytest.mark.parametrize("text", SPACES)
+def test_a_space_that_makes_no_sense_is_refused_with_its_line(text):
+    said = refusal(study(text)).removeprefix("params.yaml:")
+    assert said.replace("search.space.", "") == SPACES[text].replace("search.space.", "")
 
 
 def test_values_are_not_judged_beside_a_model_that_is_wrong():

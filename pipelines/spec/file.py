@@ -130,7 +130,7 @@ def _put_layer(raw: dict[str, Any], block: str, key: str, layer: int | str, valu
 
 
 def as_option(problem: str) -> str:
-    """What is wrong with the data, and at its end what to set as an option: for who has no spec to set it in."""
+    """What is wrong with the data, and at its end what to set as an option, for those who have no spec yet."""
     found = TO_SET.search(problem)
     if found is None:
         return problem

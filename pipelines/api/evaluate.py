@@ -76,7 +76,13 @@ def evaluate(experiment: Experiment, places: RunPaths, *, seeds: int = 15, test:
             enter(places.ledger, about.sha256["test"], f"{mark} {seeds} seeds")
         parts = {**({"train": "train"} if train else {}), "validate": "valid", **({"test": "test"} if test else {})}
         each = {stage: _measure(places, about, part, networks, numbers, flat) for stage, part in parts.items()}
-        found = {stage: _summaries(rows, about.task) for stage, rows in each.items()}
+        found: dict[str, dict[str, Summary]] = {}
+        for stage, rows in each.items():
+            found[stage] = {}
+            for name, values in rows.items():  # an interval ends where the metric does; Brier's score of two classes at 1
+                metric = METRICS[name.partition(".")[0]]
+                most = 1.0 if (name, about.task) == ("brier", "binary") else metric.most
+                found[stage][name] = summarise([v for v in values if v is not None], metric.least, most)
         report = Report(tuple(numbers), found, each, failed)
         _write(places, report)
     return report
@@ -111,16 +117,6 @@ def _measure(
 
     found = [measured(seed) if seed in flat else {} for seed in seeds]
     return {name: [row.get(name) for row in found] for name in metrics.names(truths[0]) if any(name in row for row in found)}
-
-
-def _summaries(rows: Mapping[str, Sequence[float | None]], task: str) -> dict[str, Summary]:
-    """An interval of a metric's mean ends where the metric does, at the latest; Brier's score of two classes at 1."""
-    found = {}
-    for name, values in rows.items():
-        metric = METRICS[name.partition(".")[0]]
-        most = 1.0 if (name, task) == ("brier", "binary") else metric.most
-        found[name] = summarise([v for v in values if v is not None], metric.least, most)
-    return found
 
 
 def summarise(values: Sequence[float], least: float = -INF, most: float = INF) -> Summary:

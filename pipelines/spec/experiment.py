@@ -65,7 +65,9 @@ class Experiment(Spec):
     def _blocks_agree(self) -> Experiment:
         check_penalties("regularization.l1", self.regularization.l1, self.model)
         check_penalties("regularization.l2", self.regularization.l2, self.model)
-        self.search.check_seeds(self.seed)
+        if self.seed + self.search.seeds > 2**32:  # the networks of a trial have seeds seed, seed + 1, ...
+            most = f"{2**32 - self.seed}, of seed {self.seed} and those after it"
+            raise ValueError(f"search.seeds must be at most {most}, got {self.search.seeds}")
         problems = space.refused_values(self.search.space, self.drawn)
         if problems:
             raise ValueError("\n".join(problems))

@@ -244,12 +244,6 @@ class Search(Spec):
             if direction != better:
                 yield f"direction must be {better} for {metric}, got {direction}, which looks for the worst"
 
-    def check_seeds(self, first: int) -> None:
-        """The networks of a trial have seeds first, first + 1, ...: raises ValueError where they run out."""
-        if first + self.seeds > 2**32:
-            most = f"{2**32 - first}, of seed {first} and those after it"
-            raise ValueError(f"search.seeds must be at most {most}, got {self.seeds}")
-
 
 def _refused_metric(metric: str) -> str:
     try:

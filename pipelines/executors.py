@@ -130,7 +130,7 @@ def cores() -> int:
         return given
 
 
-# -- a job
+# -- a job -----------------------------------------------------------------------------------------------------------------
 
 Outcome = tuple[bool, Any]  # (True, result) or (False, error)
 
@@ -167,7 +167,7 @@ def _shown(fn: Callable[..., Any], job: tuple[Any, ...]) -> str:
     return f"{getattr(fn, '__qualname__', fn)}({', '.join(map(reprlib.repr, job))})"
 
 
-# -- this process
+# -- this process ------------------------------------------------------------------------------------------------------------
 
 
 class Here(Executor):
@@ -183,7 +183,7 @@ class Here(Executor):
             yield place, result
 
 
-# -- processes
+# -- processes ---------------------------------------------------------------------------------------------------------------
 
 
 class Processes(Executor):
@@ -327,7 +327,7 @@ def _end_with_the_driver() -> None:
     os._exit(0)  # the main thread may be deep in a framework
 
 
-# -- a Ray cluster
+# -- a Ray cluster -----------------------------------------------------------------------------------------------------------
 
 
 class Cluster(Executor):

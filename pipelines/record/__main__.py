@@ -12,9 +12,12 @@ from pathlib import Path
 
 from pipelines.record.sync import RunSender, send_waiting
 from pipelines.spec import Tracking
+from pipelines.tracking.backlog import is_study
 from pipelines.tracking.journal import LOG, Journal
 from pipelines.tracking.store import TrackingError, import_mlflow, store_of
 
+# Training goes first, but for what a run waits for at its end: its id in MLflow. A search waits for nothing.
+RUN_NICE, STUDY_NICE = 4, 19
 POLL_SECONDS, LONGEST_PAUSE, LOOK_SECONDS = 0.5, 15.0, 0.1
 
 
@@ -22,6 +25,8 @@ def main(folder: Path, claim: int, tracking: Tracking) -> None:
     """Send the journal in `folder` until its run is over; `claim` is an open file, see Journal.claim_of_child."""
     journal, project = Journal(folder), folder.parents[len(LOG.parts)]
     threading.Thread(target=_end_with_its_run, args=(journal,), daemon=True).start()
+    if is_study(journal.head()):
+        os.nice(STUDY_NICE)
     import_mlflow()
     fcntl.flock(claim, fcntl.LOCK_EX)
     if head := journal.head():
@@ -38,7 +43,8 @@ def _follow(journal: Journal, sender: RunSender) -> bool:
     while True:
         over = journal.over()  # before it is read: what came later is looked for again
         try:
-            sender.send()
+            if sender.send():
+                os.nice(max(0, RUN_NICE - os.nice(0)))
             pause = POLL_SECONDS
         except TrackingError:
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -60,5 +66,4 @@ def _end_with_its_run(journal: Journal) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(int(sys.argv[3]))
     main(Path(sys.argv[1]), int(sys.argv[2]), Tracking.model_validate_json(sys.stdin.read()))

@@ -128,9 +128,14 @@ def _data(places: RunPaths, about: dict[str, Any], data: Mapping[str, Any]) -> I
 
 def _train(places: RunPaths, run: dict[str, Any], spec: dict[str, Any]) -> Iterator[Event]:
     yield from _spec(spec)
-    yield Event("tags", "train", {**_run_tags(run), **provenance.dvc_lock(places.root)})
-    if (places.root / "dvc.lock").is_file():
-        yield Event("artifacts", "train", {"dvc.lock": "dvc.lock"})
+    named = {f"deltarule.{key}": run[key] for key in ("backend", "ended", "message")}
+    versions = {f"deltarule.version.{name}": version for name, version in run["versions"].items()}
+    environment = {f"deltarule.environment.{name}": value for name, value in _flatten(run["environment"]).items()}
+    yield Event("tags", "train", texts(redacted({**named, **versions, **environment})))
+    lock = places.root / "dvc.lock"
+    if lock.is_file():  # what DVC knew about data and outs
+        yield Event("tags", "train", {"deltarule.dvc_lock": sha256(lock)})
+        yield Event("artifacts", "train", {lock.name: lock.name})
     for row in over_epochs(Outs(places.root).rows("train/history.csv")):
         yield Event("metrics", "train", _numbers(row), int(row["epoch"]))
     yield Event("metrics", "train", _numbers(read_json(places.trained / "metrics.json")))
@@ -187,13 +192,6 @@ def _whole(places: RunPaths, stage: str, folder: Path) -> Iterator[Event]:
     """The files of a stage, and the mark that its events are complete."""
     yield Event("artifacts", stage, {f"{stage}/{path.name}": _below(places, path) for path in _outs(folder)})
     yield Event("mark", stage, {"outs": outs_hash(folder)})
-
-
-def _run_tags(run: dict[str, Any]) -> dict[str, str]:
-    named = {f"deltarule.{key}": run[key] for key in ("backend", "ended", "message")}
-    versions = {f"deltarule.version.{name}": version for name, version in run["versions"].items()}
-    environment = {f"deltarule.environment.{name}": value for name, value in _flatten(run["environment"]).items()}
-    return texts(redacted({**named, **versions, **environment}))
 
 
 def _flatten(nested: Mapping[str, Any], prefix: str = "", joint: str = ".") -> dict[str, Any]:

@@ -27,9 +27,7 @@ from pipelines.tracking.events import OUTS, Event, ended, killed
 from pipelines.tracking.journal import Journal
 
 GRACE_SECONDS = 1.0  # for the sender, at the end of a run
-LONGEST_SECONDS = 15.0  # until it has found which run in MLflow this is, or what hinders it; an idle machine needs 3
-# Training goes first. With 10 the sender starves on a busy machine, and the id comes late, which a search does not wait for.
-RUN_NICE, STUDY_NICE = 4, 19
+LONGEST_SECONDS = 60.0  # until it has found which run in MLflow this is, or what hinders it; an idle machine needs 3
 _CLAIM_SECONDS, _LOOK_SECONDS = 3, 0.02
 _left: list[subprocess.Popen[bytes]] = []  # senders that go on after their run
 
@@ -63,7 +61,7 @@ class Surviving:
 class Uploader:
     """The process that sends a journal while it grows."""
 
-    def __init__(self, journal: Journal, tracking: Tracking, nice: int = RUN_NICE) -> None:
+    def __init__(self, journal: Journal, tracking: Tracking) -> None:
         self.journal = journal
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         claim = journal.claim_of_child()
@@ -71,7 +69,7 @@ class Uploader:
             given.write(tracking.model_dump_json().encode())
             given.seek(0)
             self.process = subprocess.Popen(
-                children.command("-m", "pipelines.record", str(journal.folder), str(claim), str(nice)),
+                children.command("-m", "pipelines.record", str(journal.folder), str(claim)),
                 env=children.environment(),
                 stdin=given,
                 stdout=subprocess.DEVNULL,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipelines.export import carry
@@ -64,8 +63,7 @@ def sync(
     project = places.project or project_of(root)
     store = locate(experiment.tracking, project)  # before anything is written: it may be refused
     create = creation(record[0], places, experiment, new_run, name, tags or {})
-    with _claimed(project, create, record, root) as journal:
-        return deliver(journal, store)
+    return _put(project, store, [create, *record[1:]], root)
 
 
 def write_receipt(places: RunPaths, path: Path, on_record: bool) -> None:
@@ -74,28 +72,22 @@ def write_receipt(places: RunPaths, path: Path, on_record: bool) -> None:
     write_json(path, {stage: outs_hash(folder) for stage, folder in folders.items() if folder.is_dir()})
 
 
-@contextmanager
-def _claimed(project: Path, create: Event, record: Sequence[Event], root: Path) -> Iterator[Journal]:
-    """The journal that waits for this run, completed, or a new one; nobody else sends it meanwhile."""
-    with ExitStack() as claims:
-        while True:
-            for waiting in journals(project):
-                if not _is_of(waiting, create):
-                    continue
-                if claims.enter_context(waiting.claim(CLAIM_SECONDS)):
+def _put(project: Path, store: Store, record: Sequence[Event], root: Path) -> str | None:
+    """Complete and send the journal that waits for this run, or a new one."""
+    for waiting in journals(project):
+        if _is_of(waiting, record[0]):
+            with waiting.claim(CLAIM_SECONDS) as ours:
+                if ours:
                     waiting.mend()
                     waiting.add(record[1:], root)
-                    yield waiting
-                    return
-                if waiting.path.is_file():
-                    raise TrackingError(
-                        f"another process is sending the run {title(waiting.head())!r}; try again when it is done"
-                    )
-            journal = Journal.create(project, [create, *record[1:]], root)
-            if claims.enter_context(journal.claim(CLAIM_SECONDS)):
-                yield journal
-                return
-            # Another process has taken it for its own, and sent it: then what is on record is found there.
+                    return deliver(waiting, store)
+            if waiting.path.is_file():
+                raise TrackingError(f"another process is sending the run {title(waiting.head())!r}; try again when it is done")
+    journal = Journal.create(project, record, root)
+    with journal.claim(CLAIM_SECONDS) as ours:
+        if ours:
+            return deliver(journal, store)
+    return _put(project, store, record, root)  # another process has taken it for its own: what is on record is found
 
 
 def _is_of(journal: Journal, create: Event) -> bool:

@@ -107,7 +107,7 @@ class Driver:
             self._generation(numbers)
 
     def _generation(self, numbers: range) -> None:
-        """Ask, train and tell these trials; those that were asked before are taken up as they were then."""
+        """Ask, train and tell these trials; those of them that were asked before are taken up as they were then."""
         stored = self.storage.trials()
         known = stored[numbers.start : numbers.stop]
         self.memory.begin_generation(stored[: numbers.start])
@@ -149,7 +149,7 @@ class Driver:
         trial = replace(trial, variant=networks[0].dataset.name, weights=max(network.weights for network in networks))
         return Candidate(trial, networks, [State() for _ in networks])
 
-    # -- rungs
+    # -- rungs --------------------------------------------------------------------------------------------------------
 
     def _train(self, candidates: list[Candidate]) -> None:
         """Rung by rung until every trial is over. Trials are judged and told in the order of their numbers."""
@@ -199,7 +199,7 @@ class Driver:
         yield from (*range(each, last, each), last)
 
     def _advance(self, running: Sequence[Candidate], rung: int, until: int | None) -> None:
-        """Train what goes on, up to the rung; what an earlier session finished is read from its file."""
+        """Train every network that goes on, up to the rung. What an earlier session finished is read from its file."""
         by_number = {one.trial.number: one for one in running}
         live = [network for one in running for network in one.networks if one.states[network.replica].running]
         left = []

@@ -21,7 +21,7 @@ from typing import Any
 
 from backends.weights import write_atomically
 from pipelines.record.events import head
-from pipelines.record.recording import STUDY_NICE, Surviving, Uploader
+from pipelines.record.recording import Surviving, Uploader
 from pipelines.redact import redact, redacted
 from pipelines.search.records import SPEC, STUDIES, STUDY, StudyRecord, TrialRecord, load_study, trial_path
 from pipelines.search.storage import StorageError
@@ -50,7 +50,7 @@ class StudyRecorder(Surviving):
     of = "study"
 
     def __init__(self, folder: Path, project: Path, study: StudyRecord) -> None:
-        """`study` as the session begins: of its earlier trials those are written that were not."""
+        """`study` as it stands when the session begins: its earlier trials are written too, where they were not."""
         self._study = study
         self._journal: StudyJournal | None = None
         self._uploader: Uploader | None = None
@@ -82,7 +82,7 @@ class StudyRecorder(Surviving):
     def _begin(self) -> None:
         """Trial 0 is over: a study is known by it, and its journal is begun."""
         if self._uploader is None and self._journal and self._journal.journal:
-            self._uploader = Uploader(self._journal.journal, self._study.spec.tracking, STUDY_NICE)
+            self._uploader = Uploader(self._journal.journal, self._study.spec.tracking)
 
     def finish(self) -> None:
         """The study is over, and its files are written."""
@@ -141,7 +141,7 @@ class StudyJournal:
         self._note()
 
     def _goes_on(self, waiting: Journal, create: Event, begin: Event) -> bool:
-        """Whether a journal is this study's, which then goes on in it: a second one might be sent before it."""
+        """Whether a journal is this study's, which then goes on in it. A second one would be sent beside the first, or before."""
         known = waiting.head()
         if any(known.get(key) != create.values[key] for key in ("identity", "tracking")):
             return False
@@ -182,7 +182,7 @@ class StudyJournal:
         ]
 
 
-# -- studies without a journal
+# -- studies without a journal ---------------------------------------------------------------------------------------------
 
 
 def journal_studies(project: Path) -> None:
@@ -201,7 +201,7 @@ def journal_studies(project: Path) -> None:
 
 
 def unwritten_studies(project: Path) -> list[str]:
-    """The folders of studies with trials that are over and in no journal; no store is asked."""
+    """The folders of the studies of which not all trials that are over were written into a journal; no store is asked."""
     found = []
     for path in sorted(project.glob(f"{STUDIES}/*/{STUDY}")):
         folder, note = path.parent, _noted(path.parent)
@@ -236,7 +236,7 @@ def _state(folder: Path) -> str:
     return hashlib.sha256(f"{study} {names}".encode()).hexdigest()
 
 
-# -- events
+# -- events ----------------------------------------------------------------------------------------------------------------
 
 
 class _Own:
@@ -278,14 +278,14 @@ def study_events(study: StudyRecord, folder: Path, outs: str) -> list[Event]:
 
 
 def _outs(folder: Path, first: TrialRecord) -> str:
-    """A hash of what the first trial came to: that of another machine is another run."""
+    """A hash of what the first trial came to. Other outs of one identity, from another machine, are another run: points stay."""
     path = trial_path(folder, 0)
     content = path.read_bytes() if path.is_file() else repr((sorted(first.params.items()), first.values)).encode()
     return hashlib.sha256(content).hexdigest()
 
 
 def trial_events(study: StudyRecord, trial: TrialRecord, own: _Own) -> list[Event]:
-    """The run of a trial."""
+    """The run of a trial: what was drawn, the curves of what is searched, its best epoch, and what became of it."""
     tags = {
         KIND: "trial",
         STUDY_TAG: study.name,
@@ -324,7 +324,7 @@ def _values(study: StudyRecord, trial: TrialRecord) -> dict[str, float]:
 
 
 def best(study: StudyRecord, trial: TrialRecord) -> dict[str, float]:
-    """best_*: the numbers of the best epoch; of several seeds the means of their values."""
+    """best_*: the numbers of the best epoch. Of several seeds there is no one best epoch, only the means of their values."""
     if trial.spread:
         means = dict(zip(study.metrics, trial.values, strict=False))
         return {f"best_val_{name}": value for name, value in means.items() if name != "weights"}
@@ -347,7 +347,7 @@ class Progress:
         self._early: dict[int, TrialRecord] = {}  # those after the first that is missing
 
     def add(self, trial: TrialRecord) -> Iterator[Event]:
-        """Points at step n, after n trials: the best values so far, and each change of the counts and of the winner."""
+        """Points at step n, after n trials: the best value of each metric so far; each change of the counts and of the winner."""
         if trial.number >= self._step and trial.number not in self._early:
             self.ended[trial.state] += 1
             self._early[trial.number] = trial

@@ -31,7 +31,7 @@ FEWEST = 8  # trials: of fewer, a forest says nothing of what matters
 TREES, DEPTH, SEED = 32, 6, 0  # 64 leaves a tree: without the limit 700 trials take 23 s, with it 1 to 2
 
 
-# -- table and exports
+# -- table and exports -----------------------------------------------------------------------------------------------------
 
 
 def rows(study: StudyRecord) -> Iterator[Row]:
@@ -57,7 +57,7 @@ def text(study: StudyRecord) -> str:
 
 
 def ranked(study: StudyRecord) -> list[TrialRecord]:
-    """Complete trials from the best on by the first metric, of several metrics the front first; pruned, failed, running."""
+    """Of several metrics, the front first. Complete trials from the best on by the first metric, the pruned, failed, running."""
     sign = 1 if study.directions[0] == "minimize" else -1
     order = {"COMPLETE": 0, "PRUNED": 1, "FAIL": 2, "RUNNING": 3}
 
@@ -79,7 +79,7 @@ def export(study: StudyRecord, form: str, number: int | None = None) -> str:
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
-# -- the winner
+# -- the winner ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def chosen(study: StudyRecord, number: int | None) -> TrialRecord:
 
 
 def differences(study: StudyRecord, now: Experiment) -> list[str]:
-    """Where another spec differs from the study's, besides what it searched."""
+    """Where another spec differs from the study's, besides what it searched: what a trial's value also rests on."""
     searched = {setting(path) for path in study.spec.search.space}
     searched |= {"seed"} if study.spec.search.trial_seeds == "own" else set()
     kinds = tuple(path.removesuffix("name") for path in searched if path.endswith(".name"))  # whose options were drawn with them
@@ -149,7 +149,7 @@ def differences(study: StudyRecord, now: Experiment) -> list[str]:
     ]
 
 
-# -- how much each key matters
+# -- how much each key matters -------------------------------------------------------------------------------------------
 
 
 def importances(study: Study) -> dict[str, float]:

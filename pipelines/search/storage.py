@@ -121,7 +121,7 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-# -- a file
+# -- a file ----------------------------------------------------------------------------------------------------------------
 
 
 def _open_file(path: Path) -> BaseStorage:
@@ -161,7 +161,7 @@ def _is_record(line: bytes) -> bool:
         return False
 
 
-# -- databases
+# -- databases -------------------------------------------------------------------------------------------------------------
 
 
 def _open_database(url: str, parsed: URL) -> BaseStorage:

@@ -130,7 +130,7 @@ def _executor(experiment: Experiment, about: About | None = None, left: int = 0)
 
 
 def _surely_many(experiment: Experiment, total: int) -> bool:
-    """Whether workers are wanted whatever the data, and may import their framework while it is read."""
+    """Whether workers are wanted whatever the data: their framework is then imported while the driver reads the data."""
     search = experiment.search
     several = networks_at_once(experiment, total) > processor_width(experiment)
     many = total * search.seeds * experiment.train.epochs >= SURELY_MANY_EPOCHS
@@ -170,7 +170,7 @@ def default_name(experiment: Experiment, by_spec: bool = False) -> str:
 
 
 def sum_up(folder: Path, experiment: Experiment, storage: StudyStorage) -> tuple[StudyRecord, dict[str, float]]:
-    """Write study.json, trials.csv and winner.yaml; the study, and how much each key matters."""
+    """Write study.json, trials.csv and winner.yaml from what the storage holds; the study, and how much each key matters."""
     record, shares = StudyRecord.of(storage.study, experiment), importances(storage.study)
     save_study(folder, record, shares)
     write_atomically(folder / TABLE, text(record).encode())

@@ -48,7 +48,7 @@ def quiet() -> Iterator[Any]:
         yield optuna
 
 
-# -- what a study is
+# -- what a study is -------------------------------------------------------------------------------------------------------
 
 
 def identity(experiment: Experiment, data: Mapping[str, str]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
     return json.dumps(values[key], ensure_ascii=False) if key in values else "absent"
 
 
-# -- an Optuna study
+# -- an Optuna study -------------------------------------------------------------------------------------------------------
 
 
 def drawn(stored: FrozenTrial, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -207,7 +207,7 @@ class InMemoryStudy(OptunaStudy):
         self.experiment = experiment
 
     def begin_generation(self, earlier: Sequence[FrozenTrial]) -> None:
-        """`earlier`: all trials of the generations before; those that are not here yet are taken in."""
+        """`earlier`: all trials of the generations before, of which those that are not here yet are taken in."""
         self.study.add_trials(earlier[len(self.trials()) :])
         with quiet():  # Optuna's hyperband deals out no brackets before it has pruned once, and every generation draws alike
             self.study.pruner = sampling.pruner(self.experiment)

@@ -8,7 +8,6 @@ files, and new ones that git does not ignore, binary ones too.
 from __future__ import annotations
 
 import getpass
-import hashlib
 import json
 import os
 import platform
@@ -100,12 +99,6 @@ def user() -> str:
         return redact(getpass.getuser())
     except (KeyError, OSError):  # a container's user often has no name
         return "unknown"
-
-
-def dvc_lock(root: Path) -> dict[str, str]:
-    """The tag of the pipeline's lock file, where `root` has one: what DVC knew about data and outs."""
-    path = root / "dvc.lock"
-    return {"deltarule.dvc_lock": hashlib.sha256(path.read_bytes()).hexdigest()} if path.is_file() else {}
 
 
 # -- the source --------------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipelines.cli.data import block_of
-from pipelines.data.columns import Column, DataError
-from pipelines.data.look import Answer, look, shown, suspect
+from pipelines.data.columns import Column, DataError, Target
+from pipelines.data.look import look, shown, suspect
 from pipelines.data.parts import prepare
 from pipelines.data.read import read
 from pipelines.report.pages import data_page
@@ -148,13 +148,20 @@ RARE = (np.arange(N) == 150).astype(int)
 WRONG = np.where(np.arange(N) % 33, CLASSES, (CLASSES + 1) % 3)  # in 10 of 300 rows
 
 
-def asked(values, answer, kind="numeric", categories=(), most=400):
+def answer(y, classes):
+    """A target to test columns against."""
+    if classes:
+        return Target("multiclass", ("y",), tuple(map(str, range(y.max() + 1))), y)
+    return Target("regression", ("y",), (), y[:, None])
+
+
+def asked(values, target, kind="numeric", categories=(), most=400):
     column = Column(np.asarray(values, dtype=np.int32 if categories else np.float64), categories)
-    return [(one.kind, one.why) for one in suspect("a", kind, column, [answer], most)]
+    return [(one.kind, one.why) for one in suspect("a", kind, column, target, most)]
 
 
-REGRESSION = Answer("y", Y, classes=False)
-THREE = Answer("y", CLASSES, classes=True)
+REGRESSION = answer(Y, classes=False)
+THREE = answer(CLASSES, classes=True)
 HITS = {
     "equals": (asked(Y, REGRESSION), "equals the target y"),
     "another unit": (asked(-Y * 1.8 + 32, REGRESSION), "follows the target y: rank correlation -1.0000"),
@@ -166,7 +173,7 @@ HITS = {
     ),
     "a range a class": (asked((CLASSES * 5 % 3) * 10 + Y, THREE), "split into a range a class it tells the target y"),
     "a gap a class": (
-        asked(np.where(CLASSES > 0, Y, np.nan), Answer("y", (CLASSES > 0).astype(int), classes=True)),
+        asked(np.where(CLASSES > 0, Y, np.nan), answer((CLASSES > 0).astype(int), classes=True)),
         "whether it has a value tells the target y",
     ),
 }  # fmt: skip
@@ -184,14 +191,14 @@ MISSES = {
     "noise": asked(RNG.normal(size=N), THREE),
     "a category a row": asked(np.arange(N), THREE, "categorical", tuple(f"{n:03}" for n in range(N))),
     "overlapping ranges": asked(CLASSES * 3 + Y, THREE),
-    "noise beside a rare class": asked(RNG.normal(size=N), Answer("y", RARE, classes=True)),
+    "noise beside a rare class": asked(RNG.normal(size=N), answer(RARE, classes=True)),
     "a code that is wrong in 3 % of the rows": asked(WRONG, THREE, "categorical", ("p", "q", "r")),
-    "few rows": asked(Y[:9], Answer("y", Y[:9], classes=False)),
-    "few rows, all different": asked(RNG.normal(size=30), Answer("y", CLASSES[:30], classes=True)),
+    "few rows": asked(Y[:9], answer(Y[:9], classes=False)),
+    "few rows, all different": asked(RNG.normal(size=30), answer(CLASSES[:30], classes=True)),
     "few rows, a category each": asked(
-        np.arange(30), Answer("y", CLASSES[:30], classes=True), "categorical", tuple(map(chr, range(97, 127)))
+        np.arange(30), answer(CLASSES[:30], classes=True), "categorical", tuple(map(chr, range(97, 127)))
     ),
-    "few rows, most of them twice": asked(np.repeat(RNG.permutation(20), 2), Answer("y", CLASSES[:40], classes=True)),
+    "few rows, most of them twice": asked(np.repeat(RNG.permutation(20), 2), answer(CLASSES[:40], classes=True)),
     "ignored": asked(CLASSES, THREE, "ignore", ("p", "q", "r")),
 }
 
@@ -211,7 +218,7 @@ def test_a_column_that_numbers_the_rows_is_suspected():
 
 
 def test_an_id_that_orders_the_target_is_suspected_twice():
-    kinds = [kind for kind, _ in asked(np.arange(N), Answer("y", np.sort(CLASSES), classes=True))]
+    kinds = [kind for kind, _ in asked(np.arange(N), answer(np.sort(CLASSES), classes=True))]
     assert kinds == ["order", "leak"]
 
 
@@ -222,12 +229,12 @@ def test_a_constant_column_is_suspected_of_saying_nothing():
 
 def test_categories_too_many_for_an_input_each_are_told_of():
     names = tuple(f"c{n:05}" for n in range(50_000))
-    [(kind, why)] = asked(np.arange(100_000) // 2, Answer("y", np.arange(100_000) % 2, classes=True), "categorical", names, 50)
+    [(kind, why)] = asked(np.arange(100_000) // 2, answer(np.arange(100_000) % 2, classes=True), "categorical", names, 50)
     assert kind == "many" and why.startswith(
         "50,000 categories, of which the 50 most frequent have an input each; 99.9% of the rows have another"
     )
     few_rare = np.append(np.repeat(np.arange(50), 20), np.arange(50, 60))
-    assert asked(few_rare, Answer("y", RNG.integers(3, size=1010), classes=True), "categorical", names[:60], 50) == []
+    assert asked(few_rare, answer(RNG.integers(3, size=1010), classes=True), "categorical", names[:60], 50) == []
 
 
 def test_spellings_of_one_category_or_class_are_told_of(looks):

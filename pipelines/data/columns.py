@@ -165,7 +165,8 @@ class TargetColumns:
         """Numbers. Raises DataError for words, and for a target of two values."""
         names = self.source.targets
         if self.labels:
-            row = self._first_word()
+            words = np.array([not label.lstrip("+-").replace(".", "", 1).isdigit() for label in self.labels])
+            row = int(np.argmax(words[self.values[:, 0].astype(np.int64)]))  # the first
             raise DataError(
                 f"{self.source.line(row)}: target {names[0]!r} must hold numbers for regression, found "
                 f"{self._spell(self.values[row, 0])!r}; set data.task to auto, binary or multiclass"
@@ -176,11 +177,6 @@ class TargetColumns:
                 found = f"found only {self.spell(values)}; set data.task: binary"
                 raise DataError(f"{self.name}: target {name!r} must take more than two values for regression, {found}")
         return Target("regression", names, (), self.values)
-
-    def _first_word(self) -> int:
-        """The first row whose label is no number; 0 if all are."""
-        words = np.array([not _is_number(label) for label in self.labels])
-        return int(np.argmax(words[self.values[:, 0].astype(np.int64)]))
 
     def classification(self, task: Task) -> Target:
         """Classes, from 0. Raises DataError for several targets, and for values that are no classes of this task."""
@@ -203,11 +199,3 @@ class TargetColumns:
                 f"{self.spell(values)}; is it an id or a name? choose another data.target"
             )
         return Target(task, names, tuple(self._spell(value) for value in values), y.astype(np.int64))
-
-
-def _is_number(label: str) -> bool:
-    try:
-        float(label)
-    except ValueError:
-        return False
-    return True

@@ -72,15 +72,6 @@ class Suspicion:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A target to test columns against: numbers, or places of classes, (n,)."""
-
-    name: str
-    values: NDArray
-    classes: bool
-
-
-@dataclass(frozen=True)
 class Look:
     """All of it; `as_dict` is what --json prints."""
 
@@ -111,7 +102,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     # Of a target that is not what its kind says, the task would be a guess, and what is wrong with that misleads.
     target, problems = (None, []) if untidy else _target(source, block)
     refused = found.problems.get("") or untidy or "".join(problems)
-    classes, answers = target.counts() if target else {}, _answers(target)
+    classes = target.counts() if target else {}
     left_out = split_columns(block.split)
     columns: list[ColumnLook] = []
     suspicions: list[Suspicion] = [*suspect_spellings(source.targets[0], classes)] if classes else []
@@ -124,7 +115,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
         columns.append(_column(found, name, column, left_out.get(name, "")))
         # What is untidy is looked at as text, and tells nothing yet.
         if name in source.inputs and name not in left_out and name not in found.problems:
-            suspicions += suspect(name, kind, column, answers, block.categories.most)
+            suspicions += suspect(name, kind, column, target, block.categories.most)
             problems += _unfit(found, block, columns[-1], column)
     duplicates, unsplit = _split(found, block, target)
     return Look(
@@ -152,15 +143,6 @@ def _target(source: Source, block: DataSpec) -> tuple[Target | None, list[str]]:
     except DataError as error:
         return None, [str(error)]
     return target, []
-
-
-def _answers(target: Target | None) -> list[Answer]:
-    """What columns are tested against."""
-    if target is None:
-        return []
-    if target.classes:
-        return [Answer(target.names[0], target.y, classes=True)]
-    return [Answer(name, target.y[:, place], classes=False) for place, name in enumerate(target.names)]
 
 
 def _split(found: Survey, block: DataSpec, target: Target | None) -> tuple[int, list[str]]:
@@ -258,7 +240,7 @@ def shown(kind: Kind, value: float) -> str:
 # -- suspicions -------------------------------------------------------------------------------------------------------------
 
 
-def suspect(name: str, kind: Kind, column: Column, answers: list[Answer], most: int) -> Iterator[Suspicion]:
+def suspect(name: str, kind: Kind, column: Column, target: Target | None, most: int) -> Iterator[Suspicion]:
     """What may be wrong with one input. A column that is ignored can harm nothing, and is not looked at.
 
     `most` categories have an input of their own.
@@ -277,12 +259,12 @@ def suspect(name: str, kind: Kind, column: Column, answers: list[Answer], most: 
         yield from suspect_spellings(name, dict(zip(column.categories, rows.tolist(), strict=True)))
     step = -(-len(values) // ROWS)
     some = Column(column.values[::step], column.categories)
-    for answer in answers:
-        y = answer.values[::step]
-        tells = _tells_class if answer.classes else _tells_number
-        why = tells(some, y, answer.name) if len(y) >= LEAST_ROWS else ""
-        if why:
-            yield Suspicion(name, "leak", why)
+    for place, answer in enumerate(target.names if target else ()):
+        if len(some.values) >= LEAST_ROWS and target:
+            y = target.y[::step]
+            why = _tells_class(some, y, answer) if target.classes else _tells_number(some, y[:, place], answer)
+            if why:
+                yield Suspicion(name, "leak", why)
 
 
 def _many(name: str, rows: NDArray, most: int) -> Iterator[Suspicion]:

@@ -148,11 +148,9 @@ def _as_arrow(values: Any) -> Any:
     try:
         return pyarrow.array(array, from_pandas=True)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
-        return pyarrow.array([None if _is_missing(value) else str(value) for value in array.tolist()])
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (not isinstance(value, str) and str(value) in ("nan", "NaT", "<NA>"))
+        missing = ("None", "nan", "NaT", "<NA>")
+        cells = [None if not isinstance(value, str) and str(value) in missing else str(value) for value in array.tolist()]
+        return pyarrow.array(cells)
 
 
 # -- answers ----------------------------------------------------------------------------------------------------------------

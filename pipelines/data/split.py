@@ -208,17 +208,15 @@ def check_strata(source: str, classes: Sequence[str], y: NDArray, parts: int) ->
     short = [name for name, count in counts.items() if count < parts]
     if short:
         each = "one a part" if parts == len(PARTS) else "one a fold and one to test"
-        told = ", class ".join(f"{name!r} has {counts[name]}{_spelling(name, counts)}" for name in short[:NAMED])
+        told = []
+        for name in short[:NAMED]:
+            other = similar_label(name, counts)
+            told.append(f"{name!r} has {counts[name]}" + (f" (another spelling of {other!r}?)" if other else ""))
         more = f", and {len(short) - NAMED} more classes have too few" if len(short) > NAMED else ""
         raise DataError(
             f"{source}: each class must have at least {parts} different rows for a stratified split, {each}, but class "
-            f"{told}{more}; add rows, join rare classes with data.spellings, or set data.split.stratify: false"
+            f"{', class '.join(told)}{more}; add rows, join rare classes with data.spellings, or set data.split.stratify: false"
         )
-
-
-def _spelling(name: str, counts: dict[str, int]) -> str:
-    other = similar_label(name, counts)
-    return f" (another spelling of {other!r}?)" if other else ""
 
 
 def label_key(label: str) -> str:

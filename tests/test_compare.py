@@ -93,21 +93,16 @@ def test_a_difference_that_all_pairs_show_is_real_and_says_which_is_better(on_re
     one = only(compared(by="model.activation"))
     assert (one.verdict, one.better, one.pairs, one.metric) == ("real", "relu", 10, "validate_accuracy")
     assert one.high < 0 and one.mean == pytest.approx(-0.05, abs=1e-3)
-    assert re.search(
-        r"sigmoid - relu, validate_accuracy: -0\.05\d*, 95 % interval .* 10 pairs by seed\. The difference is real", one.sentence
-    )
+    told = r"sigmoid - relu, validate_accuracy: -0\.05\d*, 95 % interval .* 10 pairs by seed\. The difference is real"
+    assert re.search(told, one.sentence)
     assert "relu is better" in one.sentence and "corrected" not in one.sentence
 
 
 def test_a_small_difference_is_negligible_only_within_a_margin_that_was_named(on_record):
     on_record(groups(NOISE))
     silent = only(compared(by="activation", metrics=("loss",)))
-    assert (
-        silent.verdict == "cannot tell"
-        and "does not show that the groups are the same" in silent.sentence
-        and "--margin" in silent.sentence
-    )
-    assert silent.p_negligible is None
+    assert (silent.verdict, silent.p_negligible) == ("cannot tell", None)
+    assert re.search("does not show that the groups are the same.*--margin", silent.sentence)
     asked = only(compared(by="activation", metrics=("loss",), margin="0.01"))
     assert asked.verdict == "negligible" and "lies within ±0.01" in asked.sentence
     assert only(compared(by="activation", metrics=("loss",), margin="0.0005")).verdict == "cannot tell"
@@ -192,10 +187,8 @@ def test_what_may_differ_besides_is_named(on_record):
 
 
 def test_options_that_only_one_kind_of_optimizer_has_keep_no_pair_apart(on_record):
-    kinds = (
-        {"train.optimizer.name": "adam", "train.optimizer.beta1": "0.9"},
-        {"train.optimizer.name": "sgd", "train.optimizer.momentum": "0"},
-    )
+    adam = {"train.optimizer.name": "adam", "train.optimizer.beta1": "0.9"}
+    kinds = (adam, {"train.optimizer.name": "sgd", "train.optimizer.momentum": "0"})
     on_record([run(2 * s + i, 0.1 * i + d, seed=s, **kind) for s, d in enumerate(NOISE) for i, kind in enumerate(kinds)])
     assert only(compared(by="train.optimizer.name")).pairs == 10
 
@@ -269,9 +262,8 @@ def test_runs_of_folds_are_compared_fold_by_fold(on_record, monkeypatch):
 
 def test_means_over_folds_are_not_compared_over_splits(on_record):
     on_record([one for s in range(4) for one in groups([0.05], first=10 * s, split=str(s), data__split__folds=5)])
-    with pytest.raises(
-        QueryError, match=r"--metric must be validate_\.\.\. to compare runs of folds over several splits, got best_val_loss"
-    ):
+    told = r"--metric must be validate_\.\.\. to compare runs of folds over several splits, got best_val_loss"
+    with pytest.raises(QueryError, match=told):
         compared(by="activation", metrics=("best_val_loss",))
 
 
@@ -310,12 +302,8 @@ def test_the_test_rows_are_warned_of_with_how_many_have_opened_them(on_record, t
 
 
 def test_runs_of_several_commits_are_told_of(on_record):
-    on_record(
-        [
-            run(n, 0.1 * n, seed=n // 2, model__activation="ab"[n % 2], tags={"mlflow.source.git.commit": str(n % 2)})
-            for n in range(6)
-        ]
-    )
+    tags = [{"mlflow.source.git.commit": str(n % 2)} for n in range(6)]
+    on_record([run(n, 0.1 * n, seed=n // 2, model__activation="ab"[n % 2], tags=tags[n]) for n in range(6)])
     assert any("several commits" in note for note in compared(by="activation").notes)
 
 
@@ -323,11 +311,8 @@ def test_runs_of_several_commits_are_told_of(on_record):
 
 
 def test_only_what_differs_is_shown_with_metrics_and_their_intervals(on_record):
-    one, other = (
-        run(1, 0.2, seed=0, search__seed=1),
-        run(2, 0.3, seed=0, model__activation="tanh", model__slope=1, search__seed=2),
-    )
-    on_record([one, other])
+    one = run(1, 0.2, seed=0, search__seed=1)
+    on_record([one, run(2, 0.3, seed=0, model__activation="tanh", model__slope=1, search__seed=2)])
     found = compared([one.id[:8], "runs/2"])
     assert found.params == {"model.activation": ("relu", "tanh"), "model.slope": ("", "1")}
     assert found.metrics["test_accuracy"][0].low == pytest.approx(0.7) and "best_val_loss" not in found.metrics
@@ -454,17 +439,7 @@ def test_runs_are_sorted_by_number_where_they_are_numbers_and_those_without_come
 
 def test_the_usual_columns_are_those_that_some_run_has():
     found = listing([run(1, 0.3, seed=1)])
-    assert found.columns == [
-        "id",
-        "name",
-        "status",
-        "backend",
-        "activation",
-        "seed",
-        "best_val_loss",
-        "best_val_accuracy",
-        "started",
-    ]
+    assert " ".join(found.columns) == "id name status backend activation seed best_val_loss best_val_accuracy started"
     assert found.shown()[0][:7] == ["00000001", "run 1", "FINISHED", "lightning", "relu", "1", "0.3"]
 
 
@@ -473,12 +448,8 @@ def test_a_narrow_terminal_gets_fewer_columns_and_none_that_is_cut():
     widths = {width: found.fitting(width) for width in (200, 100, 80, 10)}
     assert widths[200].columns == found.columns
     assert widths[100].columns == [name for name in found.columns if name != "activation"]
-    assert (
-        {"id", "name", "best_val_loss", "started"}
-        <= set(widths[10].columns)
-        <= set(widths[80].columns)
-        <= set(widths[100].columns)
-    )
+    narrow, middle, wide = (set(widths[width].columns) for width in (10, 80, 100))
+    assert {"id", "name", "best_val_loss", "started"} <= narrow <= middle <= wide
     assert all(row[0] == "00000001" for row in widths[10].shown())
 
 

@@ -19,11 +19,10 @@ from conftest import BIN, call, environment
 from backends import BackendError
 from backends.spec import Model, Trial
 from pipelines.check import parity as module
-from pipelines.check import verdict
 from pipelines.check.case import LEAST, Case
 from pipelines.check.measure import largest_distance
 from pipelines.check.parity import attach_to_run, parity
-from pipelines.check.verdict import Finding
+from pipelines.check.verdict import Finding, Report, judge
 from pipelines.data import About
 from pipelines.spec import Experiment, load
 
@@ -330,10 +329,6 @@ def test_without_a_terminal_the_table_is_plain_text(deltarule, tiny):
 # What is asked for -----------------------------------------------------------------------------------------------------
 
 
-def test_the_command_explains_itself(deltarule):
-    assert "Usage: deltarule parity" in deltarule("parity", "--help").stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -438,7 +433,7 @@ def judged(section, name, difference, *, largest=1.0, drift=0.0, precision="floa
     """The finding of one quantity; `others`: (section, name, largest, drift) of further ones that agree."""
     rows = [(section, name, difference, largest, drift), *((s, n, 0.0, size, d) for s, n, size, d in others)]
     findings = [Finding(n, "", gap, None, precision, s, size, d) for s, n, gap, size, d in rows]
-    return verdict.judge(findings)[0]
+    return judge(findings)[0]
 
 
 @pytest.mark.parametrize(
@@ -488,7 +483,7 @@ def test_of_a_quantity_the_step_that_exceeds_most_is_told():
     steps = [
         Finding("weights", f"step {i}", gap, None, "float64", "step", 1.0, 0.0) for i, gap in enumerate((1e-13, 1e-12, 1e-14))
     ]
-    [finding] = verdict.judge(steps)
+    [finding] = judge(steps)
     assert finding.where == "step 1" and finding.passed
 
 
@@ -533,7 +528,7 @@ def test_a_store_that_is_down_is_a_warning(deltarule, tiny):
 
 def test_where_tracking_is_off_nothing_is_attached(tiny):
     experiment = Experiment.model_validate({"tracking": {"enabled": False, "uri": "http://127.0.0.1:9"}})
-    assert attach_to_run(experiment, verdict.Report({"fingerprint": "0", "precisions": [], **blank()}, ())) is None
+    assert attach_to_run(experiment, Report({"fingerprint": "0", "precisions": [], **blank()}, ())) is None
 
 
 def blank():

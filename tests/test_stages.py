@@ -29,13 +29,8 @@ BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes", "linnerud")
 
 def experiment(source="iris", /, **changes):
     """A small one, on the reference. changes: model__hidden=(3,) and the like."""
-    small = Experiment.model_validate(
-        {
-            "data": {"source": source},
-            "model": {"hidden": [8]},
-            "train": {"backend": "reference", "epochs": 4, "optimizer": {"name": "adam", "learning_rate": 0.02}},
-        }
-    )
+    train = {"backend": "reference", "epochs": 4, "optimizer": {"name": "adam", "learning_rate": 0.02}}
+    small = Experiment.model_validate({"data": {"source": source}, "model": {"hidden": [8]}, "train": train})
     return small.override({name.replace("__", "."): value for name, value in changes.items()}) if changes else small
 
 
@@ -203,9 +198,8 @@ def test_a_csv_file_is_found_from_the_base(places, tmp_path):
 
 
 # Keras takes one engine a process: tests/test_keras_jax.py runs the one in a process of its own.
-ON_JAX = pytest.mark.skipif(
-    os.environ.get("KERAS_BACKEND") != "jax", reason="tests/test_keras_jax.py runs it, in its own process"
-)
+JAX = os.environ.get("KERAS_BACKEND") == "jax"
+ON_JAX = pytest.mark.skipif(not JAX, reason="tests/test_keras_jax.py runs it, in its own process")
 MARKS = {"reference": (), "keras-jax": (pytest.mark.slow, ON_JAX)}
 
 
@@ -404,10 +398,8 @@ def test_a_run_that_diverges_leaves_its_record_but_no_model(places):
 
 
 def test_a_run_that_diverges_after_good_epochs_leaves_no_model_either(places):
-    rising = {"name": "constant", "warmup": 2000}
-    spec = experiment(
-        "diabetes", train__schedule=rising, train__optimizer={"name": "sgd", "learning_rate": 20.0}, train__epochs=40
-    )
+    rising, sgd = {"name": "constant", "warmup": 2000}, {"name": "sgd", "learning_rate": 20.0}
+    spec = experiment("diabetes", train__schedule=rising, train__optimizer=sgd, train__epochs=40)
     carry_out(spec, places, "split")
     with pytest.raises(StageError, match="diverged"):
         carry_out(spec, places, "train")

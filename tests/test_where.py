@@ -64,6 +64,7 @@ def test_an_expression_is_true_of(text, found):
         ("seed = 1 and not seed = 2", "expected KEY = VALUE", 14),
         ("seed = 1)", "expected `and`", 9),
         ("seed = 'a", "expected KEY = VALUE", 1),
+        ("status < finished", "< must be followed by a number, got FINISHED", 1),
         ("seed = 1 and model.activaton = relu", r"unknown key model\.activaton.*did you mean model\.activation", 14),
     ],
 )
@@ -82,14 +83,7 @@ def test_a_part_of_a_path_that_means_several_is_refused_with_all_of_them():
 
 
 def test_a_whole_name_stands_above_the_end_of_a_path_and_that_above_a_tag_of_ours():
-    params, metrics, tags = (
-        {"train.epochs": "30", "train.backend": "keras"},
-        {"epochs": 7.0},
-        {"deltarule.backend": "k", "deltarule.x": "y"},
-    )
-    keys = Keys([Recorded("a" * 32, "", "FINISHED", None, None, params, metrics, tags)])
-    assert [(key.kind, key.name) for key in map(keys.find, ("epochs", "backend", "x"))] == [
-        ("metrics", "epochs"),
-        ("params", "train.backend"),
-        ("tags", "deltarule.x"),
-    ]
+    params, tags = {"train.epochs": "30", "train.backend": "keras"}, {"deltarule.backend": "k", "deltarule.x": "y"}
+    keys = Keys([Recorded("a" * 32, "", "FINISHED", None, None, params, {"epochs": 7.0}, tags)])
+    found = [(key.kind, key.name) for key in map(keys.find, ("epochs", "backend", "x"))]
+    assert found == [("metrics", "epochs"), ("params", "train.backend"), ("tags", "deltarule.x")]

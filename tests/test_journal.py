@@ -9,12 +9,13 @@ import platform
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import call
 from synthetic_run import make, write_json
 
-from pipelines.record import Recording, events
+from pipelines.record import Outcome, Recording, events
 from pipelines.record.sync import send_waiting
 from pipelines.spec import Experiment
 from pipelines.tracking import TrackingError, drop, mark_killed, waiting
@@ -276,6 +277,28 @@ def test_an_epoch_is_told_when_it_is_over_and_not_again_from_the_outs(tmp_path, 
     assert "wait for the store" in recording.close().warning
     state = recording.journal.state()
     assert state.status == "FINISHED" and state.outs
+
+
+def test_a_run_answers_while_its_sender_is_still_at_work(tmp_path, monkeypatch):
+    class Busy:
+        process = SimpleNamespace(poll=lambda: None)
+
+        def __init__(self, journal, _):
+            journal.note(Sent(run_id="ab"))
+
+        def wait(self, *_):
+            pass
+
+        def close(self):
+            return ""
+
+    monkeypatch.setattr("pipelines.record.recording.Uploader", Busy)
+    recording = Recording(EXPERIMENT, make(tmp_path))
+    recording.start("3f2a" + "0" * 28, 1)
+    assert recording.journal.is_written()
+    recording.finish()
+    assert recording.close() == Outcome("ab", complete=False)
+    assert recording.journal.over() and not recording.journal.is_written()  # its sender removes it
 
 
 def test_an_epoch_of_folds_is_told_once_it_is_over_in_each(tmp_path, unsent):

@@ -21,7 +21,7 @@ from synthetic_run import make, write_json
 from pipelines import tracking
 from pipelines.project import project_of
 from pipelines.record import events
-from pipelines.record.sync import RunSender, sync
+from pipelines.record.sync import RunSender, sync, write_receipt
 from pipelines.redact import redact
 from pipelines.spec import Experiment
 from pipelines.tracking import Event, TrackingError, locate, sender, store
@@ -308,6 +308,13 @@ def test_switched_off_it_leaves_no_trace(tmp_path, caplog):
     assert sync(make(tmp_path), off) is None
     assert "tracking is off" in caplog.text
     assert [p.name for p in tmp_path.iterdir()] == ["outputs"]
+
+
+def test_a_receipt_has_the_hashes_of_what_is_on_record(tmp_path):
+    places, path = make(tmp_path), tmp_path / "receipt.json"
+    for on_record, stages in ((True, {"train", "validate", "test"}), (False, set())):
+        write_receipt(places, path, on_record)
+        assert json.loads(path.read_text()).keys() == stages
 
 
 # Secrets ---------------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class Table:
 
     def numbers(self, name: str) -> NDArray:
         """(rows,) float64, NaN where no value stands; dates as days since 1970-01-01 UTC. Raises DataError for inf."""
-        cells, scale = _plain(self.read(name)), 1
+        cells, scale = _decoded(self.read(name)), 1
         if types.is_date(cells.type) or types.is_timestamp(cells.type):
             zone = getattr(cells.type, "tz", None)
             cells = cells.cast(pyarrow.timestamp("us", zone), safe=False).cast(pyarrow.int64())
@@ -88,12 +88,16 @@ class Table:
         return cells.cast(pyarrow.large_string()).dictionary_encode()
 
 
-def _plain(cells: Any) -> Any:
-    """A column without a dictionary, but of texts that were read as such; with null for NaN, as pandas writes it."""
+def _decoded(cells: Any) -> Any:
+    """A column without a dictionary, but of texts that were read as such."""
     if types.is_dictionary(cells.type) and cells.type != TEXTS:
         cells = cells.cast(cells.type.value_type)
-    if types.is_float16(cells.type):
-        cells = cells.cast("float32")
+    return cells.cast("float32") if types.is_float16(cells.type) else cells
+
+
+def _plain(cells: Any) -> Any:
+    """The same with null for NaN, as pandas writes it."""
+    cells = _decoded(cells)
     return compute.if_else(compute.is_nan(cells), None, cells) if types.is_floating(cells.type) else cells
 
 
@@ -184,6 +188,7 @@ class JoinedTable:
         self.names, self.shown, self.typed = first.names, first.shown, first.typed
         self.unnamed = frozenset[str]().union(*(file.unnamed for file in self.files))
         self.guessed = any(file.guessed for file in self.files)
+        self.by_text: set[str] = set()  # columns whose numbers, dates or truth values are read from texts, once inferred
         self.starts = np.cumsum([0, *(file.rows for file in self.files)])
         self.targets = tuple(name for name in block.targets if name in self.names)
         for file in self.files:
@@ -234,6 +239,7 @@ class JoinedTable:
                 return InferredType(kind if stated is None else stated)  # type: ignore[arg-type]
         if stated == "categorical" and not target:
             return InferredType(stated)
+        self.by_text.add(name)
         text = self.text(name, self.typed and native != "wide")
         return text.target(stated, self.block.task) if target else text.input(stated, self.block.categories.most)
 
@@ -243,7 +249,7 @@ class JoinedTable:
 
     def column(self, name: str, kind: Kind) -> Column:
         """The column's values, read now."""
-        if kind in ("categorical", "ignore") or name in self.block.spellings or self.type_of(name) in ("text", "wide", "nothing"):
+        if kind in ("categorical", "ignore") or name in self.by_text:
             return self.text(name).column(kind, stated=name in self.stated)
         return Column(np.concatenate([file.numbers(name) for file in self.files]))
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import to_jsonable_python
 
 import backends
 from backends.spec import Model, Regularization, Seed, Spec, Train, check_penalties
@@ -97,7 +96,7 @@ class Experiment(Spec):
 
     def _overridden(self, changes: Mapping[str, object], varied: Collection[str]) -> Experiment:
         raw = self.model_dump(mode="json", exclude_unset=True)
-        problems = lay_over(raw, [(known_path(path, models_schema()), to_jsonable_python(v)) for path, v in changes.items()])
+        problems = lay_over(raw, [(known_path(path, models_schema()), _plain(v)) for path, v in changes.items()])
         _leave_options(raw, self.train, set(changes), varied)
         experiment, more = _validate(raw)
         if experiment is None or problems:
@@ -139,7 +138,7 @@ def _validate(raw: dict[str, Any]) -> tuple[Experiment | None, list[Problem]]:
 def _leave_options(raw: dict[str, Any], before: Train, changed: set[str], varied: Collection[str]) -> None:
     """Where another kind has taken the place of one, take out what it has no option for: defaults, and what a study varies."""
     for key, old in (("optimizer", before.optimizer), ("schedule", before.schedule)):
-        written = raw.get("train", {}).get(key)
+        written = raw["train"].get(key) if isinstance(raw.get("train"), dict) else None
         if not isinstance(written, dict) or written.get("name", old.name) == old.name or f"train.{key}" in changed:
             continue
         kinds = {kind(member): member["properties"] for member in members(node_at(("train", key), models_schema()))}
@@ -147,6 +146,15 @@ def _leave_options(raw: dict[str, Any], before: Train, changed: set[str], varied
             path, usual = f"train.{key}.{option}", type(old).model_fields[option].default
             if path not in changed and (path in varied or written[option] == usual):
                 del written[option]
+
+
+def _plain(value: Any) -> Any:
+    """Models as mappings; dicts and lists anew, so that no one shares them; what else it may be is judged with the spec."""
+    if isinstance(value, Spec):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def dump(experiment: Experiment) -> str:

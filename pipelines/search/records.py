@@ -27,6 +27,7 @@ State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
 History = tuple[dict[str, float], ...]  # one record an epoch
 ENDED: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAIL"}  # a trial that waits counts as running
 STUDIES = Path("studies")  # below the project
+DETAILS = ("spread", "reason", "epochs", "steps", "best_epoch", "seed", "generation", "variant", "weights")
 STUDY, SPEC, CURVES = "study.json", "params.yaml", "curves"
 
 
@@ -39,37 +40,32 @@ class TrialRecord:
     params: dict[str, Any]  # drawn: dotted path -> value, "PATH or" choices among them
     changes: dict[str, Any]  # dotted path -> value to lay over the spec, as --set would
     values: tuple[float, ...]  # of the metrics, in their order; () if there is none
-    spread: tuple[float, ...]  # sd of each value over the seeds (ddof 1); () with one seed
-    reason: str  # a sentence: "completed 30 epochs", "pruned after epoch 9"
-    epochs: int  # carried out, summed over the seeds
-    steps: int
-    best_epoch: int | None  # of the first seed
-    seed: int  # of the first network
-    generation: int
-    variant: str  # folder name of its data
-    weights: int  # numbers in the network
+    spread: tuple[float, ...] = ()  # sd of each value over the seeds (ddof 1); () with one seed
+    reason: str = ""  # a sentence: "completed 30 epochs", "pruned after epoch 9"
+    epochs: int = 0  # carried out, summed over the seeds
+    steps: int = 0
+    best_epoch: int | None = None  # of the first seed
+    seed: int = 0  # of the first network
+    generation: int = 0
+    variant: str = ""  # folder name of its data
+    weights: int = 0  # numbers in the network
     history: History = ()  # per epoch, mean over the seeds; () where only the study was read
 
     @classmethod
     def of(cls, stored: FrozenTrial, experiment: Experiment) -> TrialRecord:
         """A trial as Optuna has it, without its history."""
-        details: Mapping[str, Any] = stored.user_attrs.get(OURS, {})
+        details = {"seed": experiment.seed, **stored.user_attrs.get(OURS, {})}
         try:
             params, changes = drawn(stored, experiment)
         except StudyError:  # Optuna's queue has it, or another program was killed while it drew
             params, changes = dict(stored.params), {}
-        return cls(
-            number=stored.number, state=ENDED.get(stored.state.name, "RUNNING"), params=params, changes=changes,
-            values=tuple(stored.values or ()), spread=tuple(details.get("spread", ())), reason=details.get("reason", ""),
-            epochs=details.get("epochs", 0), steps=details.get("steps", 0), best_epoch=details.get("best_epoch"),
-            seed=details.get("seed", experiment.seed), generation=details.get("generation", 0),
-            variant=details.get("variant", ""), weights=details.get("weights", 0),
-        )  # fmt: skip
+        known = {name: details[name] for name in DETAILS if name in details}
+        trial = cls(stored.number, ENDED.get(stored.state.name, "RUNNING"), params, changes, tuple(stored.values or ()), **known)
+        return replace(trial, spread=tuple(trial.spread))
 
     def details(self) -> dict[str, Any]:
-        """What Optuna has no place for, besides what was noted when the trial was drawn."""
-        names = "reason", "epochs", "steps", "best_epoch", "spread", "seed", "weights", "variant"
-        return {name: getattr(self, name) for name in names}
+        """What Optuna has no place for."""
+        return {name: getattr(self, name) for name in DETAILS}
 
 
 @dataclass(frozen=True)

@@ -84,10 +84,7 @@ def search(
                         Driver(experiment, folder, storage, datasets, executor, width, *hear).run(total)
             finally:
                 record, shares = sum_up(folder, experiment, storage)
-            try:
-                draw_study(folder, storage.study, record.metrics, shares)
-            except Exception as error:  # the study is over all the same
-                warn(f"the figures of study {name!r} could not be drawn ({type(error).__name__}: {error})")
+            _draw(folder, storage, record, shares, warn)
             recorder.finish()
     if recorder.warning:
         warn(recorder.warning)
@@ -179,6 +176,16 @@ def sum_up(folder: Path, experiment: Experiment, storage: StudyStorage) -> tuple
     else:
         write_atomically(folder / WINNER, write(record.trial(record.best).changes).encode())
     return record, shares
+
+
+def _draw(
+    folder: Path, storage: StudyStorage, record: StudyRecord, shares: dict[str, float], warn: Callable[[str], None]
+) -> None:
+    """The figures; the study is over without them too."""
+    try:
+        draw_study(folder, storage.study, record.metrics, shares)
+    except Exception as error:
+        warn(f"the figures of study {folder.name!r} could not be drawn ({type(error).__name__}: {error})")
 
 
 def hand_out(folder: Path, into: Path) -> None:

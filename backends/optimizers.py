@@ -31,7 +31,7 @@ def sgd(xp: Any, o: SGD, theta: Array, g: Array, slots: Named, eta: Array, n: Na
     return theta - eta * (g + n["momentum"] * v if o.nesterov else v), {"momentum": v}
 
 
-def adam(xp: Any, o: Adam | AdamW, theta: Array, g: Array, slots: Named, eta: Array, n: Named) -> tuple[Array, Named]:
+def adam(xp: Any, o: Adam, theta: Array, g: Array, slots: Named, eta: Array, n: Named) -> tuple[Array, Named]:
     """Kingma & Ba (2015), Algorithm 1: ε is added after bias correction."""
     m = o.beta1 * slots["m"] + (1 - o.beta1) * g
     v = o.beta2 * slots["v"] + (1 - o.beta2) * (g * g)
@@ -61,5 +61,5 @@ RULES = {
 
 def corrections(spec: Optimizer, step: int, count: int) -> np.ndarray[Any, np.dtype[Any]]:
     """1 - β1^t and 1 - β2^t at `count` steps from `step` (t = step + 1), in float64: (count, 2). Ones without β."""
-    betas = (spec.beta1, spec.beta2) if isinstance(spec, Adam | AdamW) else (0.0, 0.0)
+    betas = (spec.beta1, spec.beta2) if isinstance(spec, Adam) else (0.0, 0.0)
     return np.array([[1 - beta**t for beta in betas] for t in range(step + 1, step + count + 1)])

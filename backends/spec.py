@@ -94,14 +94,10 @@ class Adam(Spec):
     epsilon: Epsilon = 1e-8
 
 
-class AdamW(Spec):
+class AdamW(Adam):
     """Adam that also subtracts η·weight_decay·θ (Loshchilov & Hutter 2019)."""
 
-    name: Literal["adamw"] = Field(description="the kind of optimizer; each has options of its own")
-    learning_rate: Positive = Field(1e-3, description="η")
-    beta1: Beta1 = 0.9
-    beta2: Beta2 = 0.999
-    epsilon: Epsilon = 1e-8
+    name: Literal["adamw"] = Field(description="the kind of optimizer; each has options of its own")  # type: ignore[assignment]
     weight_decay: NonNegative = Field(0.01, description="decoupled: η·weight_decay·θ is subtracted. It is not regularization.l2")
 
 

@@ -417,12 +417,7 @@ STATE_FAULTS = [
         "*(l[: len(self.trials)] for l in vars(self).setdefault('first', (self._put(self.l1), self._put(self.l2)))),",
         rebuilt,
     ),
-    Fault(
-        "looking moves the weights",
-        f"x, d = {PROBED}",
-        f"self.flat = self.flat + 1e-9; x, d = {PROBED}",
-        looking,
-    ),
+    Fault("looking moves the weights", f"x, d = {PROBED}", f"self.flat = self.flat + 1e-9; x, d = {PROBED}", looking),
 ]
 
 SIGNAL_FAULTS = [

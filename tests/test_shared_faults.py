@@ -20,7 +20,8 @@ import test_weights
 
 from backends import activations, base, draws, losses, optimizers, supervisor, weights
 from backends.conformance import Conformance
-from backends.reference import Reference, delta, stack
+from backends.reference import Reference, delta
+from backends.reference.stack import ReferenceStack
 from backends.spec import Dense
 from backends.supervisor import Supervisor
 
@@ -69,6 +70,14 @@ WEIGHED = test_class_weights.test_e_is_the_sum_of_weight_times_loss_over_b_and_i
 SIGNALS = test_reference.test_signals_are_what_their_names_say
 TANH = ("tanh", lambda v: 1 - np.tanh(v) ** 2, 0.05)
 RELU = ("relu", lambda v: (v > 0) * 1.0, 0.05)
+PERMUTED = test_draws.test_an_epochs_order_is_a_permutation_and_another_in_each_epoch_and_seed
+FIRST_WORDS = test_draws.test_the_first_words_never_change
+ON_PAPER = test_reference.test_losses_are_those_on_paper
+PYTORCHS = test_reference.test_optimizers_take_the_steps_of_pytorchs
+DROPPED = test_reference.test_a_hidden_output_is_dropped_after_its_activation_and_scaled_where_it_is_kept
+SCALED = test_class_weights.test_given_weights_are_scaled_to_mean_one_over_the_rows_and_keep_their_ratios
+THRESHOLD = test_draws.test_the_threshold_is_the_floor
+LAMBDAS = test_weights.test_penalties_lie_on_weight_matrices_alone_one_number_a_layer
 
 SHARED = [
     Shared("the last batch dropped", Supervisor, "__init__", "-(-self.rows // self.batch)", "self.rows // self.batch", DEALT),
@@ -78,14 +87,7 @@ SHARED = [
     Shared(
         "noise of the step in the epoch", Supervisor, "_next_chunk", "steps.tolist()", "(steps - self.step + at).tolist()", DEALT
     ),
-    Shared(
-        "one epoch's order kept for the next",
-        Supervisor,
-        "_new_epoch",
-        "self._order = None",
-        "pass",
-        DEALT,
-    ),
+    Shared("one epoch's order kept for the next", Supervisor, "_new_epoch", "self._order = None", "pass", DEALT),
     Shared("warm-up from 0", supervisor, "learning_rates", "(steps + 1)", "steps", SCHEDULES),
     Shared(
         "warm-up one step too long",
@@ -164,39 +166,18 @@ SHARED = [
     Shared("sums of an epoch lost at a stop", Supervisor, "_load_arrays", "self.losses, self.penalties =", "_ =", resuming),
     Shared("best weights lost at a stop", Supervisor, "_take_up", 'saved.arrays.get(f"best.{number}")', "None", resuming),
     Shared("members forgotten at a stop", Supervisor, "_take_up", 'list(saved.numbers["members"])', "self.members", resuming),
-    Shared(
-        "one seed for all orders",
-        draws,
-        "row_order",
-        "raw_words(seed",
-        "raw_words(1",
-        test_draws.test_an_epochs_order_is_a_permutation_and_another_in_each_epoch_and_seed,
-    ),
-    Shared(
-        "one order for all epochs",
-        draws,
-        "row_order",
-        "ORDER, epoch",
-        "ORDER, 0",
-        test_draws.test_an_epochs_order_is_a_permutation_and_another_in_each_epoch_and_seed,
-    ),
+    Shared("one seed for all orders", draws, "row_order", "raw_words(seed", "raw_words(1", PERMUTED),
+    Shared("one order for all epochs", draws, "row_order", "ORDER, epoch", "ORDER, 0", PERMUTED),
     Shared(
         "an order with repetitions",
         draws,
         "row_order",
         'np.argsort(raw_words(seed, ORDER, epoch, rows), kind="stable")',
         "raw_words(seed, ORDER, epoch, rows) % rows",
-        test_draws.test_an_epochs_order_is_a_permutation_and_another_in_each_epoch_and_seed,
+        PERMUTED,
     ),
-    Shared("noise without the seed", draws, "noise_keys", "mix(s ^", "mix(0 * s ^", test_draws.test_the_first_words_never_change),
-    Shared(
-        "noise without the step",
-        draws,
-        "noise_keys",
-        "0x9E3779B9)) + t)",
-        "0x9E3779B9)) + 0 * t)",
-        test_draws.test_the_first_words_never_change,
-    ),
+    Shared("noise without the seed", draws, "noise_keys", "mix(s ^", "mix(0 * s ^", FIRST_WORDS),
+    Shared("noise without the step", draws, "noise_keys", "0x9E3779B9)) + t)", "0x9E3779B9)) + 0 * t)", FIRST_WORDS),
     Shared(
         "noise without the layer",
         draws,
@@ -216,15 +197,10 @@ SHARED = [
         ("rows",),
     ),
     Shared(
-        "a hash without its last mixing",
-        draws,
-        "noise",
-        "mix(mix(at ^ first) + second)",
-        "mix(at ^ first) + second",
-        test_draws.test_the_first_words_never_change,
+        "a hash without its last mixing", draws, "noise", "mix(mix(at ^ first) + second)", "mix(at ^ first) + second", FIRST_WORDS
     ),
-    Shared("a threshold that is rounded", draws, "threshold", "math.floor", "round", test_draws.test_the_threshold_is_the_floor),
-    Shared("p for 1 - p", draws, "threshold", "p * 2**24", "(1 - p) * 2**24", test_draws.test_the_threshold_is_the_floor),
+    Shared("a threshold that is rounded", draws, "threshold", "math.floor", "round", THRESHOLD),
+    Shared("p for 1 - p", draws, "threshold", "p * 2**24", "(1 - p) * 2**24", THRESHOLD),
     Shared(
         "biases drawn at random",
         draws,
@@ -253,14 +229,7 @@ SHARED = [
     ),
     Shared("He's bound with 3", draws, "bound", "6 / i", "3 / i", UNIFORM, ("tanh", "he_uniform", 6 / 200)),
     Shared("leaky He without its slope", draws, "bound", "(1 + a * a)", "1", UNIFORM, ("leaky_relu", "auto", 6 / 208)),
-    Shared(
-        "biases penalised",
-        weights,
-        "penalties",
-        "if slot.penalised",
-        "if True",
-        test_weights.test_penalties_lie_on_weight_matrices_alone_one_number_a_layer,
-    ),
+    Shared("biases penalised", weights, "penalties", "if slot.penalised", "if True", LAMBDAS),
     Shared("squared errors summed over targets", losses, "row_losses", "xp.mean((d", "xp.sum((d", by_differences),
     Shared(
         "a binary loss without its shift",
@@ -268,7 +237,7 @@ SHARED = [
         "row_losses",
         "softplus(xp, logits)",
         "xp.log(1.0 + xp.exp(logits))",
-        test_reference.test_losses_are_those_on_paper,
+        ON_PAPER,
         ("binary",),
     ),
     Shared(
@@ -277,7 +246,7 @@ SHARED = [
         "row_losses",
         "xp.logsumexp(logits, -1)",
         "xp.logsumexp(logits[..., 1:], -1)",
-        test_reference.test_losses_are_those_on_paper,
+        ON_PAPER,
         ("multiclass",),
     ),
     Shared(
@@ -286,24 +255,17 @@ SHARED = [
         "row_losses",
         "(d - logits) * (d - logits)",
         "0.5 * (d - logits) * (d - logits)",
-        test_reference.test_losses_are_those_on_paper,
+        ON_PAPER,
         ("regression",),
     ),
-    Shared(
-        "class weights that are not scaled",
-        losses,
-        "class_weights",
-        "w * n / total",
-        "w",
-        test_class_weights.test_given_weights_are_scaled_to_mean_one_over_the_rows_and_keep_their_ratios,
-    ),
+    Shared("class weights that are not scaled", losses, "class_weights", "w * n / total", "w", SCALED),
     Shared(
         "class weights of mean one over the classes",
         losses,
         "class_weights",
         "w * n / total",
         "w * len(counts) / sum(given)",
-        test_class_weights.test_given_weights_are_scaled_to_mean_one_over_the_rows_and_keep_their_ratios,
+        SCALED,
     ),
     Shared(
         "balanced without the number of classes",
@@ -373,8 +335,8 @@ FOLDS = [
     ),
     Shared("the first fold's validation targets", Supervisor, "_own_y_valid", "self.stack.region[position]", "0", in_folds),
     Shared("another fold's validation targets", Supervisor, "_own_y_valid", "region[position]", "region[0]", in_folds),
-    Shared("the first fold's rows validated", stack.ReferenceStack, "_valid_rows", "self.region[k]", "0", in_folds),
-    Shared("the first fold's rows probed", stack.ReferenceStack, "_signals", "self.region[k]", "0", in_folds),
+    Shared("the first fold's rows validated", ReferenceStack, "_valid_rows", "self.region[k]", "0", in_folds),
+    Shared("the first fold's rows probed", ReferenceStack, "_signals", "self.region[k]", "0", in_folds),
     Shared("folds in another order", base, "regions", "data.folds.index", "data.folds[::-1].index", in_folds),
     Shared(
         "one fold's metric for all",
@@ -388,10 +350,10 @@ FOLDS = [
 
 ORACLE = [
     Shared("class weights left out of the gradient", Dense, "backward", "w[:, None] * delta", "delta", WEIGHED, ("binary",)),
-    Shared("class weights in the gradient alone", stack.ReferenceStack, "_gradient", "w * each", "each", WEIGHED, ("binary",)),
+    Shared("class weights in the gradient alone", ReferenceStack, "_gradient", "w * each", "each", WEIGHED, ("binary",)),
     Shared(
         "divided by the sum of the weights",
-        stack.ReferenceStack,
+        ReferenceStack,
         "_gradient",
         "(each if w is None else w * each).mean()",
         "np.average(each, weights=w)",
@@ -407,9 +369,9 @@ ORACLE = [
         WEIGHED,
         ("multiclass",),
     ),
-    Shared("L1 without its sign", stack.ReferenceStack, "_gradient", "np.sign(flat)", "1.0", by_hand),
-    Shared("λ2 without the 2", stack.ReferenceStack, "_gradient", "2 * self.l2[k] * flat", "self.l2[k] * flat", by_hand),
-    Shared("half of L2 reported", stack.ReferenceStack, "_gradient", "flat * flat)", "0.5 * flat * flat)", by_hand),
+    Shared("L1 without its sign", ReferenceStack, "_gradient", "np.sign(flat)", "1.0", by_hand),
+    Shared("λ2 without the 2", ReferenceStack, "_gradient", "2 * self.l2[k] * flat", "self.l2[k] * flat", by_hand),
+    Shared("half of L2 reported", ReferenceStack, "_gradient", "flat * flat)", "0.5 * flat * flat)", by_hand),
     Shared("sum over rows", Dense, "backward", "/ len(y)", "", by_differences),
     Shared("biases' sum over rows", Dense, "backward", "weighed.mean", "weighed.sum", by_differences),
     Shared("δ summed over targets", delta, "output_delta", " / v.shape[-1]", "", by_differences),
@@ -429,50 +391,22 @@ ORACLE = [
         "error",
         by_differences,
     ),
-    Shared("clipping upwards", stack.ReferenceStack, "_clipped", "np.minimum", "np.maximum", by_hand, (100.0,)),
-    Shared("clipping by the square", stack.ReferenceStack, "_clipped", "np.sqrt((g * g).sum())", "(g * g).sum()", by_hand),
-    Shared(
-        "dropped where it should be kept",
-        delta,
-        "dropout_mask",
-        ") < draws",
-        ") >= draws",
-        test_reference.test_a_hidden_output_is_dropped_after_its_activation_and_scaled_where_it_is_kept,
-    ),
-    Shared(
-        "scaled by 1/p",
-        delta,
-        "dropout_mask",
-        "1 / (1 - p)",
-        "1 / p",
-        test_reference.test_a_hidden_output_is_dropped_after_its_activation_and_scaled_where_it_is_kept,
-    ),
+    Shared("clipping upwards", ReferenceStack, "_clipped", "np.minimum", "np.maximum", by_hand, (100.0,)),
+    Shared("clipping by the square", ReferenceStack, "_clipped", "np.sqrt((g * g).sum())", "(g * g).sum()", by_hand),
+    Shared("dropped where it should be kept", delta, "dropout_mask", ") < draws", ") >= draws", DROPPED),
+    Shared("scaled by 1/p", delta, "dropout_mask", "1 / (1 - p)", "1 / p", DROPPED),
     Shared(
         "ε before bias correction",
         optimizers,
         "adam",
         'v / n["correction2"]',
         "(xp.sqrt(v) + o.epsilon) ** 2 / n['correction2']",
-        test_reference.test_optimizers_take_the_steps_of_pytorchs,
+        PYTORCHS,
         ("adam",),
     ),
+    Shared("decay without η", optimizers, "adamw", "- eta * n[", "- n[", PYTORCHS, ("adamw",)),
     Shared(
-        "decay without η",
-        optimizers,
-        "adamw",
-        "- eta * n[",
-        "- n[",
-        test_reference.test_optimizers_take_the_steps_of_pytorchs,
-        ("adamw",),
-    ),
-    Shared(
-        "Nesterov without the gradient",
-        optimizers,
-        "sgd",
-        'g + n["momentum"] * v',
-        "n['momentum'] * v",
-        test_reference.test_optimizers_take_the_steps_of_pytorchs,
-        ("nesterov",),
+        "Nesterov without the gradient", optimizers, "sgd", 'g + n["momentum"] * v', "n['momentum'] * v", PYTORCHS, ("nesterov",)
     ),
     Shared(
         "rmsprop's ε inside the root",
@@ -480,23 +414,21 @@ ORACLE = [
         "rmsprop",
         "xp.sqrt(s) + o.epsilon",
         "xp.sqrt(s + o.epsilon)",
-        test_reference.test_optimizers_take_the_steps_of_pytorchs,
+        PYTORCHS,
         ("rmsprop",),
     ),
-    Shared(
-        "all rows probed", stack.ReferenceStack, "_signals", "min(self.data.rows, PROBE_ROWS)", "self.data.rows", SIGNALS, TANH
-    ),
+    Shared("all rows probed", ReferenceStack, "_signals", "min(self.data.rows, PROBE_ROWS)", "self.data.rows", SIGNALS, TANH),
     Shared(
         "mean |δ|",
-        stack.ReferenceStack,
+        ReferenceStack,
         "_signals",
         "np.sqrt(np.mean(np.square(d, dtype=np.float64)))",
         "np.mean(np.abs(d))",
         SIGNALS,
         TANH,
     ),
-    Shared("dead where any row is", stack.ReferenceStack, "_signals", ".all(axis=0)", ".any(axis=0)", SIGNALS, RELU),
-    Shared("saturated above the limit", stack.ReferenceStack, "_signals", "(s < 0.05", "(s > 0.05", SIGNALS, TANH),
+    Shared("dead where any row is", ReferenceStack, "_signals", ".all(axis=0)", ".any(axis=0)", SIGNALS, RELU),
+    Shared("saturated above the limit", ReferenceStack, "_signals", "(s < 0.05", "(s > 0.05", SIGNALS, TANH),
 ]
 
 

@@ -221,7 +221,6 @@ class JaxStack(KerasStack):
         return jnp.array(array, self.dtype)
 
     def run(self, chunk: Chunk) -> Losses:
-        """One compiled call."""
         _, steps, batch = chunk.rows.shape
         padded = max(LEAST_STEPS, _power_of_two(steps))
         corrected = corrections(self.program.spec, chunk.step, steps)
@@ -262,7 +261,6 @@ class KerasJax(KerasBackend):
             log.debug("JAX goes on with %d threads", *_threads)
 
     def versions(self) -> dict[str, str]:
-        """Of JAX, Keras and NumPy."""
         return {"jax": jax.__version__, "keras": keras.__version__, "numpy": np.__version__}
 
     def devices(self) -> list[str]:

@@ -72,15 +72,12 @@ class KerasStack(Stack):
         return values if len(values) == 1 else keras.ops.take(values, chosen, axis=0)
 
     def probe(self) -> Signals:
-        """On the first training rows."""
         return Signals(*(np.array(part) for part in self.program.probe(*map(self._own, self._probed))))
 
     def weights(self) -> NDArray:
-        """(K, P)."""
         return _copy(self.program.network.flat)
 
     def state(self) -> State:
-        """Weights and optimizer slots."""
         return {"weights": self.weights(), **{f"slot.{name}": _copy(slot) for name, slot in self.program.slots.items()}}
 
     def load(self, state: State) -> None:

@@ -127,7 +127,6 @@ class TensorFlowStack(KerasStack):
         return tf.convert_to_tensor(np.ascontiguousarray(array, dtype=self.dtype))
 
     def run(self, chunk: Chunk) -> Losses:
-        """One call of the graph."""
         program = self.program
         loss, omega = program.run(
             self.X, self.d, tf.convert_to_tensor(chunk.rows.astype(np.int32)), tf.convert_to_tensor(chunk.noise),
@@ -154,7 +153,6 @@ class KerasTensorFlow(KerasBackend):
             tf.config.experimental.enable_op_determinism()
 
     def versions(self) -> dict[str, str]:
-        """Of TensorFlow, Keras and NumPy."""
         return {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
 
     def devices(self) -> list[str]:

@@ -63,7 +63,6 @@ class Lightning(Backend):
         }
 
     def devices(self) -> list[str]:
-        """Every GPU, then the processor."""
         return [*(f"cuda:{number}" for number in range(torch.cuda.device_count())), "cpu"]
 
     def save(self, trial: Trial, flat: NDArray, stem: Path) -> Path:

@@ -49,7 +49,7 @@ def sgd(o: SGD, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hype
     theta.addcmul_(torch.addcmul(g, v, mu, out=spare[0]) if o.nesterov else v, eta, value=-1)
 
 
-def adam(o: Adam | AdamW, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int, spare: Spare) -> None:
+def adam(o: Adam, theta: Tensor, g: Tensor, slots: Slots, eta: Tensor, hyper: Hyper, t: int, spare: Spare) -> None:
     """Kingma & Ba (2015), Algorithm 1, with ε after bias correction.
 
     With c1 = 1-β1^t, c2 = 1-β2^t, η (m/c1) / (√(v/c2) + ε) is (η √c2/c1) m / (√v + ε√c2): two passes fewer.

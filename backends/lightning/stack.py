@@ -84,7 +84,7 @@ class LightningStack(Stack):
             parameters, gradients = self.network.views(self.network.flat), self.network.views(self._g)
             batches = enumerate(self.batches.of(chunk, self.share), chunk.step + 1)
             seen = [self._step(batch, t, parameters, gradients) for t, batch in batches]
-            rows, penalties = (_float64(torch.stack(column)) for column in zip(*seen, strict=True))
+            rows, penalties = (torch.stack(column).cpu().numpy().astype(np.float64) for column in zip(*seen, strict=True))
             return Losses(self._means(rows, chunk.rows.shape[2]), penalties.T)
 
     def _means(self, rows: NDArray, size: int) -> NDArray:
@@ -149,7 +149,6 @@ class LightningStack(Stack):
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def predict(self, X: NDArray | None = None) -> NDArray:
-        """(K, n, O)."""
         rows = self._folds(self._X_valid) if X is None else self._tensor(X)[None]
         with self._computing():
             parameters = self.network.views(self.network.flat)
@@ -214,7 +213,6 @@ class LightningStack(Stack):
     # -- state --------------------------------------------------------------------------------------------------------
 
     def weights(self) -> NDArray:
-        """(K, P)."""
         return _array(self.network.flat)
 
     def state(self) -> State:
@@ -266,11 +264,6 @@ def _penalty(W: Tensor, g: Tensor, h: Tensor, l1: Tensor | None, l2: Tensor | No
     if l2 is not None:
         g.addcmul_(l2, W)
     return h.mul_(W).sum(1)
-
-
-def _float64(values: Tensor) -> NDArray:
-    """On the processor."""
-    return values.cpu().numpy().astype(np.float64)
 
 
 def _columns(layers: list[Tensor], trials: int) -> NDArray:

@@ -26,9 +26,7 @@ class Reference(Backend):
         return ReferenceStack(trials, data, machine)
 
     def versions(self) -> dict[str, str]:
-        """NumPy's and Python's."""
         return {"numpy": np.__version__, "python": platform.python_version()}
 
     def devices(self) -> list[str]:
-        """The processor."""
         return ["cpu"]

@@ -31,7 +31,6 @@ class ReferenceStack(Stack):
             self.d = self.targets()
 
     def run(self, chunk: Chunk) -> Losses:
-        """Trial by trial, step by step."""
         losses = Losses(np.zeros(chunk.rates.shape), np.zeros(chunk.rates.shape))
         with np.errstate(all="ignore"):  # a trial may diverge; the supervisor sees it in the losses
             for k in range(len(self.trials)):
@@ -78,7 +77,6 @@ class ReferenceStack(Stack):
         return g * np.minimum(self.dtype.type(1), self.clip[k] / norm) if norm > 0 else g
 
     def predict(self, X: NDArray | None = None) -> NDArray:
-        """(K, n, O)."""
         given = None if X is None else X.astype(self.dtype)
         with np.errstate(all="ignore"):
             return np.stack([self._outputs(k, self._valid_rows(k) if given is None else given) for k in range(len(self.trials))])
@@ -116,15 +114,12 @@ class ReferenceStack(Stack):
         )
 
     def weights(self) -> NDArray:
-        """(K, P)."""
         return self.flat.copy()
 
     def state(self) -> State:
-        """Weights and optimizer slots."""
         return {"weights": self.flat.copy(), **{f"slot.{n}": s.copy() for n, s in self.optimizer.items()}}
 
     def load(self, state: State) -> None:
-        """Take up a state."""
         self.flat = state["weights"].astype(self.dtype)
         self.optimizer = {n: state[f"slot.{n}"].astype(self.dtype) for n in self.optimizer if f"slot.{n}" in state}
 

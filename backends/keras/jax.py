@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -65,17 +63,6 @@ class SelectedActivation(StackedActivation):
         return found
 
 
-def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """jax.jit, with float32 products in float32 on a GPU too (JAX's default there is TF32)."""
-
-    @wraps(function)
-    def exact(*arguments: Any, **named: Any) -> Any:
-        with jax.default_matmul_precision("highest"):
-            return function(*arguments, **named)
-
-    return jax.jit(exact, **options)
-
-
 class JaxProgram(Program):
     """Compiled functions of the variables' values; donated where new ones come out."""
 
@@ -91,10 +78,25 @@ class JaxProgram(Program):
         own = [self.l1, self.l2, self.limit, self.class_weights, self.seed_index]
         every = [*self.network.variables, *self.numbers.values(), *own]
         self.fixed = [variable for variable in every if id(variable) not in moving]
-        self._run = compiled(self._steps, donate_argnums=0, static_argnames="block")
-        self._predicting, self._probing, self._checking = (compiled(f) for f in (self._outputs, self._signals, self._checked))
+        self._run = self._compiled(self._steps, donate_argnums=0, static_argnames="block")
+        self._predict, self._probe = self._compiled(self.network), self._compiled(self._signals)
+        self._check = self._compiled(lambda *rows: self._gradients(self.network.flat.value, *rows))
 
-    # -- from the variables into compiled code and back ---------------------------------------------------------------
+    def _compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """jax.jit of a function that sees the values handed in in place of the variables' own.
+
+        float32 products are in float32 on a GPU too (JAX's default there is TF32).
+        """
+
+        def exact(moving: list[Array], fixed: list[Array], *arguments: Any, **named: Any) -> Any:
+            values = zip([*self.moving, *self.fixed], [*moving, *fixed], strict=True)
+            with jax.default_matmul_precision("highest"), keras.StatelessScope(list(values)):
+                return function(*arguments, **named)
+
+        return jax.jit(exact, **options)
+
+    def _values(self) -> tuple[list[Array], list[Array]]:
+        return [v.value for v in self.moving], [v.value for v in self.fixed]
 
     def run(self, *arguments: Any, block: int) -> tuple[Array, Array]:
         """The steps of a chunk: E (S, K) float64 and λΩ (S, K), padded at their ends."""
@@ -104,31 +106,20 @@ class JaxProgram(Program):
         return seen
 
     def predict(self, X: Array) -> Array:
-        return self._predicting(*self._values(), X)
+        return self._predict(*self._values(), X)
 
     def probe(self, X: Array, d: Array) -> tuple[Array, Array, Array]:
-        return self._probing(*self._values(), X, d)
+        return self._probe(*self._values(), X, d)
 
     def gradients(self, flat: Array, X: Array, d: Array, keys: NDArray | None) -> tuple[Any, ...]:
         moving, fixed = self._values()
-        return self._checking([flat, *moving[1:]], fixed, X, d, keys)
-
-    def _values(self) -> tuple[list[Array], list[Array]]:
-        return [v.value for v in self.moving], [v.value for v in self.fixed]
-
-    @contextmanager
-    def _holding(self, moving: Sequence[Array], fixed: Sequence[Array]) -> Iterator[keras.StatelessScope]:
-        """Layers and optimizer see these values in place of the variables' own."""
-        values = [*zip(self.moving, moving, strict=True), *zip(self.fixed, fixed, strict=True)]
-        with keras.StatelessScope(values) as scope:
-            yield scope
+        return self._check([flat, *moving[1:]], fixed, X, d, keys)
 
     # -- compiled -----------------------------------------------------------------------------------------------------
 
     def _steps(
-        self, moving: list[Array], fixed: list[Array], X: Array, d: Array,
-        rows: Array, keys: Array, rates: Array, corrected: Array, steps: Array, *, block: int,
-    ) -> tuple[list[Array], tuple[Array, Array]]:  # fmt: skip
+        self, X: Array, d: Array, rows: Array, keys: Array, rates: Array, corrected: Array, steps: Array, *, block: int
+    ) -> tuple[list[Array], tuple[Array, Array]]:
         """The first `steps` of the chunk, with noise for `block` steps at a time."""
         self.traces += 1
         batch, trials = rows.shape[2], len(rates)
@@ -152,10 +143,9 @@ class JaxProgram(Program):
             made = list(lax.optimization_barrier(made))  # type: ignore[no-untyped-call]
             return stop, lax.fori_loop(start, stop, lambda i, carry: step(i, carry, start, made), carry)
 
-        with self._holding(moving, fixed):
-            state = [self.network.pieces(flat) for flat in moving]
-            carry = (jnp.zeros_like(steps), (state, seen))
-            _, (state, seen) = lax.while_loop(lambda carry: carry[0] < steps, several, carry)
+        state = [self.network.pieces(variable.value) for variable in self.moving]
+        carry = (jnp.zeros_like(steps), (state, seen))
+        _, (state, seen) = lax.while_loop(lambda carry: carry[0] < steps, several, carry)
         return [jnp.concatenate(pieces, axis=1) for pieces in state], seen
 
     def _differentiate(self, function: Callable[[list[Array]], Any], at: list[Array]) -> tuple[list[Array], Any]:
@@ -168,23 +158,17 @@ class JaxProgram(Program):
         # One product of all trials' weights with shared inputs would turn weights and fields round in memory.
         return super()._backward(theta, jnp.broadcast_to(x, (len(theta[0]), *x.shape[1:])), d, masks)
 
-    def _outputs(self, moving: list[Array], fixed: list[Array], X: Array) -> Array:
-        with self._holding(moving, fixed):
-            return self.network(X)
-
-    def _signals(self, moving: list[Array], fixed: list[Array], X: Array, d: Array) -> tuple[Array, Array, Array]:
+    def _signals(self, X: Array, d: Array) -> tuple[Array, Array, Array]:
         """Part after part where there are many rows: what a part computes then stays in the processor's cache."""
-        trials, rows = len(moving[0]), X.shape[1]
+        theta, rows = self.network.pieces(self.network.flat.value), X.shape[1]
         size = PROBE_PART if rows % PROBE_PART == 0 else rows
         parts = [jnp.moveaxis(values.reshape(len(values), -1, size, values.shape[2]), 1, 0) for values in (X, d)]
-        with self._holding(moving, fixed):
-            theta = self.network.pieces(moving[0])
-            squares, small, peaks = lax.map(lambda part: self._sums(theta, *part), parts)
+        squares, small, peaks = lax.map(lambda part: self._sums(theta, *part), parts)
         hidden = [layer.sum(0) / (rows * units) for layer, units in zip(small, self.outputs, strict=False)]
         return (
             jnp.stack([jnp.sqrt(layer.sum(0) / (rows * units)) for layer, units in zip(squares, self.outputs, strict=True)], 1),
-            _columns(hidden, trials),
-            _columns([jnp.mean(peak.max(0) == 0, 1, dtype=jnp.float64) for peak in peaks], trials),
+            _columns(hidden, len(theta[0])),
+            _columns([jnp.mean(peak.max(0) == 0, 1, dtype=jnp.float64) for peak in peaks], len(theta[0])),
         )
 
     def _sums(self, theta: list[Array], X: Array, d: Array) -> tuple[list[Array], list[Array], list[Array]]:
@@ -197,10 +181,6 @@ class JaxProgram(Program):
             [jnp.sum(s < 0.05, (1, 2), dtype=jnp.float64) for s in steepness],
             [jnp.max(s, 1) for s in steepness],
         )
-
-    def _checked(self, moving: list[Array], fixed: list[Array], X: Array, d: Array, keys: Array | None) -> tuple[Any, ...]:
-        with self._holding(moving, fixed):
-            return self._gradients(moving[0], X, d, keys)
 
 
 def _at(array: Array, i: Array, axis: int) -> Array:

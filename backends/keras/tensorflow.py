@@ -30,14 +30,10 @@ tf.get_logger().addFilter(lambda record: "bound method TensorFlowProgram._" not 
 
 
 class TensorFlowProgram(Program):
-    """Traced graphs."""
+    """Traced graphs. Unknown sizes are None, so that short batches and other chunks are not traced again."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(stack)
-        self._trace()
-
-    def _trace(self) -> None:
-        """Unknown sizes are None, so that short batches and other chunks are not traced again."""
         real, word, index = tf.as_dtype(self.dtype), tf.uint32, tf.int32
         X, d = tf.TensorSpec((None, self.units[0]), real), tf.TensorSpec((None, None), real)
         own_X, own_d = tf.TensorSpec((None, None, self.units[0]), real), tf.TensorSpec((None, None, None), real)

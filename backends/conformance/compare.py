@@ -132,6 +132,11 @@ class Course(NamedTuple):
 @cache
 def course(structure: int, precision: str = "float64", steps: int = FREE_STEPS) -> Course:
     """The reference on one stack of the covering list; worked out once, for every backend of this process."""
+    return follow_reference(structure, precision, steps)
+
+
+def follow_reference(structure: int, precision: str, steps: int) -> Course:
+    """What `course` keeps."""
     stack = cases(structure, precision)
     walker, moments = Supervisor(get("reference"), stack.trials, stack.data), list[Moment]()
     for step in range(steps):

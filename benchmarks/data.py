@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,16 +51,11 @@ backends.get(sys.argv[1])
 """
 
 
-@dataclass(frozen=True)
-class Run:
-    """A process: how long, and how much memory at most."""
-
-    seconds: float
-    peak: float  # bytes
+FILES = {"parquet": (5_000_000, 30), "csv": (1_000_000, 50)}  # rows, and inputs
 
 
-def run(folder: Path, *command: str) -> Run:
-    """Carry out one process of this interpreter. This process stays small: a child's peak is at least its parent's."""
+def run(folder: Path, *command: str) -> dict[str, float]:
+    """Seconds and most memory of one process of this Python. This one stays small: a child's peak is at least its parent's."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     began = time.perf_counter()
     child = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=subprocess.DEVNULL, env=environment)
@@ -69,7 +63,7 @@ def run(folder: Path, *command: str) -> Run:
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{command[:3]} ended with exit code {child.returncode}")
-    return Run(time.perf_counter() - began, usage.ru_maxrss * 1024)
+    return {"seconds": time.perf_counter() - began, "peak MB": usage.ru_maxrss * 1024 / 1e6}
 
 
 def project(folder: Path, file: Path, backend: str) -> None:
@@ -82,40 +76,26 @@ def project(folder: Path, file: Path, backend: str) -> None:
     )
 
 
-@dataclass
-class Case:
-    """A file, and what was measured on it."""
-
-    kind: str
-    file: Path
-    rows: int
-    columns: int
-    measured: dict[str, list[Run]] = field(default_factory=lambda: {"pyarrow": [], "split": [], "train": []})
-
-    @property
-    def size(self) -> int:
-        """Bytes of the inputs as float32."""
-        return 4 * self.rows * self.columns
+def measure(kind: str, file: Path, folder: Path) -> list[dict[str, Any]]:
+    """One round on one file."""
+    stages = {stage: ("-m", "_deltarule", stage) for stage in ("split", "train")}
+    commands = {"pyarrow": ("-c", PYARROW, str(file)), **stages}
+    found = [{"file": kind, "process": name, **run(folder, *command)} for name, command in commands.items()]
+    file.with_name(file.name + ".copy").unlink()
+    return found
 
 
-def measure(case: Case, folder: Path) -> None:
-    """One round."""
-    case.measured["pyarrow"].append(run(folder, "-c", PYARROW, str(case.file)))
-    case.file.with_name(case.file.name + ".copy").unlink()
-    for stage in ("split", "train"):
-        case.measured[stage].append(run(folder, "-m", "_deltarule", stage))
+def show(measured: list[dict[str, Any]], megabytes: dict[str, float], idle: float) -> None:
+    """Medians, a line a process, beside pyarrow's time and the size of the data."""
+    import pandas as pd  # after all that is measured
 
-
-def show(case: Case, idle: float) -> None:
-    """A line a stage."""
-    print(f"\n{case.kind}: {case.rows} rows x {case.columns} inputs, {case.size / 1e6:.0f} MB as float32")
-    seconds = {name: statistics.median(run.seconds for run in runs) for name, runs in case.measured.items()}
-    peak = {name: statistics.median(run.peak for run in runs) for name, runs in case.measured.items()}
-    for name in case.measured:
-        times = f"{peak[name] / 1e6:.0f} MB, {peak[name] / case.size:.2f} times the data"
-        print(f"  {name:8} {seconds[name]:6.1f} s, {seconds[name] / seconds['pyarrow']:.2f} times pyarrow; peak {times}")
-    beyond = peak["train"] - idle
-    print(f"  train beyond its libraries, {idle / 1e6:.0f} MB: {beyond / 1e6:.0f} MB, {beyond / case.size:.2f} times the data")
+    table = pd.DataFrame(measured).groupby(["file", "process"], sort=False).median()
+    size = pd.Series(megabytes)
+    table["times pyarrow"] = table["seconds"].div(table["seconds"].xs("pyarrow", level="process"), level="file")
+    table["times the data"] = table["peak MB"].div(size, level="file")
+    table["beyond libraries"] = (table["peak MB"] - idle).div(size, level="file").where(table.index.isin(["train"], "process"))
+    print(table.round(2).to_string(na_rep=""))
+    print(f"as float32: {megabytes} MB; a process with the libraries of train, idle: {idle:.0f} MB")
 
 
 def main() -> None:
@@ -124,27 +104,28 @@ def main() -> None:
     parser.add_argument("--rows", type=float, default=1.0, help="share of the rows")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backend", default="lightning")
-    parser.add_argument("--only", choices=("parquet", "csv"), help="one file")
+    parser.add_argument("--only", choices=FILES, help="one file")
     parser.add_argument("--into", type=Path, help="folder for the files, kept; else a temporary one")
     chosen = parser.parse_args()
+    files: dict[str, Path] = {}
+    megabytes: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.into or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        cases = []
-        for kind, rows, columns in (("parquet", 5_000_000, 30), ("csv", 1_000_000, 50)):
-            if chosen.only in (None, kind):
-                count = int(rows * chosen.rows)
-                cases.append(Case(kind, folder / f"rows-{count}.{kind}", count, columns))
-        for case in cases:
-            if not case.file.exists():
-                run(folder, "-c", MAKE, str(case.file), str(case.rows), str(case.columns))
-            project(Path(temporary) / case.kind, case.file, chosen.backend)
-        for _ in range(chosen.rounds):
-            for case in cases:
-                measure(case, Path(temporary) / case.kind)
-        idle = run(folder, "-c", IDLE, chosen.backend).peak
-        for case in cases:
-            show(case, idle)
+        for kind in [chosen.only] if chosen.only else FILES:
+            rows, columns = int(FILES[kind][0] * chosen.rows), FILES[kind][1]
+            files[kind], megabytes[kind] = folder / f"rows-{rows}.{kind}", 4 * rows * columns / 1e6
+            if not files[kind].exists():
+                run(folder, "-c", MAKE, str(files[kind]), str(rows), str(columns))
+            project(Path(temporary) / kind, files[kind], chosen.backend)
+        idle = run(folder, "-c", IDLE, chosen.backend)["peak MB"]
+        measured = [
+            row
+            for _ in range(chosen.rounds)
+            for kind, file in files.items()
+            for row in measure(kind, file, Path(temporary) / kind)
+        ]
+    show(measured, megabytes, idle)
 
 
 if __name__ == "__main__":

@@ -17,16 +17,14 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 import psutil
 
 from pipelines.tracking import waiting
@@ -48,50 +46,33 @@ search:
     regularization.l1: {{low: 1e-6, high: 1e-3, log: true}}
     regularization.l2: {{low: 1e-6, high: 1e-2, log: true}}
 """
-LINE = "{:20} {:>6} {:>8} {:>9} {:>8} {:>8} {:>7} {:>4} {:>15} {:>6}"
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 RECORD_SECONDS = 300  # after the answer, until all trials must be on record
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A backend of ours or a script of peers/, and what it is compared with (with the least ratio at so many trials)."""
+class Candidate(NamedTuple):
+    """A backend of ours, and the peer that it is compared with; or a peer's script of peers/."""
 
     backend: str = ""
-    script: str = ""
     peer: str = ""
-    aims: Mapping[int, int] = field(default_factory=dict)
-
-    @property
-    def database(self) -> str:
-        """Where it records its trials."""
-        return ".mlflow/mlflow.db" if self.backend else "mlflow.db"
+    script: str = ""
 
 
 CANDIDATES = {
-    "ours lightning": Candidate("lightning", peer="optuna + lightning", aims={64: 10, 256: 18}),
-    "ours keras": Candidate("keras", peer="optuna + keras", aims={64: 20, 256: 40}),
-    "ours keras-jax": Candidate("keras-jax", peer="optuna + keras"),
+    "ours lightning": Candidate("lightning", "optuna + lightning"),
+    "ours keras": Candidate("keras", "optuna + keras"),
+    "ours keras-jax": Candidate("keras-jax", "optuna + keras"),
     "optuna + lightning": Candidate(script="optuna_lightning.py"),
     "optuna + keras": Candidate(script="optuna_keras.py"),
 }
 
 
-@dataclass(frozen=True)
-class Run:
-    """One process, or the median of several, or (`estimated`) the line through two."""
+def measure(candidate: Candidate, trials: int, rows: Path) -> dict[str, float]:
+    """A run from nothing, in an empty folder; all its trials must have completed and be on record.
 
-    seconds: float  # until the winner is known
-    record: float  # until all trials are on record
-    best: float  # validation cross-entropy
-    trials: int  # that `best` is the best of
-    cpu: float = 0.0  # seconds of processor, of the whole process tree
-    peak: float = 0.0  # MiB of the whole process tree, shared pages counted in each
-    estimated: bool = False
-
-
-def measure(candidate: Candidate, trials: int, rows: Path) -> Run:
-    """A run from nothing, in an empty folder; all its trials must have completed and be on record."""
+    Seconds until the winner is known, until all trials are on record and of processor, the best validation cross-entropy, and
+    most MiB of the whole process tree, shared pages counted in each.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         command = [sys.executable, str(PEERS / candidate.script), "--rows", str(rows)]
@@ -106,9 +87,9 @@ def measure(candidate: Candidate, trials: int, rows: Path) -> Run:
         while waiting(folder) and time.perf_counter() - start < seconds + RECORD_SECONDS:
             time.sleep(0.2)
         record = time.perf_counter() - start
-        count_runs(folder / candidate.database, trials)
+        count_runs(folder / (".mlflow/mlflow.db" if candidate.backend else "mlflow.db"), trials)
         best = said["best"]["values"][0] if candidate.backend else said["best"]
-        return Run(seconds, record, best, trials, processor() - cpu, peak)
+        return {"wall s": seconds, "record s": record, "cpu s": processor() - cpu, "best loss": best, "MiB": peak}
 
 
 def environment(candidate: Candidate) -> dict[str, str]:
@@ -182,55 +163,37 @@ def make_rows(place: Path) -> Path:
 
 def compare(names: list[str], sizes: list[int], chosen: argparse.Namespace, rows: Path) -> None:
     """Time every candidate at every size, in turn; print the table."""
-    taken: dict[tuple[str, int], list[Run]] = {}
-    for name in names:
-        timed = sizes if chosen.full or CANDIDATES[name].backend else [chosen.peer_trials]
-        taken |= {(name, n): [] for n in (1, *timed)}
+    timed = {name: sizes if chosen.full or CANDIDATES[name].backend else [chosen.peer_trials] for name in names}
+    taken = [(name, n) for name in names for n in sorted({1, *timed[name]})]
+    measured = []
     for _ in range(chosen.rounds):
-        for name, n in sorted(taken, key=lambda key: key[1]):
-            taken[name, n].append(told(name, n, measure(CANDIDATES[name], n, rows)))
-    runs = {key: median(of) for key, of in taken.items()}
-    print(f"{os.cpu_count()} cores; {chosen.rounds} round(s)")
-    heads = ("candidate", "trials", "wall s", "record s", "cpu s", "s/trial", "x peer", "aim", "best loss", "MiB")
-    print(LINE.format(*heads))
+        for name, n in sorted(taken, key=lambda one: one[1]):
+            measured.append({"candidate": name, "trials": n, **measure(CANDIDATES[name], n, rows)})
+            print(f"  {name}, {n} trial(s): {measured[-1]['wall s']:.1f} s", file=sys.stderr, flush=True)  # a round takes minutes
+    print(f"{os.cpu_count()} cores; {chosen.rounds} round(s); start is what 1 trial takes; ~: extrapolated")
+    print(table(pd.DataFrame(measured), sizes, chosen.peer_trials).round(3).to_string(na_rep="", index=False))
+
+
+def table(measured: pd.DataFrame, sizes: list[int], few: int) -> pd.DataFrame:
+    """A row a candidate and size: medians, or the line through those of 1 trial and of `few` (~); and how many times faster."""
+    medians = measured.groupby(["candidate", "trials"], sort=False).median()
+    lines = []
     for size in sizes:
-        at = {name: runs.get((name, size)) or line(name, size, chosen.peer_trials, runs) for name in names}
-        for name in names:
-            show(name, size, at)
-    for name in names:
-        print(f"start of {name} (1 trial): {runs[name, 1].seconds:.1f} s")
-
-
-def line(name: str, size: int, few: int, runs: Mapping[tuple[str, int], Run]) -> Run:
-    """start + N · seconds a trial, from 1 trial and from few."""
-    one, some = runs[name, 1], runs[name, few]
-    slope = {of: (getattr(some, of) - getattr(one, of)) / (few - 1) for of in ("seconds", "record", "cpu")}
-    estimated = {of: getattr(one, of) + each * (size - 1) for of, each in slope.items()}
-    return replace(some, **estimated, estimated=True)
-
-
-def median(runs: list[Run]) -> Run:
-    """By seconds; the best loss is the same in all rounds of ours, the best of the rounds of a peer."""
-    medians = {key: statistics.median(getattr(run, key) for run in runs) for key in ("seconds", "record", "cpu", "peak")}
-    return replace(min(runs, key=lambda run: run.best), **medians)
-
-
-def told(name: str, size: int, run: Run) -> Run:
-    """Say on standard error what has been timed: a round takes minutes."""
-    print(f"  {name}, {size} trial(s): {run.seconds:.1f} s", file=sys.stderr, flush=True)
-    return run
-
-
-def show(name: str, size: int, at: Mapping[str, Run]) -> None:
-    """One line of the table; ~ marks what was extrapolated."""
-    run, candidate = at[name], CANDIDATES[name]
-    peer = at.get(candidate.peer)
-    faster = f"{peer.seconds / run.seconds:.1f}" if peer else ""
-    aim = str(candidate.aims.get(size, ""))
-    about = "~" if run.estimated else ""
-    wall, record = f"{about}{run.seconds:.1f}", f"{about}{run.record:.1f}"
-    each, best = f"{run.seconds / size:.3f}", f"{run.best:.4f} of {run.trials}"
-    print(LINE.format(name, size, wall, record, f"{run.cpu:.1f}", each, faster, aim, best, f"{run.peak:.0f}"))
+        for name in measured["candidate"].unique():
+            one, line = medians.loc[(name, 1)], {"candidate": name, "trials": str(size)}
+            if (name, size) in medians.index:
+                found = medians.loc[(name, size)]
+            else:
+                some = medians.loc[(name, few)]
+                found = one + (some - one) / (few - 1) * (size - 1)
+                found[["best loss", "MiB"]] = some[["best loss", "MiB"]]
+                line["trials"] = f"~{size}"
+            lines.append({**line, **found, "s/trial": found["wall s"] / size, "start s": one["wall s"], "size": size})
+    made = pd.DataFrame(lines)
+    seconds = made.set_index(["candidate", "size"])["wall s"]
+    peers = [(CANDIDATES[name].peer, size) for name, size in zip(made["candidate"], made["size"], strict=True)]
+    made["x peer"] = [seconds.get(peer, float("nan")) for peer in peers] / made["wall s"]
+    return made.drop(columns="size")
 
 
 def main() -> None:

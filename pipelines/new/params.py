@@ -77,7 +77,7 @@ def written(view: View, source: str, name: str) -> str:
         spec = re.sub(rf"^ *{key}:.*\n", lambda _, filled=filled: filled, spec, count=1, flags=re.MULTILINE)  # type: ignore[misc]
     leaves: dict[tuple[str | int, ...], Any] = {}
     for path, value in view.changes.items():
-        leaves |= _leaves(known_path(path, models_schema()), value)
+        leaves.update(_leaves(known_path(path, models_schema()), value))
     leaves.pop(("data", "missing", "markers"), None)  # which are filled in
     spec = edit(spec, leaves) if leaves else spec
     with tempfile.TemporaryDirectory() as scratch:
@@ -86,11 +86,13 @@ def written(view: View, source: str, name: str) -> str:
     return spec
 
 
-def _leaves(path: tuple[str | int, ...], value: object) -> dict[tuple[str | int, ...], object]:
+def _leaves(path: tuple[str | int, ...], value: object) -> Iterator[tuple[tuple[str | int, ...], object]]:
     """One value at a time, so that what stands beside it in params.yaml stays."""
     if not isinstance(value, dict):
-        return {path: value}
-    return {inner: leaf for key, below in value.items() for inner, leaf in _leaves((*path, key), below).items()}
+        yield path, value
+        return
+    for key, below in value.items():
+        yield from _leaves((*path, key), below)
 
 
 def _filled(view: View, source: str, name: str) -> dict[str, str]:

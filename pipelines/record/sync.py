@@ -27,6 +27,7 @@ from pipelines.tracking.sender import Sender
 from pipelines.tracking.store import Refused, Store, TrackingError, answering, locate, store_of
 
 CLAIM_SECONDS = 30  # for the sender of a run that is over, which may still be at work
+TURN_SECONDS = 180  # for who sends this very run, and may itself wait for its turn at the store
 _ATTEMPTS = 2  # at one store: a run can be refused for a reason of its own, and a store that hangs costs 8 s each time
 DRAWN = ("train", "validate", "test")
 PAGE = "report.html"
@@ -76,7 +77,7 @@ def _put(project: Path, store: Store, record: Sequence[Event], root: Path) -> st
     """Complete and send the journal that waits for this run, or a new one."""
     for waiting in journals(project):
         if _is_of(waiting, record[0]):
-            with waiting.claim(CLAIM_SECONDS) as ours:
+            with waiting.claim(TURN_SECONDS) as ours:
                 if ours:
                     waiting.mend()
                     waiting.add(record[1:], root)
@@ -84,7 +85,7 @@ def _put(project: Path, store: Store, record: Sequence[Event], root: Path) -> st
             if waiting.path.is_file():
                 raise TrackingError(f"another process is sending the run {title(waiting.head())!r}; try again when it is done")
     journal = Journal.create(project, record, root)
-    with journal.claim(CLAIM_SECONDS) as ours:
+    with journal.claim(TURN_SECONDS) as ours:
         if ours:
             return deliver(journal, store)
     return _put(project, store, record, root)  # another process has taken it for its own: what is on record is found

@@ -22,7 +22,10 @@ def main() -> NoReturn:
 
 
 def ours_first() -> None:
-    """Let imports find our packages before others of the same names. For exported models too, which servers load anywhere."""
+    """Let imports find our packages before others of the same names.
+
+    For exported models too, which servers load anywhere.
+    """
     sys.path.sort(key=_has_another)  # stable: all else stays in its order
     if str(HERE) not in sys.path:  # an editable install, whose finder is asked last
         sys.path.insert(0, str(HERE))

@@ -173,7 +173,10 @@ class Stack(ABC):
         return targets(self.trials[0].task, self.data.y, self.trials[0].outputs, self.dtype)
 
     def drive(self, chunks: Iterable[Chunk], report: Report) -> None:
-        """Run chunks until there are no more, reporting each before asking for the next. A framework's loop may override it."""
+        """Run chunks until there are no more, reporting each before asking for the next.
+
+        A framework's loop may override it.
+        """
         for chunk in chunks:
             report(chunk, self.run(chunk))
 
@@ -247,7 +250,10 @@ OPTIMIZER_SLOTS = {name: rule.slots for name, rule in RULES.items()}
 
 
 def regions(trials: Sequence[Trial], data: Data | None) -> NDArray:
-    """Place of each trial's fold among those of the data, (K,); zeros without data. ValueError for a fold that is not there."""
+    """Place of each trial's fold among those of the data, (K,); zeros without data.
+
+    ValueError for a fold that is not there.
+    """
     if data is None:
         return np.zeros(len(trials), dtype=np.int64)
     for trial in trials:

@@ -23,7 +23,10 @@ WORD = 0xFFFFFFFF
 
 
 def raw_words(seed: int, domain: int, index: int, count: int) -> NDArray:
-    """`count` 64-bit words of Philox-4x64 (Salmon et al. 2011), keyed by (seed, domain, index). NumPy promises raw words."""
+    """`count` 64-bit words of Philox-4x64 (Salmon et al. 2011), keyed by (seed, domain, index).
+
+    NumPy promises raw words.
+    """
     key = np.array([seed, (domain << 48) | index], dtype=np.uint64)
     return np.random.Philox(key=key).random_raw(count)
 

@@ -133,7 +133,7 @@ class Supervisor:
         if resume is not None:
             self._load_arrays(resume)
 
-    # -- driving ------------------------------------------------------------------------------------------------------
+    # -- driving --
 
     def run(self, *, until_step: int | None = None, until_epoch: int | None = None, report: Report | None = None) -> None:
         """Train until every trial ended, or up to a step or the end of an epoch (both counted from the start).
@@ -184,7 +184,7 @@ class Supervisor:
             rates[position] = learning_rates(self.trials[self.members[position]], steps, self.rows)
         return rates
 
-    # -- what a chunk brought -----------------------------------------------------------------------------------------
+    # -- what a chunk brought --
 
     def report(self, chunk: Chunk, losses: Losses) -> None:
         """Take in the losses of a chunk; at the end of an epoch, judge it."""
@@ -282,7 +282,7 @@ class Supervisor:
         self.penalties = np.zeros_like(self.losses)
         self._order = None
 
-    # -- rebuilding, checkpoints, results -----------------------------------------------------------------------------
+    # -- rebuilding, checkpoints, results --
 
     def _half_empty(self) -> bool:
         """At an epoch's end, half of the places or more hold trials that ended."""

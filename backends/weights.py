@@ -91,7 +91,10 @@ def save_all(path: Path, networks: Sequence[tuple[Trial, NDArray]]) -> None:
 
 
 def load(path: Path) -> tuple[Trial, NDArray]:
-    """Read what `save` wrote: the trial and its (P,) weights. ValueError if the file is not one of ours, or holds folds."""
+    """Read what `save` wrote: the trial and its (P,) weights.
+
+    ValueError if the file is not one of ours, or holds folds.
+    """
     networks = load_all(path)
     if len(networks) > 1:
         raise ValueError(f"{path} holds the networks of {len(networks)} folds; load_all reads them")

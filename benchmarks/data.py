@@ -55,7 +55,10 @@ FILES = {"parquet": (5_000_000, 30), "csv": (1_000_000, 50)}  # rows, and inputs
 
 
 def run(folder: Path, *command: str) -> dict[str, float]:
-    """Seconds and most memory of one process of this Python. This one stays small: a child's peak is at least its parent's."""
+    """Seconds and most memory of one process of this Python.
+
+    This one stays small: a child's peak is at least its parent's.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     began = time.perf_counter()
     child = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=subprocess.DEVNULL, env=environment)

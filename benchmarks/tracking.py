@@ -79,7 +79,7 @@ def cost(rounds: int, backend: str) -> None:
         compare(sides, rounds)
 
 
-# -- a store that fails ---------------------------------------------------------------------------------------------------
+# -- a store that fails --
 
 
 def free_port() -> int:

@@ -66,13 +66,19 @@ class ExecutorError(RuntimeError):
 
 
 class Executor:
-    """Carries out jobs, `workers` at a time. As a context manager it ends what still runs when it is left by an exception."""
+    """Carries out jobs, `workers` at a time.
+
+    As a context manager it ends what still runs when it is left by an exception.
+    """
 
     name: str
     workers: int
 
     def run(self, fn: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-        """(place in `jobs`, result) of each `fn(*job)`, as they come. Raises what a job raises; ExecutorError for a lost job."""
+        """(place in `jobs`, result) of each `fn(*job)`, as they come.
+
+        Raises what a job raises; ExecutorError for a lost job.
+        """
         raise NotImplementedError
 
     def close(self, now: bool = False) -> None:
@@ -130,7 +136,7 @@ def cores() -> int:
         return given
 
 
-# -- a job -----------------------------------------------------------------------------------------------------------------
+# -- a job --
 
 Outcome = tuple[bool, Any]  # (True, result) or (False, error)
 
@@ -167,7 +173,7 @@ def _shown(fn: Callable[..., Any], job: tuple[Any, ...]) -> str:
     return f"{getattr(fn, '__qualname__', fn)}({', '.join(map(reprlib.repr, job))})"
 
 
-# -- this process ------------------------------------------------------------------------------------------------------------
+# -- this process --
 
 
 class Here(Executor):
@@ -183,11 +189,14 @@ class Here(Executor):
             yield place, result
 
 
-# -- processes ---------------------------------------------------------------------------------------------------------------
+# -- processes --
 
 
 class Processes(Executor):
-    """A ProcessPoolExecutor. A process that is killed breaks the pool: the jobs that it had not finished go to a new one."""
+    """A ProcessPoolExecutor.
+
+    A process that is killed breaks the pool: the jobs that it had not finished go to a new one.
+    """
 
     name = "processes"
 
@@ -327,7 +336,7 @@ def _end_with_the_driver() -> None:
     os._exit(0)  # the main thread may be deep in a framework
 
 
-# -- a Ray cluster -----------------------------------------------------------------------------------------------------------
+# -- a Ray cluster --
 
 
 class Cluster(Executor):

@@ -113,7 +113,10 @@ def is_secret_file(name: str) -> bool:
 
 
 def redact_diff(text: str) -> tuple[str, list[str]]:
-    """What git diff wrote, without secrets, and the files in which some were. Its lines stay; binary patches stay as they are."""
+    """What git diff wrote, without secrets, and the files in which some were.
+
+    Its lines stay; binary patches stay as they are.
+    """
     lines, changed = text.split("\n"), dict[str, None]()
     name, hunk, key = "", False, False
     for place, line in enumerate(lines):

@@ -15,18 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LINES = {"backends": 5_600, "pipelines": 20_900, "benchmarks": 1_000, "all": 27_700}  # aim: 5 000, 13 500, 1 000, 20 000
+LINES = {"backends": 5_350, "pipelines": 18_950, "benchmarks": 950, "all": 25_450}  # aim: 5 000, 13 500, 1 000, 20 000
 OTHER_CODE = 500  # lines of templates, SQL, JavaScript, shell
 CHARACTERS_A_LINE = 46.0
-FORMAT_SKIPS = 71
+FORMAT_SKIPS = 50
 MODULE_LINES = 450
 FUNCTION_LINES = 60
 FILES_A_FOLDER = 12
-# Folders that are still fuller, and how full.
-FULLER = {
-    "backends": 13, "backends/lightning": 12,
-    "pipelines/data": 13,
-}  # fmt: skip
 OUTSIDE = ("tests", "docs", "examples", "benchmarks")  # what the packages import nothing from
 PACKAGES = ("backends", "pipelines")
 
@@ -109,8 +104,8 @@ def look() -> Iterator[tuple[str, float, float]]:
     yield "lines of the median function", statistics.median(lengths), 15
     folders = Counter(str(Path(name).parent) for name in files if name.partition("/")[0] in PACKAGES)
     for folder, count in folders.items():
-        if count > FILES_A_FOLDER or folder in FULLER:
-            yield f"files in {folder}", count, FULLER.get(folder, FILES_A_FOLDER)
+        if count > FILES_A_FOLDER:
+            yield f"files in {folder}", count, FILES_A_FOLDER
     yield from imports(trees)
 
 

@@ -97,7 +97,7 @@ def describe(trial: Trial) -> str:
     )
 
 
-# -- the covering list ----------------------------------------------------------------------------------------------------
+# -- the covering list --
 
 FREE_STEPS = 200  # docs/theory.md, "When two backends agree"
 

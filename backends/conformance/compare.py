@@ -91,7 +91,7 @@ def assert_same_history(found: Sequence[Record], expected: Sequence[Record], tol
         assert one == pytest.approx(other, rel=tolerance, abs=tolerance) if tolerance else one == other
 
 
-# -- what the reference did -----------------------------------------------------------------------------------------------
+# -- what the reference did --
 
 
 class Moment(NamedTuple):

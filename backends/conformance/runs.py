@@ -145,7 +145,7 @@ class RunChecks:
         trials, data = every_activation("multiclass", epochs=3), make_data("multiclass")
         assert_same_results(fit(subject, trials, data), fit(get("reference"), trials, data), 1e-9)
 
-    # -- a stack is its trials -------------------------------------------------------------------------------------------
+    # -- a stack is its trials --
 
     @pytest.mark.parametrize(("task", "precision"), [("regression", "float64"), ("binary", "float32"), ("multiclass", "float64")])
     def test_trials_that_stop_diverge_and_are_pruned_at_different_times_equal_their_solo_runs(
@@ -165,7 +165,7 @@ class RunChecks:
         assert (result.reason, result.best, result.weights, result.history) == ("diverged", {}, None, [])
         assert "E + λΩ became" in result.message
 
-    # -- stopped and taken up again -----------------------------------------------------------------------------------
+    # -- stopped and taken up again --
 
     @pytest.mark.parametrize("precision", ["float32", "float64"])
     def test_stopped_at_any_step_it_resumes_to_the_same_bits(self, subject: Backend, precision: str, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ class RunChecks:
         for checkpoint in saved:
             assert_resumes(subject, trials, data, checkpoint, through.results())
 
-    # -- other backends, other processes ------------------------------------------------------------------------------
+    # -- other backends, other processes --
 
     @pytest.mark.parametrize("task", TASKS)
     def test_its_weights_predict_the_same_on_the_reference(self, subject: Backend, task: Task, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ class RunChecks:
         first, second = (json.loads(process.communicate()[0].splitlines()[-1]) for process in started)
         assert first == second
 
-    # -- folds -----------------------------------------------------------------------------------------------------------
+    # -- folds --
 
     @pytest.mark.parametrize(("task", "precision"), [("multiclass", "float64"), ("regression", "float32")])
     def test_trials_of_several_folds_equal_their_solo_runs_on_the_rows_of_their_fold(

@@ -62,7 +62,7 @@ class StepChecks:
 
     backend: ClassVar[str]
 
-    # -- the delta rule -----------------------------------------------------------------------------------------------
+    # -- the delta rule --
 
     @pytest.mark.parametrize("precision", ["float32", "float64"])
     def test_initial_weights_are_the_draws(self, subject: Backend, precision: str) -> None:
@@ -123,7 +123,7 @@ class StepChecks:
         mine, theirs = (b.stack(trials, data).loss_and_gradients(*arguments) for b in (subject, get("reference")))
         return mine, theirs
 
-    # -- noise --------------------------------------------------------------------------------------------------------
+    # -- noise --
 
     @pytest.mark.parametrize("place", [1, 2])
     def test_the_dropped_units_are_those_of_the_hash(self, subject: Backend, place: int) -> None:
@@ -148,7 +148,7 @@ class StepChecks:
             dropped = (draws.noise(keys[k, 0], 1, inputs) >> np.uint32(8)) < draws.threshold(0.4)
             np.testing.assert_array_equal(found[k, :inputs] == 0, dropped[0])
 
-    # -- the step -----------------------------------------------------------------------------------------------------
+    # -- the step --
 
     @on_structures(range(len(STRUCTURES)))
     def test_each_step_from_the_references_state_is_the_references_step(self, subject: Backend, structure: int) -> None:
@@ -211,7 +211,7 @@ class StepChecks:
         for mine, theirs in zip((*signals, outputs), (*expected[2], expected[3]), strict=True):
             np.testing.assert_allclose(mine, np.reshape(theirs, mine.shape), rtol=1e-9, atol=1e-12)
 
-    # -- what a stack lets out ----------------------------------------------------------------------------------------
+    # -- what a stack lets out --
 
     def test_signals_are_the_references_with_dead_and_saturated_units_and_rows_beyond_the_first_1024(
         self, subject: Backend

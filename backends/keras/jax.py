@@ -115,7 +115,7 @@ class JaxProgram(Program):
         moving, fixed = self._values()
         return self._check([flat, *moving[1:]], fixed, X, d, keys)
 
-    # -- compiled -----------------------------------------------------------------------------------------------------
+    # -- compiled --
 
     def _steps(
         self, X: Array, d: Array, rows: Array, keys: Array, rates: Array, corrected: Array, steps: Array, *, block: int

@@ -35,7 +35,10 @@ class StackedDense(keras.layers.Layer):  # type: ignore[misc]
 
     @staticmethod
     def plain(layer: Dense, model: Model | None, seed: int, dtype: str) -> list[keras.layers.Layer]:
-        """As people know it, with the activation of a hidden layer. Keras stores a weight as (inputs, outputs), as we do."""
+        """As people know it, with the activation of a hidden layer.
+
+        Keras stores a weight as (inputs, outputs), as we do.
+        """
         leaky = model is not None and model.activation == "leaky_relu"
         name = None if model is None or leaky or model.activation == "identity" else model.activation
         start = keras.initializers.GlorotUniform(seed)

@@ -75,7 +75,7 @@ class Program:
         if stack.clip is not None:
             self.limit.assign(stack.clip[:, None])
 
-    # -- of an engine -------------------------------------------------------------------------------------------------
+    # -- of an engine --
 
     def _differentiate(self, function: Callable[[list[Tensor]], Any], at: list[Tensor]) -> tuple[list[Tensor], Any]:
         """Of `function(at)`, which is (a number, anything): the number's gradients, and the other."""
@@ -85,7 +85,7 @@ class Program:
         """values[index], along the first axis."""
         raise NotImplementedError
 
-    # -- in compiled code ---------------------------------------------------------------------------------------------
+    # -- in compiled code --
 
     def _to_trials(self, values: Tensor) -> Tensor:
         """What is the same for all trials of a seed, (U, ...) -> (K, ...); left (1, ...) where one seed serves all."""

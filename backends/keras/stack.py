@@ -1,4 +1,7 @@
-"""A stack on Keras, whichever engine, and the backend that makes it. Compiled computations are lent from stack to stack."""
+"""A stack on Keras, whichever engine, and the backend that makes it.
+
+Compiled computations are lent from stack to stack.
+"""
 
 from __future__ import annotations
 

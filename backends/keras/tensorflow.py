@@ -51,7 +51,7 @@ class TensorFlowProgram(Program):
         self.probe = graph(self._probe, own_X, own_d)
         self.gradients = self._gradients  # not traced: it is for checking
 
-    # -- in the graph -------------------------------------------------------------------------------------------------
+    # -- in the graph --
 
     def _run(
         self, X: Tensor, d: Tensor, rows: Tensor, keys: Tensor, rates: Tensor, corrected: Tensor, block: Tensor

@@ -132,7 +132,10 @@ class Network:
         return layers
 
     def forward(self, parameters: list[Parameters], x: Tensor, masks: Masks, bits: torch.dtype | None = None) -> Pass:
-        """x (K, B, I), or (1, B, I) for all. The last field is the output before sigmoid or softmax. `bits`: see PRODUCTS."""
+        """x (K, B, I), or (1, B, I) for all.
+
+        The last field is the output before sigmoid or softmax. `bits`: see PRODUCTS.
+        """
         run = Pass([x if masks[0] is None else x * masks[0]], [], [])
         for number, own in enumerate(parameters):
             if number:

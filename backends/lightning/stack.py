@@ -69,7 +69,7 @@ class LightningStack(Stack):
             warnings.simplefilter("ignore")
             return torch.from_numpy(values).to(self.device)
 
-    # -- training -----------------------------------------------------------------------------------------------------
+    # -- training --
 
     def drive(self, chunks: Iterable[Chunk], report: Report) -> None:
         """Lightning's Trainer asks for the chunks, in this process or, with several devices, in a process a device."""
@@ -146,7 +146,7 @@ class LightningStack(Stack):
         blocks = (repeat(None) if values is None else torch.split(values, trials) for values in buffers)
         return torch.cat([_penalty(*part) for part in zip(*blocks, strict=False)])
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- looking --
 
     def predict(self, X: NDArray | None = None) -> NDArray:
         rows = self._folds(self._X_valid) if X is None else self._tensor(X)[None]
@@ -210,7 +210,7 @@ class LightningStack(Stack):
             _array(run.fields[-1]), _array(loss), _array(penalty.double()), _array(g), tuple(_array(-error) for error in errors)
         )
 
-    # -- state --------------------------------------------------------------------------------------------------------
+    # -- state --
 
     def weights(self) -> NDArray:
         return _array(self.network.flat)
@@ -248,7 +248,10 @@ class LightningStack(Stack):
 
 
 def _below(phi: Tensor, bound: float) -> Tensor:
-    """The number of (row, unit) of each trial where φ' is smaller, (k,) float64. Overwrites φ'; as booleans it takes longer."""
+    """The number of (row, unit) of each trial where φ' is smaller, (k,) float64.
+
+    Overwrites φ'; as booleans it takes longer.
+    """
     return phi.lt_(bound).sum(2).double().sum(1)
 
 

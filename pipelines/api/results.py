@@ -72,7 +72,10 @@ class Model:
         return targets[0] if len(targets) == 1 else np.stack(targets, axis=1)
 
     def probabilities(self, X: Any) -> NDArray:
-        """Raw rows, as `inputs` takes them -> P(class), (n, classes) as in `classes`. Raises ValueError for regression."""
+        """Raw rows, as `inputs` takes them -> P(class), (n, classes) as in `classes`.
+
+        Raises ValueError for regression.
+        """
         if not self.classes:
             raise ValueError("a regression has no class probabilities; use predict")
         columns = self.answers(X)
@@ -135,7 +138,10 @@ def load_model(folder: str | PathLike[str] = ".") -> Model:
 
 @dataclass(frozen=True)
 class Run:
-    """One run, read from its folder: of a launch (runs/...), or "." for the pipeline's own. Files are read when asked for."""
+    """One run, read from its folder: of a launch (runs/...), or "." for the pipeline's own.
+
+    Files are read when asked for.
+    """
 
     folder: Path
     run_id: str | None = None  # in MLflow
@@ -161,7 +167,10 @@ class Run:
 
     @cached_property
     def test_metrics(self) -> dict[str, float]:
-        """On the test rows, with NAME_low and NAME_high, the ends of 95 % intervals. StageError if they were not opened."""
+        """On the test rows, with NAME_low and NAME_high, the ends of 95 % intervals.
+
+        StageError if they were not opened.
+        """
         return read_json(self.places.need(self.places.report("test") / "metrics.json", "test"))
 
     @cached_property

@@ -1,4 +1,7 @@
-"""What is compared: one trial, its training and validation rows, and how many steps. A folder that every process reads."""
+"""What is compared: one trial, its training and validation rows, and how many steps.
+
+A folder that every process reads.
+"""
 
 from __future__ import annotations
 

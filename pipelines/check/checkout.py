@@ -155,7 +155,7 @@ def _last(done: subprocess.CompletedProcess[bytes]) -> str:
     return lines[-1] if lines else f"exit code {done.returncode}"
 
 
-# -- data -------------------------------------------------------------------------------------------------------------------
+# -- data --
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,10 @@ class RestoredFile:
 
 
 def restore(source: str | Mapping[str, str], project: Path, checkout: Checkout) -> list[RestoredFile]:
-    """Put every file of data.source into the checkout; none for bundled sets. Raises ReproduceError for one that is not there."""
+    """Put every file of data.source into the checkout; none for bundled sets.
+
+    Raises ReproduceError for one that is not there.
+    """
     if isinstance(source, str) and source.startswith("openml:"):
         if (project / OPENML).is_dir():
             shutil.copytree(project / OPENML, checkout.project / OPENML, dirs_exist_ok=True)
@@ -229,7 +232,10 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _from_cache(name: str, project: Path, checkout: Checkout) -> bool:
-    """Whether DVC can check the file out of the project's cache. DVC also knows files in a folder that it keeps as a whole."""
+    """Whether DVC can check the file out of the project's cache.
+
+    DVC also knows files in a folder that it keeps as a whole.
+    """
     environment = checkout.environment()
 
     def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

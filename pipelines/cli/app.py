@@ -59,7 +59,7 @@ def common(debug: Annotated[bool, typer.Option("--debug", help="Show the traceba
     """One experiment spec, any framework, the same experiment."""
 
 
-# -- errors and the end -----------------------------------------------------------------------------------------------
+# -- errors and the end --
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -163,7 +163,7 @@ def curve_names(runs: Sequence[Recorded]) -> tuple[str, ...]:
     return tuple(name for name in wanted if any(name in run.metrics for run in runs))
 
 
-# -- groups ---------------------------------------------------------------------------------------------------------------
+# -- groups --
 
 
 def _grouped(found: Result, asked: Grouping, tracking: Tracking, project: Path) -> Result:
@@ -196,7 +196,10 @@ def metric_of(runs: Sequence[Recorded], text: str) -> str:
 
 
 def margins_of(runs: Sequence[Recorded], text: str | None, metrics: Sequence[str]) -> dict[str, float]:
-    """Metric -> margin. Raises QueryError: a margin has the unit of its metric, so of several metrics each needs its own."""
+    """Metric -> margin.
+
+    Raises QueryError: a margin has the unit of its metric, so of several metrics each needs its own.
+    """
     if text is None:
         return {}
     found: dict[str, float] = {}

@@ -109,7 +109,10 @@ def _groups_by(runs: Sequence[Recorded], key: Key) -> list[Group]:
 
 
 def pairing(one: Group, other: Group, compared: Sequence[Key], ignored: Sequence[Key], metric: str) -> Pairing:
-    """Pair two groups by all but the compared and the ignored keys. Of runs that are the same in all, the newest counts."""
+    """Pair two groups by all but the compared and the ignored keys.
+
+    Of runs that are the same in all, the newest counts.
+    """
     left: Counter[str] = Counter()
     usable = [_usable(group, metric, left) for group in (one, other)]
     free = {key.name for key in (*compared, *ignored) if key.kind == "params"}

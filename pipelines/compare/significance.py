@@ -61,7 +61,7 @@ class Comparison:
     sentence: str = ""
 
 
-# -- statistics of paired differences ---------------------------------------------------------------------------------------
+# -- statistics of paired differences --
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def needed(found: Paired, distance: float, level: float) -> int | None:
     return max(FEWEST, math.ceil(1 / share + z * z / 2)) if share > 0 else None
 
 
-# -- of groups ---------------------------------------------------------------------------------------------------------------
+# -- of groups --
 
 
 def measure(found: Pairing, metric: str, margin: float | None, folds: Folds | None = None) -> Comparison:
@@ -236,7 +236,7 @@ def rises(metric: str) -> bool | None:
     return None if bare is None else higher_is_better(bare)
 
 
-# -- in words -------------------------------------------------------------------------------------------------------------
+# -- in words --
 
 
 def sentence(found: Comparison) -> str:

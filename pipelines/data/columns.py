@@ -72,7 +72,7 @@ class Source:
             raise DataError(f"{self.name}: the file has no rows")
 
 
-# -- what is to be predicted -------------------------------------------------------------------------------------------------
+# -- what is to be predicted --
 
 MANY_CLASSES = 20  # whole numbers with more values than this are taken for a regression target
 

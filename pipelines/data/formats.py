@@ -57,7 +57,7 @@ def matches(texts: Any, pattern: str) -> NDArray:
     return np.asarray(compute.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False), dtype=bool)
 
 
-# -- numbers ----------------------------------------------------------------------------------------------------------------
+# -- numbers --
 
 
 def plain_numbers(cells: Any, markers: Sequence[str], decimal: str) -> Any:
@@ -114,7 +114,7 @@ def decorated_numbers(texts: Any, decimal: str) -> NDArray:
     return numbers(compute.if_else(compute.match_substring_regex(texts, GROUPED[decimal]), without, texts), decimal)
 
 
-# -- truth values -----------------------------------------------------------------------------------------------------------
+# -- truth values --
 
 
 def booleans(texts: Any, stated: bool) -> NDArray:
@@ -128,7 +128,7 @@ def booleans(texts: Any, stated: bool) -> NDArray:
     return np.array([known.get(word, np.nan) for word in lower])
 
 
-# -- dates ------------------------------------------------------------------------------------------------------------------
+# -- dates --
 
 
 def date_order(texts: Any) -> Order:

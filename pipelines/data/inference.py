@@ -98,7 +98,7 @@ class TextColumn:
         """Of days and months in its dates."""
         return formats.date_order(self.texts) if self.how.dates == "auto" else self.how.dates
 
-    # -- what it holds --------------------------------------------------------------------------------------------------------
+    # -- what it holds --
 
     def values(self, kind: Kind, stated: bool) -> NDArray:
         """float64 of each text; not finite for what the kind does not allow."""
@@ -186,7 +186,7 @@ class TextColumn:
             return InferredType("ignore", self._many("texts"))
         return InferredType("categorical")
 
-    # -- what is wrong with it ------------------------------------------------------------------------------------------------
+    # -- what is wrong with it --
 
     def _refused(
         self, kind: Kind, rule: str, wrong: NDArray, way_out: str, about: str = "", what: str = "column", count: bool = True
@@ -226,7 +226,10 @@ class TextColumn:
         return f"if that means no value, add it to data.missing.markers; else {self._set_kind('categorical')}"
 
     def _wide(self, most: int | None) -> InferredType | None:
-        """Whole numbers of which float64 would lose digits: an id if nearly all differ, else refused. A target has no `most`."""
+        """Whole numbers of which float64 would lose digits: an id if nearly all differ, else refused.
+
+        A target has no `most`.
+        """
         wide = formats.wide(self.texts)
         if not wide.any():
             return None

@@ -170,7 +170,7 @@ def _unfit(found: Survey, block: DataSpec, told: ColumnLook, column: Column) -> 
             yield f"{found.source.line(error.place)}: {error}"
 
 
-# -- one column -------------------------------------------------------------------------------------------------------------
+# -- one column --
 
 
 def _column(found: Survey, name: str, column: Column, left_out: str) -> ColumnLook:
@@ -237,7 +237,7 @@ def shown(kind: Kind, value: float) -> str:
     return f"{value:.0f}" if value == np.floor(value) and abs(value) < 1e15 else f"{value:.6g}"
 
 
-# -- suspicions -------------------------------------------------------------------------------------------------------------
+# -- suspicions --
 
 
 def suspect(name: str, kind: Kind, column: Column, target: Target | None, most: int) -> Iterator[Suspicion]:

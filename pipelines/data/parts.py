@@ -148,11 +148,14 @@ class About:
 OF_A_FOLD = ("number", "rows", "class_counts", "missing", "unseen", "rare", "preprocessing", "target_scale", "sha256")
 
 
-# -- making them ------------------------------------------------------------------------------------------------------------
+# -- making them --
 
 
 def prepare(source: Source, spec: DataSpec, folder: Path, parts: Sequence[str] = PARTS) -> About:
-    """Write these parts and about.json, which comes last. Raises DataError, with file, line and column where there are any."""
+    """Write these parts and about.json, which comes last.
+
+    Raises DataError, with file, line and column where there are any.
+    """
     target = find_target(source, spec.task)
     result = split_rows(source, target, spec.split)
     about = About(

@@ -34,7 +34,7 @@ class CellError(ValueError):
         self.place = place
 
 
-# -- scaling ----------------------------------------------------------------------------------------------------------------
+# -- scaling --
 
 
 def scaled(kind: Scaling, numbers: dict[str, Any], x: NDArray) -> NDArray:
@@ -110,7 +110,7 @@ def fit_target_scale(y: NDArray, scale: bool) -> TargetScale:
     return TargetScale(tuple(fitted.mean_.tolist()), tuple(fitted.scale_.tolist()))
 
 
-# -- encoders ---------------------------------------------------------------------------------------------------------------
+# -- encoders --
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _refuse(name: str, beyond: NDArray, values: NDArray, when: str) -> None:
         raise CellError(place, f"column {name!r} must lie within ±{LIMIT:.1e}{when}, found {values[place]:g}")
 
 
-# -- fitting ----------------------------------------------------------------------------------------------------------------
+# -- fitting --
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def _fit_numeric(name: str, kind: Any, values: NDArray, spec: DataSpec) -> Numer
     return Numeric(name, kind, fill, bool(gaps.any()) and spec.missing.indicator, spec.scaling, numbers)
 
 
-# -- all columns ------------------------------------------------------------------------------------------------------------
+# -- all columns --
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def check_named(block: DataSpec, table: JoinedTable) -> None:
             raise DataError(f"{table.shown}: {key} must name a column of the file, got {name!r}; {hint}")
 
 
-# -- data sets by name -------------------------------------------------------------------------------------------------------
+# -- data sets by name --
 
 
 def read_bundled(name: str) -> Source:
@@ -204,7 +204,10 @@ def _get(url: str) -> bytes:
 
 
 def read_arff(content: bytes, shown: str, markers: Sequence[str]) -> tuple[Table, dict[str, Kind]]:
-    """ARFF is comma-separated text below a list of columns, and keeps to one of the quotes. Raises DataError for sparse rows."""
+    """ARFF is comma-separated text below a list of columns, and keeps to one of the quotes.
+
+    Raises DataError for sparse rows.
+    """
     import pyarrow
 
     from pipelines.data.tables import TextTable

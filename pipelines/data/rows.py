@@ -72,7 +72,10 @@ def blocks(
 
 
 def _source(table: Table, block: DataSpec, preprocessing: Preprocessing) -> Source:
-    """Rows under the kinds of the training rows. Raises DataError, with its line, for a cell that holds something else."""
+    """Rows under the kinds of the training rows.
+
+    Raises DataError, with its line, for a cell that holds something else.
+    """
     from pipelines.data.tables import JoinedTable
 
     # Never by the cells of a block: how a file is cut must not change what 03/04/2024 means.
@@ -103,7 +106,7 @@ def chosen(shown: str, names: Sequence[str], preprocessing: Preprocessing) -> tu
     return [name for name in names if name in kinds], [name for name in names if name not in kinds]
 
 
-# -- given in Python --------------------------------------------------------------------------------------------------------
+# -- given in Python --
 
 
 def given(rows: Any, block: DataSpec, preprocessing: Preprocessing) -> Source:
@@ -153,7 +156,7 @@ def _as_arrow(values: Any) -> Any:
         return pyarrow.array(cells)
 
 
-# -- answers ----------------------------------------------------------------------------------------------------------------
+# -- answers --
 
 Block = Mapping[str, NDArray]  # column -> (n,)
 

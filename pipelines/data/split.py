@@ -139,7 +139,7 @@ class Splitter:
         return among
 
 
-# -- columns that say who is in which part ----------------------------------------------------------------------------------
+# -- columns that say who is in which part --
 
 
 def check_columns(source: Source, spec: Split) -> None:
@@ -193,7 +193,7 @@ def _complete(source: Source, name: str, key: str) -> NDArray:
     return column.values
 
 
-# -- checks -----------------------------------------------------------------------------------------------------------------
+# -- checks --
 
 
 def _refuse_empty(source: str, counts: NDArray, names: Sequence[str]) -> None:
@@ -247,7 +247,7 @@ def check_training_classes(source: str, classes: Sequence[str], y: NDArray, by_c
         )
 
 
-# -- equal rows -------------------------------------------------------------------------------------------------------------
+# -- equal rows --
 
 
 def equal_rows(source: Source, columns: Iterable[str]) -> NDArray | None:
@@ -278,7 +278,7 @@ def count_duplicates(first: NDArray | None, part: NDArray) -> dict[str, int]:
     return {"rows": int((first != np.arange(len(first))).sum()), "across": int(torn[first].sum())}
 
 
-# -- dealing ----------------------------------------------------------------------------------------------------------------
+# -- dealing --
 
 
 def drawn_order(rows: int, seed: int) -> NDArray:

@@ -73,7 +73,10 @@ class TextFile:
     decimal: str
 
     def batches(self, names: Sequence[str]) -> Iterator[Any]:
-        """Blocks of rows of some columns, every cell a string. Raises DataError for ragged rows, and quotes that stay open."""
+        """Blocks of rows of some columns, every cell a string.
+
+        Raises DataError for ragged rows, and quotes that stay open.
+        """
         doubtful = False
         try:
             if next(self.rows(), None) is None:
@@ -224,7 +227,7 @@ def _encoding(head: bytes, stated: str) -> str:
     return found if found.startswith(name) else name
 
 
-# -- delimiter and header ---------------------------------------------------------------------------------------------------
+# -- delimiter and header --
 
 
 def _dialect(delimiter: str, quote: str | None) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-# -- the forms ---------------------------------------------------------------------------------------------------------------
+# -- the forms --
 
 
 def _mlflow(model: Path, networks: tuple[Network, ...], folder: Path) -> None:

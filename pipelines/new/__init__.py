@@ -136,7 +136,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-# -- git and DVC -------------------------------------------------------------------------------------------------------------
+# -- git and DVC --
 
 
 def git_root(folder: Path) -> Path | None:

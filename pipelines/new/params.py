@@ -43,7 +43,10 @@ class View:
 
 
 def view(data: Path, target: Sequence[str], task: str, changes: Mapping[str, object]) -> View:
-    """Look at a file. Raises ProjectError, SpecError or DataError for one that no spec could use, or not with these changes."""
+    """Look at a file.
+
+    Raises ProjectError, SpecError or DataError for one that no spec could use, or not with these changes.
+    """
     for path in changes:
         if not path.startswith("data."):
             raise ProjectError(f"--set {path}: must be a path below data, such as data.format.encoding; params.yaml has the rest")
@@ -165,7 +168,7 @@ def backend() -> str:
     return "reference"
 
 
-# -- YAML --------------------------------------------------------------------------------------------------------------------
+# -- YAML --
 
 
 def line(depth: int, key: str, value: object, comment: str = "") -> str:

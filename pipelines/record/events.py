@@ -73,7 +73,10 @@ def creation(
 
 
 def head(name: str, identity: Mapping[str, str], tags: Mapping[str, str], tracking: Tracking) -> dict[str, Any]:
-    """The values of a journal's creation. `identity`: tags by which the run is found again. The store is kept by name alone."""
+    """The values of a journal's creation. `identity`: tags by which the run is found again.
+
+    The store is kept by name alone.
+    """
     return {
         "name": redact(name),
         "identity": dict(identity),
@@ -222,7 +225,7 @@ def _below(places: RunPaths, path: Path) -> str:
     return path.relative_to(places.root).as_posix()
 
 
-# -- the rows as MLflow knows data sets ------------------------------------------------------------------------------------
+# -- the rows as MLflow knows data sets --
 
 
 def _inputs(about: Mapping[str, Any], data: Mapping[str, Any], *parts: str) -> dict[str, dict[str, str]]:

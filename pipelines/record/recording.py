@@ -94,7 +94,10 @@ class Uploader:
         self.process.wait()
 
     def close(self) -> str:
-        """It goes on alone if it is still at work. Returns the last line that it said, if it ended by a mistake of its own."""
+        """It goes on alone if it is still at work.
+
+        Returns the last line that it said, if it ended by a mistake of its own.
+        """
         over = self.process.poll() is not None
         with self._said as said:
             said.seek(0)

@@ -68,7 +68,10 @@ def sync(
 
 
 def write_receipt(places: RunPaths, path: Path, on_record: bool) -> None:
-    """What `sync` has put on record: a hash of the outs of each stage; none with tracking off. The out of the stage `record`."""
+    """What `sync` has put on record: a hash of the outs of each stage; none with tracking off.
+
+    The out of the stage `record`.
+    """
     folders = {"train": places.trained, **{stage: places.report(stage) for stage in REPORTS}} if on_record else {}
     write_json(path, {stage: outs_hash(folder) for stage, folder in folders.items() if folder.is_dir()})
 
@@ -101,7 +104,7 @@ def _is_of(journal: Journal, create: Event) -> bool:
     return same and (state := journal.state()).outs == outs and not state.running
 
 
-# -- journals ----------------------------------------------------------------------------------------------------------------
+# -- journals --
 
 
 class RunSender:
@@ -124,7 +127,10 @@ class RunSender:
         return self.sender.run_id
 
     def _pictures(self, stage: str, folder: Path) -> Iterator[Event]:
-        """What the outs of a stage show, and the page of the run. What cannot be drawn costs no record: a tag says why."""
+        """What the outs of a stage show, and the page of the run.
+
+        What cannot be drawn costs no record: a tag says why.
+        """
         try:
             if not self._drawn:  # those of earlier stages are wanted in the page
                 self._drawn |= figures(self.places.root, DRAWN[: DRAWN.index(stage)])
@@ -142,7 +148,10 @@ class RunSender:
 
 
 def deliver(journal: Journal, store: Store) -> str | None:
-    """Send a journal that this process has claimed, and remove it if its run is over. Raises TrackingError; it then waits."""
+    """Send a journal that this process has claimed, and remove it if its run is over.
+
+    Raises TrackingError; it then waits.
+    """
     sender = RunSender(journal, store)
     with answering(store, sender.sender.doing), store.turn():
         run_id = sender.send()

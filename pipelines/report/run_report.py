@@ -63,7 +63,7 @@ def _training(outs: Outs) -> Iterator[tuple[str, Figure]]:
         yield "weights", training.weights(weights, outs.title("{} folds together"))
 
 
-# -- the page ------------------------------------------------------------------------------------------------------------------
+# -- the page --
 
 
 class Table(NamedTuple):
@@ -113,7 +113,7 @@ def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | 
     )
 
 
-# -- in plain words ---------------------------------------------------------------------------------------------------------
+# -- in plain words --
 
 
 def summary(outs: Outs) -> list[str]:
@@ -175,7 +175,7 @@ def _with_interval(found: Found, name: str) -> str:
     return number(found[name]) + (f" ± {number(spread)} over the folds" if spread is not None else "")
 
 
-# -- tables -----------------------------------------------------------------------------------------------------------------
+# -- tables --
 
 
 def _tables(outs: Outs, stage: str) -> Iterator[Table]:

@@ -149,7 +149,7 @@ class Driver:
         trial = replace(trial, variant=networks[0].dataset.name, weights=max(network.weights for network in networks))
         return Candidate(trial, networks, [State() for _ in networks])
 
-    # -- rungs --------------------------------------------------------------------------------------------------------
+    # -- rungs --
 
     def _train(self, candidates: list[Candidate]) -> None:
         """Rung by rung until every trial is over. Trials are judged and told in the order of their numbers."""

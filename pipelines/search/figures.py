@@ -1,4 +1,7 @@
-"""The figures of a study in its folder, figures/, each beside the numbers that it shows. Optuna draws them, in our look."""
+"""The figures of a study in its folder, figures/, each beside the numbers that it shows.
+
+Optuna draws them, in our look.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 PARTS = ("train", "valid")
 
 
-# -- rows ------------------------------------------------------------------------------------------------------------------
+# -- rows --
 
 
 class Dataset(NamedTuple):
@@ -61,7 +61,7 @@ class DatasetCache:
         return self._made[name]
 
 
-# -- networks --------------------------------------------------------------------------------------------------------------
+# -- networks --
 
 
 class Network(NamedTuple):
@@ -125,7 +125,7 @@ def stacks(networks: Sequence[Network], width: int) -> list[list[Network]]:
     return found
 
 
-# -- a job -----------------------------------------------------------------------------------------------------------------
+# -- a job --
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _rows(folder: str, folds: tuple[int | None, ...]) -> tuple[Data, dict[int | 
     return open_rows(About.load(Path(folder) / "about.json"), Path(folder), folds)
 
 
-# -- states ----------------------------------------------------------------------------------------------------------------
+# -- states --
 
 
 def stack_states(states: Sequence[State], trials: Sequence[Trial]) -> Checkpoint | None:

@@ -59,7 +59,7 @@ def judge(
     return "COMPLETE", "; ".join(dict.fromkeys(state.progress["message"] for state in states))
 
 
-# -- the plain Optuna way --------------------------------------------------------------------------------------------------
+# -- the plain Optuna way --
 
 
 def open_study(name: str, experiment: Experiment, *, project: Path | None = None) -> optuna.Study:

@@ -141,7 +141,10 @@ class StudyJournal:
         self._note()
 
     def _goes_on(self, waiting: Journal, create: Event, begin: Event) -> bool:
-        """Whether a journal is this study's, which then goes on in it. A second one would be sent beside the first, or before."""
+        """Whether a journal is this study's, which then goes on in it.
+
+        A second one would be sent beside the first, or before.
+        """
         known = waiting.head()
         if any(known.get(key) != create.values[key] for key in ("identity", "tracking")):
             return False
@@ -182,7 +185,7 @@ class StudyJournal:
         ]
 
 
-# -- studies without a journal ---------------------------------------------------------------------------------------------
+# -- studies without a journal --
 
 
 def journal_studies(project: Path) -> None:
@@ -236,7 +239,7 @@ def _state(folder: Path) -> str:
     return hashlib.sha256(f"{study} {names}".encode()).hexdigest()
 
 
-# -- events ----------------------------------------------------------------------------------------------------------------
+# -- events --
 
 
 class _Own:
@@ -278,7 +281,10 @@ def study_events(study: StudyRecord, folder: Path, outs: str) -> list[Event]:
 
 
 def _outs(folder: Path, first: TrialRecord) -> str:
-    """A hash of what the first trial came to. Other outs of one identity, from another machine, are another run: points stay."""
+    """A hash of what the first trial came to.
+
+    Other outs of one identity, from another machine, are another run: points stay.
+    """
     path = trial_path(folder, 0)
     content = path.read_bytes() if path.is_file() else repr((sorted(first.params.items()), first.values)).encode()
     return hashlib.sha256(content).hexdigest()
@@ -324,7 +330,10 @@ def _values(study: StudyRecord, trial: TrialRecord) -> dict[str, float]:
 
 
 def best(study: StudyRecord, trial: TrialRecord) -> dict[str, float]:
-    """best_*: the numbers of the best epoch. Of several seeds there is no one best epoch, only the means of their values."""
+    """best_*: the numbers of the best epoch.
+
+    Of several seeds there is no one best epoch, only the means of their values.
+    """
     if trial.spread:
         means = dict(zip(study.metrics, trial.values, strict=False))
         return {f"best_val_{name}": value for name, value in means.items() if name != "weights"}

@@ -106,7 +106,7 @@ class StudyRecord:
         return dict(sorted(Counter(trial.state for trial in self.trials).items()))
 
 
-# -- a study's folder ------------------------------------------------------------------------------------------------------
+# -- a study's folder --
 
 
 def save_study(folder: Path, record: StudyRecord, importances: Mapping[str, float] | None = None) -> None:
@@ -149,7 +149,7 @@ def load_study(folder: Path, *, histories: bool = True) -> StudyRecord:
     return replace(record, trials=tuple(replace(one, history=load_curve(folder, one.number)) for one in record.trials))
 
 
-# -- curves ----------------------------------------------------------------------------------------------------------------
+# -- curves --
 
 
 def save_curve(folder: Path, number: int, history: Sequence[Mapping[str, float]]) -> None:

@@ -31,7 +31,7 @@ FEWEST = 8  # trials: of fewer, a forest says nothing of what matters
 TREES, DEPTH, SEED = 32, 6, 0  # 64 leaves a tree: without the limit 700 trials take 23 s, with it 1 to 2
 
 
-# -- table and exports -----------------------------------------------------------------------------------------------------
+# -- table and exports --
 
 
 def rows(study: StudyRecord) -> Iterator[Row]:
@@ -57,7 +57,10 @@ def text(study: StudyRecord) -> str:
 
 
 def ranked(study: StudyRecord) -> list[TrialRecord]:
-    """Of several metrics, the front first. Complete trials from the best on by the first metric, the pruned, failed, running."""
+    """Of several metrics, the front first.
+
+    Complete trials from the best on by the first metric, the pruned, failed, running.
+    """
     sign = 1 if study.directions[0] == "minimize" else -1
     order = {"COMPLETE": 0, "PRUNED": 1, "FAIL": 2, "RUNNING": 3}
 
@@ -69,7 +72,10 @@ def ranked(study: StudyRecord) -> list[TrialRecord]:
 
 
 def export(study: StudyRecord, form: str, number: int | None = None) -> str:
-    """`form`: csv, json, or spec (of the trial of this number, or of the best). Raises StudyError if there is no such trial."""
+    """`form`: csv, json, or spec (of the trial of this number, or of the best).
+
+    Raises StudyError if there is no such trial.
+    """
     if form == "spec":
         return dump(study.spec.drawn(chosen(study, number).changes))
     if form == "csv":
@@ -79,7 +85,7 @@ def export(study: StudyRecord, form: str, number: int | None = None) -> str:
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
-# -- the winner ----------------------------------------------------------------------------------------------------------
+# -- the winner --
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ def differences(study: StudyRecord, now: Experiment) -> list[str]:
     ]
 
 
-# -- how much each key matters -------------------------------------------------------------------------------------------
+# -- how much each key matters --
 
 
 def importances(study: Study) -> dict[str, float]:

@@ -79,7 +79,7 @@ def _steps(path: str, values: Range) -> list[Any]:
     return [kind(low + i * step) for i in range(int((high - low) / step) + 1)]
 
 
-# -- samplers and pruners -------------------------------------------------------------------------------------------------
+# -- samplers and pruners --
 
 REDUCTION = 3  # of the trials that go on, a third go on at each rung (Jamieson & Talwalkar 2016; Li et al. 2018)
 

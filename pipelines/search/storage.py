@@ -121,7 +121,7 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-# -- a file ----------------------------------------------------------------------------------------------------------------
+# -- a file --
 
 
 def _open_file(path: Path) -> BaseStorage:
@@ -161,7 +161,7 @@ def _is_record(line: bytes) -> bool:
         return False
 
 
-# -- databases -------------------------------------------------------------------------------------------------------------
+# -- databases --
 
 
 def _open_database(url: str, parsed: URL) -> BaseStorage:
@@ -229,7 +229,10 @@ def _making_tables(url: URL) -> Iterator[None]:
 
 @contextmanager
 def _advisory_lock(url: URL, what: str, seconds: int = 0) -> Iterator[bool]:
-    """Whether this process has it, after so long. A connection of its own holds it, and loses it when its machine is gone."""
+    """Whether this process has it, after so long.
+
+    A connection of its own holds it, and loses it when its machine is gone.
+    """
     from sqlalchemy import NullPool, create_engine, text
 
     settings = {"isolation_level": "AUTOCOMMIT", "hide_parameters": True, "connect_args": _connect_args(url)}

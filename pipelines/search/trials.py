@@ -48,7 +48,7 @@ def quiet() -> Iterator[Any]:
         yield optuna
 
 
-# -- what a study is -------------------------------------------------------------------------------------------------------
+# -- what a study is --
 
 
 def identity(experiment: Experiment, data: Mapping[str, str]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
     return json.dumps(values[key], ensure_ascii=False) if key in values else "absent"
 
 
-# -- an Optuna study -------------------------------------------------------------------------------------------------------
+# -- an Optuna study --
 
 
 def drawn(stored: FrozenTrial, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,4 +1,7 @@
-"""What each key of the spec must be, in words. Errors, the reference table and the JSON Schema all come from the models."""
+"""What each key of the spec must be, in words.
+
+Errors, the reference table and the JSON Schema all come from the models.
+"""
 
 from __future__ import annotations
 

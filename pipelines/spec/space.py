@@ -20,7 +20,10 @@ TRIES = 300  # draws of a whole space that are tried before a study; of about 0.
 
 
 def ordered(space: Space) -> list[str]:
-    """The paths of a space, each after those that its `when` names, else as in the file. Raises ValueError for a cycle."""
+    """The paths of a space, each after those that its `when` names, else as in the file.
+
+    Raises ValueError for a cycle.
+    """
     order: list[str] = []
 
     def add(path: str, above: tuple[str, ...]) -> None:

@@ -1,4 +1,7 @@
-"""How outs are written: whole or not at all, and the same bytes for the same numbers. Floats are written to the last bit."""
+"""How outs are written: whole or not at all, and the same bytes for the same numbers.
+
+Floats are written to the last bit.
+"""
 
 from __future__ import annotations
 

@@ -64,7 +64,10 @@ def split_rows(experiment: Experiment, places: RunPaths) -> About:
 
 
 def load_networks(experiment: Experiment, places: RunPaths) -> list[Network]:
-    """The network that train wrote, or that of each fold. StageError if missing, or of other data or another spec than now."""
+    """The network that train wrote, or that of each fold.
+
+    StageError if missing, or of other data or another spec than now.
+    """
     about = split_rows(experiment, places)
     run_file, model_file = places.need(places.run, "train"), places.need(places.model, "train")
     wanted = experiment.model_dump(mode="json", include={"seed", "model", "regularization", "train"})
@@ -75,7 +78,10 @@ def load_networks(experiment: Experiment, places: RunPaths) -> list[Network]:
 
 
 def _open(about: About, run_file: Path, model_file: Path, other: Iterable[str], what: str, command: str) -> list[Network]:
-    """The network of a file, or one a fold. Raises StageError if it is of other data, is not run.json's, or `other` differs."""
+    """The network of a file, or one a fold.
+
+    Raises StageError if it is of other data, is not run.json's, or `other` differs.
+    """
     run, digest = read_json(run_file), sha256(model_file)
     found = [part for part, known in run["data_hashes"].items() if about.sha256[part] != known]
     found += [*other, *([] if digest == run["model_hash"] else ["model.safetensors"])]
@@ -85,7 +91,10 @@ def _open(about: About, run_file: Path, model_file: Path, other: Iterable[str], 
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[str]:
-    """ "model.activation (relu, now tanh)" of each value that differs. Devices and threads do not make another experiment."""
+    """ "model.activation (relu, now tanh)" of each value that differs.
+
+    Devices and threads do not make another experiment.
+    """
     if isinstance(now, dict) and isinstance(was, dict):
         for key in {**was, **now}:
             yield from differences(was.get(key), now.get(key), f"{path}.{key}".lstrip("."))
@@ -118,7 +127,10 @@ def files_of(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def stored_networks(folder: Path) -> list[Network]:
-    """The network of a folder, or one a fold. Raises StageError if it is missing, or its files do not belong together."""
+    """The network of a folder, or one a fold.
+
+    Raises StageError if it is missing, or its files do not belong together.
+    """
     about_file, run_file, model_file = files_of(folder)
     what = f"{run_file} is of other data or another model than lie beside it"
     return _open(About.load(about_file), run_file, model_file, (), what, "`dvc repro`")

@@ -91,7 +91,10 @@ def waiting(project: Path) -> list[Waiting]:
 
 
 def drop(project: Path, text: str) -> Waiting:
-    """Give up the one run of this name, folder or log that waits. Raises LookupFailed if there is none, or if it is going on."""
+    """Give up the one run of this name, folder or log that waits.
+
+    Raises LookupFailed if there is none, or if it is going on.
+    """
     found = [journal for journal in journals(project) if text in (_of(journal).run, journal.id, journal.head()["name"])]
     if len(found) != 1:
         rows = ", ".join(f"{one.run} ({one.log})" for one in waiting(project)) or "none"

@@ -58,7 +58,7 @@ def killed(message: str, time: int = 0) -> list[Event]:
     return ended("KILLED", "killed", message, time)
 
 
-# -- names and values ------------------------------------------------------------------------------------------------------
+# -- names and values --
 
 
 def params(values: Mapping[str, object]) -> dict[str, str]:

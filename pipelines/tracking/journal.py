@@ -88,7 +88,7 @@ class Journal:
         """Its name, which its run in MLflow has as a tag."""
         return self.folder.name
 
-    # -- writing ------------------------------------------------------------------------------------------------------
+    # -- writing --
 
     @classmethod
     def create(cls, project: Path, events: Sequence[Event], root: Path, hold: bool = False) -> Journal:
@@ -178,7 +178,7 @@ class Journal:
         if content and not content.endswith(b"\n"):
             os.truncate(self.path, content.rfind(b"\n") + 1)
 
-    # -- reading ------------------------------------------------------------------------------------------------------
+    # -- reading --
 
     def read(self) -> Iterator[Event]:
         """Every event that is there whole."""
@@ -249,7 +249,7 @@ class Journal:
                 f"with `deltarule sync --drop {self.id}`"
             )
 
-    # -- sending ------------------------------------------------------------------------------------------------------
+    # -- sending --
 
     def sent(self) -> Sent:
         """How far it was sent; nowhere, if that cannot be read: what is sent again is known by what the run holds."""
@@ -267,7 +267,10 @@ class Journal:
         return self._locked(CLAIM, timeout)
 
     def claim_of_child(self) -> int:
-        """The claim as an open file. The process that inherits it has it until it ends, once it has waited by `flock`."""
+        """The claim as an open file.
+
+        The process that inherits it has it until it ends, once it has waited by `flock`.
+        """
         file = os.open(self.folder / CLAIM, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         with suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

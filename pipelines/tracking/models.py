@@ -73,7 +73,7 @@ PARAMS = ("model.hidden", "model.activation", "train.backend", "data.source", "s
 FORBIDDEN = "/:.%\"'"  # in a registered name: it stands in URIs and in searches
 
 
-# -- writing ---------------------------------------------------------------------------------------------------------------
+# -- writing --
 
 
 def export(
@@ -141,7 +141,7 @@ def _copy(file: Path, to: Path) -> None:
         to.write_text(json.dumps(clean, indent=2, ensure_ascii=False), "utf-8")
 
 
-# -- on the run ------------------------------------------------------------------------------------------------------------
+# -- on the run --
 
 
 def send(client: MlflowClient, run: Run, name: str, folder: Path) -> None:
@@ -174,7 +174,7 @@ def of_run(client: MlflowClient, run: Run, name: str = NAME) -> LoggedModel | No
     return found[0] if found else None
 
 
-# -- in the registry -------------------------------------------------------------------------------------------------------
+# -- in the registry --
 
 
 @dataclass(frozen=True)

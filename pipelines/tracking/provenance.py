@@ -101,7 +101,7 @@ def user() -> str:
         return "unknown"
 
 
-# -- the source --------------------------------------------------------------------------------------------------------------
+# -- the source --
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,10 @@ def _sizes(top: Path, names: Sequence[str]) -> dict[str, int]:
 
 
 def _patch(top: Path, chosen: Chosen) -> bytes:
-    """New files are announced in a copy of the index. The one object that this makes, the empty file, goes elsewhere too."""
+    """New files are announced in a copy of the index.
+
+    The one object that this makes, the empty file, goes elsewhere too.
+    """
     listed = "\0".join(chosen.new).encode(errors="surrogateescape")
     with tempfile.TemporaryDirectory() as scratch:
         index, objects = (top / _git(top, "rev-parse", "--git-path", name).decode().strip() for name in ("index", "objects"))

@@ -69,7 +69,7 @@ class Fetched:
     points: Curves = field(default_factory=dict)  # of runs without files alone
 
 
-# -- runs and their numbers ------------------------------------------------------------------------------------------------
+# -- runs and their numbers --
 
 
 def recorded(tracking: Tracking, project: Path, *, parent: str | None = None, children: bool = False) -> list[Recorded]:
@@ -103,7 +103,10 @@ def histories(tracking: Tracking, project: Path, ids: Sequence[str], names: Sequ
 
 
 def texts(tracking: Tracking, project: Path, ids: Sequence[str], place: str) -> dict[str, str]:
-    """Run id -> what its artifact at `place` holds, of the runs that have it. Raises TrackingError if the store fails."""
+    """Run id -> what its artifact at `place` holds, of the runs that have it.
+
+    Raises TrackingError if the store fails.
+    """
     store, found = locate(tracking, project), {}
     with _reading(store), tempfile.TemporaryDirectory() as scratch:
         client = client_of(store)
@@ -163,7 +166,7 @@ def _curves(client: MlflowClient, run_id: str, names: Iterable[str]) -> Curves:
     return curves
 
 
-# -- which run a person means ----------------------------------------------------------------------------------------------
+# -- which run a person means --
 
 
 def find_run(client: MlflowClient, experiment_id: str, text: str, project: Path | None = None) -> Run:
@@ -243,7 +246,7 @@ def _folders(text: str, project: Path | None) -> set[str]:
     return {plain, *below, *({f"runs/{plain}"} if "/" not in plain else ())} - {"", "."}
 
 
-# -- files -----------------------------------------------------------------------------------------------------------------
+# -- files --
 
 
 def fetch(tracking: Tracking, project: Path, text: str, folder: Path) -> Fetched:

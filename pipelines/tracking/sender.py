@@ -96,7 +96,10 @@ class Sender:
                 self._note(offset=passing[-1][1], events=self.sent.events + len(events), error="", since=0)
 
     def put(self, events: Sequence[Event], root: Path) -> None:
-        """Send what was made of the outs of a stage: files are below `root`. The last event may be a mark, as in a journal."""
+        """Send what was made of the outs of a stage: files are below `root`.
+
+        The last event may be a mark, as in a journal.
+        """
         mark = _mark(events)
         if self._state is None or (mark and self._state.has(mark)):
             return
@@ -178,7 +181,7 @@ class Sender:
             client.update_run(run.info.run_id, end.values["status"])
             self._children[number] = None
 
-    # -- which run ----------------------------------------------------------------------------------------------------
+    # -- which run --
 
     def _find(self, client: MlflowClient) -> RemoteState | None:
         """The run that this is, or a new one; None as long as that cannot be told."""
@@ -331,7 +334,7 @@ def _parts(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
-# -- what is added later --------------------------------------------------------------------------------------------------------
+# -- what is added later --
 
 
 def attach(tracking: Tracking, project: Path, fingerprint: str, files: Mapping[str, str], tags: Mapping[str, str]) -> str | None:

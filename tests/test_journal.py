@@ -19,7 +19,7 @@ from pipelines.record import Outcome, Recording, events
 from pipelines.record.sync import send_waiting
 from pipelines.spec import Experiment
 from pipelines.tracking import TrackingError, drop, mark_killed, waiting
-from pipelines.tracking.backlog import journals
+from pipelines.tracking.backlog import is_study, journals, title
 from pipelines.tracking.events import Event
 from pipelines.tracking.journal import Journal, Sent
 
@@ -378,3 +378,16 @@ def test_what_is_sent_stays_until_the_process_that_wrote_it_has_looked_how_it_ca
     writer.wait()
     journal.clear()
     assert not journal.folder.exists()
+
+
+def test_what_its_sender_removed_meanwhile_is_passed_over_and_leaves_no_folder(tmp_path, monkeypatch):
+    journal = journal_of(tmp_path)
+    monkeypatch.setattr("pipelines.record.sync.journals", lambda project: [journal])
+    with journal.claim() as ours:
+        assert ours
+        journal.remove()
+        journal.folder.mkdir()
+        (journal.folder / "writing").touch()  # of one who looked at it meanwhile
+    assert not journal.folder.exists()
+    assert list(send_waiting(tmp_path, EXPERIMENT.tracking)) == []
+    assert title(journal.head()) == "that has just been sent" and not is_study(journal.head())

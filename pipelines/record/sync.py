@@ -169,13 +169,14 @@ def send_waiting(project: Path, tracking: Tracking, seconds: float = CLAIM_SECON
     failures: list[TrackingError] = []
     attempts = 0
     for journal in journals(project):
-        if journal.state().running:
+        head = journal.head()
+        if not head or journal.state().running:  # without a head, its sender has removed it meanwhile
             continue
-        known = title(journal.head())
+        known = title(head)
         with journal.claim(seconds) as ours:
             if ours and attempts < _ATTEMPTS:
                 try:
-                    run_id = deliver(journal, store_of(journal.head(), tracking, project))
+                    run_id = deliver(journal, store_of(head, tracking, project))
                 except TrackingError as error:
                     failures.append(error)
                     attempts += not isinstance(error, Refused)

@@ -284,10 +284,13 @@ class Journal:
                 lock.acquire()
         except OSError:  # Timeout is one
             pass
+        held = lock.is_locked
         try:
-            yield lock.is_locked and self.path.is_file()  # another may have removed it while this one waited
+            yield held and self.path.is_file()  # another may have removed it while this one waited
         finally:
             lock.release()
+            if held and not self.path.is_file():  # then the lock's file was made anew, or kept the folder
+                self.remove()
 
     def over(self) -> bool:
         """Whether its last event is the end of the run: from the last line alone, for who looks twice a second."""

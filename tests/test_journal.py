@@ -381,8 +381,9 @@ def test_what_is_sent_stays_until_the_process_that_wrote_it_has_looked_how_it_ca
 
 
 def test_what_its_sender_removed_meanwhile_is_passed_over_and_leaves_no_folder(tmp_path, monkeypatch):
-    journal = journal_of(tmp_path)
-    monkeypatch.setattr("pipelines.record.sync.journals", lambda project: [journal])
+    journal_of(tmp_path)
+    [journal] = listed = journals(tmp_path)
+    monkeypatch.setattr("pipelines.record.sync.journals", lambda project: listed)
     with journal.claim() as ours:
         assert ours
         journal.remove()
@@ -390,4 +391,4 @@ def test_what_its_sender_removed_meanwhile_is_passed_over_and_leaves_no_folder(t
         (journal.folder / "writing").touch()  # of one who looked at it meanwhile
     assert not journal.folder.exists()
     assert list(send_waiting(tmp_path, EXPERIMENT.tracking)) == []
-    assert title(journal.head()) == "that has just been sent" and not is_study(journal.head())
+    assert title(journal.head()) == "a run" and not is_study(journal.head())

@@ -29,8 +29,8 @@ def main(folder: Path, claim: int, tracking: Tracking) -> None:
         os.nice(STUDY_NICE)
     import_mlflow()
     fcntl.flock(claim, fcntl.LOCK_EX)
-    if head := journal.head():
-        sent = _follow(journal, RunSender(journal, store_of(head, tracking, project)))
+    if journal.path.is_file():
+        sent = _follow(journal, RunSender(journal, store_of(journal.head(), tracking, project)))
         os.close(claim)
         if sent:
             with suppress(TrackingError):

@@ -219,7 +219,7 @@ class Recording(Surviving):
 
     def _outcome(self, journal: Journal, complaint: str) -> Outcome:
         head, state, sent = journal.head(), journal.state(), journal.sent()
-        if not head or journal.done():  # without a head: removed by hand
+        if not journal.path.is_file() or journal.done():  # without its events: removed by hand
             return Outcome(sent.run_id, warning=self.warning)
         if self.uploader and self.uploader.process.poll() is None and not sent.error:
             return Outcome(sent.run_id, complete=False, warning=self.warning)

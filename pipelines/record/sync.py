@@ -169,19 +169,17 @@ def send_waiting(project: Path, tracking: Tracking, seconds: float = CLAIM_SECON
     failures: list[TrackingError] = []
     attempts = 0
     for journal in journals(project):
-        head = journal.head()
-        if not head or journal.state().running:  # without a head, its sender has removed it meanwhile
+        if journal.state().running:
             continue
-        known = title(head)
         with journal.claim(seconds) as ours:
             if ours and attempts < _ATTEMPTS:
                 try:
-                    run_id = deliver(journal, store_of(head, tracking, project))
+                    run_id = deliver(journal, store_of(journal.head(), tracking, project))
                 except TrackingError as error:
                     failures.append(error)
                     attempts += not isinstance(error, Refused)
                 else:
-                    yield known, run_id
+                    yield title(journal.head()), run_id
     if failures:
         rest = len(journals(project)) - 1
         told = f"; {rest} more may wait, see `deltarule sync --status`" if rest > 0 else ""

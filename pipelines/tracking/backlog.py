@@ -46,14 +46,13 @@ class Waiting:
 
 def title(head: Mapping[str, Any]) -> str:
     """What a person calls a run: the folder of its launch or study, or the name of the pipeline's run."""
-    if not head:
-        return "that has just been sent"
-    return str(f"studies/{head['name']}" if is_study(head) else head["identity"].get(LAUNCH, head["name"]))
+    identity = head["identity"]
+    return str(f"studies/{head['name']}" if is_study(head) else identity.get(LAUNCH, head["name"]))
 
 
 def is_study(head: Mapping[str, Any]) -> bool:
     """Whether a journal is of a study."""
-    return bool(head.get("identity", {}).get(KIND) == "study")
+    return bool(head["identity"].get(KIND) == "study")
 
 
 def journals(project: Path) -> list[Journal]:
@@ -96,7 +95,7 @@ def drop(project: Path, text: str) -> Waiting:
 
     Raises LookupFailed if there is none, or if it is going on.
     """
-    found = [journal for journal in journals(project) if text in (_of(journal).run, journal.id, journal.head().get("name"))]
+    found = [journal for journal in journals(project) if text in (_of(journal).run, journal.id, journal.head()["name"])]
     if len(found) != 1:
         rows = ", ".join(f"{one.run} ({one.log})" for one in waiting(project)) or "none"
         raise LookupFailed(f"--drop must name one run that waits, got {text!r}, which names {len(found)} of: {rows}")

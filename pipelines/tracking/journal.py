@@ -82,6 +82,7 @@ class Journal:
         self.path = folder / EVENTS
         # One object a process: a run of this process that was given up, as in a notebook, does not keep the next one out.
         self._writing = FileLock(folder / WRITING, is_singleton=True, thread_local=False)
+        self._head: dict[str, Any] = {}
 
     @property
     def id(self) -> str:
@@ -118,7 +119,7 @@ class Journal:
 
         A sender of an earlier session may still be at work on a run that was over; it ends when it sees this beginning.
         """
-        head, over = self.head(), self.over()
+        over = self.over()
         with suppress(OSError):
             self.hold()
             if over:
@@ -127,7 +128,7 @@ class Journal:
                 if ours and not over:
                     self.mend()
                     self.append([begin])
-                if (ours or over) and self.head() == head:
+                if (ours or over) and self.path.is_file():
                     return True
         self.release()
         return False
@@ -205,11 +206,13 @@ class Journal:
                     continue
 
     def head(self) -> dict[str, Any]:
-        """The values of the creation; empty if that is not there whole."""
-        first = next(self.read(), None)
-        values = first.values if first is not None and first.kind == "create" else {}
-        whole = "name" in values and all(isinstance(values.get(key), dict) for key in ("identity", "tracking"))
-        return values if whole else {}
+        """The values of the creation, also once it was sent and removed; empty if that was never seen whole."""
+        if not self._head:
+            first = next(self.read(), None)
+            values = first.values if first is not None and first.kind == "create" else {}
+            whole = "name" in values and all(isinstance(values.get(key), dict) for key in ("identity", "tracking"))
+            self._head = values if whole else {}
+        return self._head
 
     def state(self) -> State:
         """What it comes to now."""

@@ -41,6 +41,42 @@ def test_every_case_is_in_a_stack_and_every_level_in_one_of_the_float32_stacks()
         assert {case[factor] for case in chosen} == set(levels)
 
 
+def test_no_number_is_one_for_all():
+    """What is free in a stack differs from trial to trial, and what is not from stack to stack."""
+    seen, free = {}, ("learning_rate", "weight_decay", "clip_norm", "warmup", "model.slope", "epochs")
+    for number in range(len(STRUCTURES)):
+        for name, values in together(leaves(trial.model_dump()) for trial in cases(number).trials).items():
+            seen.setdefault(name, set()).update(map(str, values))
+            numbers = [value for value in values if value] if name.endswith(free) else []
+            assert len(set(numbers)) == len(numbers), (name, values)
+    settings = {
+        "backend",
+        "devices",
+        "threads",
+        "precision",
+        "class_weights",
+        "early_stopping.monitor",
+        "early_stopping.patience",
+    }
+    one = {name for name, values in seen.items() if len(values) == 1 and not name.endswith(".name")}
+    assert one == {"inputs", *(f"train.{name}" for name in settings)}
+
+
+def leaves(values, at=""):
+    """By their dotted name; the optimizer's and the schedule's under its own name."""
+    if not isinstance(values, dict):
+        return {at[:-1]: values}
+    at = f"{at}{values['name']}." if "name" in values else at
+    return {k: v for name, value in values.items() for k, v in leaves(value, f"{at}{name}.").items()}
+
+
+def together(dictionaries):
+    found = {}
+    for name, value in (item for one in dictionaries for item in one.items()):
+        found.setdefault(name, []).append(value)
+    return found
+
+
 def test_the_cases_are_what_their_words_say():
     """Clipping clips some steps and others not; rates rise and fall; batches are short, whole, of one row, and of all rows."""
     sizes, clipped, risen = set(), set(), set()

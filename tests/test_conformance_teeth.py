@@ -52,6 +52,10 @@ def initial(subject, tmp_path):
     SUITE.test_initial_weights_are_the_draws(subject, "float64")
 
 
+def sizes(subject, tmp_path):
+    SUITE.test_a_large_network_takes_the_references_steps(subject, "adam")
+
+
 def zero(subject, tmp_path):
     SUITE.test_at_a_local_field_of_zero_the_left_branch_holds(subject)
 
@@ -186,6 +190,9 @@ def instead(activation, formula):
 
 OPTIMIZER_FAULTS = [
     Fault("ε before bias correction", V_HAT, "((v.sqrt() + o.epsilon) / (1 - o.beta2**t) ** 0.5)"),
+    Fault("Adam's ε ignored", V_HAT, V_HAT.replace("o.epsilon", "1e-8")),
+    Fault("rmsprop's ε ignored", "square.sqrt() + o.epsilon", "square.sqrt() + 1e-8"),
+    Fault("large networks' ε ignored", V_HAT, V_HAT.replace("o.eps", "1e-8 if s.flat.shape[1] > 4096 else o.eps"), sizes),
     Fault("ε inside the root", V_HAT, "(v / (1 - o.beta2**t) + o.epsilon**2).sqrt()"),
     Fault("no correction of m", "(m / (1 - o.beta1**t))", "m"),
     Fault("t from 0 in every chunk", "chunk.step + s + 1", "s + 1"),

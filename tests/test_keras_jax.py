@@ -17,7 +17,7 @@ OWN = "tests/keras_on_jax.py"
 PARTS = {
     "the contract": ([OWN], "TestKerasOnJax or on_lightning"),
     "what is particular to it, and the stages": (
-        [OWN, "tests/test_keras_plain.py", "tests/test_stages.py"],
+        [OWN, "tests/test_framework_faults.py", "tests/test_keras_plain.py", "tests/test_stages.py"],
         "not TestKerasOnJax and not on_lightning and (not test_stages or keras-jax)",
     ),
 }

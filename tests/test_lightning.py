@@ -23,7 +23,7 @@ from backends.lightning import stack as stacks
 from backends.lightning.network import to_torch
 from backends.lightning.optimizer import LossScale
 from backends.lightning.stack import PREDICT_ROWS, LightningStack
-from backends.spec import ActivationName, Adam, AdamW
+from backends.spec import SGD, ActivationName, Adam, AdamW
 from backends.supervisor import Supervisor, fit
 
 EVERY_ACTIVATION = sorted(get_args(ActivationName))
@@ -253,6 +253,45 @@ def test_products_are_made_in_16_bits_when_training_and_in_float32_when_looking(
     error = np.abs(found.gradient - expected.gradient).max() / np.abs(expected.gradient).max()
     step = {"bf16-mixed": 2.0**-8, "16-mixed": 2.0**-11}[name]
     assert step / 20 < error < 4 * step
+
+
+def rounded(precision):
+    """To the nearest number of 16 bits, ties to even, as float32."""
+
+    def to_bfloat16(x):
+        words = np.ascontiguousarray(x, np.float32).view(np.uint32)
+        return ((words + np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)).view(np.float32)
+
+    return to_bfloat16 if precision == "bf16-mixed" else lambda x: x.astype(np.float16).astype(np.float32)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_products_alone_are_in_16_bits_and_sums_weights_and_steps_in_float32(precision):
+    """Worked out in NumPy. Where a product lies between two numbers of 16 bits, the order of its sum decides, hence a share."""
+    trial = make_trial("regression", hidden=(9, 5), precision=precision, optimizer=SGD(name="sgd", learning_rate=0.1))
+    data, half, B = make_data("regression"), rounded(precision), 16
+    stack, scale = OnTheProcessor().stack([trial], data), np.float32(1)
+    if precision == "16-mixed":
+        stack.scaling.scale.fill_(scale := np.float32(2.0**10))
+    before, X, d = stack.weights(), np.float32(data.X[:B]), np.float32(data.y[:B])
+    W1, b1, W2, b2, W3, b3 = (value[0] for value in weights.unpack(trial, before).values())
+
+    def times(a, b):
+        return half(half(a) @ half(b))
+
+    y1 = np.maximum(v1 := times(X, W1) + b1, 0)
+    y2 = np.maximum(v2 := times(y1, W2) + b2, 0)
+    e3 = (times(y2, W3) + b3 - d) * (scale / np.float32(B))
+    e2 = times(e3, W3.T) * (v2 > 0)
+    e1 = times(e2, W2.T) * (v1 > 0)
+    parts = [(X, e1), (y1, e2), (y2, e3)]
+    expected = np.concatenate([np.append(times(y.T, e).ravel(), e.sum(0)) for y, e in parts]) / scale
+    found = stack.loss_and_gradients(before, data.X[:B], data.y[:B], None)
+    assert found.loss[0] == pytest.approx(np.mean((times(y2, W3) + b3 - d) ** 2), rel=1e-6)
+    assert (~np.isclose(found.gradient[0], expected, rtol=1e-5, atol=0)).mean() < 0.02
+    losses = stack.run(Chunk(0, 0, np.arange(B)[None, None], draws.noise_keys([3], [0], 3), np.array([[0.1]])))
+    assert losses.loss[0, 0] == pytest.approx(found.loss[0], rel=1e-6)
+    np.testing.assert_allclose(stack.weights(), before - np.float32(0.1) * found.gradient, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])

@@ -81,7 +81,7 @@ def torchs(optimizer, theta, eta):
 @pytest.mark.parametrize("name", CASE_OPTIMIZERS)
 def test_optimizers_take_the_steps_of_pytorchs(name):
     torch = pytest.importorskip("torch")
-    optimizer, eta = CASE_OPTIMIZERS[name](0), 0.03
+    optimizer, eta = CASE_OPTIMIZERS[name](1, 1), 0.03
     words = draws.raw_words(1, 60, 0, 31 * 8).reshape(31, 8) * 2.0**-64
     theta, gradients = words[0] - 0.5, (words[1:] - 0.5) * 10.0 ** np.arange(-9, -1)  # so small that ε and its place are seen
     slots = {slot: np.zeros(8) for slot in RULES[optimizer.name].slots}

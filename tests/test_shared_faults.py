@@ -75,6 +75,7 @@ FIRST_WORDS = test_draws.test_the_first_words_never_change
 ON_PAPER = test_reference.test_losses_are_those_on_paper
 PYTORCHS = test_reference.test_optimizers_take_the_steps_of_pytorchs
 DROPPED = test_reference.test_a_hidden_output_is_dropped_after_its_activation_and_scaled_where_it_is_kept
+COLUMNS = test_supervisor.test_each_column_of_the_history_is_the_number_of_its_name
 SCALED = test_class_weights.test_given_weights_are_scaled_to_mean_one_over_the_rows_and_keep_their_ratios
 THRESHOLD = test_draws.test_the_threshold_is_the_floor
 LAMBDAS = test_weights.test_penalties_lie_on_weight_matrices_alone_one_number_a_layer
@@ -161,8 +162,14 @@ SHARED = [
         "_end_epoch",
         "sizes / self.rows",
         "np.full(self.epoch_steps, 1 / self.epoch_steps)",
-        test_supervisor.test_training_losses_are_means_over_rows_not_over_batches,
+        COLUMNS,
     ),
+    Shared(
+        "the rate of the epoch's first step", Supervisor, "_record", "self.step - 1]", "self.step - self.epoch_steps]", COLUMNS
+    ),
+    Shared("the rate of the step to come", Supervisor, "_record", "self.step - 1]", "self.step]", COLUMNS),
+    Shared("the neighbour's signals", Supervisor, "_record", "values[position]", "values[position - 1]", COLUMNS),
+    Shared("λΩ within E", Supervisor, "_record", '"train_loss": error', '"train_loss": error + penalty', COLUMNS),
     Shared("sums of an epoch lost at a stop", Supervisor, "_load_arrays", "self.losses, self.penalties =", "_ =", resuming),
     Shared("best weights lost at a stop", Supervisor, "_take_up", 'saved.arrays.get(f"best.{number}")', "None", resuming),
     Shared("members forgotten at a stop", Supervisor, "_take_up", 'list(saved.numbers["members"])', "self.members", resuming),

@@ -12,7 +12,7 @@ import pytest
 from backends import draws, get, supervisor
 from backends.base import Backend, Data, Losses, Signals, Stack
 from backends.conformance import assert_same_result, make_data, make_trial
-from backends.spec import EarlyStopping, Model, Schedule
+from backends.spec import Cosine, EarlyStopping, Model, Schedule
 from backends.supervisor import Checkpoint, Supervisor, fit
 
 
@@ -37,8 +37,8 @@ class ScriptedStack(Stack):
         return np.array(value)[:, None, None] * np.ones((1, len(self.data.y_valid), 1))
 
     def probe(self):
-        k = len(self.trials)
-        return Signals(np.ones((k, 2)), np.zeros((k, 1)), np.zeros((k, 1)))
+        at = 1 + np.array(self.places)[:, None]
+        return Signals(at + np.array([0, 0.5]), 0.1 * at, 0.01 * at)
 
     def weights(self):
         return np.full((len(self.trials), 2), float(self.epochs))
@@ -125,12 +125,20 @@ def test_an_unknown_monitored_metric_is_refused_with_those_there_are():
         fit(Scripted([1.0]), [trial(monitor="f1")], data())
 
 
-def test_training_losses_are_means_over_rows_not_over_batches():
-    (result,) = fit(Scripted([1.0], losses=lambda place, step: [1.0, 2.0, 10.0][step]), [trial(epochs=1)], data())
-    record = result.history[0]
-    assert record["train_loss"] == pytest.approx((4 * 1 + 4 * 2 + 2 * 10) / 10)
-    assert record["train_penalty"] == 0.5
-    assert record["train_objective"] == pytest.approx(record["train_loss"] + 0.5)
+def test_each_column_of_the_history_is_the_number_of_its_name():
+    """Losses are means over rows, not over batches; the learning rate is that of the epoch's last step."""
+    backend = Scripted([9.0, 4.0], [1.0, 0.25], losses=lambda place, step: (place + 1) * [1.0, 2.0, 10.0, 3.0, 4.0, 5.0][step])
+    trials = [trial(epochs=2, schedule=Cosine(name="cosine", warmup=2)) for _ in range(2)]
+    for number, result in enumerate(fit(backend, trials, data(), metrics=lambda outputs: {"rmse": float(outputs[0, 0])}), 1):
+        for epoch, record in enumerate(result.history, 1):
+            error = number * [3.2, 3.8][epoch - 1]
+            value = [[9.0, 4.0], [1.0, 0.25]][number - 1][epoch - 1]
+            assert record == pytest.approx({
+                "epoch": epoch, "train_loss": error, "train_penalty": 0.5, "train_objective": error + 0.5,
+                "learning_rate": 0.01 * [1, 0.5 * (1 + np.cos(np.pi * 3 / 4))][epoch - 1], "val_loss": value,
+                "val_rmse": value**0.5, "delta_rms_1": number, "delta_rms_2": number + 0.5, "saturated_1": 0.1 * number,
+                "dead_1": 0.01 * number,
+            })  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -130,15 +130,31 @@ TARGETS: Mapping[str, tuple[Task, int]] = {
 HIDDEN = {"1 hidden layer": (8,), "2 hidden layers": (9, 5), "3 hidden layers": (7, 6, 4)}
 BATCHES = {"short last batch": BATCH, "whole batches": 14, "one row": 1, "more than the rows": 100}
 
-# A trial's number alters what would else be one value for all trials of a stack: a backend must keep them apart.
-CASE_OPTIMIZERS: dict[str, Callable[[int], Any]] = {
-    "sgd": lambda n: SGD(name="sgd", learning_rate=0.05 + 0.01 * n),
-    "momentum": lambda n: SGD(name="sgd", learning_rate=0.02, momentum=0.9 - 0.1 * n),
-    "nesterov": lambda n: SGD(name="sgd", learning_rate=0.02 + 0.01 * n, momentum=0.8 - 0.1 * n, nesterov=True),
-    "adam": lambda n: Adam(name="adam", learning_rate=0.01 + 0.002 * n, beta1=0.85, beta2=0.99),
-    "adamw": lambda n: AdamW(name="adamw", learning_rate=0.01, weight_decay=0.05 - 0.01 * n),
-    "rmsprop": lambda n: RMSprop(name="rmsprop", learning_rate=0.001 + 0.0005 * n, rho=0.95),
+# A trial's number n alters what would else be one value for all trials of a stack: a backend must keep them apart.
+# What a stack has in common differs from stack to stack, s; an ε must be large enough to be missed.
+EPSILONS = (1e-8, 1e-2, 3e-4)
+CASE_OPTIMIZERS: dict[str, Callable[[int, int], Any]] = {
+    "sgd": lambda n, s: SGD(name="sgd", learning_rate=0.05 + 0.01 * n),
+    "momentum": lambda n, s: SGD(name="sgd", learning_rate=0.02 + 0.003 * n, momentum=0.9 - 0.1 * n),
+    "nesterov": lambda n, s: SGD(name="sgd", learning_rate=0.02 + 0.01 * n, momentum=0.8 - 0.1 * n, nesterov=True),
+    "adam": lambda n, s: Adam(name="adam", learning_rate=0.01 + 0.002 * n, **_betas(s)),
+    "adamw": lambda n, s: AdamW(name="adamw", learning_rate=0.01 + 0.001 * n, weight_decay=0.05 - 0.01 * n, **_betas(s)),
+    "rmsprop": lambda n, s: RMSprop(
+        name="rmsprop",
+        learning_rate=0.001 + 0.0005 * n,
+        rho=0.95 - 0.04 * (s % 2),
+        epsilon=EPSILONS[s % 3],
+    ),
 }
+
+
+def _betas(stack: int) -> dict[str, float]:
+    place = stack % 3
+    return {
+        "beta1": 0.85 - 0.1 * (stack % 2),
+        "beta2": 0.99 - 0.02 * place,
+        "epsilon": EPSILONS[place],
+    }
 
 
 def all_pairs(factors: Mapping[str, Sequence[str]]) -> list[Pair]:
@@ -210,43 +226,44 @@ def cases(structure: int, precision: str = "float64") -> Cases:
     seeds = ((3, 3, 3, 3, 3), (3, 4, 4, 3, 4), (3, 4, 5, 6, 7))[structure % 3]  # one for all, shared by some, one each
     task, outputs = TARGETS[STRUCTURES[structure]["target"]]
     trials = [
-        make_trial(task, outputs=outputs, seed=seed, precision=precision, **_changes(case, number))
+        make_trial(task, outputs=outputs, seed=seed, precision=precision, **_changes(case, number, structure))
         for number, (case, seed) in enumerate(zip(STACKS[structure], seeds, strict=False))
     ]
     return Cases(STRUCTURE_NAMES[structure], tuple(trials), make_data(task, outputs))
 
 
-def _changes(case: Case, number: int) -> dict[str, Any]:
-    """What a case means, for the `number`th trial of its stack."""
+def _changes(case: Case, number: int, structure: int) -> dict[str, Any]:
+    """What a case means, for the `number`th trial of its stack: no two trials of a stack have a number in common."""
     hidden, batch = HIDDEN[case["depth"]], BATCHES[case["batch"]]
-    epoch_steps, layers = math.ceil(ROWS / batch), len(hidden) + 1
+    epoch_steps, layers, own = math.ceil(ROWS / batch), len(hidden) + 1, 1 + 0.2 * number
+    l1, l2 = (tuple(own * x for x in some[:layers]) for some in ((2e-3, 0.0, 1e-3, 5e-4), (0.0, 3e-3, 1e-3, 0.0)))
     penalties: dict[str, Any] = {
         "none": (0.0, 0.0),
-        "L1": (2e-3, 0.0),
-        "L2": (0.0, 3e-3),
-        "both": (2e-3, 3e-3),
-        "a layer": ((2e-3, 0.0, 1e-3, 5e-4)[:layers], (0.0, 3e-3, 1e-3, 0.0)[:layers]),
+        "L1": (2e-3 * own, 0.0),
+        "L2": (0.0, 3e-3 * own),
+        "both": (2e-3 * own, 3e-3 / own),
+        "a layer": (l1, l2),
     }
     dropouts: dict[str, Any] = {
         "none": (0.0, 0.0),
-        "hidden": (0.3, 0.0),
-        "a layer": ((0.4, 0.0, 0.15)[: layers - 1], 0.0),
-        "input": (0.0, 0.25),
+        "hidden": (0.3 * own, 0.0),
+        "a layer": (tuple(p * own for p in (0.4, 0.0, 0.15)[: layers - 1]), 0.0),
+        "input": (0.0, 0.25 * own),
     }
-    schedule: dict[str, Any] = {"name": case["schedule"], "warmup": 11 if case["warm-up"] == "some" else 0}
+    schedule: dict[str, Any] = {"name": case["schedule"], "warmup": 11 + number if case["warm-up"] == "some" else 0}
     if case["schedule"] == "step":
-        schedule |= {"every": max(1, 60 // epoch_steps), "factor": 0.5}
+        schedule |= {"every": max(1, (60 + 20 * number) // epoch_steps), "factor": 0.5 + 0.1 * number}
     return {
         "hidden": hidden,
         "batch_size": batch,
         "activation": case["activation"],
-        "slope": 0.15,
+        "slope": 0.15 * own,
         "initializer": case["initializer"],
-        "optimizer": CASE_OPTIMIZERS[case["optimizer"]](number),
+        "optimizer": CASE_OPTIMIZERS[case["optimizer"]](number, structure),
         "clip_norm": 0.2 * (number + 1) if case["clipping"] == "clipped" else None,
         "schedule": schedule,
         "class_weights": some_weights(TARGETS[case["target"]][0], number) if case["class weights"] == "some" else None,
-        "epochs": FREE_STEPS // epoch_steps + 3,  # still running after the last step that is looked at
+        "epochs": FREE_STEPS // epoch_steps + 3 + number,  # still running after the last step that is looked at
         **dict(zip(("l1", "l2"), penalties[case["penalty"]], strict=True)),
         **dict(zip(("dropout", "input_dropout"), dropouts[case["dropout"]], strict=True)),
     }

@@ -12,6 +12,7 @@ from backends import draws, get, weights
 from backends.base import Backend, Chunk, Data, Gradients, Stack
 from backends.conformance.cases import (
     BATCH,
+    CASE_OPTIMIZERS,
     EVERY_ACTIVATION,
     OPTIMIZERS,
     STRUCTURES,
@@ -165,6 +166,22 @@ class StepChecks:
         trials = [make_trial(task, hidden=(), l1=1e-3, input_dropout=0.2, seed=s) for s in (1, 2)]
         self._same_steps(subject, trials, make_data(task))
 
+    @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+    def test_a_large_network_takes_the_references_steps(self, subject: Backend, optimizer: str) -> None:
+        """From some size on, code goes another way; 32 443 weights a trial, which a cache does not hold."""
+        trials = []
+        for n in (1, 2, 3):
+            own = {
+                "l1": (1e-3 * n, 0.0, 2e-3),
+                "l2": 1e-3 / n,
+                "dropout": 0.1 * n,
+                "clip_norm": 0.3 * n,
+                "seed": 3 + n,
+            }
+            made = CASE_OPTIMIZERS[optimizer](n, 1)
+            trials.append(make_trial("multiclass", hidden=(160, 190), optimizer=made, **own))
+        self._same_steps(subject, trials, make_data("multiclass"))
+
     @pytest.mark.parametrize("optimizer", OPTIMIZERS)
     def test_a_trial_that_ended_stays_as_it_is_and_spoils_no_other(self, subject: Backend, optimizer: str) -> None:
         """Learning rate 0, and weights that may have become NaN."""
@@ -224,6 +241,12 @@ class StepChecks:
             state = stack.state()
             state["weights"] *= 3
             state["weights"][:, bias.start : bias.start + 3] = -60
+            # A unit that none of the first 200 rows wakes, but some later row.
+            W = state["weights"][:, 3 : bias.start : 9]
+            v = W @ data.X[:1024].T
+            first = v[:, :200].max(1)
+            assert (v.max(1) > first).all()
+            state["weights"][:, bias.start + 3] = -1e-6 - first
             stack.load(state)
             found.append(stack.probe())
         mine, expected = found

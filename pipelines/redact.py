@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ HIDDEN = "***"
 SECRET_NAME = r"(?:password|passwd|passphrase|pwd|secret|token|credential|api[_-]?key|access[_-]?key|private[_-]?key|signature)"
 # Words of the spec that may stand under any key: of a data set with a column called signature, say.
 PLAIN = frozenset({"", "numeric", "categorical", "boolean", "datetime", "ignore", "true", "false", "null", "none", HIDDEN})
-CODE = frozenset({".py", ".pyi", ".ipynb", ".js", ".ts", ".c", ".h", ".cpp", ".rs", ".go", ".java"})
+CODE = frozenset({".py", ".pyi", ".js", ".ts", ".c", ".h", ".cpp", ".rs", ".go", ".java"})  # a notebook holds outputs, too
 CLEANED = (".json", ".yaml", ".csv")  # files that may hold a secret of the spec
 SHORTEST = 8  # characters of a variable's value that is looked for everywhere: shorter ones are words that occur by chance
 
@@ -33,15 +34,27 @@ _OPTION = re.compile(rf"(--[\w-]*{SECRET_NAME}[\w-]*\s+){_NEW}(\"[^\"]*\"|'[^']*
 _HEADER = re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?(?:bearer|basic|token)\s+)[^\s\"']+", re.IGNORECASE)
 _LOOKS = re.compile(
     r"\b(?:gh[oprsu]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}|"
-    r"AIza[\w-]{30,}|hf_\w{20,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
+    r"AIza[\w-]{30,}|(?<=[?&]sig=)[\w%+/=.-]{16,}|hf_\w{20,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
 )
 _SECRET_KEY = re.compile(SECRET_NAME, re.IGNORECASE)
 _VARIABLE = re.compile(rf"{SECRET_NAME}|(?:^|_)(?:pass|auth|key)$", re.IGNORECASE)
-_KEY_BEGINS, _KEY_ENDS = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"), re.compile(r"-----END [A-Z ]*PRIVATE KEY-----")
+_KEY_BEGINS = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+# Between a name and its value: a bracket or a sign of YAML and the end of the line; an anchor or a tag.
+_BETWEEN = re.compile(r"([:=])[ \t]*(?:[>|(\[{]?[-+]?[ \t]*\r?\n[\s-]*|[&!]\S+[ \t]+)")
+_DEFAULT = re.compile(rf"(?:environ\.get|getenv)\([^,)]*{SECRET_NAME}[^,)]*,\s*[\"'][^\"']", re.IGNORECASE)
 _SECRET_FILE = re.compile(
-    r"^(?:\.env(?:\..*)?|\.netrc|\.pypirc|\.git-credentials|\.htpasswd|id_(?:rsa|dsa|ecdsa|ed25519)|.*\.(?:pem|key|p12|pfx|kdbx)|"
-    r".*(?:credentials|secrets?)(?:\.\w+)?)$",
-    re.IGNORECASE,
+    r"""
+    (?:^|/)(?:
+        [.\w-]*\.?env(?:rc|\..*)?
+        |[._](?:netrc|pypirc|npmrc|pgpass|htpasswd|boto|s3cfg|dockercfg|my\.cnf|git-credentials|vault-token)
+        |id_(?:rsa|dsa|ecdsa|ed25519)
+        |\.?kube_?config
+        |.*\.(?:pem|key|p12|pfx|jks|keystore|kdbx|ppk|ovpn|asc|gpg|tfvars|tfstate)
+        |.*(?:credentials?|secrets?|passwords?|service[-_]?account)(?:[-_.]\w+)*
+    )$
+    |(?:^|/)\.(?:aws|docker|kube|ssh|gnupg)/
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
@@ -108,28 +121,22 @@ def redact_command(arguments: Sequence[str]) -> str:
 
 
 def is_secret_file(name: str) -> bool:
-    """Whether a file is there to hold secrets, by its name: .env, id_rsa, server.pem, credentials.json."""
-    return bool(_SECRET_FILE.match(name.rpartition("/")[2]))
+    """Whether a file is there to hold secrets, by its path: .env, id_rsa, server.pem, credentials.json, .docker/config.json."""
+    return bool(_SECRET_FILE.search(name))
 
 
-def redact_diff(text: str) -> tuple[str, list[str]]:
-    """What git diff wrote, without secrets, and the files in which some were.
+def holds_secret(text: str, name: str) -> bool:
+    """Whether `text`, of a file called `name`, holds what `redact` would hide or what the rules of detect-secrets find.
 
-    Its lines stay; binary patches stay as they are.
+    A value may stand on the line below its name.
     """
-    lines, changed = text.split("\n"), dict[str, None]()
-    name, hunk, key = "", False, False
-    for place, line in enumerate(lines):
-        if line.startswith("diff --git "):
-            name, hunk, key = line.rpartition(" b/")[2].rstrip('"'), False, False
-        elif line.startswith("@@ "):
-            hunk = True
-        if not hunk:
-            continue
-        key = key or bool(_KEY_BEGINS.search(line))
-        found = line[:1] + (HIDDEN if key else redact(line[1:], code=Path(name).suffix in CODE))
-        key = key and not _KEY_ENDS.search(line)
-        if found != line:
-            lines[place] = found
-            changed[name] = None
-    return "\n".join(lines), list(changed)
+    from detect_secrets.core.scan import scan_file
+    from detect_secrets.settings import default_settings
+
+    text = "\n".join((text, _BETWEEN.sub(r"\1 ", text)))
+    if redact(text, code=Path(name).suffix in CODE) != text or _KEY_BEGINS.search(text) or _DEFAULT.search(text):
+        return True
+    with tempfile.TemporaryDirectory() as scratch, default_settings():
+        copy = Path(scratch, "text").with_suffix(Path(name).suffix)  # its rules differ by the suffix
+        copy.write_text(text, encoding="utf-8", errors="replace")
+        return any(True for _ in scan_file(str(copy)))

@@ -356,7 +356,7 @@ def test_switched_off_it_writes_nothing(tmp_path):
 def test_no_secret_reaches_the_log(tmp_path, unsent, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/bin/deltarule", "run", "--set", "tracking.uri=https://me:hunter2@runs.example.org"])
     spec = {"data": {"source": "https://me:hunter2@example.org/rows.csv", "target": "y"}}
-    planted = Experiment.model_validate({**spec, "tracking": {"uri": "https://me:hunter2@runs.example.org"}})
+    planted = Experiment.model_validate({**spec, "tracking": {"uri": "https://hunter2@runs.example.org"}})
     recording = Recording(planted, make(tmp_path, spec=planted), name="pwd=hunter2")
     recording.start("3f2a" + "0" * 28, 1)
     recording.fail("could not read https://example.org/?token=hunter2")

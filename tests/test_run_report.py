@@ -110,7 +110,7 @@ def test_names_are_escaped_and_secrets_stay_at_home(tmp_path):
     about = json.loads(places.about.read_text())
     about |= {"targets": ["<b>target</b>"], "classes": ["a & b", "<script>alert(1)</script>"]}
     places.about.write_text(json.dumps(about | {"source": "data/password=hunter2.csv"}))
-    spec = Experiment.model_validate({"tracking": {"uri": "http://me:hunter2@localhost:5000"}})
+    spec = Experiment.model_validate({"tracking": {"uri": "http://hunter2@localhost:5000"}})
     page = run_page(places.root, {}, spec)
     assert "<script>" not in page and "<b>target</b>" not in page and "a &amp; b" in page
     assert "hunter2" not in page

@@ -471,7 +471,7 @@ def test_a_study_of_an_earlier_version_that_waits_is_sent_from_its_files(project
 
 def test_no_password_of_the_studys_storage_reaches_the_record(project, monkeypatch):
     monkeypatch.setattr(records, "open_storage", lambda folder, url: open_storage(folder, None))
-    planted = spec(search={"storage": f"postgresql+psycopg://me:{SECRET}@host/studies"})
+    planted = spec(search={"storage": f"postgresql+psycopg://{SECRET}@host/studies"})
     folder = make(project, 3, epochs=2, experiment=planted)
     made = load_study(folder)
     said = replace(made.trials[1], reason=f"could not reach http://a:{SECRET}@b; {made.trials[1].reason}")

@@ -275,6 +275,13 @@ def database(server) -> str:
     return server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres", f"/{name}")
 
 
+def test_the_password_may_stand_in_the_environment(tmp_path, database, monkeypatch):
+    """As the error of a spec that holds it advises."""
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    user, _, host = database.partition("@")
+    assert len(add_trials(tmp_path, f"{user.rpartition(':')[0]}@{host}", count=2).trials) == 2
+
+
 def test_a_study_in_a_database_is_found_again(tmp_path, database):
     told = [trial.value for trial in add_trials(tmp_path, database, count=3).trials]
     assert values(tmp_path / "elsewhere", database) == told

@@ -11,7 +11,7 @@ import pytest
 from pipelines.redact import redact, redact_command, secrets_of_the_environment
 from pipelines.tracking import provenance
 
-SECRET = "hunter2-9c1f"
+SECRET, LONG = "hunter2-9c1f", "Zx81kqPwT7vYb3cQ9dLmN2aRs5uEfGhJkL0o"
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -73,12 +73,22 @@ def test_the_patch_makes_the_same_source_from_the_commit_and_touches_nothing(pro
     before = git(project, "status", "--porcelain"), sorted(p for p in (project / ".git").rglob("*"))
     found = provenance.uncommitted(project / "runs/1")
     assert (git(project, "status", "--porcelain"), sorted(p for p in (project / ".git").rglob("*"))) == before
-    assert found.state == "whole"
+    new = "new and no code, SHA-256 "
+    left = {
+        "code/new.bin": new,
+        "empty": f"{new}e3b0c442",
+        "moved to.txt": new,
+        "link": "a new symbolic link",
+        "picture.bin": "a binary file",
+    }
+    assert found.state == "cut" and all(f"# left out: {name} ({why}".encode() in found.patch for name, why in left.items())
     again = tmp_path / "again"
     git(tmp_path, "clone", "-q", str(project), str(again))
     (tmp_path / "patch").write_bytes(found.patch)
-    git(again, "apply", "--binary", str(tmp_path / "patch"))
-    assert files(again) == files(project)
+    git(again, "apply", str(tmp_path / "patch"))
+    there, here = files(again), files(project)
+    assert there.pop("picture.bin") != here.pop("picture.bin")
+    assert there == {name: content for name, content in here.items() if name not in left}
 
 
 def test_a_clean_tree_has_no_patch_and_a_folder_in_no_repository_no_commit(project, tmp_path):
@@ -96,39 +106,80 @@ def test_a_repository_without_a_commit_is_no_matter(tmp_path):
 
 def test_a_large_file_is_left_out_and_told(project, monkeypatch):
     monkeypatch.setattr(provenance, "FILE_BYTES", 1000)
-    (project / "data.csv").write_text("1\n" * 1000)
-    (project / "picture.bin").unlink()  # of 1024 bytes: a patch that deletes it holds them
+    (project / "code/b.py").write_text("1\n" * 1000)
     (project / "code/a.py").write_text("small")
     found = provenance.uncommitted(project)
     assert found.state == "cut"
     header, _, patch = found.patch.partition(b"diff --git")
-    assert b"# left out: data.csv (0.0 MB" in header and b"# left out: picture.bin" in header
-    assert b"code/a.py" in patch and b"data.csv" not in patch
+    assert b"# left out: code/b.py (0.0 MB" in header
+    assert b"code/a.py" in patch and b"code/b.py" not in patch
 
 
 def test_what_comes_once_the_patch_is_full_is_left_out(project, monkeypatch):
-    monkeypatch.setattr(provenance, "PATCH_BYTES", 3000)
+    monkeypatch.setattr(provenance, "PATCH_CHARACTERS", 4000)
     for number in range(4):
-        (project / f"new{number}").write_text("x" * 1000)
+        (project / f"new{number}.py").write_text("x" * 1000)
     found = provenance.uncommitted(project)
-    assert found.state == "cut" and b"# left out: new3 (the patch had" in found.patch and b"b/new1" in found.patch
+    assert found.state == "cut" and b"# left out: new3.py (the patch had" in found.patch and b"b/new1.py" in found.patch
 
 
-PLANTED = {
-    "code/a.py": f"password = '{SECRET}'\nurl = 'https://me:{SECRET}@host/x'\ntokens = read(file)\n",
-    "config.yaml": f"db_password: {SECRET}\nname: Ω\n",
-    "id_rsa": f"-----BEGIN\n{SECRET}\n",
-    ".env": f"ANYTHING={SECRET}\n",
-    "notes.txt": f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}\n-----END OPENSSH PRIVATE KEY-----\nafter\n",
+# A place for a secret -> how it stands there. Those of files that a repository would not hold are planted as new ones.
+YAML = {
+    "in a URL": f"uri: postgresql://me:{SECRET}@host/db",
+    "under its name": f"db_password: {SECRET}",
+    "quoted": f'"password": "{SECRET}"',
+    "on the next line": f"password:\n  {SECRET}",
+    "folded": f"password: >-\n    {SECRET}",
+    "a block": f"secret_key: |\n  {SECRET}",
+    "in a list": f"tokens:\n  - {SECRET}",
+    "in braces": f"db: {{user: me, passwd: {SECRET}}}",
+    "anchored": f"pwd: &p {SECRET}",
+    "commented": f"# api_key: {SECRET}",
+    "with a prefix": f"MYSQL_ROOT_PASSWORD: {SECRET}",
+    "a header": f"Authorization: Bearer {SECRET}",
+    "OPENAI_KEY": f"OPENAI_KEY: sk-proj-{LONG}",
+    "sig": f"url: https://a.blob.core.windows.net/c?sv=2022&sig={LONG}%3D",
+    "AWS": "key: AKIAZX81KQPWT7VYB3CQ",
+    "Slack": f"hook: https://hooks.slack.com/services/T01ABCDEF/B01ABCDEF/{LONG[:24]}",
+    "JWT": "t: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N",
+    "an account": f"AccountKey={LONG}TyrEwQ==",
+    "private key": f"k: |\n  -----BEGIN OPENSSH PRIVATE KEY-----\n  {SECRET}\n  -----END OPENSSH PRIVATE KEY-----",
 }
+PYTHON = {
+    "quoted": f"password = '{SECRET}'",
+    "DB_PASS": f"DB_PASS = '{SECRET}'",
+    "an argument": f"connect(user='me', password='{SECRET}')",
+    "a key": f"config['api_key'] = '{SECRET}'",
+    "in a dict": f"x = {{'token': '{SECRET}'}}",
+    "a default": f"os.environ.get('MY_TOKEN', '{SECRET}')",
+    "two lines": f"password = (\n    '{SECRET}'\n)",
+    "a URL": f"url = 'https://me:{SECRET}@host/x'",
+    "bytes": f"secret = b'{SECRET}'",
+    "a look": f"client = Client('ghp_{LONG}')",
+    "a long word": f"sign('{LONG}/wQ')",
+}
+NAMES = [
+    ".env", ".envrc", "prod.env", ".env.local", ".pgpass", ".netrc", ".pypirc", ".npmrc",
+    ".docker/config.json", ".aws/credentials", ".kube/config", ".ssh/id_rsa", "id_ed25519", "server.pem", "server.key", "app.p12",
+    "prod.tfvars", "secrets.py", "db_credentials.py", "service-account.json", "notes.txt", "model.pkl", "cells.ipynb", "any.conf",
+]  # fmt: skip
+PLANTED = (
+    [("params.yaml", kind, text) for kind, text in YAML.items()]
+    + [("code/a.py", kind, text) for kind, text in PYTHON.items()]
+    + [("new.py", kind, text) for kind, text in PYTHON.items()]
+    + [(name, "by its name", f"ANYTHING = 1\nhost:5432:db:me:{SECRET}") for name in NAMES]
+    + [("picture.bin", "binary", f"\0{SECRET}")]
+)
 
 
-@pytest.mark.parametrize("name", PLANTED)
-def test_no_secret_is_in_the_patch_and_it_says_that_some_were(project, name):
-    (project / name).write_text(PLANTED[name])
+@pytest.mark.parametrize(("name", "kind", "text"), PLANTED, ids=lambda one: one if len(one) < 20 else "")
+def test_a_file_with_a_secret_is_left_out_whole_and_named(project, name, kind, text):
+    (project / name).parent.mkdir(exist_ok=True)
+    (project / name).write_text(f"first: 1\n{text}\n")
     found = provenance.uncommitted(project)
-    assert SECRET.encode() not in found.patch and found.state == "redacted"
-    assert name in found.patch.partition(b"diff --git")[0].decode()
+    header, _, patch = found.patch.decode().partition("diff --git")
+    assert f"# left out: {name} (" in header and not patch and found.state == "cut"
+    assert not [word for word in (SECRET, LONG[:24]) if word in header]
 
 
 def test_in_source_code_what_is_not_quoted_is_no_secret(project):
@@ -136,12 +187,12 @@ def test_in_source_code_what_is_not_quoted_is_no_secret(project):
     assert provenance.uncommitted(project).state == "whole"
 
 
-def test_a_removed_secret_is_hidden_too(project):
+def test_a_removed_secret_is_left_out_too(project):
     (project / "code/a.py").write_text(f"api_key = '{SECRET}'\n")
     git(project, "commit", "-q", "-a", "-m", "oh")
     (project / "code/a.py").write_text("api_key = read()\n")
     found = provenance.uncommitted(project)
-    assert SECRET.encode() not in found.patch and found.state == "redacted"
+    assert SECRET.encode() not in found.patch and found.state == "cut"
 
 
 def test_git_that_does_not_answer_is_said(project, monkeypatch):
@@ -150,7 +201,7 @@ def test_git_that_does_not_answer_is_said(project, monkeypatch):
     def slow(*arguments, **more):
         raise subprocess.TimeoutExpired("git", 10)
 
-    monkeypatch.setattr(provenance, "_choose", slow)
+    monkeypatch.setattr(provenance, "_take", slow)
     found = provenance.uncommitted(project)
     assert found.state == "cut" and b"git took longer than 10 s" in found.patch
 

@@ -147,6 +147,13 @@ FILES = {
     ),
     "model:\n\tdropout: 0.1\n": ":2:1: not YAML: a tab; indent with spaces",
     "model: {hidden: [8\n": ":2:1: not YAML: while parsing a flow sequence expected ',' or ']', but got '<stream end>'",
+    "tracking: {uri: 'https://me:a@b@host/x'}\n": (
+        ":1: tracking.uri must hold no password, since params.yaml is kept and shown; set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD in the environment"
+    ),
+    "tracking:\n  uri: postgresql://me:a@host/x\n": (
+        ":2: tracking.uri must hold no password, since params.yaml is kept and shown; set MLFLOW_TRACKING_URI in the environment"
+    ),
     "seed: 1: 2\n": ":1:8: not YAML: mapping values are not allowed here",
     "seed: 'a\n": ":2:1: not YAML: while scanning a quoted scalar found unexpected end of stream",
     "seed: 1\ndata: \x07\n": ":2: not YAML: unacceptable character #x0007: special characters are not allowed",

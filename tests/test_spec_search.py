@@ -86,6 +86,9 @@ BLOCKS = {
     "workers: 0": "search.workers must be a whole number in [1, ∞) or auto, got 0",
     "engine: dask": "search.engine must be one of: auto, here, processes, or ray:ADDRESS of a running cluster, got 'dask'",
     "engine: 'ray:'": "search.engine must be one of: auto, here, processes, or ray:ADDRESS of a running cluster, got 'ray:'",
+    "storage: postgresql://me:hunter2@host/db": (
+        "search.storage must hold no password, since params.yaml is kept and shown; set PGPASSWORD in the environment"
+    ),
     "storage: study.db": (
         "search.storage must be the URL of a database, such as postgresql+psycopg://HOST/NAME, or null, got no URL"
     ),

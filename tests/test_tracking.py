@@ -435,7 +435,7 @@ def test_a_taken_port_is_said_with_what_to_do(project):
 
 def test_a_store_that_is_a_server_is_only_named(project):
     said = []
-    spec = EXPERIMENT.override("tracking.uri", f"https://me:{SECRET}@runs.example.org")
+    spec = EXPERIMENT.override("tracking.uri", f"https://{SECRET}@runs.example.org")
     tracking.ui(spec, project, say=said.append)
     assert said == ["the runs are on https://***@runs.example.org"]
 

@@ -194,7 +194,7 @@ def _parsed(folder: Path, url: str) -> URL:
         parsed = parsed.set(database=str(Path(folder).resolve().parents[1] / file))
     elif parsed.get_backend_name() != "postgresql":
         raise StorageError(
-            "search.storage must be null, sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME, where two drivers "
+            "search.storage must be null, sqlite:///FILE or postgresql+psycopg://USER@HOST:PORT/NAME, where two drivers "
             f"are kept from running one study, got {redact(url)!r}"
         )
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeGuard
+from urllib.parse import urlsplit
 
 from pydantic import Field, Strict, model_validator
 
@@ -18,6 +19,14 @@ OPENML = re.compile(r"openml:[1-9][0-9]*")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
+
+
+def has_password(url: str | None) -> TypeGuard[str]:
+    """Whether a URL holds one, before its host."""
+    try:
+        return url is not None and urlsplit(url).password is not None
+    except ValueError:
+        return False
 
 
 class Files(Spec):
@@ -222,7 +231,14 @@ class Tracking(Spec):
     )
 
     @model_validator(mode="after")
-    def _each_once(self) -> Tracking:
+    def _agrees(self) -> Tracking:
         if len(set(self.files)) < len(self.files):
             raise ValueError(f"files must name each kind once, got {', '.join(self.files)}")
+        if has_password(self.uri):
+            known = (
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+                if self.uri[:4].lower() == "http"
+                else "MLFLOW_TRACKING_URI"
+            )
+            raise ValueError(f"uri must hold no password, since params.yaml is kept and shown; set {known} in the environment")
         return self

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import ConfigDict, Discriminator, Field, Strict, Tag, model_validator
 
 from backends.spec import Count, Seed, Spec
-from pipelines.spec.blocks import Text
+from pipelines.spec.blocks import Text, has_password
 from pipelines.spec.describe import nearest
 from pipelines.spec.explain import shown
 
@@ -223,6 +223,10 @@ class Search(Spec):
         if self.storage is not None and not re.match(r"[a-z][a-z0-9+]*://", self.storage):
             known = "the URL of a database, such as postgresql+psycopg://HOST/NAME, or null"
             problems.append(f"storage must be {known}, got no URL")
+        if has_password(self.storage):
+            problems.append(
+                "storage must hold no password, since params.yaml is kept and shown; set PGPASSWORD in the environment"
+            )
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -1,39 +1,49 @@
 """Where a run comes from: who started it, with which command, from which source.
 
 A launch keeps this in its folder before it trains, so that a record that is sent later still says how it was started. Where it
-was not kept, it is taken when the run is sent. What differs from the commit is kept as a patch that `git apply` takes: changed
-files, and new ones that git does not ignore, binary ones too.
+was not kept, it is taken when the run is sent. What differs from the commit is kept as a patch that `git apply` takes.
 """
 
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 import platform
-import shutil
+import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backends.weights import write_atomically
 from pipelines.project import project_of
-from pipelines.redact import is_secret_file, redact, redact_command, redact_diff, redacted
+from pipelines.redact import CODE, holds_secret, is_secret_file, redact, redact_command, redacted
 from pipelines.tracking.events import Event
 
 KEPT = Path(".deltarule/begun")  # below the folder of a run: tags.json, and uncommitted.diff where files differ from the commit
 TAG_CHARACTERS = 5000
 DIFF = "source/uncommitted.diff"  # in the run
-FILE_BYTES, PATCH_BYTES = 1_000_000, 4_000_000  # a larger file is left out, and what comes once so much is in
+FILE_BYTES, PATCH_CHARACTERS = 500_000, 1_000_000  # a larger file is left out, and what comes once so much is in
 SECONDS = 10
 FILES_A_CALL = 200  # a command line has a limit
 OURS = ("outputs", "runs", "studies", "mlruns", ".mlflow", ".deltarule", ".dvc")  # new files there are no source
 WRITTEN = ("dvc.lock", "outputs/record.json")  # the pipeline rewrites them: they make no tree dirty, and no patch
-WHOLE, CUT, REDACTED = "whole", "cut", "redacted"
+WHOLE, CUT = "whole", "cut"
+# A diff whose form does not depend on the user's settings.
+PLAIN = (
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-renames",
+    "--ignore-submodules=dirty",
+    "--full-index",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+)
 
 
 def keep(root: Path, name: str, of: str = "") -> None:
@@ -106,22 +116,10 @@ def user() -> str:
 
 @dataclass(frozen=True)
 class Uncommitted:
-    """What differs from the commit. `state` is "" for nothing, WHOLE, CUT where files were left out, or REDACTED.
-
-    A patch that is REDACTED may not apply, or gives another source than the run's; the first lines of each say what is missing.
-    """
+    """What differs from the commit. `state` is "" for nothing, WHOLE, or CUT where files are left out, which it names first."""
 
     patch: bytes = b""
     state: str = ""
-
-
-@dataclass
-class Chosen:
-    """Files that differ: those that go into the patch, and the others with the reason."""
-
-    taken: list[str] = field(default_factory=list)
-    new: list[str] = field(default_factory=list)  # of those taken, which git does not know
-    left: dict[str, str] = field(default_factory=dict)
 
 
 def commit(root: Path) -> dict[str, str]:
@@ -141,100 +139,89 @@ def commit(root: Path) -> dict[str, str]:
 
 
 def uncommitted(root: Path) -> Uncommitted:
-    """The patch from the commit to the files as they are, without secrets; nothing where `root` is in no repository of git."""
+    """The patch from the commit to the files as they are; nothing where `root` is in no repository of git.
+
+    Changed text and new code are in it. Left out, and named with the reason: files that hold secrets, binary ones, large ones,
+    and what is new and no code, which may be anything: of it the SHA-256.
+    """
     top = _text(root, "rev-parse", "--show-toplevel")
     if not top or _text(root, "rev-parse", "--verify", "HEAD") is None:
         return Uncommitted()
     try:
-        chosen = _choose(Path(top), project_of(root))
-        text, secret = redact_diff(_patch(Path(top), chosen).decode("utf-8", "surrogateescape"))
+        patch, left = _take(Path(top), project_of(root))
     except (OSError, subprocess.SubprocessError) as error:
-        told = f"git took longer than {SECONDS} s" if isinstance(error, subprocess.TimeoutExpired) else type(error).__name__
-        return Uncommitted(f"# what differs from the commit could not be taken: {told}\n".encode(), CUT)
-    if not chosen.taken and not chosen.left:
-        return Uncommitted()
-    lines = [f"# left out: {name} ({reason})" for name, reason in chosen.left.items()]
-    lines += [f"# secrets were replaced in: {name}" for name in secret]
-    hidden = secret or any(reason == "a file for secrets" for reason in chosen.left.values())
-    header = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
-    return Uncommitted(header + text.encode("utf-8", "surrogateescape"), REDACTED if hidden else CUT if chosen.left else WHOLE)
+        why = f"git took longer than {SECONDS} s" if isinstance(error, subprocess.TimeoutExpired) else type(error).__name__
+        return Uncommitted(f"# what differs from the commit could not be taken: {why}\n".encode(), CUT)
+    header = "".join(f"# left out: {_one_line(name)} ({reason})\n" for name, reason in left.items())
+    return Uncommitted((header + patch).encode("utf-8", "surrogateescape"), CUT if left else WHOLE if patch else "")
 
 
-def _choose(top: Path, project: Path) -> Chosen:
-    changed = _names(top, "diff", "--name-only", "--no-renames", "--ignore-submodules=dirty", "-z", "HEAD")
+def _take(top: Path, project: Path) -> tuple[str, dict[str, str]]:
+    """The patch, and file -> why it is not in it."""
+    counts = _names(top, "diff", *PLAIN, "--numstat", "-z", "HEAD")
+    changed = {name: "a binary file" if added == "-" else "" for added, _, name in (line.split("\t", 2) for line in counts)}
     others = _names(top, "ls-files", "--others", "--exclude-standard", "-z")
-    unknown = {name: None for name in others if _is_source(top / name, project)}
-    before = _sizes(top, changed)
-    chosen, total = Chosen(), 0
-    for name in [*changed, *unknown]:
+    new = {name: _why_not_new(top / name) for name in others if _is_source(top / name, project)}
+    found = {**changed, **new}
+    for name in list(found):
         if name.endswith(WRITTEN):
-            continue
-        size = max(before.get(name, 0), _size(top / name))
-        reason = _reason(name, size, total)
-        if reason:
-            chosen.left[name] = reason
+            del found[name]
         else:
-            chosen.taken.append(name)
-            chosen.new += [name] if name in unknown else []
-            total += size
-    return chosen
+            found[name] = _why_not(top, name) or found[name]
+    taken = [name for name, reason in found.items() if not reason]
+    known = [name for name in taken if name in changed]
+    patch = ""
+    for name, part in zip(taken, _diffs(top, known, taken[len(known) :]), strict=True):
+        if holds_secret("\n".join(line[1:] for line in part.split("\n")), name):
+            found[name] = "it holds what looks like a secret"
+        elif len(patch) + len(part) > PATCH_CHARACTERS:
+            found[name] = f"the patch had {PATCH_CHARACTERS / 1e6:g} MB"
+        else:
+            patch += part
+    return patch, {name: reason for name, reason in found.items() if reason}
 
 
-def _reason(name: str, size: int, total: int) -> str:
-    """Why a file is left out; empty if it is not."""
+def _why_not(top: Path, name: str) -> str:
+    """Why a file is left out, by its name and size; empty if it is not."""
     if is_secret_file(name):
         return "a file for secrets"
-    if size > FILE_BYTES:
-        return f"{size / 1e6:.1f} MB, more than {FILE_BYTES / 1e6:g} MB"
-    return f"the patch had {PATCH_BYTES / 1e6:g} MB" if total + size > PATCH_BYTES else ""
+    size = (top / name).lstat().st_size if os.path.lexists(top / name) else 0
+    return f"{size / 1e6:.1f} MB, more than {FILE_BYTES / 1e6:g} MB" if size > FILE_BYTES else ""
+
+
+def _why_not_new(path: Path) -> str:
+    if path.is_symlink():
+        return "a new symbolic link"
+    if path.suffix in CODE:
+        return ""
+    with path.open("rb") as stream:
+        return f"new and no code, SHA-256 {hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
 def _is_source(path: Path, project: Path) -> bool:
     return not path.is_relative_to(project) or path.relative_to(project).parts[0] not in OURS
 
 
-def _size(path: Path) -> int:
-    return path.lstat().st_size if path.is_symlink() or path.is_file() else 0
+def _one_line(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
 
 
-def _sizes(top: Path, names: Sequence[str]) -> dict[str, int]:
-    """Bytes of each file in the commit: a large one that was deleted makes a large patch."""
-    plain = [name for name in names if "\n" not in name]
-    asked = "".join(f"HEAD:{name}\n" for name in plain).encode(errors="surrogateescape")
-    told = (
-        _git(top, "cat-file", "--batch-check=%(objectsize)", given=asked).decode(errors="replace").splitlines() if plain else []
-    )
-    return {name: int(line) for name, line in zip(plain, told, strict=False) if line.isdigit()}
-
-
-def _patch(top: Path, chosen: Chosen) -> bytes:
-    """New files are announced in a copy of the index.
-
-    The one object that this makes, the empty file, goes elsewhere too.
-    """
-    listed = "\0".join(chosen.new).encode(errors="surrogateescape")
-    with tempfile.TemporaryDirectory() as scratch:
-        index, objects = (top / _git(top, "rev-parse", "--git-path", name).decode().strip() for name in ("index", "objects"))
-        if index.exists():
-            shutil.copyfile(index, Path(scratch) / "index")
-        alone = {
-            "GIT_INDEX_FILE": f"{scratch}/index",
-            "GIT_OBJECT_DIRECTORY": scratch,
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
-        }
-        if chosen.new:
-            announce = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
-            _git(top, "--literal-pathspecs", *announce, given=listed, more=alone)
-        plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=dirty", "--full-index")
-        prefixes = ("--src-prefix=a/", "--dst-prefix=b/")
-        return b"".join(
-            _git(top, "--literal-pathspecs", "diff", "--binary", *plain, *prefixes, "HEAD", "--", *names, more=alone)
-            for names in (chosen.taken[start : start + FILES_A_CALL] for start in range(0, len(chosen.taken), FILES_A_CALL))
-        )
+def _diffs(top: Path, changed: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+    """The part of the patch of each file, in this order; `changed` in git's own."""
+    for start in range(0, len(changed), FILES_A_CALL):
+        names = changed[start : start + FILES_A_CALL]
+        text = _decoded(_git(top, "--literal-pathspecs", "diff", *PLAIN, "HEAD", "--", *names))
+        yield from (f"diff --git {part}" for part in re.split(r"^diff --git ", text, flags=re.MULTILINE)[1:])
+    for name in new:
+        yield _decoded(_git(top, "diff", *PLAIN, "--no-index", "--", os.devnull, name, ends=(0, 1)))
 
 
 def _names(top: Path, *arguments: str) -> list[str]:
-    return [name for name in _git(top, *arguments).decode("utf-8", "surrogateescape").split("\0") if name]
+    return [name for name in _decoded(_git(top, *arguments)).split("\0") if name]
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 def _text(root: Path, *arguments: str) -> str | None:
@@ -245,8 +232,11 @@ def _text(root: Path, *arguments: str) -> str | None:
         return None
 
 
-def _git(root: Path, *arguments: str, given: bytes = b"", more: Mapping[str, str] | None = None) -> bytes:
+def _git(root: Path, *arguments: str, ends: Sequence[int] = (0,)) -> bytes:
     # Optional locks: to look must not get into the way of a git command that runs meanwhile.
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(more or {})}
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     command = ["git", "-C", str(root), "-c", "core.quotePath=true", *arguments]
-    return subprocess.run(command, input=given, capture_output=True, check=True, timeout=SECONDS, env=environment).stdout
+    done = subprocess.run(command, capture_output=True, timeout=SECONDS, env=environment)
+    if done.returncode not in ends:
+        done.check_returncode()
+    return done.stdout

@@ -17,7 +17,7 @@ endif
 
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test lint bench ui
+.PHONY: repro test fuzz lint bench ui
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
@@ -28,6 +28,12 @@ repro: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python tests/house.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+# Specs that people would not write; SEED=... draws others.
+MUTANTS ?= 100000
+SEED ?= 0
+fuzz: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --mutants $(MUTANTS) --trained 500 --seed $(SEED)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

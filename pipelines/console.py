@@ -15,6 +15,14 @@ from typing import Any, TextIO
 PLAIN_LINES = 10  # of progress over the whole, where there is no terminal
 
 
+def printable(text: str) -> str:
+    """With control characters shown, not sent.
+
+    In the name of a column they could move the cursor, or hide what comes before.
+    """
+    return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
+
+
 class Console:
     """Where to say things. `as_json` keeps standard output for `Console.result`."""
 
@@ -29,11 +37,11 @@ class Console:
 
     def say(self, text: str) -> None:
         """One line for people."""
-        print(text, file=self.stream, flush=True)
+        print(printable(text), file=self.stream, flush=True)
 
     def warn(self, text: str) -> None:
         """One line on standard error; the command goes on."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table where people look, aligned columns where a program or a log does."""
@@ -45,7 +53,7 @@ class Console:
 
         table = Table(*columns, title=title or None, title_justify="left")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(printable, row))
         Rich(file=self.stream, markup=False).print(table)
 
     def result(self, numbers: Mapping[str, Any]) -> None:
@@ -86,11 +94,11 @@ class Console:
 
             def show(done: int, total: int | None, words: str = "", of: str = "") -> None:
                 nonlocal said
-                bar.update(task, completed=done, total=total, description=words)
+                bar.update(task, completed=done, total=total, description=printable(words))
                 said = said if done >= said else 0  # another part begins anew
                 if bar.disable and total is not None and done >= said + max(1, total // PLAIN_LINES):
                     said = done
-                    print(f"{of}{unit} {done}/{total}  {words}", file=stream, flush=True)
+                    print(printable(f"{of}{unit} {done}/{total}  {words}"), file=stream, flush=True)
 
             yield show
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import time
 from importlib import import_module
 
+import fuzz
 import pytest
 from conftest import BIN, ROOT
 
@@ -55,6 +57,32 @@ def test_a_wrong_value_is_told_by_line_before_anything_runs_and_so_is_a_missing_
     assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]
     done = deltarule(command, "--params", "elsewhere.yaml", check=False)
     assert done.returncode == 2 and done.stderr.startswith("elsewhere.yaml: no such file")
+
+
+@pytest.mark.parametrize("params", ["fifo", "/dev/zero", "."])
+def test_what_is_no_file_is_no_spec_and_is_not_waited_for(deltarule, tmp_path, params):
+    os.mkfifo(tmp_path / "fifo")
+    done = deltarule("spec", "--params", params, check=False)
+    assert done.returncode == 2 and "give the path of a YAML file" in done.stderr
+
+
+def test_control_characters_of_a_table_are_shown_and_not_sent(deltarule, tmp_path):
+    (tmp_path / "t.csv").write_text("a\x1b[31m,b\u202eé,y\n" + "1,\x07,p\n2,\x9b2J,q\n" * 20)
+    for options in ((), ("--json",)):
+        done = deltarule("data", "--file", "t.csv", "--target", "y", *options, check=False)
+        assert re.search(r"a\\+(x|u00)1b\[31m", done.stdout) and not re.search(
+            "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", done.stdout + done.stderr
+        )
+
+
+def test_what_a_terminal_has_no_character_for_ends_no_run(deltarule, spec, tmp_path):
+    (tmp_path / "é.csv").write_text("a,y\n" + "".join(f"{row},{row % 2}\n" for row in range(40)))
+    of_the_file = ("--set", "data.source=é.csv", "--set", "data.target=y", "--set", "tracking.enabled=false")
+    assert r"\xe9.csv" in deltarule("run", *of_the_file, PYTHONIOENCODING="ascii:strict").stdout
+
+
+def test_mutants_of_a_spec_are_refused_by_a_sentence_or_train():
+    assert fuzz.main(["--mutants", "400", "--trained", "12", "--seed", "3"]) == 0
 
 
 def test_a_launch_whose_data_cannot_be_used_leaves_no_folder(deltarule, tmp_path):

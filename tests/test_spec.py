@@ -154,6 +154,19 @@ FILES = {
     "tracking:\n  uri: postgresql://me:a@host/x\n": (
         ":2: tracking.uri must hold no password, since params.yaml is kept and shown; set MLFLOW_TRACKING_URI in the environment"
     ),
+    "train: {early_stopping: {monitor: f1}}\n": (
+        ":1: train.early_stopping.monitor must be a metric of the validation rows, got 'f1'; did you mean macro_f1?"
+    ),
+    'search:\n  space:\n    "model.ac\\ntivation": {choices: [relu]}\n': (
+        ":3: a key must be printable text, got 'model.ac\\ntivation'"
+    ),
+    'seed: 1\n"\\uD83D\\uDE00": []\n': ":2: a key must be printable text, got '\\ud83d\\ude00'",
+    'tracking: {experiment: "\\uD83D"}\n': ":1: a text must hold whole characters, got '\\ud83d'",
+    "data: {source: a.csv, target: y, format: {encoding: base64}}\n": (
+        ":1: data.format.encoding must be an encoding of text that Python knows, or auto, got 'base64'"
+    ),
+    'data: {source: a.csv, target: ["y\\nz", "y\\nz"]}\n': ":1: data.target must name each column once, got y\\nz, y\\nz",
+    "a: [\r\r\r1": ":4:2: not YAML: while parsing a flow sequence expected ',' or ']', but got '<stream end>'",
     "seed: 1: 2\n": ":1:8: not YAML: mapping values are not allowed here",
     "seed: 'a\n": ":2:1: not YAML: while scanning a quoted scalar found unexpected end of stream",
     "seed: 1\ndata: \x07\n": ":2: not YAML: unacceptable character #x0007: special characters are not allowed",
@@ -324,7 +337,7 @@ EXPERIMENTS = {
     "another optimizer": {"train.optimizer": {"name": "rmsprop", "rho": 0.5}, "train.schedule": {"name": "step", "every": 3}},
     "a file": {"data.source": "data/é a.csv", "data.target": ["y: 1", "#z", "no", "1e3", "null", "~", "a\nb", " x ", "012"]},
     "one target": {"data.source": "a.parquet", "data.target": "*y"},
-    "text that looks like something else": {"tracking.experiment": "0x1f", "train.early_stopping.monitor": "true"},
+    "text that looks like something else": {"tracking.experiment": "0x1f", "data.missing.markers": ["true"]},
     "long text": {"tracking.uri": "https://example.org/" + "a long path " * 40},
     "nulls written out": {"train.clip_norm": None, "train.early_stopping.patience": None},
     "a study": {

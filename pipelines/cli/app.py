@@ -6,6 +6,7 @@ before any framework loads.
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import traceback
@@ -15,6 +16,7 @@ import typer
 
 from pipelines.cli import compare, data, prove, run, search, serve, start
 from pipelines.cli.options import BAD_INPUT, FAILED, INTERRUPTED, TERMINATED
+from pipelines.console import printable
 
 GROUPS = {
     "Start": (start.new, data.data, start.spec, start.schema, start.backends),
@@ -67,6 +69,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal has no character for must not end a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app([a for a in arguments if a != "--debug"] or ["--help"], prog_name="deltarule", standalone_mode=False) or 0
     except (Exception, KeyboardInterrupt, Terminated) as error:
@@ -74,7 +80,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             traceback.print_exc()
         code, message = _judge(error)
         if message:
-            print(message, file=sys.stderr)
+            print(printable(message), file=sys.stderr)
     else:
         if code == INTERRUPTED:
             print("interrupted", file=sys.stderr)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Annotated, Literal, TypeGuard
 from urllib.parse import urlsplit
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, Strict, field_validator, model_validator
 
 from backends.spec import Count, Seed, Spec
 from pipelines.spec.describe import nearest
@@ -14,6 +15,7 @@ from pipelines.spec.describe import nearest
 BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes", "linnerud")
 DELIMITED = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 FILES = (*DELIMITED, ".parquet")
+NO_ENCODINGS = ("undefined", "idna", "punycode", "unicode-escape", "raw-unicode-escape")  # codecs of Python, of no file
 OPENML = re.compile(r"openml:[1-9][0-9]*")
 
 
@@ -57,6 +59,18 @@ class Format(Spec):
     dates: Literal["auto", "day_first", "month_first"] = Field(
         "auto", description="how 03/04/2024 is meant; auto: by the cells of the column that leave no doubt"
     )
+
+    @field_validator("encoding")
+    @classmethod
+    def _of_text(cls, value: str) -> str:
+        try:
+            name = codecs.lookup(value).name.replace("_", "-") if value != "auto" else value
+            "".encode("utf-8" if value == "auto" else value)  # base64 is a codec, but none of text
+        except (LookupError, ValueError):
+            name = NO_ENCODINGS[0]
+        if name in NO_ENCODINGS:
+            raise ValueError(f"data.format.encoding must be an encoding of text that Python knows, or auto, got {value!r}")
+        return value
 
 
 class Missing(Spec):

@@ -146,7 +146,7 @@ def unknown_key(path: Path_, known: dict[str, Node]) -> str:
 
 def nearest(word: str, known: dict[str, Node] | list[str]) -> str:
     """The nearest of the known words, as a question; all of them if none is near."""
-    near = get_close_matches(word, list(known), 1)
+    near = get_close_matches(word, list(known), 1) or [one for one in known if word and f"_{word}" in one]
     return f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
 
 

@@ -19,9 +19,9 @@ from backends.spec import Model, Regularization, Seed, Spec, Train, check_penalt
 from pipelines.spec import space
 from pipelines.spec.blocks import DataSpec, Threshold, Tracking
 from pipelines.spec.describe import Node, inlined, kind, members, node_at, split_path
-from pipelines.spec.explain import Problem, explain
+from pipelines.spec.explain import Problem, explain, unusable_text
 from pipelines.spec.file import SpecError, change_of, known_path, lay_over, located, place_option, read
-from pipelines.spec.study import Search, check_metric
+from pipelines.spec.study import Search, check_metric, refused_metric
 from pipelines.spec.yaml_file import write
 
 
@@ -68,6 +68,8 @@ class Experiment(Spec):
             most = f"{2**32 - self.seed}, of seed {self.seed} and those after it"
             raise ValueError(f"search.seeds must be at most {most}, got {self.search.seeds}")
         problems = space.refused_values(self.search.space, self.drawn)
+        if wrong := refused_metric("train.early_stopping.monitor", self.train.early_stopping.monitor):
+            problems = [wrong, *problems]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -129,6 +131,8 @@ def _validate(raw: dict[str, Any]) -> tuple[Experiment | None, list[Problem]]:
         usual = {"optimizer": Train().optimizer.name, "schedule": Train().schedule.name}
         named = {key: {"name": usual[key], **train[key]} for key in usual if isinstance(train.get(key), dict)}
         raw = {**raw, "train": {**train, **named}}
+    if unusable := list(unusable_text(raw, ())):
+        return None, unusable
     try:
         return Experiment.model_validate(raw), []
     except ValidationError as error:

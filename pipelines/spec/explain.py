@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -25,11 +25,27 @@ def explain(error: ValidationError, raw: Mapping[str, Any], root: Node) -> list[
     return [problem for problem in found if problem.path not in deeper]  # a list with a wrong item is not also a wrong number
 
 
+def unusable_text(value: object, path: Path_) -> Iterator[Problem]:
+    """Half a character (a surrogate) anywhere, control characters in a key that is no name of the data."""
+    if isinstance(value, str) and not value.isascii() and re.search("[\ud800-\udfff]", value):
+        yield Problem(path, f"a text must hold whole characters, got {value!a}")
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if isinstance(key, str) and not key.isprintable() and path[:1] != ("data",):
+                yield Problem((*path, key), f"a key must be printable text, got {key!a}")
+            else:
+                yield from unusable_text(key, (*path, key))
+            yield from unusable_text(inner, (*path, key))
+    elif isinstance(value, list | tuple):
+        for place, inner in enumerate(value):
+            yield from unusable_text(inner, (*path, place))
+
+
 def _problems(error: dict[str, Any], raw: Mapping[str, Any], root: Node) -> list[Problem]:
     path, value, of = _path(error["loc"], raw), error["input"], error["type"]
     node, name = node_at(path, root), dotted(path)
     if of == "value_error":  # of a validator of the models: each line opens with the key that it is about
-        return [_own(name, line, root) for line in str(error["ctx"]["error"]).splitlines()]
+        return list(_own(path, str(error["ctx"]["error"]), root))
     if of == "missing":
         path = (*path, error["loc"][-1])
         return [Problem(path, f"{dotted(path)} is missing; it must be given")]
@@ -56,9 +72,21 @@ def _path(loc: tuple[Any, ...], raw: Any) -> Path_:
     return path
 
 
-def _own(above: str, line: str, root: Node) -> Problem:
-    text = line if line.startswith(f"{above}.") else f"{above}.{line}".lstrip(".")
-    return Problem(split_path(text.split(" ", 1)[0].rstrip(":"), root), text)
+def _own(above: Path_, text: str, root: Node) -> Iterator[Problem]:
+    """A problem a line.
+
+    One that opens with no key of the spec goes on with the line before: a name may hold a line end.
+    """
+    name, found = dotted(above), list[Problem]()
+    for line in text.split("\n"):
+        line = line if line.startswith(f"{name}.") else f"{name}.{line}".lstrip(".")
+        try:
+            found.append(Problem(split_path(line.split(" ", 1)[0].rstrip(":"), root), line))
+        except ValueError:
+            before = found.pop() if found else Problem(above, "")
+            rest = line.removeprefix(f"{name}.")
+            found.append(Problem(before.path, f"{before.text}\\n{rest}" if before.text else rest))
+    yield from found
 
 
 def _extra(path: Path_, loc: tuple[str | int, ...], root: Node) -> str:

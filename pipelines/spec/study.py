@@ -167,6 +167,18 @@ def check_metric(key: str, metric: str) -> None:
         raise ValueError(f"{key} must be a metric of the validation rows, got {metric!r}; the test rows must not choose")
 
 
+def refused_metric(key: str, metric: str) -> str:
+    """Why the value of `key` is no metric of the validation rows; empty if it may be one."""
+    try:
+        check_metric(key, metric)
+    except ValueError as error:
+        return str(error)
+    known = [name for name in METRICS if name != "weights" or key == "metric"]
+    if metric.partition(".")[0] in known:
+        return ""
+    return f"{key} must be a metric of the validation rows, got {metric!r}; {nearest(metric, known)}"
+
+
 class Search(Spec):
     """A study: which keys vary over which values, and what is best. `deltarule search` reads it; nothing else does."""
 
@@ -215,7 +227,7 @@ class Search(Spec):
 
     @model_validator(mode="after")
     def _agrees(self) -> Search:
-        problems = [problem for metric in self.metrics if (problem := _refused_metric(metric))]
+        problems = [problem for metric in self.metrics if (problem := refused_metric("metric", metric))]
         problems = problems or list(self._of_metrics())
         if self.engine not in ("auto", "here", "processes") and not re.fullmatch(r"ray:\S+", self.engine):
             known = "one of: auto, here, processes, or ray:ADDRESS of a running cluster"
@@ -247,13 +259,3 @@ class Search(Spec):
             better = METRICS[metric.partition(".")[0]].better
             if direction != better:
                 yield f"direction must be {better} for {metric}, got {direction}, which looks for the worst"
-
-
-def _refused_metric(metric: str) -> str:
-    try:
-        check_metric("metric", metric)
-    except ValueError as error:
-        return str(error)
-    if metric.partition(".")[0] in METRICS:
-        return ""
-    return f"metric must be a metric of the validation rows, got {metric!r}; {nearest(metric, list(METRICS))}"

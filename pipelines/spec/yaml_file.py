@@ -45,6 +45,9 @@ class Document:
 def read_text(path: Path) -> str:
     """The text of a spec file; YamlError says what is wrong with it."""
     try:
+        # To read a pipe may wait for ever, a device may never end.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise YamlError("must be a file, found a pipe or a device; give the path of a YAML file")
         raw = path.read_bytes()
     except FileNotFoundError:
         raise YamlError("no such file; run this in the folder of a project, or give the file's path") from None
@@ -74,7 +77,7 @@ def parse(text: str) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark
         said = " ".join(f"{error.context or ''} {error.problem}".split())
-        if "\t" in text.split("\n")[mark.line][: mark.column + 1]:
+        if "\t" in text[mark.index - mark.column : mark.index + 1]:
             said = "a tab; indent with spaces"
         raise YamlError(f"not YAML: {said}", mark.line, mark.column) from None
     except ReaderError as error:

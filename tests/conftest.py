@@ -9,13 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import warm
 
+from backends import children
 from backends.conformance import compare
 from backends.weights import write_atomically
 
@@ -31,6 +35,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
     del os.environ[name]
 os.environ |= {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+if not os.environ.get("DELTARULE_COLD") and sys.platform == "linux":
+    os.environ["DELTARULE_WARM"] = os.environ.get("DELTARULE_WARM") or warm.start()  # one for all processes of xdist
+PYTHON = sys.executable
+if WARM := os.environ.get("DELTARULE_WARM", ""):
+    PYTHON = f"{WARM}/python"
+    children.command = lambda *arguments: [PYTHON, "-P", *arguments]
 
 COURSES, WORK_OUT = ROOT / ".pytest_cache/courses", compare.follow_reference
 SOURCES = [file for place in ("", "reference", "conformance") for file in sorted((ROOT / "backends" / place).glob("*.py"))]
@@ -95,8 +106,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, with the scripts of this Python on PATH."""
-    path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
+    """This process's, with the scripts of this Python on PATH, warm ones first (warm.py)."""
+    path = os.pathsep.join(filter(None, [WARM, str(BIN), os.environ.get("PATH", "")]))
     return {**os.environ, "PATH": path, "COLUMNS": "120", **more}
 
 
@@ -114,28 +125,31 @@ def deltarule(tmp_path: Path) -> Command:
     return lambda *arguments, cwd=tmp_path, **more: call("deltarule", *arguments, cwd=cwd, **more)
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without experiments. To make one takes seconds; to copy it does not."""
-    from mlflow import MlflowClient
+def empty_store(root: Path) -> None:
+    """Give a project MLflow's database without experiments. To make one takes seconds; to copy it does not."""
+    kept = ROOT / f".pytest_cache/mlflow-{version('mlflow')}.db"
+    if not kept.is_file():
+        from mlflow import MlflowClient
 
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments(max_results=1)
-    return path
+        kept.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+            MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db").search_experiments(max_results=1)
+            Path(folder, "mlflow.db").replace(kept)
+    (root / ".mlflow").mkdir(parents=True)
+    shutil.copy(kept, root / ".mlflow/mlflow.db")
 
 
 @pytest.fixture
-def stored_project(tmp_path: Path, empty_database: Path) -> Path:
+def stored_project(tmp_path: Path) -> Path:
     """A project's root, with a store."""
     root = tmp_path / "a project"
-    (root / ".mlflow").mkdir(parents=True)
+    empty_store(root)
     (root / ".dvc").mkdir()
-    shutil.copy(empty_database, root / ".mlflow/mlflow.db")
     return root
 
 
 def copy_of_the_project(folder: Path) -> Path:
-    """A git repository that holds what this one would commit, in one commit."""
+    """A git repository that holds what this one would commit, in one commit, and a store without runs."""
     listed = call("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=ROOT).stdout
     for name in filter(None, listed.split("\0")):
         if ((ROOT / name).is_file() or (ROOT / name).is_symlink()) and name != "dvc.lock":
@@ -146,6 +160,7 @@ def copy_of_the_project(folder: Path) -> Path:
         call("git", "config", key, value, cwd=folder)
     call("git", "add", "--all", cwd=folder)
     call("git", "commit", "--quiet", "--message", "copy", cwd=folder)
+    empty_store(folder)
     return folder
 
 

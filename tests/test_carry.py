@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pandas
 import pytest
-from conftest import call
+from conftest import PYTHON, call, empty_store
 from synthetic_run import make
 from test_source import git
 
@@ -71,7 +71,7 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def begun(project, empty_database):
+def begun(project):
     """The settings under which runs are made: a store, variables that are secrets, a command with one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -82,8 +82,7 @@ def begun(project, empty_database):
         command = ["/home/me/bin/deltarule", "run", "--set", f"tracking.uri=http://me:{SECRET}@host/x", "--name", VARIABLE]
         patch.setattr(sys, "argv", [*command, "--password", SECRET])
         patch.chdir(project)
-        (project / ".mlflow").mkdir()
-        shutil.copy(empty_database, project / ".mlflow/mlflow.db")
+        empty_store(project)
         secrets_of_the_environment.cache_clear()
         yield patch
         secrets_of_the_environment.cache_clear()
@@ -410,7 +409,7 @@ def test_mlflow_predicts_with_the_model_of_every_backend(project, tmp_path):
         call("deltarule", "run", "--name", backend, *changes, cwd=tmp_path, MLFLOW_TRACKING_URI=store)
     on_record = json.loads(call("deltarule", "runs", "--json", cwd=tmp_path, MLFLOW_TRACKING_URI=store).stdout)["runs"]
     run_ids = {run["name"]: run["id"] for run in on_record}
-    said = call(sys.executable, "-P", "-c", PREDICT, *run_ids.values(), cwd=tmp_path, MLFLOW_TRACKING_URI=store)
+    said = call(PYTHON, "-P", "-c", PREDICT, *run_ids.values(), cwd=tmp_path, MLFLOW_TRACKING_URI=store)
     for backend, run_id in run_ids.items():
         [native] = tmp_path.glob(f".mlflow/artifacts/{run_id}/artifacts/native/*")
         assert native.name == NATIVE[backend]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -13,7 +14,7 @@ from importlib import import_module
 
 import fuzz
 import pytest
-from conftest import BIN, ROOT
+from conftest import BIN, ROOT, empty_store
 
 from pipelines.cli.app import OUR_ERRORS
 
@@ -29,6 +30,7 @@ train: {backend: reference, epochs: 2, batch_size: 256}
 @pytest.fixture
 def spec(tmp_path):
     (tmp_path / "params.yaml").write_text(SPEC)
+    empty_store(tmp_path)
 
 
 def test_help_names_every_command(deltarule):
@@ -254,6 +256,7 @@ def test_an_earlier_run_whose_store_is_gone_holds_up_no_pipeline_and_can_be_give
 
 def test_a_stage_that_holds_the_pipeline_puts_the_run_on_record(deltarule, spec, tmp_path):
     """`dvc repro` ends there, and does not come to the stage that would."""
+    shutil.rmtree(tmp_path / ".mlflow")
     for stage in ("split", "train"):
         deltarule(stage)
     held = deltarule("validate", "--set", "thresholds.accuracy={min: 1.0}", check=False)

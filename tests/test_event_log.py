@@ -10,7 +10,6 @@ import csv
 import http.server
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,7 +19,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import BIN, call, environment
+from conftest import BIN, call, empty_store, environment
 from stored import free_port
 from synthetic_run import make
 
@@ -95,10 +94,9 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def project(tmp_path, empty_database):
+def project(tmp_path):
     (tmp_path / ".dvc").mkdir()
-    (tmp_path / ".mlflow").mkdir()
-    shutil.copy(empty_database, tmp_path / ".mlflow/mlflow.db")
+    empty_store(tmp_path)
     return tmp_path
 
 

@@ -9,13 +9,12 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 import tarfile
 import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, call, environment
+from conftest import BIN, PYTHON, ROOT, WARM, call, environment
 
 pytestmark = pytest.mark.slow
 PAGES = ["README.md", "docs/pipeline.md", "docs/python-api.md", "docs/search.md", "docs/your-own-data.md"]
@@ -36,7 +35,9 @@ def commands() -> list[str]:
 
 
 def test_every_command_of_the_readme_works(project):
-    (project / ".venv").symlink_to(sys.prefix)
+    (project / ".venv/bin").mkdir(parents=True)
+    for file in {file.name: file for place in filter(None, (BIN, WARM)) for file in Path(place).iterdir()}.values():
+        (project / ".venv/bin" / file.name).symlink_to(file)
     spec = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(spec.replace("  epochs: 30 ", "  epochs: 3 "))  # what is shown here is not the numbers
     call("git", "commit", "--quiet", "--all", "--message", "Few epochs", cwd=project)
@@ -110,7 +111,7 @@ def look_at_the_ui(project: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_the_python_of_a_page_works(project, page):
     for block in blocks(page, "python"):
-        call(sys.executable, "-c", block, cwd=project, PYTHONPATH=".")
+        call(PYTHON, "-c", block, cwd=project, PYTHONPATH=".")
 
 
 @pytest.mark.parametrize("page", PAGES)

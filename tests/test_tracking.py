@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from conftest import PYTHON
 from stored import client_of, cut_short_after, files, free_port, points
 from synthetic_run import make, write_json
 
@@ -238,7 +239,7 @@ print(sync(RunPaths(Path(sys.argv[1])), experiment))
 def test_eight_processes_at_once_on_a_fresh_store_make_one_database_and_one_run_an_experiment(tmp_path):
     make(tmp_path)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    command = [sys.executable, "-c", SYNC, str(tmp_path)]
+    command = [PYTHON, "-c", SYNC, str(tmp_path)]
     started = [
         subprocess.Popen([*command, name], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for name in ("one", "two") * 4

@@ -6,20 +6,22 @@ import os
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conftest import call, copy_of_the_project
+import warm
+from conftest import BIN, WARM, call, copy_of_the_project
 
 SCRIPT = "#!{python}\nimport sys\nfrom {module} import {main} as main\nsys.exit(main())\n"
 
 
 @dataclass(frozen=True)
 class Tool:
-    """The environment, and the wheel that was installed into it."""
+    """The environment, the wheel that was installed into it, and stand-ins for its commands (warm.py) if there are any."""
 
     folder: Path
     wheel: Path
+    warm: tuple[str, ...] = ()
 
     @property
     def python(self) -> Path:
@@ -30,8 +32,13 @@ class Tool:
         """What a shell has in which this environment is on PATH, and nothing of ours."""
         hidden = ("PYTHONPATH", "VIRTUAL_ENV")
         kept = {name: value for name, value in os.environ.items() if name not in hidden}
-        others = [place for place in kept["PATH"].split(os.pathsep) if Path(place) != Path(sys.executable).parent]
-        return {**kept, "PATH": os.pathsep.join([str(self.folder / "bin"), *others]), "COLUMNS": "120", **more}
+        others = [place for place in kept["PATH"].split(os.pathsep) if Path(place) != BIN]
+        return {
+            **kept,
+            "PATH": os.pathsep.join([*self.warm, str(self.folder / "bin"), *others]),
+            "COLUMNS": "120",
+            **more,
+        }
 
     def __call__(self, *command: str | Path, cwd: Path, code: int = 0, **more: str) -> str:
         """Run a command as people do who installed the tool; what it said on both streams."""
@@ -63,4 +70,4 @@ def install(folder: Path) -> Tool:
         script = tool.folder / "bin" / command
         script.write_text(SCRIPT.format(python=tool.python, module=module, main=main))
         script.chmod(0o755)
-    return tool
+    return replace(tool, warm=(warm.start(str(tool.python)),)) if WARM else tool

@@ -286,6 +286,7 @@ def test_runs_that_wait_are_sent_by_the_next_run(project):
         assert later.close().run_id
         if not journals(project):
             break
+    until(lambda: not journals(project), "the senders, which go on when their runs have ended")
     assert run.is_on_record_once(database)
 
 

@@ -121,7 +121,8 @@ def hostile(own) -> Path:
         "deltarule parity --backends lightning --steps 1 --precision float64",
     ],
 )
-def test_folders_that_are_named_as_ours_are_not_taken_for_ours(tool, hostile, command):
+def test_folders_that_are_named_as_ours_are_not_taken_for_ours(tool, hostile, command, monkeypatch):
+    monkeypatch.setenv("DELTARULE_COLD", "1")  # what Python looks for when it starts is the point
     assert "wrong package" not in tool(*command.split(), cwd=hostile, PYTHONPATH=".")
 
 

@@ -56,13 +56,13 @@ AT_IMPORT = re.compile(
 )
 
 
-def start() -> str:
-    """A folder of stand-ins whose server ends with this process."""
+def start(python: str = f"{BIN}/python") -> str:
+    """A folder of stand-ins for an environment's commands, whose server ends with this process."""
     folder = tempfile.mkdtemp(prefix="warm-")
     for name in ("deltarule", "dvc", "python"):
         file = Path(folder, name)
-        begin = f'#!{BIN}/python -ISE\nimport sys\nsys.path.insert(0, "{Path(__file__).parent}")\n'
-        file.write_text(f'{begin}import warm_client\nwarm_client.main("{folder}", "{BIN}/python")\n')
+        begin = f'#!{python} -ISE\nimport sys\nsys.path.insert(0, "{Path(__file__).parent}")\n'
+        file.write_text(f'{begin}import warm_client\nwarm_client.main("{folder}", "{python}")\n')
         file.chmod(0o755)
     listening = [socket.socket(socket.AF_UNIX) for _ in FRAMEWORKS]
     for name, server in zip(FRAMEWORKS, listening, strict=True):
@@ -72,7 +72,7 @@ def start() -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(
-            [f"{BIN}/python", __file__, folder, *map(str, numbers)], env=environment, pass_fds=numbers,
+            [python, __file__, folder, *map(str, numbers)], env=environment, pass_fds=numbers,
             stdin=subprocess.PIPE, stdout=log, stderr=log, process_group=0,
         )  # fmt: skip
     for server in listening:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import test_activations
 import test_class_weights
+import test_conformance_teeth
 import test_draws
 import test_folds
 import test_reference
@@ -458,3 +459,9 @@ def test_a_fault_that_no_other_backend_can_see_is_seen_by_a_test_of_its_own(faul
     plant(monkeypatch, fault.owner, fault.name, fault.old, fault.new)
     with pytest.raises((AssertionError, FloatingPointError, RuntimeWarning, ValueError, IndexError)):
         fault.seen_by(*arguments)
+
+
+def test_the_number_of_faults_that_are_planted_never_falls():
+    """Each stands beside the test that sees it; who finds another adds it, and raises the number."""
+    faults = [*SHARED, *FOLDS, *ORACLE, *test_conformance_teeth.FAULTS]
+    assert len({(fault.old, fault.new, getattr(fault, "name", "")) for fault in faults}) >= 211

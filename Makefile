@@ -17,6 +17,9 @@ endif
 
 export DVC_NO_ANALYTICS := 1
 
+# DVC unpickles what lies in its site cache, which is open to every user of the machine unless it is told of another folder.
+PRIVATE = $(BIN)/dvc config --local core.site_cache_dir "$$($(BIN)/python -c 'import pipelines.new as new; print(new.private_cache())')"
+
 .PHONY: repro test fuzz lint bench ui
 .DELETE_ON_ERROR:
 
@@ -54,8 +57,10 @@ ui: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) --editable '.[all]'
+	@$(PRIVATE)
 	@touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) --editable '.[dev]'
+	@$(PRIVATE)
 	@touch $@ .venv/installed

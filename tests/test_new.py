@@ -112,6 +112,11 @@ def hostile(own) -> Path:
     return own
 
 
+def test_what_dvc_unpickles_lies_below_a_folder_of_its_owner_alone(tool, own):
+    place = Path(re.search(r"Repo.site_cache_dir: (.+)", tool("dvc", "doctor", cwd=own))[1])
+    assert any(above.stat().st_mode & 0o777 == 0o700 and above.stat().st_uid == os.getuid() for above in place.parents[:2])
+
+
 @pytest.mark.parametrize(
     "command",
     [

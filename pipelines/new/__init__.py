@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
+import platformdirs
+
 from backends import children
 from pipelines.data.look import Look
 from pipelines.new.params import TEMPLATE, ProjectError, view, written
@@ -174,8 +176,18 @@ def init(folder: Path) -> list[str]:
             if staged is not None:
                 index.write_bytes(staged)
         (folder / ".dvc/config").write_text(DVC_CONFIG, encoding="utf-8")
+        cache = f"[core]\n    site_cache_dir = {private_cache().as_posix()}\n"
+        (folder / ".dvc/config.local").write_text(cache, encoding="utf-8")
         made.append("DVC")
     return made
+
+
+def private_cache() -> Path:
+    """A folder for DVC's site cache that its owner alone can open; DVC's own is open to all, and what lies there is unpickled."""
+    folder = platformdirs.user_cache_path("deltarule") / "dvc"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
 
 
 def _run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:

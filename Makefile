@@ -20,7 +20,7 @@ export DVC_NO_ANALYTICS := 1
 # DVC unpickles what lies in its site cache, which is open to every user of the machine unless it is told of another folder.
 PRIVATE = $(BIN)/dvc config --local core.site_cache_dir "$$($(BIN)/python -c 'import pipelines.new as new; print(new.private_cache())')"
 
-.PHONY: repro test fuzz lint bench ui
+.PHONY: repro test fuzz audit lint bench ui
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
@@ -37,6 +37,12 @@ MUTANTS ?= 100000
 SEED ?= 0
 fuzz: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --mutants $(MUTANTS) --trained 500 --seed $(SEED)
+
+# pip-audit has an environment of its own: what it needs is not ours to install.
+audit: .venv/installed
+	$(BIN)/python -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --ignore-vuln GHSA-w8v5-vhqr-4h9v
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pyarrow
@@ -295,3 +296,11 @@ def expected(name: str, ours: dict) -> dict:
         "cmd": ours["cmd"].replace("${deltarule}", "deltarule"),
         "deps": deps + ([f"outputs/code/{name}"] if sources else []),
     }
+
+
+def test_each_direct_dependency_has_its_licence_in_the_docs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = [names for of, names in project["optional-dependencies"].items() if of not in ("all", "dev")]
+    direct = {re.match(r"[\w.-]+", name)[0] for names in (project["dependencies"], *optional) for name in names}
+    listed = re.findall(r"^\| ([\w.-]+) \| [^|]+ \|$", (ROOT / "docs/security.md").read_text(), re.MULTILINE)
+    assert sorted(direct) == sorted(set(listed) - {"---"}) and len(listed) == len(direct) + 1

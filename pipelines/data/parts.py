@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from backends.spec import Task
 from backends.weights import stream_atomically, write_atomically
@@ -43,7 +43,28 @@ class Part:
     @staticmethod
     def load(folder: Path) -> Part:
         """The files of one folder. They are read from the disk where they are used, and may be larger than the memory."""
-        return Part(*(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in ARRAYS))
+        return Part(*(_array(folder / f"{name}.npy") for name in ARRAYS))
+
+
+def _array(path: Path) -> NDArray:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except ValueError:
+        raise damaged(path) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of JSON that we wrote. Raises DataError where it is damaged."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise damaged(path) from None
+    return content
+
+
+def damaged(path: Path) -> DataError:
+    """The error of a file that holds what no stage writes."""
+    return DataError(f"{path} is damaged: it does not hold what was written there; restore it, or run again what makes it")
 
 
 def write_part(
@@ -138,10 +159,13 @@ class About:
     @staticmethod
     def load(path: Path) -> About:
         """What `save` wrote."""
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path)
         shared = {name: value for name, value in kept.items() if name not in (*OF_A_FOLD, "folds")}
         folds = [{**shared, **fold} for fold in kept.get("folds", [])]
-        return TypeAdapter(About).validate_python({**kept, "folds": folds})
+        try:
+            return TypeAdapter(About).validate_python({**kept, "folds": folds})
+        except ValidationError:
+            raise damaged(path) from None
 
 
 # What a fold has of its own, in the order of its JSON.

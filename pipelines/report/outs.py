@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,8 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+
+from pipelines.data.parts import damaged, read_json
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Table = dict[str, NDArray]
@@ -31,15 +32,17 @@ class Outs:
 
     def json(self, name: str) -> dict[str, Any]:
         """Such as validate/metrics.json."""
-        content: dict[str, Any] = json.loads(self.path(name).read_text(encoding="utf-8"))
-        return content
+        return read_json(self.path(name))
 
     def rows(self, name: str) -> list[dict[str, str]]:
         """A dictionary a row, of a CSV with a header; [] if there is no such file."""
         if not self.path(name).is_file():
             return []
-        with self.path(name).open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        try:
+            with self.path(name).open(newline="", encoding="utf-8") as file:
+                return list(csv.DictReader(file))
+        except (ValueError, csv.Error):
+            raise damaged(self.path(name)) from None
 
     def texts(self, name: str) -> Texts:
         """Column -> its cells; {} if there are no rows."""

@@ -67,9 +67,9 @@ class Experiment(Spec):
         if self.seed + self.search.seeds > 2**32:  # the networks of a trial have seeds seed, seed + 1, ...
             most = f"{2**32 - self.seed}, of seed {self.seed} and those after it"
             raise ValueError(f"search.seeds must be at most {most}, got {self.search.seeds}")
-        problems = space.refused_values(self.search.space, self.drawn)
         if wrong := refused_metric("train.early_stopping.monitor", self.train.early_stopping.monitor):
-            problems = [wrong, *problems]
+            raise ValueError(wrong)
+        problems = space.refused_values(self.search.space, self.drawn)
         if problems:
             raise ValueError("\n".join(problems))
         return self

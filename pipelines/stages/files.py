@@ -14,17 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from backends.weights import write_atomically
+from pipelines.data.parts import read_json as read_json  # the counterpart of write_json
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """JSON with its keys in the order given."""
     write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -100,10 +100,11 @@ class Chunk(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """What `run` saw, as trained: at each step, before its update. Both (K, S) float64."""
+    """What `run` saw, as trained: at each step, before its update. All (K, S)."""
 
-    loss: NDArray  # E, the mean over the rows of the batch, each times its class weight
-    penalty: NDArray  # λΩ
+    loss: NDArray  # E, the mean over the rows of the batch, each times its class weight, float64
+    penalty: NDArray  # λΩ, float64
+    largest: NDArray | None = None  # max|g| as the optimizer takes it; None: not told
 
 
 Report = Callable[[Chunk, Losses], None]

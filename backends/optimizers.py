@@ -23,6 +23,7 @@ class Rule(NamedTuple):
 
     step: Callable[..., tuple[Array, Named]]
     slots: tuple[str, ...]
+    squares: bool = True  # of the gradient, which must not overflow
 
 
 def sgd(xp: Any, o: SGD, theta: Array, g: Array, slots: Named, eta: Array, n: Named) -> tuple[Array, Named]:
@@ -52,7 +53,7 @@ def rmsprop(xp: Any, o: RMSprop, theta: Array, g: Array, slots: Named, eta: Arra
 
 
 RULES = {
-    "sgd": Rule(sgd, ("momentum",)),
+    "sgd": Rule(sgd, ("momentum",), squares=False),
     "adam": Rule(adam, ("m", "v")),
     "adamw": Rule(adamw, ("m", "v")),
     "rmsprop": Rule(rmsprop, ("s",)),

@@ -18,6 +18,7 @@ import numpy as np
 
 from backends import draws, losses, weights
 from backends.base import CHUNK_STEPS, Backend, Chunk, Data, Losses, Machine, Report, Signals, Stack
+from backends.optimizers import RULES
 from backends.spec import Trial, learning_rates
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -189,26 +190,37 @@ class Supervisor:
     def report(self, chunk: Chunk, losses: Losses) -> None:
         """Take in the losses of a chunk; at the end of an epoch, judge it."""
         at, count = chunk.step % self.epoch_steps, losses.loss.shape[1]
-        self.losses[:, at : at + count], self.penalties[:, at : at + count] = losses
-        sound = np.isfinite(losses.loss) & np.isfinite(losses.penalty)
+        self.losses[:, at : at + count], self.penalties[:, at : at + count] = losses[:2]
+        ends = {"the objective E + λΩ": losses.loss + losses.penalty}
+        g = losses.largest
+        if g is not None:
+            with np.errstate(over="ignore"):
+                squared = RULES[self.trials[0].train.optimizer.name].squares
+                name = "the square of its gradient" if squared else "its gradient"
+                ends[name] = g * g if squared else g
         for position in self.live():
-            self._count_steps(position, chunk.step, sound[position])
+            self._count_steps(position, chunk.step, {what: values[position] for what, values in ends.items()})
         self.step += count
         if self.step % self.epoch_steps == 0:
             if self.live():
                 self._end_epoch()
             self._new_epoch()
 
-    def _count_steps(self, position: int, step: int, sound: NDArray) -> None:
-        """A NaN or infinite objective ends the trial at its step, with the reason."""
+    def _count_steps(self, position: int, step: int, numbers: Mapping[str, NDArray]) -> None:
+        """One that is NaN or infinite ends the trial at its step.
+
+        Where a square overflows,
+        Adam's v stays infinite,
+        and the weights as they are.
+        """
         progress = self.progress[self.members[position]]
-        progress.steps += len(sound)
+        sound = np.isfinite([*numbers.values()])
+        progress.steps += sound.shape[1]
         if not sound.all():
-            first = int(np.argmin(sound))
+            first = int(np.argmin(sound.all(0)))
             progress.steps = step + first + 1
-            at = (step + first) % self.epoch_steps
-            value = self.losses[position, at] + self.penalties[position, at]
-            progress.end("diverged", f"diverged at step {step + first + 1}: the objective E + λΩ became {value}")
+            what = [*numbers][int(np.argmin(sound[:, first]))]
+            progress.end("diverged", f"diverged at step {step + first + 1}: {what} became {numbers[what][first]}")
 
     def _end_epoch(self) -> None:
         """Validate, probe, record, and decide for each trial that still runs."""

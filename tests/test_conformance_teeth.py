@@ -56,6 +56,15 @@ def sizes(subject, tmp_path):
     SUITE.test_a_large_network_takes_the_references_steps(subject, "adam")
 
 
+def overflowing(subject, tmp_path):
+    SUITE.test_a_gradient_whose_norm_over_or_underflows_is_clipped_to_its_length(subject, 1e150)
+    SUITE.test_a_gradient_whose_norm_over_or_underflows_is_clipped_to_its_length(subject, 1e-170)
+
+
+def standing(subject, tmp_path):
+    SUITE.test_a_gradient_whose_square_overflows_ends_its_trial(subject)
+
+
 def zero(subject, tmp_path):
     SUITE.test_at_a_local_field_of_zero_the_left_branch_holds(subject)
 
@@ -162,14 +171,14 @@ NEW_V = 'v = s.numbers["momentum"] = s.free["momentum"] * s.numbers["momentum"] 
 ADAM = "    adam(s, g, eta, t)\n"
 RATES = "self._put(chunk.rates[:, s])[:, None]"
 ROWS = "chunk.rows[self.seed_index, s]"
-SEEN = "seen.append((loss.double(), penalty.double()))"
+SEEN = "seen.append((loss.double(), penalty.double(), g.abs().amax(1)))"
 MEAN = "losses = self._weighed(self._losses(fields, d), d).mean(1)"
 WEIGHTS = "self._put(self.class_weights)"
 OF_ROWS = "row_weights(torch, self.trials[0].task, d, self.w)"
 LAMBDAS = "self._put(self.l1), self._put(self.l2),"
 PENALTY = "penalty = (self.lambda1 * W.abs() + self.lambda2 * W * W).sum(1)"
 ADDED = "g = g + self.lambda1 * torch.sign(W) + 2 * self.lambda2 * W"
-NORM = "norm = (g * g).sum(1, keepdim=True).sqrt()"
+NORM = "norm = (h * h).sum(1, keepdim=True).sqrt()"
 LOSS = "row_losses(torch, self.trials[0].task, fields[-1], d)"
 KEYS = "keys[self.seed_index, place]"
 MASK = f"self._mask({KEYS}, place, y)"
@@ -230,17 +239,26 @@ PENALTY_FAULTS = [
         "λΩ after the update", SEEN, f"penalty = (self.lambda1 * self.flat.abs() + self.lambda2 * self.flat**2).sum(1); {SEEN}"
     ),
     Fault("clipping before the penalty is added", ADDED, f"{ADDED.replace('g + ', 'self._clipped(g) + ')}; self.limit = None"),
-    Fault("clipping over the whole stack", NORM, "norm = (g * g).sum().sqrt().view(1, 1)"),
     Fault(
-        "clipping of the weights alone", NORM, "norm = (g * g * (self._put(self.l1 + self.l2) > 0)).sum(1, keepdim=True).sqrt()"
+        "clipping by a norm that may overflow",
+        "h, limit = g / scale, self.limit / scale",
+        "h, limit = g, self.limit",
+        overflowing,
+    ),
+    Fault("a gradient that nobody watches", "penalty.double(), g.abs().amax(1)", "penalty.double(), 0 * eta[:, 0]", standing),
+    Fault("clipping over the whole stack", NORM, "norm = (h * h).sum().sqrt().view(1, 1)"),
+    Fault(
+        "clipping of the weights alone", NORM, "norm = (h * h * (self._put(self.l1 + self.l2) > 0)).sum(1, keepdim=True).sqrt()"
     ),
     Fault(
         "clipping number by number",
-        "return g * torch.where(norm",
+        "return torch.where(norm",
         "return g.clamp(-self.limit, self.limit) + 0 * torch.where(norm",
     ),
     Fault(
-        "one clipping norm for all trials", "norm > self.limit, self.limit / norm", "norm > self.limit[:1], self.limit[:1] / norm"
+        "one clipping norm for all trials",
+        "norm > limit, h * (self.limit / norm)",
+        "norm > limit[:1], h * (self.limit[:1] / norm)",
     ),
     Fault("a NaN that spreads over the stack", NORM, f"{NORM}; norm = norm + 0 * norm.sum()", neighbours),
 ]
@@ -305,7 +323,7 @@ ROW_FAULTS = [
         "the last batch dropped",
         "            x, d = self.X[rows], self.d[rows]\n",
         "            x, d = self.X[rows], self.d[rows]\n"
-        "            if rows.shape[1] == 6: seen.append((torch.zeros(len(rows)).double(),) * 2); continue\n",
+        "            if rows.shape[1] == 6: seen.append((torch.zeros(len(rows)).double(),) * 3); continue\n",
     ),
     Fault(
         "the order of epoch 0 repeated",

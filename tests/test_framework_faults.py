@@ -65,7 +65,7 @@ OF_LIGHTNING = [
 ]  # fmt: skip
 # On every engine of Keras.
 OF_KERAS = [
-    Fault("clipping upwards", "program", "clipped", "norm > limit", "norm < limit"),
+    Fault("clipping upwards", "program", "clipped", "s > limit", "s < limit"),
     Fault("λ2 without the 2", "program", "penalty", "half + second", "half"),
     Fault("a loss without its weights", "program.Program", "_backward", "if self.weighed", "if False", RULE),
     Fault("a decay of the first trial", "program.Program", "_moved", "number.value for", "number.value[:1] for"),
@@ -81,7 +81,7 @@ OF_ENGINE = {
         Fault("a share of all rows", "tensorflow", "_share", "/ size", "/ 1024.0", RESULTS),
     ],
     "keras-jax": [
-        Fault("a clipping norm of the last piece", "program", "clipped", "for g in gradients))", "for g in gradients[-1:]))"),
+        Fault("a clipping norm of the last piece", "program", "clipped", "for h in scaled)", "for h in scaled[-1:])"),
         Fault("β corrected one step late", "jax.JaxProgram", "_steps", "_at(corrected, i, 0)", "_at(corrected, 0, 0)", LINEAR),
         Fault("one rate for all steps", "jax.JaxProgram", "_steps", "_at(rates, i, 1)", "_at(rates, 0, 1)[::-1]", LINEAR),
         Fault(

@@ -62,7 +62,7 @@ def assert_same_state(trials: Sequence[Trial], found: State, expected: State, re
 
 def assert_same_losses(trials: Sequence[Trial], found: Losses, expected: Losses, when: str) -> None:
     """E and λΩ of the same steps, float64."""
-    for name, mine, theirs in zip(("E", "λΩ"), found, expected, strict=True):
+    for name, mine, theirs in zip(("E", "λΩ"), found[:2], expected[:2], strict=True):
         assert_close(trials, mine, theirs, 1e-12 * np.maximum(1.0, largest(theirs)), f"{name} {when}")
 
 

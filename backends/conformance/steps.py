@@ -34,6 +34,7 @@ from backends.conformance.compare import (
     on_structures,
 )
 from backends.spec import Task, Trial
+from backends.supervisor import fit
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -168,7 +169,7 @@ class StepChecks:
 
     @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
     def test_a_large_network_takes_the_references_steps(self, subject: Backend, optimizer: str) -> None:
-        """From some size on, code goes another way; 32 443 weights a trial, which a cache does not hold."""
+        """From some size on, code goes another way."""
         trials = []
         for n in (1, 2, 3):
             own = {
@@ -181,6 +182,26 @@ class StepChecks:
             made = CASE_OPTIMIZERS[optimizer](n, 1)
             trials.append(make_trial("multiclass", hidden=(160, 190), optimizer=made, **own))
         self._same_steps(subject, trials, make_data("multiclass"))
+
+    @pytest.mark.parametrize("scale", [1e150, 1e-170])
+    def test_a_gradient_whose_norm_over_or_underflows_is_clipped_to_its_length(self, subject: Backend, scale: float) -> None:
+        data, sgd = make_data("regression"), OPTIMIZERS["sgd"]
+        trial = make_trial("regression", clip_norm=1e-2 * scale, optimizer=sgd)
+        wild = Data(scale * data.X, scale * data.y, data.X_valid, data.y_valid)
+        slots = []
+        for backend in (subject, get("reference")):
+            stack = backend.stack([trial], wild)
+            stack.run(deal(stack, steps=1))
+            slots.append(stack.state()["slot.momentum"][0] / scale)
+        assert np.linalg.norm(slots[1]) == pytest.approx(1e-2)
+        np.testing.assert_allclose(slots[0], slots[1], rtol=0, atol=1e-14)
+
+    def test_a_gradient_whose_square_overflows_ends_its_trial(self, subject: Backend) -> None:
+        """Adam would stand still for ever: m/√v is 0 where v is infinite."""
+        trial, data = make_trial("binary", hidden=(), epochs=3), make_data("binary")
+        wild = Data(1e160 * data.X, data.y, data.X_valid, data.y_valid)
+        (result,) = fit(subject, [trial], wild)
+        assert result.message == "diverged at step 1: the square of its gradient became inf"
 
     @pytest.mark.parametrize("optimizer", OPTIMIZERS)
     def test_a_trial_that_ended_stays_as_it_is_and_spoils_no_other(self, subject: Backend, optimizer: str) -> None:

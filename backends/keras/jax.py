@@ -98,8 +98,8 @@ class JaxProgram(Program):
     def _values(self) -> tuple[list[Array], list[Array]]:
         return [v.value for v in self.moving], [v.value for v in self.fixed]
 
-    def run(self, *arguments: Any, block: int) -> tuple[Array, Array]:
-        """The steps of a chunk: E (S, K) float64 and λΩ (S, K), padded at their ends."""
+    def run(self, *arguments: Any, block: int) -> tuple[Array, ...]:
+        """The steps of a chunk: E (S, K) float64, λΩ and max|g| (S, K), padded at their ends."""
         moved, seen = self._run(*self._values(), *arguments, block=block)
         for variable, value in zip(self.moving, moved, strict=True):
             variable.assign(value)
@@ -119,20 +119,21 @@ class JaxProgram(Program):
 
     def _steps(
         self, X: Array, d: Array, rows: Array, keys: Array, rates: Array, corrected: Array, steps: Array, *, block: int
-    ) -> tuple[list[Array], tuple[Array, Array]]:
+    ) -> tuple[list[Array], tuple[Array, ...]]:
         """The first `steps` of the chunk, with noise for `block` steps at a time."""
         self.traces += 1
         batch, trials = rows.shape[2], len(rates)
-        seen = (jnp.zeros((rows.shape[1], trials), jnp.float64), jnp.zeros((rows.shape[1], trials), self.dtype))
+        seen = tuple(jnp.zeros((rows.shape[1], trials), kind) for kind in (jnp.float64, self.dtype, self.dtype))
 
         def step(i: Array, carry: Any, start: Array, made: list[Array]) -> Any:
-            state, (errors, penalties) = carry
+            state, seen = carry
             x, y = (self._to_trials(part[_at(rows, i, 1)]) for part in (X, d))
             masks = iter(made)
             here = [self._to_trials(_at(next(masks), i - start, 1)) if on else None for on in self.noisy]
             loss, omega, gradients, _ = self._backward(state[0], x, y, here)
-            state = self._moved(state, gradients, _at(rates, i, 1)[:, None], _at(corrected, i, 0))
-            return state, (errors.at[i].set(loss), penalties.at[i].set(omega))
+            state, largest = self._moved(state, gradients, _at(rates, i, 1)[:, None], _at(corrected, i, 0))
+            now = zip(seen, (loss, omega, largest), strict=True)
+            return state, tuple(column.at[i].set(value) for column, value in now)
 
         def several(carry: Any) -> Any:
             start, carry = carry
@@ -204,12 +205,14 @@ class JaxStack(KerasStack):
         _, steps, batch = chunk.rows.shape
         padded = max(LEAST_STEPS, _power_of_two(steps))
         corrected = corrections(self.program.spec, chunk.step, steps)
-        loss, omega = self.program.run(
+        loss, omega, largest = self.program.run(
             self.X, self.d, _pad(chunk.rows.astype(np.int32), padded, 1), _pad(chunk.noise, padded, 1),
             _pad(chunk.rates.astype(self.dtype), padded, 1), _pad(corrected.astype(self.dtype), padded, 0),
             np.int32(steps), block=min(padded, _power_of_two(self._noise_block(batch) + 1) // 2),
         )  # fmt: skip
-        return Losses(np.array(loss[:steps]).T, np.array(omega[:steps], np.float64).T)
+        seen = (np.array(column[:steps]).T for column in (loss, omega, largest))
+        loss, omega, largest = seen
+        return Losses(loss, omega.astype(np.float64), largest)
 
 
 def _power_of_two(least: int) -> int:

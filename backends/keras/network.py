@@ -167,10 +167,31 @@ def penalty(flat: Tensor, l1: Tensor, l2: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clipped(gradients: Sequence[Tensor], limit: Tensor) -> list[Tensor]:
-    """g·min(1, c/‖g‖) over all numbers of a trial: pieces (K, n), c (K, 1)."""
-    norm = ops.sqrt(sum(ops.sum(g * g, axis=1, keepdims=True) for g in gradients))
-    factor = ops.where(norm > limit, limit / norm, 1.0)
-    return [g * factor for g in gradients]
+    """g·min(1, c/‖g‖) over all of a trial.
+
+    Pieces (K, n), c (K, 1).
+    """
+    power = power_of_two(largest_of(gradients))
+    scaled = [g / power for g in gradients]
+    s = ops.sqrt(sum(ops.sum(h * h, axis=1, keepdims=True) for h in scaled))
+    beyond, factor = s > limit / power, limit / s
+    return [ops.where(beyond, h * factor, g) for h, g in zip(scaled, gradients, strict=True)]
+
+
+def largest_of(gradients: Sequence[Tensor]) -> Tensor:
+    """max|g| of each trial, (K, 1): pieces (K, n)."""
+    peaks = [ops.max(ops.abs(g), axis=1, keepdims=True) for g in gradients]
+    return ops.max(ops.concatenate(peaks, axis=1), axis=1, keepdims=True)
+
+
+def power_of_two(x: Tensor) -> Tensor:
+    """The largest that is no larger than x ≥ 0.
+
+    By the bits of its exponent; 1 for 0.
+    """
+    word, digits = ("int64", 52) if keras.backend.standardize_dtype(x.dtype) == "float64" else ("int32", 23)
+    exponent = ops.right_shift(ops.view(x, word), digits)
+    return ops.where(x > 0, ops.view(ops.left_shift(exponent, digits), x.dtype), 1.0)
 
 
 def to_keras(trial: Trial, flat: NDArray) -> keras.Sequential:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from backends import losses
-from backends.keras.network import Network, StackedActivation, clipped, penalty
+from backends.keras.network import Network, StackedActivation, clipped, largest_of, penalty
 from backends.keras.noise import noise
 from backends.optimizers import RULES
 
@@ -132,8 +132,8 @@ class Program:
         slopes, fields = self._differentiate(total, still)
         return [-slope for slope in slopes], fields
 
-    def _moved(self, state: list[Weights], gradients: Weights, rates: Tensor, corrected: Tensor) -> list[Weights]:
-        """One optimizer step: [weights, slot, ...] of pieces (K, n), rates (K, 1), corrected (2,)."""
+    def _moved(self, state: list[Weights], gradients: Weights, rates: Tensor, corrected: Tensor) -> tuple[list[Weights], Tensor]:
+        """One optimizer step: [weights, slot, ...] of pieces (K, n), rates (K, 1), corrected (2,); and max|g| (K,)."""
         numbers = {name: number.value for name, number in self.numbers.items()}
         numbers |= {"correction1": corrected[0], "correction2": corrected[1]}
         if self.clipping:
@@ -143,7 +143,7 @@ class Program:
             named = dict(zip(self.slots, slots, strict=True))
             theta, named = RULES[self.spec.name].step(self.xp, self.spec, theta, g, named, rates, numbers)
             moved.append([theta, *(named[name] for name in self.slots)])
-        return [list(pieces) for pieces in zip(*moved, strict=True)]
+        return [list(pieces) for pieces in zip(*moved, strict=True)], largest_of(gradients)[:, 0]
 
     def _gradients(self, flat: Tensor, X: Tensor, d: Tensor, keys: Tensor | None) -> tuple[Any, ...]:
         """Outputs, E, λΩ, the gradient (K, P) as a step takes it, and δ of each layer, for the same rows in all trials."""

@@ -55,30 +55,35 @@ class TensorFlowProgram(Program):
 
     def _run(
         self, X: Tensor, d: Tensor, rows: Tensor, keys: Tensor, rates: Tensor, corrected: Tensor, block: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The steps of a chunk, with noise for `block` steps at a time: E (S, K) float64 and λΩ (S, K)."""
+    ) -> tuple[Tensor, ...]:
+        """The steps of a chunk, with noise for `block` at a time.
+
+        E (S, K) float64, λΩ and max|g| (S, K).
+        """
         steps, batch = tf.shape(rows)[1], tf.shape(rows)[2]
         moving = [self.network.flat, *self.slots.values()]
 
-        def step(i: Tensor, start: Tensor, made: list[Tensor], seen: tuple[Any, Any]) -> tuple[Any, ...]:
+        def step(i: Tensor, start: Tensor, made: list[Tensor], seen: tuple[Any, ...]) -> tuple[Any, ...]:
             x, y = (self._to_trials(tf.gather(part, rows[:, i])) for part in (X, d))
             masks = iter(made)
             here = [self._to_trials(next(masks)[:, i - start]) if on else None for on in self.noisy]
             loss, omega, gradients, _ = self._backward([self.network.flat.value], x, y, here)
             state = [[variable.value] for variable in moving]
-            for variable, (value,) in zip(moving, self._moved(state, gradients, rates[:, i, None], corrected[i]), strict=True):
+            state, largest = self._moved(state, gradients, rates[:, i, None], corrected[i])
+            for variable, (value,) in zip(moving, state, strict=True):
                 variable.assign(value)
-            return i + 1, start, made, (seen[0].write(i, loss), seen[1].write(i, omega))
+            now = zip(seen, (loss, omega, largest), strict=True)
+            return i + 1, start, made, tuple(column.write(i, value) for column, value in now)
 
-        def several(start: Tensor, seen: tuple[Any, Any]) -> tuple[Any, ...]:
+        def several(start: Tensor, seen: tuple[Any, ...]) -> tuple[Any, ...]:
             stop = tf.minimum(start + block, steps)
             made = [noise(keys[:, start:stop, i], batch, self.units[i]) for i, on in enumerate(self.noisy) if on]
             *_, seen = tf.while_loop(lambda i, *_: i < stop, step, (start, start, made, seen), parallel_iterations=1)
             return stop, seen
 
-        seen = (tf.TensorArray(tf.float64, steps), tf.TensorArray(self.dtype, steps))
+        seen = tuple(tf.TensorArray(kind, steps) for kind in (tf.float64, self.dtype, self.dtype))
         _, seen = tf.while_loop(lambda start, _: start < steps, several, (0, seen), parallel_iterations=1)
-        return seen[0].stack(), seen[1].stack()
+        return tuple(column.stack() for column in seen)
 
     def _differentiate(self, function: Callable[[list[Tensor]], Any], at: list[Tensor]) -> tuple[list[Tensor], Any]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -124,12 +129,12 @@ class TensorFlowStack(KerasStack):
 
     def run(self, chunk: Chunk) -> Losses:
         program = self.program
-        loss, omega = program.run(
+        loss, omega, largest = program.run(
             self.X, self.d, tf.convert_to_tensor(chunk.rows.astype(np.int32)), tf.convert_to_tensor(chunk.noise),
             self._put(chunk.rates), self._put(corrections(program.spec, chunk.step, chunk.rates.shape[1])),
             tf.constant(self._noise_block(chunk.rows.shape[2]), tf.int32),
         )  # fmt: skip
-        return Losses(loss.numpy().T, omega.numpy().T.astype(np.float64))
+        return Losses(loss.numpy().T, omega.numpy().T.astype(np.float64), largest.numpy().T)
 
 
 class KerasTensorFlow(KerasBackend):

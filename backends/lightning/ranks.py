@@ -111,7 +111,7 @@ class Ranks:
         from safetensors.numpy import load
 
         answer = load(self._ask(pack(chunk._asdict()), [0])[0])
-        return Losses(answer.pop("loss"), answer.pop("penalty")), answer
+        return Losses(*(answer.pop(name) for name in Losses._fields)), answer
 
     def finish(self) -> None:
         """Say that there are no more chunks. Raises RankError unless all ranks came to the same bits."""

@@ -20,7 +20,7 @@ from backends.base import Chunk, Data, Gradients, Losses, Machine, NDArray, Repo
 from backends.lightning import loop, ranks
 from backends.lightning.batches import Batch, Batches, own_share
 from backends.lightning.network import LOSSES, PRODUCTS, Network, Parameters, Pass
-from backends.lightning.optimizer import LossScale, StackedOptimizer
+from backends.lightning.optimizer import LossScale, StackedOptimizer, clip, largest_of
 from backends.spec import Trial
 
 PREDICT_ROWS = 2048  # fixed, so that a row's outputs do not depend on the memory at hand
@@ -84,8 +84,9 @@ class LightningStack(Stack):
             parameters, gradients = self.network.views(self.network.flat), self.network.views(self._g)
             batches = enumerate(self.batches.of(chunk, self.share), chunk.step + 1)
             seen = [self._step(batch, t, parameters, gradients) for t, batch in batches]
-            rows, penalties = (torch.stack(column).cpu().numpy().astype(np.float64) for column in zip(*seen, strict=True))
-            return Losses(self._means(rows, chunk.rows.shape[2]), penalties.T)
+            rows, penalties, largest = (torch.stack(column).cpu().numpy() for column in zip(*seen, strict=True))
+            means = self._means(rows.astype(np.float64), chunk.rows.shape[2])
+            return Losses(means, penalties.T.astype(np.float64), largest.T)
 
     def _means(self, rows: NDArray, size: int) -> NDArray:
         """E of each step, (K, S), from the losses of the rows that are here, (S, K, b)."""
@@ -94,8 +95,8 @@ class LightningStack(Stack):
         sums = torch.from_numpy(rows.sum(-1)).to(self.device)
         return (self.share.add_up(sums).cpu().numpy() / size).T
 
-    def _step(self, batch: Batch, t: int, parameters: list[Parameters], gradients: list[Parameters]) -> tuple[Tensor, Tensor]:
-        """One optimizer step, t counted from 1; the losses of the rows that are here (K, b) and λΩ (K,) before it.
+    def _step(self, batch: Batch, t: int, parameters: list[Parameters], gradients: list[Parameters]) -> tuple[Tensor, ...]:
+        """One optimizer step, t counted from 1; the losses of the rows that are here (K, b), λΩ (K,) before it, max|g| (K,).
 
         `parameters` are views of the weights, `gradients` of where their gradient is to stand.
 
@@ -107,13 +108,14 @@ class LightningStack(Stack):
         g = self._unscaled(self.share.add_up(self._g))
         penalty = self._penalise(self.network.flat, g)
         if self._clip is not None:
-            norm = torch.linalg.vector_norm(g, dim=1, keepdim=True)
-            g.mul_((self._clip / norm).clamp_(max=1.0))
+            clip(g, self._clip, self.optimizer.spare[0])
+        largest = largest_of(g)
         if self.scaling is None:
             self.optimizer.update(g, batch.eta, t)
         else:
             self.scaling.guard(g, self._buffers(), lambda: self.optimizer.update(g, batch.eta, t))
-        return rows, penalty
+            largest = largest.nan_to_num(0.0, 0.0)  # such a step was skipped
+        return rows, penalty, largest[:, 0]
 
     def _differentiate(self, run: Pass, batch: Batch, parameters: list[Parameters], gradients: list[Parameters]) -> Tensor:
         """The gradient of Σ w·ℓ/B over the rows that are here, times the scale of the loss where 16 bits need it; w·ℓ (K, b).

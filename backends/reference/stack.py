@@ -31,15 +31,15 @@ class ReferenceStack(Stack):
             self.d = self.targets()
 
     def run(self, chunk: Chunk) -> Losses:
-        losses = Losses(np.zeros(chunk.rates.shape), np.zeros(chunk.rates.shape))
+        losses, largest = (np.zeros((2, *chunk.rates.shape)), np.zeros(chunk.rates.shape, self.dtype))
         with np.errstate(all="ignore"):  # a trial may diverge; the supervisor sees it in the losses
             for k in range(len(self.trials)):
                 for s in range(chunk.rates.shape[1]):
-                    losses.loss[k, s], losses.penalty[k, s] = self._step(k, s, chunk)
-        return losses
+                    losses[0, k, s], losses[1, k, s], largest[k, s] = self._step(k, s, chunk)
+        return Losses(losses[0], losses[1], largest)
 
-    def _step(self, k: int, s: int, chunk: Chunk) -> tuple[float, float]:
-        """One optimizer step of one trial; E and λΩ before it."""
+    def _step(self, k: int, s: int, chunk: Chunk) -> tuple[float, float, Any]:
+        """One optimizer step of one trial; E and λΩ before it, and max|g|."""
         trial, u = self.trials[k], self.seed_index[k]
         rows = chunk.rows[u, s]
         loss, penalty, g, _, _ = self._gradient(k, self.flat[k], self.X[rows], self.d[rows], chunk.noise[u, s])
@@ -48,11 +48,11 @@ class ReferenceStack(Stack):
         eta = self.dtype.type(chunk.rates[k, s])
         numbers = {name: values[k] for name, values in self.hyper.items()}
         numbers["correction1"], numbers["correction2"] = corrections(optimizer, chunk.step + s, 1)[0].astype(self.dtype)
-        step = RULES[optimizer.name].step
-        self.flat[k], slots = step(numerics, optimizer, self.flat[k], self._clipped(k, g), slots, eta, numbers)
+        step, g = RULES[optimizer.name].step, self._clipped(k, g)
+        self.flat[k], slots = step(numerics, optimizer, self.flat[k], g, slots, eta, numbers)
         for name, value in slots.items():
             self.optimizer[name][k] = value
-        return loss, penalty
+        return loss, penalty, np.abs(g).max()
 
     def _gradient(self, k: int, flat: NDArray, X: NDArray, d: NDArray, noise: NDArray | None) -> tuple[Any, ...]:
         """E, λΩ, the gradient of E + λΩ (P,), δ of every layer, and the outputs."""
@@ -65,16 +65,22 @@ class ReferenceStack(Stack):
         g = -delta.correction_vector(trial, corrections)
         g = g + self.l1[k] * np.sign(flat) + 2 * self.l2[k] * flat
         each = losses.row_losses(numerics, trial.task, done.fields[-1], d)
-        loss = (each if w is None else w * each).mean()
+        loss = (each if w is None else w * each).mean(dtype=np.float64)
         penalty = (self.l1[k] * np.abs(flat) + self.l2[k] * flat * flat).sum()
         return float(loss), float(penalty), g, deltas, done.fields[-1]
 
     def _clipped(self, k: int, g: NDArray) -> NDArray:
-        """g · min(1, c/‖g‖)."""
+        """g · min(1, c/‖g‖).
+
+        ‖g‖ is never formed: it may overflow.
+        """
         if self.clip is None:
             return g
-        norm = np.sqrt((g * g).sum())
-        return g * np.minimum(self.dtype.type(1), self.clip[k] / norm) if norm > 0 else g
+        _, exponent = np.frexp(np.abs(g).max())
+        power = np.ldexp(self.dtype.type(1), exponent - 1)
+        h = g / power
+        s = np.sqrt((h * h).sum())
+        return h * (self.clip[k] / s) if s > self.clip[k] / power else g
 
     def predict(self, X: NDArray | None = None) -> NDArray:
         given = None if X is None else X.astype(self.dtype)

@@ -104,10 +104,10 @@ class TorchStack(Stack):
             x, d = self.X[rows], self.d[rows]
             loss, penalty, g, _ = self._gradient(self.flat, x, d, chunk.noise[:, s])
             eta, t = self._put(chunk.rates[:, s])[:, None], chunk.step + s + 1
-            STEPS[self.optimizer.name](self, self._clipped(g), eta, t)
-            seen.append((loss.double(), penalty.double()))
-        losses, penalties = (torch.stack(column, 1).numpy() for column in zip(*seen, strict=True))
-        return Losses(losses, penalties)
+            g = self._clipped(g)
+            STEPS[self.optimizer.name](self, g, eta, t)
+            seen.append((loss.double(), penalty.double(), g.abs().amax(1)))
+        return Losses(*(torch.stack(column, 1).numpy() for column in zip(*seen, strict=True)))
 
     def _gradient(self, flat: Tensor, x: Tensor, d: Tensor, keys: NDArray | None) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """E (K,), λΩ (K,), the gradient of E + λΩ (K, P), and the local fields."""
@@ -128,8 +128,10 @@ class TorchStack(Stack):
         """g · min(1, c/‖g‖)."""
         if self.limit is None:
             return g
-        norm = (g * g).sum(1, keepdim=True).sqrt()
-        return g * torch.where(norm > self.limit, self.limit / norm, 1.0)
+        scale = torch.exp2(torch.floor(torch.log2(g.abs().amax(1, keepdim=True))))
+        h, limit = g / scale, self.limit / scale
+        norm = (h * h).sum(1, keepdim=True).sqrt()
+        return torch.where(norm > limit, h * (self.limit / norm), g)
 
     def predict(self, X: NDArray | None = None) -> NDArray:
         """(K, n, O)."""

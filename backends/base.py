@@ -303,10 +303,13 @@ def activation_groups(trials: Sequence[Trial]) -> tuple[tuple[str, int, int], ..
 
 
 def threads_for(trials: Sequence[Trial], machine: Machine) -> int:
-    """One thread unless a step is large: measured, small nets run up to twenty times slower on two busy threads."""
+    """One thread unless a step of one network is large: small ones run up to twenty times slower on two busy threads.
+
+    How many train as one stack must not matter: with other threads sums are rounded otherwise.
+    """
     if machine.threads != "auto":
         return machine.threads
-    products = len(trials) * trials[0].train.batch_size * weights.layout(trials[0])[-1].stop
+    products = trials[0].train.batch_size * weights.layout(trials[0])[-1].stop
     if products < 2**26:
         return 1
     limit = os.environ.get("OMP_NUM_THREADS", "")  # as all numeric libraries take it

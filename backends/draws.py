@@ -32,17 +32,22 @@ def raw_words(seed: int, domain: int, index: int, count: int) -> NDArray:
 
 
 def initial_weights(trial: Trial, layer: int) -> dict[str, NDArray]:
-    """The parameters of one layer before training, in float64: uniform on ±b (docs/theory.md), biases 0."""
-    spec = trial.layers[layer]
-    b, drawn = bound(trial, layer), {}
-    words = raw_words(trial.seed, WEIGHTS, layer, sum(math.prod(spec.parameters()[n]) for n in spec.penalised))
-    for name, shape in spec.parameters().items():
-        if name in spec.penalised:
-            size = math.prod(shape)
-            unit, words = (words[:size] >> np.uint64(11)) * 2.0**-53, words[size:]
-            drawn[name] = (b * (2 * unit - 1)).reshape(shape)
-        else:
-            drawn[name] = np.zeros(shape)
+    """The parameters of one layer before training, in float64: uniform on ±b (docs/theory.md), biases 0.
+
+    Under torch_uniform biases are drawn too, after the weights, as torch.nn.Linear does.
+    """
+    spec, b = trial.layers[layer], bound(trial, layer)
+    shapes = spec.parameters()
+    drawn = {name: np.zeros(shape) for name, shape in shapes.items()}
+    names = [
+        *spec.penalised,
+        *(name for name in shapes if name not in spec.penalised and trial.model.initializer == "torch_uniform"),
+    ]
+    words = raw_words(trial.seed, WEIGHTS, layer, sum(math.prod(shapes[name]) for name in names))
+    for name in names:
+        size = math.prod(shapes[name])
+        unit, words = (words[:size] >> np.uint64(11)) * 2.0**-53, words[size:]
+        drawn[name] = (b * (2 * unit - 1)).reshape(shapes[name])
     return drawn
 
 

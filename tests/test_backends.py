@@ -100,3 +100,5 @@ def test_a_large_step_takes_no_more_threads_than_the_user_allows(limit, cores, m
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 4, 5, 6, 7}, raising=False)
     large = make_trial("multiclass", hidden=(2048, 2048), batch_size=1024)
     assert threads_for([large], Machine()) == (cores or 5)
+    medium = make_trial("multiclass", hidden=(256, 128), batch_size=128)
+    assert threads_for([medium] * 64, Machine()) == 1, "as it has alone: sums would be rounded otherwise"

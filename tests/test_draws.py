@@ -125,7 +125,16 @@ def test_initial_weights_are_uniform_within_the_bound_of_their_initializer(activ
     assert np.abs(drawn["weight"]).max() <= b
     assert drawn["weight"].var() == pytest.approx(b * b / 3, rel=0.03)
     assert abs(drawn["weight"].mean()) < 5 * b / np.sqrt(3 * drawn["weight"].size)
-    assert not drawn["bias"].any()
+    assert drawn["bias"].any() == (initializer == "torch_uniform")
+
+
+def test_torch_uniform_draws_biases_as_torch_does_after_the_weights_which_stay():
+    drawn, plain = (
+        draws.initial_weights(make_trial("multiclass", inputs=25, hidden=(900,), initializer=name), 0)
+        for name in ("torch_uniform", "he_uniform")
+    )
+    assert np.abs(drawn["bias"]).max() <= 0.2 and drawn["bias"].var() == pytest.approx(0.04 / 3, rel=0.1)
+    np.testing.assert_allclose(drawn["weight"] * np.sqrt(6), plain["weight"], rtol=1e-12)
 
 
 def test_the_output_layer_starts_by_glorot_whatever_the_activation():

@@ -84,3 +84,18 @@ def test_folds_and_what_a_backend_cannot_do_are_refused():
 
 def test_nothing_to_train_is_nothing():
     assert deltarule.train_many([]) == []
+
+
+def test_a_stack_is_equal_to_its_solo_runs_to_the_bit_where_nobody_limits_threads(monkeypatch):
+    """All sixteen together make a step of 2^26 products, for which several threads would be taken."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    wide = {
+        "data.source": "digits",
+        "model.hidden": [256, 128],
+        "train.batch_size": 128,
+        "train.precision": "float64",
+        "train.epochs": 1,
+    }
+    asked = [experiment(**wide, **{"train.backend": "lightning", "seed": seed}) for seed in range(16)]
+    for one, alone in zip(deltarule.train_many(asked, width=16)[::5], deltarule.train_many(asked[::5], width=1), strict=True):
+        assert all((one.last[name] == alone.last[name]).all() for name in one.last)

@@ -65,7 +65,7 @@ class ReferenceStack(Stack):
         g = -delta.correction_vector(trial, corrections)
         g = g + self.l1[k] * np.sign(flat) + 2 * self.l2[k] * flat
         each = losses.row_losses(numerics, trial.task, done.fields[-1], d)
-        loss = (each if w is None else w * each).mean(dtype=np.float64)
+        loss = (each if w is None else w * each).mean()
         penalty = (self.l1[k] * np.abs(flat) + self.l2[k] * flat * flat).sum()
         return float(loss), float(penalty), g, deltas, done.fields[-1]
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NO_SETTING = ("search.", "tracking.")  # params that are of a study and of the store, and of no run
 COMMIT, DIRTY = "mlflow.source.git.commit", "mlflow.source.git.dirty"
 TEST = "deltarule.data.test"
+BACKEND = "train.backend"
 VALIDATE = "validate_"
 REPORTS = (VALIDATE, "test_")
 BOUNDS = ("_low", "_high", "_sd")
@@ -260,6 +261,11 @@ def _notes(measured: Sequence[Comparison], pairings: Mapping[str, Sequence[Pairi
         notes.append("The pairs are of several settings of the other params: the interval is about settings such as these.")
     if len({run.tags[COMMIT] for run in runs if COMMIT in run.tags}) > 1:
         notes.append("The runs were made at several commits: what changed in the code between them is in the difference.")
+    single = [run for run in runs if run.params.get("train.precision", "float32") != "float64"]
+    if any(len({run.params.get(BACKEND) for run in (pair.one, pair.other)}) > 1 for pair in pairs) and single:
+        notes.append(
+            "Backends part by rounding in float32, after some hundred steps: train.precision: float64 keeps them together."
+        )
     if any(metric.startswith("test_") for metric in pairings):
         ledger = RunPaths(project, project=project).ledger
         opened = max((len(openers(ledger, rows)) for rows in {run.tags.get(TEST, "") for run in runs}), default=0)

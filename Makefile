@@ -1,6 +1,7 @@
 # Everything a fresh machine needs, which has Python 3.11 to 3.13, git and make:
 #   make repro    install into .venv, then run the pipeline of params.yaml
 #   make test     install into .venv, then run the tests
+#   make soak     kill runs at random moments and resume them: KILLS of each backend
 # PYTHON=... chooses the interpreter. TORCH_INDEX=... adds a package index, for a torch without CUDA (see README.md).
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -20,7 +21,7 @@ export DVC_NO_ANALYTICS := 1
 # DVC unpickles what lies in its site cache, which is open to every user of the machine unless it is told of another folder.
 PRIVATE = $(BIN)/dvc config --local core.site_cache_dir "$$($(BIN)/python -c 'import pipelines.new as new; print(new.private_cache())')"
 
-.PHONY: repro test fuzz audit lint bench ui
+.PHONY: repro test fuzz soak audit lint bench ui
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
@@ -43,6 +44,10 @@ audit: .venv/installed
 	$(BIN)/python -m venv .venv/audit
 	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.venv/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --ignore-vuln GHSA-w8v5-vhqr-4h9v
+
+KILLS := 20
+soak: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --kills $(KILLS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

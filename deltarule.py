@@ -52,16 +52,18 @@ def run(
     track: bool = False,
     name: str | None = None,
     progress: Callable[[dict[str, float]], None] | None = None,
+    resume: bool = False,
 ) -> Run:
     """Split, train and validate in `folder`, which must be empty or new; without one, in a new folder below runs/.
 
     `test` opens the test rows too; `track` puts the run into MLflow (a store that fails is told in `Run.warnings`);
-    `progress` is called with the record of each epoch. Raises SpecError, BackendError, DataError and StageError.
+    `progress` is called with the record of each epoch. With `resume` a run of this spec in `folder` that was cut short (killed,
+    a full disk) goes on from its checkpoint, as it was begun. Raises SpecError, BackendError, DataError and StageError.
     """
     from pipelines.api.launch import launch
 
     place = None if folder is None else Path(folder)
-    return launch(experiment, place, name=name, test=test, track=track, progress=progress)
+    return launch(experiment, place, name=name, test=test, track=track, progress=progress, resume=resume)
 
 
 def train_many(

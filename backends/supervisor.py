@@ -6,11 +6,14 @@ A checkpoint is the stack's state plus the supervisor's; there is no generator t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import operator
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +30,8 @@ Record = dict[str, float]
 Metrics = Callable[[NDArray], Record]  # outputs on the validation rows, (n, O) before softmax -> {"accuracy": ...}
 Watch = Callable[[int, Record], bool]  # (trial's place in the list, the epoch's record) -> True to prune it
 
-CHECKPOINT_SECONDS = 15.0
+CHECKPOINT_SECONDS = 15.0  # between two at most
+LEAST_SECONDS, TIMES_ITS_COST = 1.0, 50  # sooner where one is written so quickly that it costs 2 % of the time
 log = logging.getLogger("deltarule")
 
 
@@ -72,23 +76,35 @@ class Checkpoint:
     arrays: dict[str, NDArray]
 
     def save(self, path: Path) -> None:
-        """As safetensors, to a temporary name, then renamed."""
+        """As safetensors with a hash of all it holds, to a temporary name, then renamed."""
         from safetensors.numpy import save
 
         arrays = {name: np.ascontiguousarray(value) for name, value in self.arrays.items()}
-        weights.write_atomically(path, save(arrays, metadata={"deltarule": json.dumps(self.numbers)}))
+        numbers = json.dumps(self.numbers)
+        weights.write_atomically(path, save(arrays, metadata={"deltarule": numbers, "sha256": _digest(numbers, arrays)}))
 
     @staticmethod
     def load(path: Path) -> Checkpoint:
-        """Raises ValueError if the file is not a checkpoint of ours."""
+        """Raises ValueError if the file is not a checkpoint of ours, or not what was written."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, framework="numpy") as file:
-                numbers = json.loads((file.metadata() or {})["deltarule"])
-                return Checkpoint(numbers, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
+                known = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            numbers = known["deltarule"]
         except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{path} is not a checkpoint of deltarule ({error}); delete it") from error
+            raise ValueError(f"{path} is not a checkpoint of deltarule ({error})") from error
+        if known.get("sha256") != _digest(numbers, arrays):
+            raise ValueError(f"{path} {'is damaged' if 'sha256' in known else 'has no hash: an older version wrote it'}")
+        return Checkpoint(json.loads(numbers), arrays)
+
+
+def _digest(numbers: str, arrays: Mapping[str, NDArray]) -> str:
+    digest = hashlib.sha256(numbers.encode())
+    for name, value in sorted(arrays.items()):
+        digest.update(f"\0{name} {value.dtype.str} {value.shape}\0".encode() + value.tobytes())
+    return digest.hexdigest()
 
 
 class Supervisor:
@@ -322,12 +338,20 @@ class Supervisor:
 
     def _take_up(self, saved: Checkpoint) -> None:
         if saved.numbers["trials"] != _plain(self.trials):
-            raise ValueError("the checkpoint belongs to other trials; delete it, or give the trials it was made with")
-        self.step, self.members = saved.numbers["step"], list(saved.numbers["members"])
+            raise ValueError("the checkpoint belongs to other trials")
+        self.step, self.members = operator.index(saved.numbers["step"]), list(saved.numbers["members"])
+        steps = range(max(trial.train.epochs for trial in self.trials) * self.epoch_steps + 1)
+        if self.step not in steps or not set(self.members) <= {*range(len(self.trials))}:
+            raise ValueError("the checkpoint must be of a step of these trials")
         self.progress = [Progress(**progress) for progress in saved.numbers["progress"]]
         self.best = [saved.arrays.get(f"best.{number}") for number in range(len(self.trials))]
 
     def _load_arrays(self, saved: Checkpoint) -> None:
+        flat = self.stack.weights()[0]
+        for name, value in self.checkpoint().arrays.items():
+            shape = flat.shape if name.startswith("best.") else value.shape
+            if saved.arrays[name].shape != shape:
+                raise ValueError(f"{name} of the checkpoint must have the shape {shape}, got {saved.arrays[name].shape}")
         self.stack.load({name[6:]: value for name, value in saved.arrays.items() if name.startswith("stack.")})
         self.losses, self.penalties = saved.arrays["losses"].copy(), saved.arrays["penalties"].copy()
 
@@ -355,30 +379,34 @@ def fit(
     """Train trials of one structure as one stack, and say how each went, in the order given.
 
     With `checkpoint`, the run is saved there every few seconds, taken up from there if it was killed, and the file removed at
-    the end, or with `keep` left as it then is: the results come from it at once. `halt` is called after each chunk; what it
-    raises ends the run, whose checkpoint is then of that very step. Raises ValueError for trials that do not stack and for
-    what the backend cannot do here.
+    the end, or with `keep` left as it then is: the results come from it at once. One that cannot be used or written is a
+    warning. `halt` is called after each chunk; what it raises ends the run, whose checkpoint is then of that very step. Raises
+    ValueError for trials that do not stack and for what the backend cannot do here.
     """
-    resume = None
-    if checkpoint is not None and checkpoint.exists():
-        try:
-            saved = Checkpoint.load(checkpoint)
-        except ValueError as error:
-            log.warning("%s; starting afresh", error)  # which is exact too
-        else:
-            resume = saved if saved.numbers["trials"] == _plain(trials) else None
-    supervisor = Supervisor(
-        backend, trials, data, machine=machine, metrics=metrics, higher_is_better=higher_is_better, watch=watch, resume=resume
+
+    begin = partial(
+        Supervisor, backend, trials, data, machine=machine, metrics=metrics, higher_is_better=higher_is_better, watch=watch
     )
+
     if checkpoint is None:
+        supervisor = begin()
         supervisor.run()
     else:
-        supervisor.run(report=_saving(supervisor, checkpoint, halt))
-        if keep:
-            supervisor.checkpoint().save(checkpoint)
-        else:
-            checkpoint.unlink(missing_ok=True)
+        supervisor = _taken_up(begin, checkpoint)
+        saving = _Saving(supervisor, checkpoint, halt)
+        supervisor.run(report=saving.report)
+        saving.save() if keep else checkpoint.unlink(missing_ok=True)
     return supervisor.results()
+
+
+def _taken_up(begin: Callable[..., Supervisor], path: Path) -> Supervisor:
+    """From where the checkpoint stands; where there is none that serves, from the first step, which is exact too."""
+    try:
+        return begin(resume=Checkpoint.load(path) if path.exists() else None)
+    except Exception as error:
+        supervisor = begin()  # what fails without it too is not told of it
+        log.warning("the checkpoint %s is not used (%s): training begins anew", path, str(error).removeprefix(f"{path} "))
+        return supervisor
 
 
 def _plain(trials: Sequence[Trial]) -> list[dict[str, Any]]:
@@ -386,20 +414,35 @@ def _plain(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     return [trial.model_dump(mode="json") for trial in trials]
 
 
-def _saving(supervisor: Supervisor, path: Path, halt: Callable[[], None]) -> Report:
-    """`supervisor.report`, followed by a checkpoint every few seconds, and where `halt` ends the run."""
-    last = time.monotonic()
+class _Saving:
+    """Writes checkpoints of a run between its chunks; one that cannot be written ends no run."""
 
-    def report_and_save(chunk: Chunk, losses: Losses) -> None:
-        nonlocal last
-        supervisor.report(chunk, losses)
+    def __init__(self, supervisor: Supervisor, path: Path, halt: Callable[[], None]) -> None:
+        self.supervisor, self.path, self.halt = supervisor, path, halt
+        self.pause = min(CHECKPOINT_SECONDS, LEAST_SECONDS)
+        self.last, self.warned = time.monotonic(), False
+
+    def report(self, chunk: Chunk, losses: Losses) -> None:
+        """`supervisor.report`, followed by a checkpoint every few seconds, and where `halt` ends the run."""
+        self.supervisor.report(chunk, losses)
         try:
-            halt()
+            self.halt()
         except BaseException:
-            supervisor.checkpoint().save(path)
+            self.save()
             raise
-        if time.monotonic() - last > CHECKPOINT_SECONDS:
-            supervisor.checkpoint().save(path)
-            last = time.monotonic()
+        if time.monotonic() - self.last > self.pause:
+            self.save()
 
-    return report_and_save
+    def save(self) -> None:
+        """Write one now."""
+        began = time.monotonic()
+        try:
+            self.path.parent.stat()  # it may be gone with the run's folder, which must not come back
+            self.supervisor.checkpoint().save(self.path)
+        except OSError as error:
+            if not self.warned:
+                told = "the checkpoint %s cannot be written (%s): training goes on, and writing is tried again later"
+                log.warning(told, self.path, error.strerror or error)
+            self.warned = True
+        self.last = time.monotonic()
+        self.pause = min(CHECKPOINT_SECONDS, max(LEAST_SECONDS, TIMES_ITS_COST * (self.last - began)))

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,31 @@ def call(*command: str | Path, cwd: Path, check: bool = True, **more: str) -> su
 def deltarule(tmp_path: Path) -> Command:
     """`deltarule(...)` in an empty folder; `cwd=` for another one."""
     return lambda *arguments, cwd=tmp_path, **more: call("deltarule", *arguments, cwd=cwd, **more)
+
+
+class SmallDisk(type(Path())):  # type: ignore[misc]
+    """A folder on a file system of its own, of 4 MiB."""
+
+    def fill(self, left: int = 0) -> Path:
+        """A file that leaves so many bytes; its name."""
+        filler = Path(self) / "filler"
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        os.truncate(filler, filler.stat().st_size - left)
+        return filler
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk that can be full for real."""
+    folder = SmallDisk(tmp_path / "disk")
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def empty_store(root: Path) -> None:

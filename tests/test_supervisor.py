@@ -1,6 +1,7 @@
 """What is decided between chunks: stopping, best weights, divergence, histories, checkpoints."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -234,11 +235,71 @@ def test_a_checkpoint_of_other_trials_is_refused_and_one_that_is_no_checkpoint_t
         Checkpoint.load(path)
 
 
-def test_a_damaged_checkpoint_costs_the_time_but_not_the_run(tmp_path):
-    path, one, rows = tmp_path / "half.safetensors", make_trial("binary", epochs=2), make_data("binary")
-    path.write_bytes(b"cut off")
-    assert_same_result(fit(get("reference"), [one], rows, checkpoint=path)[0], fit(get("reference"), [one], rows)[0])
-    assert not path.exists()
+def flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def forged(arrays=lambda arrays: arrays, **numbers):
+    """What someone else wrote, with a hash that is right."""
+
+    def write(path, saved):
+        Checkpoint({**saved.numbers, **numbers}, arrays(saved.arrays)).save(path)
+
+    return write
+
+
+def changed(change):
+    return lambda path, saved: path.write_bytes(change(path.read_bytes()))
+
+
+SPOILED = {
+    "cut": changed(lambda content: content[:-100]),
+    "empty": changed(lambda content: b""),
+    "no checkpoint": changed(lambda content: b"cut off"),
+    "a pickle": changed(lambda content: pickle.dumps({"deltarule": os.system})),
+    "a byte of the length": changed(lambda content: flipped(content, 0)),
+    "a byte of the numbers": changed(lambda content: flipped(content, content.index(b"steps") + 9)),
+    "a byte of the weights": changed(lambda content: flipped(content, len(content) - 5)),
+    "no hash": changed(lambda content: content.replace(b"sha256", b"sha25x")),
+    "a folder": lambda path, saved: (path.unlink(), path.mkdir()),
+    "other trials": forged(trials=[]),
+    "other shapes": forged(lambda arrays: {**arrays, "losses": arrays["losses"][:, :1]}),
+    "another best": forged(lambda arrays: {**arrays, "best.0": arrays["best.0"][:3]}),
+    "no arrays": forged(lambda arrays: {}),
+    "no step": forged(step="7"),
+    "no progress": forged(progress=[{"history": []}, {"weights": 1}]),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+def test_a_checkpoint_that_is_damaged_or_foreign_is_named_and_training_begins_anew(tmp_path, caplog, spoil):
+    path, one, rows = tmp_path / "half.safetensors", make_trial("binary", epochs=3), make_data("binary")
+    half = Supervisor(get("reference"), [one], rows)
+    half.run(until_epoch=2)
+    half.checkpoint().save(path)
+    spoil(path, half.checkpoint())
+    again = fit(get("reference"), [one], rows, checkpoint=path, keep=True)[0]
+    assert_same_result(again, fit(get("reference"), [one], rows)[0])
+    [told] = caplog.messages[:1]
+    assert told.startswith(f"the checkpoint {path} is not used (") and told.endswith("training begins anew")
+
+
+def test_checkpoints_on_a_full_disk_are_one_warning_and_written_once_there_is_room(small_disk, caplog, monkeypatch):
+    monkeypatch.setattr(supervisor, "CHECKPOINT_SECONDS", -1.0)
+    path, one, rows = small_disk / "half.safetensors", make_trial("binary", epochs=30), make_data("binary")
+    filler, there = small_disk.fill(), []
+
+    def halt():
+        there.append(path.exists())
+        if len(there) == 20:
+            filler.unlink()
+
+    result = fit(get("reference"), [one], rows, checkpoint=path, keep=True, halt=halt)[0]
+    assert_same_result(result, fit(get("reference"), [one], rows)[0])
+    assert not any(there[:20]) and there[-1] and Checkpoint.load(path).numbers["step"] == result.steps
+    wanted = f"the checkpoint {path} cannot be written (No space left on device): training goes on, and writing is tried again"
+    [told] = caplog.messages
+    assert told.startswith(wanted)
 
 
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):

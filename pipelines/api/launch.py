@@ -16,18 +16,21 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+from backends.weights import write_atomically
 from pipelines import stages, tracking
 from pipelines.api.results import Run
+from pipelines.api.unfinished import BEGUN, RUNS, Launch, interruption, is_done
 from pipelines.project import project_of
 from pipelines.record import Recording
 from pipelines.redact import redact
 from pipelines.spec import Experiment, dump
 from pipelines.stages import HeldError, RunPaths
+from pipelines.stages.files import read_json
+from pipelines.tracking.journal import new_name
 
 Progress = Callable[[dict[str, float]], None]  # an epoch's record
-RUNS = Path("runs")
-BEGUN = {f".deltarule/{name}" for name in ("begun", "begun/tags.json", "begun/uncommitted.diff", "stage.lock")}
-UNBEGUN = {"params.yaml", ".deltarule", "outputs", "outputs/data", *BEGUN}  # what there is of a launch before it has its data
+KEPT = {f".deltarule/{name}" for name in ("begun", "begun/tags.json", "begun/uncommitted.diff", "stage.lock")}
+UNBEGUN = {"params.yaml", ".deltarule", "outputs", "outputs/data", str(BEGUN), *KEPT}  # of a launch before it has its data
 GRACE_SECONDS = 5.0  # for the chunk of steps that is being trained; who sends SIGTERM often kills after ten
 
 
@@ -40,37 +43,39 @@ def launch(
     track: bool = True,
     progress: Progress | None = None,
     begun: Callable[[Path], None] = lambda folder: None,
+    resume: bool = False,
 ) -> Run:
     """Split, train, validate, with `test` also test, in a new folder; with `track` also into MLflow.
 
-    A relative data.source starts at the project's root. A store that fails is a warning: the outs are kept. Raises
-    SpecError, DataError, BackendError and StageError as the stages do (what diverged, or missed a threshold, is put on
-    record before), FileExistsError if `folder` exists and is not empty.
+    A relative data.source starts at the project's root. A store that fails is a warning: the outs are kept. With `resume` the
+    run of this spec in `folder` that was cut short goes on, as it was begun and as the same run in MLflow. Raises SpecError,
+    DataError, BackendError and StageError as the stages do (what diverged, or missed a threshold, is put on record before),
+    FileExistsError if `folder` exists and is not empty.
     """
     project = project_of(Path())
-    called = redact(name or f"{Path(experiment.data.shown_source).stem}-{experiment.train.backend}-{experiment.model.activation}")
-    place = new_folder(project / RUNS, called) if folder is None else empty_folder(folder)  # its name is on record too
+    if resume and folder is not None:
+        place, how = folder, Launch.of(experiment, folder)
+    else:
+        called = name or f"{Path(experiment.data.shown_source).stem}-{experiment.train.backend}-{experiment.model.activation}"
+        # Its name is on record too.
+        place = new_folder(project / RUNS, redact(called)) if folder is None else empty_folder(folder)
+        how = Launch(name, test, track, new_name())
     begun(place)
-    (place / "params.yaml").write_text(dump(experiment), encoding="utf-8")
-    if redact(dump(experiment)) != dump(experiment):  # it can be run again as it is, password and all
-        (place / "params.yaml").chmod(0o600)
-    if track:
-        tracking.keep(place, "deltarule run")
     places = RunPaths(place, base=project, project=project)
-    recording = Recording(experiment, places, new_run=True, name=name, on=track)
+    recording = Recording(experiment, places, new_run=True, name=how.name, on=how.track, log=how.log)
     reports: dict[str, dict[str, Any]] = {}
     seconds: dict[str, float] = {}
     try:
-        with recorded(recording):
-            for stage in ("split", "train", "validate", *(["test"] if test else [])):
-                began = time.perf_counter()
-                if stage == "train":
-                    reports[stage] = train_recorded(experiment, places, progress, recording)
-                else:
-                    reports[stage] = getattr(stages, stage)(experiment, places)
-                seconds[stage] = round(time.perf_counter() - began, 3)
-                if stage == "train":
-                    recording.stage()
+        with places.locked(), how.kept(place):
+            write_spec(experiment, place / "params.yaml")
+            if how.track:
+                tracking.keep(place, "deltarule run")
+            with recorded(recording):
+                for stage in ("split", "train", "validate", *(["test"] if how.test else [])):
+                    began = time.perf_counter()
+                    if report := _carry_out(stage, experiment, places, progress, recording, resume):
+                        reports[stage] = report
+                    seconds[stage] = round(time.perf_counter() - began, 3)
     finally:
         began = time.perf_counter()
         outcome = recording.close()
@@ -81,6 +86,29 @@ def launch(
             if not any(place.parent.iterdir()):
                 place.parent.rmdir()
     return Run(place, outcome.run_id, seconds, tuple(filter(None, [outcome.warning])), outcome.complete, reports)
+
+
+def _carry_out(
+    stage: str, experiment: Experiment, places: RunPaths, progress: Progress | None, recording: Recording, resume: bool
+) -> dict[str, Any]:
+    """A stage of a launch, what it returned; nothing of rows that were split before."""
+    done = resume and is_done(stage, experiment, places)
+    if stage != "train":
+        return {} if done else getattr(stages, stage)(experiment, places)
+    if done:
+        recording.start(read_json(places.run)["fingerprint"], 1)
+        report = read_json(places.trained / "metrics.json")
+    else:
+        report = train_recorded(experiment, places, progress, recording)
+    recording.stage()
+    return report
+
+
+def write_spec(experiment: Experiment, path: Path) -> None:
+    """The resolved spec, password and all, so that it can be run again as it is."""
+    write_atomically(path, dump(experiment).encode())
+    if redact(dump(experiment)) != dump(experiment):
+        path.chmod(0o600)
 
 
 def train_recorded(experiment: Experiment, places: RunPaths, progress: Progress | None, recording: Recording) -> dict[str, Any]:
@@ -104,9 +132,7 @@ def recorded(recording: Recording) -> Iterator[None]:
         recording.finish()
         raise
     except BaseException as error:
-        told: BaseException | None = error  # or the Ctrl-C or SIGTERM that it came of
-        while told is not None and isinstance(told, Exception):
-            told = told.__context__
+        told = interruption(error)
         if told is None:
             recording.fail(str(error) or type(error).__name__)
         else:

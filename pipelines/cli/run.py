@@ -51,26 +51,37 @@ def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False
 
 
 def run(
+    interrupted: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Which to --resume.")] = None,
     params: Params = PARAMS,
     changes: Changes = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run and of its folder.")] = None,
     with_test: Annotated[bool, typer.Option("--test", help="Open the test rows too.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short.")] = False,
     as_json: Json = False,
 ) -> None:
     """Launch one experiment beside the pipeline.
 
     The same stages in one process, in a new folder under runs/, as a new run in MLflow.
     """
+    from pipelines.api import unfinished
     from pipelines.api.launch import launch
     from pipelines.cli.summary import show
+    from pipelines.project import project_of
 
-    console, experiment = begin(params, changes, as_json)
+    if resume and (changes or name or with_test or params != PARAMS):
+        raise typer.BadParameter("--resume goes on with a run as it was launched; give its name alone")
+    if interrupted and not resume:
+        raise typer.BadParameter(f"RUN goes with --resume, got {interrupted} alone; --name names a new run")
+    folder = unfinished.choose(project_of(Path()), interrupted) if resume else None
+    console, experiment = begin(folder / "params.yaml" if folder else params, changes, as_json)
+    if not resume:
+        show_unfinished(console)
     hidden = "-".join(map(str, experiment.model.hidden)) or "no hidden layer"
     headline = f"{experiment.data.shown_source}, {hidden} {experiment.model.activation}, {experiment.train.backend}"
     with console.reserved(), console.progress("epoch") as progress:
         done = launch(
-            experiment, name=name, test=with_test, progress=_epochs(progress, experiment.train.epochs),
-            begun=lambda folder: console.say(f"{shown(folder)}: {headline}"),
+            experiment, folder, name=name, test=with_test, progress=_epochs(progress, experiment.train.epochs),
+            begun=lambda folder: console.say(f"{shown(folder)}: {headline}"), resume=resume,
         )  # fmt: skip
     for warning in done.warnings:
         console.warn(advised(warning, changes))
@@ -82,6 +93,16 @@ def run(
         console.say("it goes on record in the background; `deltarule sync --status` shows how far it is")
     metrics = {stage: report for stage, report in done.reports.items() if stage in ("validate", "test")}
     console.result({"run_id": done.run_id, "folder": shown(done.folder), "metrics": metrics, "seconds": done.seconds})
+
+
+def show_unfinished(console: Console) -> None:
+    """A line each of the runs that can be resumed."""
+    from pipelines.api.unfinished import unfinished
+    from pipelines.project import project_of
+
+    for folder in unfinished(project_of(Path())):
+        go_on = f"deltarule run --resume {folder.name}"
+        console.say(f"{shown(folder)} was cut short; remove it, or go on with: {go_on}")
 
 
 def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) -> None:
@@ -140,6 +161,7 @@ def sync(
         Console(as_json).say(f"{dropped.run}: {dropped.waiting} events are given up, and will not be on record")
         return Console(as_json).result(dropped.as_dict())
     console, experiment = begin(params, changes, as_json)
+    show_unfinished(console)
     with console.reserved():
         done = pipeline.sync(experiment)
     for name, run_id in done.waited.items():

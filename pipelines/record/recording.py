@@ -110,13 +110,21 @@ class Recording(Surviving):
     """One run's record; with tracking off it does nothing. `start`, `epoch` and `stage` tell it what happens, then one of
     `finish`, `fail` and `kill`, then `close`.
 
-    `new_run` is for launches beside the pipeline. A run of the pipeline that was killed goes on where its journal ends.
+    `new_run` is for launches beside the pipeline. A run that was killed goes on where its journal ends: one of the pipeline
+    that is the same, and the launch whose journal is called `log`.
     """
 
     def __init__(
-        self, experiment: Experiment, places: RunPaths, *, new_run: bool = False, name: str | None = None, on: bool = True
+        self,
+        experiment: Experiment,
+        places: RunPaths,
+        *,
+        new_run: bool = False,
+        name: str | None = None,
+        on: bool = True,
+        log: str | None = None,
     ) -> None:
-        self.experiment, self.places, self.new_run, self.name = experiment, places, new_run, name
+        self.experiment, self.places, self.new_run, self.name, self.log = experiment, places, new_run, name, log
         self.on = on and experiment.tracking.enabled
         self.longest = LONGEST_SECONDS
         self.root = places.root.resolve()
@@ -139,16 +147,18 @@ class Recording(Surviving):
             first, *rest = opening(self.places, self.experiment, fingerprint)
             create = creation(first, self.places, self.experiment, self.new_run, self.name)
             begin = provenance.begin()
-            self.journal = self._gone_on(create, begin) or Journal.create(self.project, [create, begin], self.root, hold=True)
+            journal = self._gone_on(create, begin)
+            self.journal = journal or Journal.create(self.project, [create, begin], self.root, hold=True, name=self.log)
             self.journal.add(rest, self.root)
             self._epochs = {event.step for event in self.journal.read() if event.kind == "metrics" and event.step}
             self.uploader = Uploader(self.journal, self.experiment.tracking)
 
     def _gone_on(self, create: Event, begin: Event) -> Journal | None:
-        """The journal of this run of the pipeline, if it was killed while it trained."""
-        for journal in [] if self.new_run else journals(self.project):
+        """The journal of this launch, or of this run of the pipeline, if it was killed while it trained."""
+        for journal in journals(self.project):
             state, same = journal.state(), journal.head().get("identity") == create.values["identity"]
-            if same and state.status == "KILLED" and not state.outs and journal.go_on(begin, _CLAIM_SECONDS):
+            killed = same and not self.new_run and state.status == "KILLED" and not state.outs
+            if (killed or journal.id == self.log) and journal.go_on(begin, _CLAIM_SECONDS):
                 return journal
         return None
 

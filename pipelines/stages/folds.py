@@ -66,27 +66,23 @@ def train_all(
 ) -> list[Result]:
     """Train each trial on the rows of its fold, in as few stacks as structure, sizes and `width` allow; in the order given.
 
-    `watch` hears of places in `trials`. With `checkpoint`, stacks that are done are kept beside it until all are.
+    `watch` hears of places in `trials`. With `checkpoint`, all stacks are kept beside it, until the caller has their outs.
     `halt`: see `fit`.
     """
     monitor = experiment.train.early_stopping.monitor
     results: dict[int, Result] = {}
-    files = list[Path]()
     for number, places in enumerate(_stacks(about, trials, width)):
         rows, truths = open_rows(about, folder, [trials[place].fold for place in places])
-        if checkpoint is not None:
-            files.append(checkpoint if number == 0 else checkpoint.with_stem(f"{checkpoint.stem}-{number + 1}"))
+        file = checkpoint.with_stem(f"{checkpoint.stem}-{number + 1}") if checkpoint is not None and number else checkpoint
         found = fit(
             backends.get(experiment.train.backend), [trials[place] for place in places], rows,
             machine=Machine(experiment.train.devices, experiment.train.threads),
             metrics={fold: epoch_metrics(truth, monitor) for fold, truth in truths.items()},
             higher_is_better=HIGHER_IS_BETTER | ({monitor} if higher_is_better(monitor) else set()),
-            watch=_of_places(watch, places), checkpoint=files[-1] if files else None, keep=True,
+            watch=_of_places(watch, places), checkpoint=file, keep=True,
             halt=halt,
         )  # fmt: skip
         results |= dict(zip(places, found, strict=True))
-    for file in files:
-        file.unlink(missing_ok=True)
     return [results[place] for place in range(len(trials))]
 
 

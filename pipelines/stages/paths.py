@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,15 +98,27 @@ class RunPaths:
         """A path as a message names it."""
         return path.relative_to(self.root).as_posix()
 
+    @property
+    def lock(self) -> Path:
+        """What the process holds that writes below the root."""
+        return self.root / ".deltarule/stage.lock"
+
+    def is_free(self) -> bool:
+        """Whether no process works in the root, and this one could."""
+        from filelock import FileLock
+
+        with suppress(OSError), FileLock(self.lock, timeout=0):  # Timeout is one
+            return True
+        return False
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the root. Raises StageError if another process does; the system frees the lock of one that was killed."""
         from filelock import FileLock, Timeout
 
-        path = self.root / ".deltarule/stage.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
         try:
-            held = FileLock(path, timeout=LOCK_SECONDS).acquire()
+            held = FileLock(self.lock, is_singleton=True).acquire(LOCK_SECONDS)  # who has it may carry out stages
         except Timeout:
             raise StageError(
                 f"another process is running a stage in {self.root.resolve()}; wait for it to end, or stop it, and try again"

@@ -91,6 +91,8 @@ def _write(experiment: Experiment, about: About, places: RunPaths, mark: str, tr
     metrics = summary([result for _, result in trained])
     write_json(places.trained / "metrics.json", metrics)
     write_json(places.run, record_of(experiment, about, places, mark, trained))
+    checkpoint = places.checkpoint(mark)
+    remove(checkpoint.parent, [file.name for file in checkpoint.parent.glob(f"*{checkpoint.stem}*")])  # half-written ones too
     if failed is not None:
         network, result = failed
         raise HeldError(

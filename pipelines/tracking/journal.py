@@ -74,6 +74,11 @@ class State:
         return self.status is None and self.host is not None and not self.alive
 
 
+def new_name() -> str:
+    """Of a journal: no two have the same."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+
+
 class Journal:
     """The journal of one run. One process appends at a time, and one sends: the holder of the claim."""
 
@@ -92,12 +97,14 @@ class Journal:
     # -- writing --
 
     @classmethod
-    def create(cls, project: Path, events: Sequence[Event], root: Path, hold: bool = False) -> Journal:
+    def create(cls, project: Path, events: Sequence[Event], root: Path, hold: bool = False, name: str | None = None) -> Journal:
         """A new one. The first event is the creation of the run; files are below `root`. It is there whole, or not at all.
 
         With `hold` this process goes on writing it.
         """
-        journal = cls(project / LOG / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}")
+        journal = cls(project / LOG / (name or new_name()))
+        if not journal.head():  # of a process that was killed while it made it
+            journal.remove()
         journal.files.mkdir(parents=True)
         if hold:
             journal.hold()

@@ -1,0 +1,92 @@
+"""Launches that were cut short, by a kill or a full disk say: what a launch keeps in its folder until it is over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipelines.data import DataError
+from pipelines.spec import Experiment, SpecError, load
+from pipelines.stages import HeldError, RunPaths, StageError
+from pipelines.stages.files import write_json
+from pipelines.stages.networks import differences, load_networks, split_rows
+
+RUNS = Path("runs")
+BEGUN = Path(".deltarule/launch.json")  # below the folder of a launch
+OVER = (HeldError, SpecError, DataError)  # what would come of it once more
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a launch was begun, for it to go on as the same run."""
+
+    name: str | None
+    test: bool
+    track: bool
+    log: str  # the name of its journal, by which MLflow knows the run too
+
+    @classmethod
+    def of(cls, experiment: Experiment, folder: Path) -> Launch:
+        """The one in `folder` that is not over. Raises StageError if there is none, or if it is of another spec."""
+        if not (folder / BEGUN).is_file():
+            raise StageError(f"{folder} holds no run that can be resumed: it is over, or was never begun", 2)
+        now = experiment.model_dump(mode="json")
+        spec = folder / "params.yaml"
+        other = list(differences(load(spec).model_dump(mode="json"), now)) if spec.exists() else []
+        if other:
+            told = ", ".join(other[:5])
+            raise StageError(f"the run in {folder} is of another spec: {told}; begin it in another folder", 2)
+        return cls(**json.loads((folder / BEGUN).read_text(encoding="utf-8")))
+
+    @contextmanager
+    def kept(self, folder: Path) -> Iterator[None]:
+        """It stands in the folder until the launch is over: as it ends, or by an error that would only come again."""
+        write_json(folder / BEGUN, asdict(self))
+        try:
+            yield
+        except OVER as error:
+            if interruption(error) is None:
+                (folder / BEGUN).unlink()
+            raise
+        (folder / BEGUN).unlink()
+
+
+def interruption(error: BaseException) -> BaseException | None:
+    """The Ctrl-C or SIGTERM that an error came of."""
+    came: BaseException | None = error
+    while came is not None and isinstance(came, Exception):
+        came = came.__context__
+    return came
+
+
+def unfinished(project: Path) -> list[Path]:
+    """Folders of the launches below runs/ that can be resumed, the oldest first."""
+    found = sorted(path.parents[1] for path in (project / RUNS).glob(f"*/{BEGUN}"))
+    return [folder for folder in found if (folder / "params.yaml").is_file() and RunPaths(folder).is_free()]
+
+
+def choose(project: Path, name: str | None) -> Path:
+    """The folder of the launch that can be resumed, or of the newest that is called so. Raises StageError."""
+    found = unfinished(project)
+    names = {folder: (folder.name, f"{RUNS}/{folder.name}", folder.name.split("-", 2)[-1]) for folder in found}
+    meant = [folder for folder in found if name is None or name.rstrip("/") in names[folder]]
+    if not meant or (name is None and len(meant) > 1):
+        known = ", ".join(folder.name for folder in found) or "none"
+        got = "no name" if name is None else repr(name)
+        raise StageError(f"--resume must name a run that was cut short, got {got}; there are: {known}", 2)
+    return meant[-1]
+
+
+def is_done(stage: str, experiment: Experiment, places: RunPaths) -> bool:
+    """Whether the outs of split or train are there whole, and of this spec; what comes after is quickly done again."""
+    if stage not in ("split", "train"):
+        return False
+    try:
+        for one in split_rows(experiment, places).each:
+            one.open(places.data, "train"), one.open(places.data, "valid")
+        return stage == "split" or bool(load_networks(experiment, places))
+    except (StageError, ValueError, OSError):
+        return False

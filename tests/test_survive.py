@@ -1,0 +1,128 @@
+"""A run that is cut short goes on to the same bits, as the same run on record; `make soak` tries it for as long as one likes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import BIN, ROOT, environment
+
+import deltarule
+from pipelines.api.unfinished import Launch, choose, unfinished
+from pipelines.cli import main
+
+pytestmark = pytest.mark.slow
+SEED = 20
+
+
+@pytest.mark.parametrize(
+    "backend, kinds, options",
+    [
+        ("reference", ["run", "folds", "study"], ["--epochs", "150", "--kills", "6"]),
+        ("lightning", ["run"], ["--epochs", "40", "--kills", "2", "--no-record"]),
+        ("keras", ["run"], ["--epochs", "40", "--kills", "2", "--no-record"]),
+        ("keras-jax", ["run"], ["--epochs", "40", "--kills", "2", "--no-record"]),
+    ],
+    ids=["reference", "lightning", "keras", "keras-jax"],
+)
+def test_killed_at_random_moments_runs_folds_and_studies_come_to_the_bytes_and_points_of_unbroken_ones(backend, kinds, options):
+    command = [sys.executable, ROOT / "tests/soak.py", "--backends", backend, "--kinds", *kinds, "--seed", str(SEED)]
+    done = subprocess.run([*command, "--every", "0.2", *options], capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["kills survived"] >= int(options[3]) and told["seed"] == SEED
+
+
+# Which one goes on -----------------------------------------------------------------------------------------------------
+
+SPEC = "model: {hidden: [4]}\ntrain: {backend: reference, epochs: 3}\ntracking: {enabled: false}\n"
+
+
+class Cut(BaseException):
+    """Stands for a kill."""
+
+
+def cut_short(name):
+    """The folder of a run that ended after two epochs."""
+
+    def progress(record):
+        if record["epoch"] == 2:
+            raise Cut
+
+    with pytest.raises(Cut):
+        deltarule.run(deltarule.load(), name=name, progress=progress)
+    return unfinished(Path().resolve())[-1]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "params.yaml").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    out, err = capsys.readouterr()
+    return ended.value.code, out + err
+
+
+def test_the_next_run_and_sync_name_what_can_be_resumed_and_what_they_advise_works(project, capsys):
+    folder = cut_short("one")
+    line = f"runs/{folder.name} was cut short; remove it, or go on with: deltarule run --resume {folder.name}\n"
+    code, told = said(capsys, "run", "--name", "two")
+    assert code == 0 and told.startswith(line)
+    assert said(capsys, "sync")[1].startswith(line)
+    code, told = said(capsys, *line.split("deltarule ")[-1].split())
+    assert code == 0 and told.startswith(f"runs/{folder.name}: digits")
+    assert unfinished(project) == [] and "cut short" not in said(capsys, "sync")[1]
+    one, two = sorted(project.glob("runs/*/outputs"))
+    assert (one / "train/run.json").read_bytes() == (two / "train/run.json").read_bytes()
+
+
+def test_without_a_name_it_must_be_clear_which_run_is_meant(project, capsys):
+    assert said(capsys, "run", "--resume") == (2, "--resume must name a run that was cut short, got no name; there are: none\n")
+    first = cut_short("same")
+    assert choose(project, None) == first
+    os.rename(first, first.with_name(first.name.replace("same", "a")))
+    second = cut_short("b")
+    code, told = said(capsys, "run", "--resume")
+    assert code == 2 and "got no name; there are: " in told and second.name in told
+    assert choose(project, "b") == choose(project, f"runs/{second.name}/") == choose(project, second.name) == second
+    assert said(capsys, "run", "b")[0] == said(capsys, "run", "--resume", "b", "--set", "seed=3")[0] == 2
+
+
+def test_what_would_only_come_again_is_over_and_a_run_that_goes_on_is_not_offered(project, capsys):
+    assert said(capsys, "run", "--name", "held", "--set", "thresholds.accuracy.min=1")[0] == 1
+    assert said(capsys, "run", "--name", "wrong", "--set", "data.source=nowhere.csv")[0] == 2
+    assert unfinished(project) == []
+    spec = project / "long.yaml"
+    spec.write_text(SPEC.replace("epochs: 3", "epochs: 100000, early_stopping: {patience: null}"))
+    words = [BIN / "deltarule", "run", "--params", spec, "--name", "long"]
+    process = subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    while not [*project.glob("runs/*-long/outputs/data/about.json")]:
+        assert process.poll() is None
+    [place] = project.glob("runs/*-long")
+    assert (place / ".deltarule/launch.json").is_file() and unfinished(project) == []
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 143 and unfinished(project) == [place]
+
+
+def test_in_python_a_run_of_another_spec_is_refused_and_one_that_is_over_too(project):
+    folder = cut_short("one")
+    with pytest.raises(deltarule.StageError, match=r"is of another spec: seed \(0, now 3\); begin it in another folder"):
+        deltarule.run(deltarule.load(overrides=["seed=3"]), folder, resume=True)
+    done = deltarule.run(deltarule.load(), folder, resume=True)
+    assert len(done.history["epoch"]) == 3 and done.metrics
+    with pytest.raises(deltarule.StageError, match="holds no run that can be resumed: it is over"):
+        deltarule.run(deltarule.load(), folder, resume=True)
+    with pytest.raises(deltarule.StageError, match="no run that can be resumed"):
+        Launch.of(deltarule.load(), project)

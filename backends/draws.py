@@ -38,7 +38,7 @@ def initial_weights(trial: Trial, layer: int) -> dict[str, NDArray]:
     """
     spec, b = trial.layers[layer], bound(trial, layer)
     shapes = spec.parameters()
-    drawn = {name: np.zeros(shape) for name, shape in shapes.items()}
+    drawn: dict[str, NDArray] = {name: np.zeros(shape) for name, shape in shapes.items()}
     names = [
         *spec.penalised,
         *(name for name in shapes if name not in spec.penalised and trial.model.initializer == "torch_uniform"),

@@ -26,6 +26,16 @@ NO_DEPS = {
     "pipelines/stages/paths.py": "says where outs stand",
     "pipelines/tracking": "sends the record",
 }
+# Members of a library that open with an underscore, where there is no other way; those that Python documents need no reason.
+PRIVATE = {
+    (
+        "backends/lightning/optimizer.py",
+        "_fused_adam_",
+    ): "torch has no public step over tensors that are not Parameters; test_lightning",
+    ("backends/lightning/optimizer.py", "_fused_adamw_"): "the same",
+    ("pipelines/search/sampling.py", "_find_sample_id"): "Optuna counts in the storage what a trial's number says; test_search",
+}
+DOCUMENTED = {"_asdict", "_fields", "_replace", "_exit"}
 STARTS = {
     "split": ["pipelines.stages.split"],
     "train": ["pipelines.stages.train", "backends.lightning"],
@@ -84,6 +94,32 @@ def test_a_stage_depends_on_all_the_code_that_it_runs(stage):
     """dvc.yaml lists the same sources: test_project.py."""
     deps = [dep.replace("{backend}", "backends/lightning") for dep in identity.SOURCES[stage]]
     assert not {name for name in runs(STARTS[stage], deps) if not within(name, deps)}
+
+
+def private_members(trees: dict[str, ast.Module]) -> set[tuple[str, str]]:
+    """(file, name) of each member of a library that opens with one underscore, and of each method that replaces one."""
+    nodes = [(name, node) for name, tree in trees.items() for node in ast.walk(tree)]
+    own = {node.name for _, node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {node.attr for _, node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    own |= {node.id for _, node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    used = {(name, node.attr) for name, node in nodes if isinstance(node, ast.Attribute)}
+    used |= {(name, one.name) for name, node in nodes if isinstance(node, ast.ImportFrom) for one in node.names}
+    found = {(name, attr) for name, attr in used if re.match("_[^_]", attr) and attr not in own | DOCUMENTED}
+    classes = [
+        (name, node)
+        for name, node in nodes
+        if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Attribute) for b in node.bases)
+    ]
+    replaced = ((name, method.name) for name, node in classes for method in node.body if isinstance(method, ast.FunctionDef))
+    return found | {(name, method) for name, method in replaced if re.match("_[^_]", method)}
+
+
+def test_private_members_of_libraries_are_those_that_are_listed():
+    files = [name for name in house.tracked("*.py") if name.partition("/")[0] in house.PACKAGES]
+    found = private_members({name: ast.parse(house.text_of(name)) for name in files})
+    assert found == set(PRIVATE)
+    planted = "import torch\nfrom mlflow import _secret\nclass A(torch.nn.Module):\n    def _call(self): torch._C()\n"
+    assert private_members({"x.py": ast.parse(planted)}) == {("x.py", name) for name in ("_secret", "_call", "_C")}
 
 
 def test_what_no_stage_depends_on_is_there():

@@ -39,6 +39,7 @@ os.environ |= {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 if not os.environ.get("DELTARULE_COLD") and sys.platform == "linux":
     os.environ["DELTARULE_WARM"] = os.environ.get("DELTARULE_WARM") or warm.start()  # one for all processes of xdist
+STARTED = dict(os.environ)
 PYTHON = sys.executable
 if WARM := os.environ.get("DELTARULE_WARM", ""):
     PYTHON = f"{WARM}/python"

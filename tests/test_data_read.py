@@ -218,9 +218,6 @@ def test_what_is_no_file_is_refused(reads, refused, tmp_path):
         read(DataSpec(source="folder.csv", target="y"), tmp_path)
     assert "t.csv.gz: must be a whole gzip file" in refused(b"a,y\n1,2\n", name="t.csv.gz")
     assert "t.csv.gz: must be a whole gzip file" in refused(gzip.compress(b"a,y\n1,2\n" * 99)[:-9], name="t.csv.gz")
-    assert "must be an encoding of text that Python knows, or auto, got 'latin-one'" in refused(
-        "a,y\n1,2\n", format={"encoding": "latin-one"}
-    )
 
 
 def test_nothing_is_left_in_the_temporary_folder(reads, tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from pipelines.data import DataError
 from pipelines.spec import Experiment, SpecError, load
 from pipelines.stages import HeldError, RunPaths, StageError
-from pipelines.stages.files import write_json
+from pipelines.stages.files import read_json, write_json
 from pipelines.stages.networks import differences, load_networks, split_rows
 
 RUNS = Path("runs")
@@ -39,7 +38,7 @@ class Launch:
         if other:
             told = ", ".join(other[:5])
             raise StageError(f"the run in {folder} is of another spec: {told}; begin it in another folder", 2)
-        return cls(**json.loads((folder / BEGUN).read_text(encoding="utf-8")))
+        return cls(**read_json(folder / BEGUN))
 
     @contextmanager
     def kept(self, folder: Path) -> Iterator[None]:

@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from itertools import islice
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
@@ -44,17 +44,8 @@ JOBS_A_PROCESS = 100  # TensorFlow keeps some 6 MB of every new structure
 SAID_AT_MOST = 2000  # last bytes of what dead processes said that an error quotes
 ANSWER_SECONDS = 20  # of a Ray cluster
 # Whoever computes reads one of these once, when it is imported: OpenMP, the BLAS of NumPy, TensorFlow, XLA.
-THREAD_LIMITS = dict.fromkeys(
-    (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "TF_NUM_INTRAOP_THREADS",
-        "TF_NUM_INTEROP_THREADS",
-        "PJRT_NPROC",
-    ),
-    "1",
-)
+LIMITS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS TF_NUM_INTRAOP_THREADS TF_NUM_INTEROP_THREADS PJRT_NPROC"
+THREAD_LIMITS = dict.fromkeys(LIMITS.split(), "1")
 
 
 class ExecutorError(RuntimeError):
@@ -65,7 +56,7 @@ class ExecutorError(RuntimeError):
         self.exit_code = exit_code
 
 
-class Executor:
+class Executor(AbstractContextManager["Executor"]):
     """Carries out jobs, `workers` at a time.
 
     As a context manager it ends what still runs when it is left by an exception.
@@ -83,9 +74,6 @@ class Executor:
 
     def close(self, now: bool = False) -> None:
         """Release the workers; `now` ends the jobs that are running."""
-
-    def __enter__(self) -> Executor:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close(now=kind is not None)  # Ctrl-C does not wait for jobs
@@ -106,8 +94,10 @@ def open_executor(
     `work` (estimated multiply-adds of all jobs) and `jobs` (how many there are, at most, at a time) decide for "auto". Raises
     ExecutorError (exit code 2) for a name that is none, and for a cluster that does not answer.
     """
+    import joblib  # counts by affinity, and the quota of a container
+
     check_name(name)
-    count = max(1, cores()) if workers == "auto" else workers
+    count = joblib.cpu_count() if workers == "auto" else workers
     if name == "auto":
         too_small = work is not None and work < WORTH_PROCESSES
         name = "here" if too_small or jobs == 1 or count == 1 else "processes"
@@ -124,16 +114,6 @@ def check_name(name: str) -> None:
     host, _, port = name.removeprefix("ray:").rpartition(":")
     if not name.startswith("ray:") or not host or "/" in host or not port.isdigit():
         raise ExecutorError(f"search.engine must be one of {NAMES}, got {name!r}", exit_code=2)
-
-
-def cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of the container that it is in."""
-    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return given if quota == "max" else max(1, min(given, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return given
 
 
 # -- a job --

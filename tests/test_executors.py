@@ -322,7 +322,7 @@ def test_auto_takes_processes_where_the_work_is_worth_them(workers, asked, expec
 
 
 def test_one_worker_a_core(monkeypatch):
-    monkeypatch.setattr(executors, "cores", lambda: 8)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     with opened(workers="auto") as pool:
         assert pool.workers == 8
 

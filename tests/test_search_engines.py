@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from test_search_storage import PASSWORD, database, query, server
 
 from backends.supervisor import Checkpoint
 from pipelines.search import driver, networks, search
-from pipelines.search.storage import StorageError
+from pipelines.search.storage import StorageError, locked
 from pipelines.spec import Experiment, dump
 
 pytest.importorskip("optuna")
@@ -223,6 +226,61 @@ def test_a_database_that_fails_in_the_middle_is_one_error_and_the_study_goes_on(
     assert raised.value.exit_code == 2 and PASSWORD not in str(raised.value) and "\n" not in str(raised.value)
     query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     assert outcome(search(experiment)) == undisturbed(experiment)
+
+
+# -- two drivers -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_stack(monkeypatch) -> Callable[[dict[int, Callable[[], object]]], None]:
+    """Has things happen while a driver trains its first, second ... stack."""
+
+    def happen(things: dict[int, Callable[[], object]]) -> None:
+        count, saved = itertools.count(1), Checkpoint.save
+
+        def save(reached, path):
+            saved(reached, path)
+            things.get(next(count), bool)()
+
+        monkeypatch.setattr(Checkpoint, "save", save)
+
+    return happen
+
+
+def test_a_driver_whose_lock_dies_unseen_goes_on_alone_and_never_beside_another(
+    undisturbed, known_database, database, at_stack, tmp_path
+):
+    """The lock's session is ended as by a restart; the other driver is on another machine, that is in another folder."""
+    experiment, there = spec(**SHORT).override("search.storage", known_database), tmp_path / "there"
+    admin, other = database.replace("+psycopg", ""), ExitStack()
+
+    def lock_dies() -> None:
+        query(admin, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+
+    at_stack({2: lock_dies, 4: lambda: (lock_dies(), other.enter_context(locked(there, known_database, "iris")))})
+    with other, pytest.raises(StorageError, match="'iris' is being run by another process on the database"):
+        search(experiment, name="iris")
+    theirs: list[object] = []
+    at_stack({1: lambda: (lock_dies(), theirs.extend(outcome(search(experiment, project=there, name="iris"))))})
+    with pytest.raises(StorageError, match="another process wrote to it"):
+        search(experiment, name="iris")
+    assert outcome(search(experiment, name="iris")) == theirs == undisturbed(spec(**SHORT))
+
+
+@pytest.mark.parametrize(("name", "replaced"), [("driver.lock", False), ("optuna.log", True)])
+def test_a_driver_whose_files_are_removed_or_replaced_stops(place, undisturbed, at_stack, name, replaced):
+    file = place / "studies/iris" / name
+
+    def goes() -> None:
+        file.rename(place / "aside")
+        if replaced:
+            shutil.copy(place / "aside", file)
+
+    at_stack({4: goes})
+    with pytest.raises(StorageError, match=f"{name} was removed or replaced"):
+        search(spec(**SHORT), name="iris")
+    (place / "aside").rename(file)
+    assert outcome(search(spec(**SHORT), name="iris")) == undisturbed(spec(**SHORT))
 
 
 # -- Ctrl-C ------------------------------------------------------------------------------------------------------------------

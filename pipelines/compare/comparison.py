@@ -141,7 +141,7 @@ def differing(runs: Sequence[Recorded]) -> dict[str, tuple[str, ...]]:
 
 
 def measured(runs: Sequence[Recorded]) -> dict[str, tuple[Measured | None, ...]]:
-    """Metric -> what each run has of it: of the reports, or where a run has none (a trial) of its best epoch; and the epochs."""
+    """Metric -> what each run has of it: of its reports, or else of its best epoch."""
 
     def of(run: Recorded, name: str) -> Measured | None:
         held = run.metrics
@@ -219,7 +219,7 @@ def margins_of(runs: Sequence[Recorded], text: str | None, metrics: Sequence[str
 
 
 def fold_values(pairings: Sequence[Pairing], metric: str, tracking: Tracking, project: Path) -> dict[str, dict[int, float]]:
-    """Run id -> fold -> the metric on the rows that the fold validates, of the runs in pairs that were split into folds."""
+    """Run id -> fold -> the metric on its validation rows, of the runs in pairs that have folds."""
     runs = {run.id: run for found in pairings for pair in found.pairs for run in (pair.one, pair.other)}
     ids = [run.id for run in runs.values() if number(run.params.get(FOLDS)) is not None]
     if not ids or not metric.startswith(VALIDATE):

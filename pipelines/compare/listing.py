@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +11,7 @@ from typing import Any
 
 from pipelines.compare.choose import TIMES, Key, Keys, QueryError, Value, number
 from pipelines.console import plain_columns
+from pipelines.stages.files import csv_text
 from pipelines.tracking.query import Recorded
 
 # What most people ask for; those that no run has are left out. METRIC is what the runs monitor, or the first they have.
@@ -44,7 +43,7 @@ class Listing:
         return [[shown(key, key.of(run)) for key in self.keys] for run in self.runs]
 
     def fitting(self, width: int) -> Listing:
-        """Without some of the usual columns, those first that are missed least, until a line has at most `width` characters."""
+        """Without the columns that are missed least, until a line has at most `width` characters."""
         found, metric = self, chief_metric(self.runs) or "METRIC"
         for name in LESS:
             if max(map(len, plain_columns(found.columns, found.shown()))) <= width:
@@ -54,11 +53,7 @@ class Listing:
 
     def csv(self) -> str:
         """Whole values: floats to the last bit, ISO times, empty where there is none."""
-        written = io.StringIO(newline="")
-        writer = csv.writer(written, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([plain(key, key.of(run)) for key in self.keys] for run in self.runs)
-        return written.getvalue()
+        return csv_text(self.columns, ([plain(key, key.of(run)) for key in self.keys] for run in self.runs))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: each run whole, and the values of the columns beside it."""

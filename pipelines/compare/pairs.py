@@ -1,7 +1,6 @@
 """Two groups of runs, paired: a run of one with the run of the other that differs in nothing but what is compared.
 
-That is: same seed, same rows (the hashes of training and validation part), same params. Then what the seed and the split
-bring is the same on both sides, and falls out of the difference.
+That is: same seed, same rows (by their hashes), same params. What seed and split bring then falls out of the difference.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class Driver:
             self._generation(numbers)
 
     def _generation(self, numbers: range) -> None:
-        """Ask, train and tell these trials; those of them that were asked before are taken up as they were then."""
+        """Ask, train and tell these trials; those asked before are taken up as they were."""
         stored = self.storage.trials()
         known = stored[numbers.start : numbers.stop]
         self.memory.begin_generation(stored[: numbers.start])
@@ -228,7 +229,7 @@ class Driver:
 
 
 def _kept(file: Path) -> Checkpoint | None:
-    """What an earlier session saved of a job; None if there is no such file, or none that can be read."""
+    """What an earlier session saved of a job; None where none can be read."""
     try:
         found = Checkpoint.load(file)
     except (FileNotFoundError, ValueError):
@@ -243,11 +244,8 @@ def _set_states(candidates: dict[int, Candidate], stack: Sequence[Network], reac
 
 def mean_history(histories: Sequence[Sequence[dict[str, Any]]]) -> tuple[dict[str, float], ...]:
     """Epoch by epoch, the mean over the seeds that came so far."""
-    rows = []
-    for epoch in range(max(map(len, histories), default=0)):
-        there = [history[epoch] for history in histories if epoch < len(history)]
-        rows.append({name: sum(row[name] for row in there) / len(there) for name in there[0]})
-    return tuple(rows)
+    epochs = ([row for row in there if row] for there in zip_longest(*histories))
+    return tuple({name: sum(row[name] for row in there) / len(there) for name in there[0]} for there in epochs)
 
 
 def networks(experiment: Experiment, trials: int) -> int:

@@ -5,8 +5,6 @@ Optuna draws them, in our look.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.weights import write_atomically
+from pipelines.stages.files import csv_text
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -108,7 +107,7 @@ def _by_importance(done: Sequence[FrozenTrial], importances: Mapping[str, float]
 
 
 def _pair(done: Sequence[FrozenTrial], keys: Sequence[str]) -> list[str] | None:
-    """A penalty and a dropout if both were searched, else the two numbers that matter most; None if there are not two."""
+    """A penalty and a dropout if both were searched, else the two numbers that matter most, if any."""
     numbers = [key for key in keys if not any(isinstance(trial.params.get(key), str | bool) for trial in done)]
     penalty = next((key for key in numbers if key.startswith("regularization.")), None)
     dropout = next((key for key in numbers if "dropout" in key), None)
@@ -132,15 +131,12 @@ def _known(importances: Mapping[str, float]) -> BaseImportanceEvaluator:
 
 def _history_csv(study: Study, metrics: Sequence[str]) -> str:
     """Each trial's values and, for each metric alone, the best among the completed trials up to it."""
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["number", "state", *metrics, *(f"best_{metric}" for metric in metrics)])
-    signs = [1 if direction.name == "MINIMIZE" else -1 for direction in study.directions]
+    rows, signs = list[list[object]](), [1 if direction.name == "MINIMIZE" else -1 for direction in study.directions]
     best: list[Any] = [""] * len(metrics)
     for trial in study.get_trials(deepcopy=False):
         values = trial.values or [""] * len(metrics)
         if trial.state.name == "COMPLETE":
             known = zip(best, values, signs, strict=True)
             best = [value if old == "" or sign * value < sign * old else old for old, value, sign in known]
-        table.writerow([trial.number, trial.state.name, *values, *best])
-    return buffer.getvalue()
+        rows.append([trial.number, trial.state.name, *values, *best])
+    return csv_text(["number", "state", *metrics, *(f"best_{metric}" for metric in metrics)], rows)

@@ -35,7 +35,7 @@ PARTS = ("train", "valid")
 
 
 class Dataset(NamedTuple):
-    """Training and validation rows of one data block: a name that follows from it, where they are, and what is known of them."""
+    """Training and validation rows of one data block."""
 
     name: str
     folder: Path
@@ -43,7 +43,7 @@ class Dataset(NamedTuple):
 
 
 class DatasetCache:
-    """The rows of a study, which may vary how they are prepared: those of each data block are made once."""
+    """The rows of a study, made once for each data block."""
 
     def __init__(self, folder: Path, base: Path) -> None:
         """`folder` of the study; a relative data.source starts at `base`."""

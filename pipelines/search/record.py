@@ -204,7 +204,7 @@ def journal_studies(project: Path) -> None:
 
 
 def unwritten_studies(project: Path) -> list[str]:
-    """The folders of the studies of which not all trials that are over were written into a journal; no store is asked."""
+    """The folders of studies with trials that are in no journal; no store is asked."""
     found = []
     for path in sorted(project.glob(f"{STUDIES}/*/{STUDY}")):
         folder, note = path.parent, _noted(path.parent)
@@ -291,7 +291,7 @@ def _outs(folder: Path, first: TrialRecord) -> str:
 
 
 def trial_events(study: StudyRecord, trial: TrialRecord, own: _Own) -> list[Event]:
-    """The run of a trial: what was drawn, the curves of what is searched, its best epoch, and what became of it."""
+    """The run of a trial: what was drawn, its curves, its best epoch, and how it ended."""
     tags = {
         KIND: "trial",
         STUDY_TAG: study.name,

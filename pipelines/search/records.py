@@ -95,11 +95,8 @@ class StudyRecord:
         )  # fmt: skip
 
     def trial(self, number: int) -> TrialRecord:
-        """The trial of this number. Raises KeyError."""
-        found = next((trial for trial in self.trials if trial.number == number), None)
-        if found is None:
-            raise KeyError(f"study {self.name} has no trial {number}")
-        return found
+        """The trial of this number. Raises IndexError."""
+        return self.trials[number]
 
     def counts(self) -> dict[str, int]:
         """State -> how many trials, in the order of the alphabet."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections import Counter
@@ -21,6 +19,7 @@ from pipelines.search.trials import BLOCKS, FREE, StudyError, quiet
 from pipelines.spec import Experiment, dump, flat, load
 from pipelines.spec.space import setting
 from pipelines.spec.yaml_file import edit, read_text
+from pipelines.stages.files import csv_text
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -48,12 +47,9 @@ def rows(study: StudyRecord) -> Iterator[Row]:
 
 def text(study: StudyRecord) -> str:
     """CSV: floats to the last bit, lists as JSON, empty where there is no value."""
-    written, table = io.StringIO(newline=""), list(rows(study))
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(table[0] if table else ["trial", "state"])
-    for row in table:
-        writer.writerow(json.dumps(v, default=list) if isinstance(v, list | tuple | dict) else v for v in row.values())
-    return written.getvalue()
+    table = list(rows(study))
+    cells = ([json.dumps(v, default=list) if isinstance(v, list | tuple | dict) else v for v in row.values()] for row in table)
+    return csv_text([*table[0]] if table else ["trial", "state"], cells)
 
 
 def ranked(study: StudyRecord) -> list[TrialRecord]:
@@ -135,10 +131,10 @@ def chosen(study: StudyRecord, number: int | None) -> TrialRecord:
         front = ", ".join(map(str, study.front))
         found = f"its best are {front}, each in its own way" if front else "none of its trials completed"
         raise StudyError(f"study {study.name} has no single best trial ({found}); name one: --trial N")
-    try:
-        return study.trial(study.best if number is None else number)  # type: ignore[arg-type]
-    except KeyError:
-        raise StudyError(f"--trial must be a trial of study {study.name}, 0 to {len(study.trials) - 1}, got {number}") from None
+    number = study.best or 0 if number is None else number
+    if not 0 <= number < len(study.trials):
+        raise StudyError(f"--trial must be a trial of study {study.name}, 0 to {len(study.trials) - 1}, got {number}")
+    return study.trial(number)
 
 
 def differences(study: StudyRecord, now: Experiment) -> list[str]:
@@ -165,8 +161,7 @@ def importances(study: Study) -> dict[str, float]:
 
     Functional ANOVA (Hutter, Hoos & Leyton-Brown 2014) as Optuna has it. It needs every key in every trial: one that a condition
     left out stands there with the middle of its drawn values, so that the absence itself counts for the key that decided it
-    ("regularization.l1 or"), which is drawn always. Optuna weighs a range evenly even where values are drawn by their logarithm,
-    which hides a learning rate: such a key goes in as its logarithm.
+    ("regularization.l1 or"), which is drawn always. A key that is drawn by its logarithm goes in as that.
     """
     from optuna import create_study, importance
     from optuna.trial import TrialState, create_trial
@@ -196,7 +191,7 @@ def importances(study: Study) -> dict[str, float]:
 
 
 def _evenly(value: Any, kind: BaseDistribution) -> tuple[Any, BaseDistribution]:
-    """A value and its range on the scale on which it is drawn evenly."""
+    """A value and its range as drawn: Optuna weighs a range evenly, which would hide a learning rate."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     if isinstance(kind, FloatDistribution | IntDistribution) and kind.log:

@@ -1,7 +1,7 @@
 """Where a study is recorded: a file in the study's folder, or a database by URL; and who may write to it.
 
 One driver a study: driver.lock beside the file says so, a lock beside an SQLite database, and in PostgreSQL an advisory lock, to
-other machines too. All are freed by the kernel or the server when their holder dies.
+other machines too. All are freed by the kernel or the server when their holder dies, and looked at before each write.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,31 +49,59 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
 
 
 @contextmanager
-def locked(folder: Path, url: str | None, study: str) -> Iterator[None]:
+def locked(folder: Path, url: str | None, study: str) -> Iterator[Callable[[], None]]:
     """One driver a study at a time. Raises StorageError at once where another one is at work.
 
-    In here, a database that fails raises StorageError too, wherever it is asked.
+    Yields a check to make before each write: it raises StorageError once another driver may be at work. So does all in here
+    for a database that fails, and a trial that another driver ended.
     """
+    from optuna.exceptions import UpdateFinishedTrialError
+
     folder.mkdir(parents=True, exist_ok=True)
     parsed = None if url is None else _parsed(folder, url)
-    files, where = [folder / "driver.lock"], "on this machine"
-    if parsed is not None and parsed.get_backend_name() == "sqlite":
-        files.append(Path(f"{parsed.database}.{study}.lock"))
-    with ExitStack() as held:
+    kind = "" if parsed is None else parsed.get_backend_name()
+    locks, where = [folder / "driver.lock"], "on this machine" if url is None else f"on the database {redact(url)}"
+    if parsed is not None and kind == "sqlite":
+        locks.append(Path(f"{parsed.database}.{study}.lock"))
+    watched = [*locks, Path(parsed.database or "") if parsed is not None and kind == "sqlite" else folder / EMBEDDED]
+    busy = StorageError(
+        f"study {study!r} is being run by another process {where}; wait for it or stop it, or name another study with --name"
+    )
+    known: dict[Path, tuple[int, int] | None] = {}
+    sessions: list[Callable[[], bool]] = []
+
+    def check() -> None:
+        for file in watched:
+            known[file] = known.get(file) or _inode(file)
+            if known[file] != _inode(file):
+                raise StorageError(
+                    f"study {study!r} stops, since {file} was removed or replaced, and another process may run it; see that none "
+                    "does, restore the file if it held trials, then give the command again"
+                )
+        if not all(held() for held in sessions):
+            raise busy
+
+    with ExitStack() as stack:
         try:
-            for file in files:
-                held.enter_context(FileLock(file, blocking=False))
-            if url is not None and parsed is not None:
-                held.enter_context(answering(url))
-                where = f"on the database {redact(url)}"
-                if parsed.get_backend_name() == "postgresql" and not held.enter_context(_advisory_lock(parsed, f"study {study}")):
-                    raise Timeout(study)
+            for file in locks:
+                stack.enter_context(FileLock(file, blocking=False))
         except Timeout:
+            raise busy from None
+        if url is not None:
+            stack.enter_context(answering(url))
+        if parsed is not None and kind == "postgresql":
+            sessions.append(stack.enter_context(_advisory_lock(parsed, f"study {study}")))
+        check()
+        try:
+            yield check
+        except UpdateFinishedTrialError as error:
             raise StorageError(
-                f"study {study!r} is being run by another process {where}; wait for it or stop it, or name another study with "
-                "--name"
+                f"study {study!r} stops, since another process wrote to it ({error}); see that none does, then run it again"
             ) from None
-        yield
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    return (found.st_dev, found.st_ino) if path.exists() and (found := path.stat()) else None
 
 
 @contextmanager
@@ -223,24 +251,39 @@ def _making_tables(url: URL) -> Iterator[None]:
             with suppress(OSError):  # of a folder that is read only the tables are there
                 held.enter_context(FileLock(f"{url.database}.lock", timeout=MAKING_SECONDS))
         else:
-            held.enter_context(_advisory_lock(url, "tables", MAKING_SECONDS))
+            held.enter_context(_advisory_lock(url, "tables", MAKING_SECONDS))()
         yield
 
 
 @contextmanager
-def _advisory_lock(url: URL, what: str, seconds: int = 0) -> Iterator[bool]:
-    """Whether this process has it, after so long.
+def _advisory_lock(url: URL, what: str, seconds: int = 0) -> Iterator[Callable[[], bool]]:
+    """Yields whether this process has it, after so long: it takes it anew where its session ended and nobody else took it.
 
     A connection of its own holds it, and loses it when its machine is gone.
     """
     from sqlalchemy import NullPool, create_engine, text
+    from sqlalchemy.exc import DBAPIError
 
     settings = {"isolation_level": "AUTOCOMMIT", "hide_parameters": True, "connect_args": _connect_args(url)}
     engine = create_engine(url, poolclass=NullPool, **settings)
     key = int.from_bytes(hashlib.sha256(f"deltarule {what}".encode()).digest()[:8], "big", signed=True)  # as PostgreSQL wants it
     setting = text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name")
-    lock = "pg_advisory_lock" if seconds else "pg_try_advisory_lock"
+    lock = text(f"SELECT {'pg_advisory_lock' if seconds else 'pg_try_advisory_lock'}(:key)")
     with engine.connect() as connection:
-        for name, value in {**SESSION, "lock_timeout": f"{seconds}s"}.items():
-            connection.execute(setting, {"name": name, "value": value})
-        yield connection.execute(text(f"SELECT {lock}(:key)"), {"key": key}).scalar() is not False
+
+        def begin() -> None:
+            for name, value in {**SESSION, "lock_timeout": f"{seconds}s"}.items():
+                connection.execute(setting, {"name": name, "value": value})
+
+        def holds() -> bool:
+            try:
+                return connection.execute(lock, {"key": key}).scalar() is not False  # who has it gets it again
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            connection.rollback()  # and SQLAlchemy connects anew
+            begin()
+            return holds()
+
+        begin()
+        yield holds

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -30,7 +29,6 @@ from pipelines.spec.yaml_file import write
 from pipelines.stages.folds import check_monitor
 from pipelines.stages.metrics import Truth, check_metric
 
-SURELY_MANY_EPOCHS = 500  # of all networks of a study
 WINNER, TABLE = "winner.yaml", "trials.csv"
 
 
@@ -59,26 +57,25 @@ def search(
     folder, total = project / STUDIES / name, trials or experiment.search.trials
     if experiment.search.sampler == "grid":
         total = min(total, prod(map(len, grid(experiment).values())))
-    with locked(folder, experiment.search.storage, name), ExitStack() as executors:
-        early = executors.enter_context(_executor(experiment)) if _surely_many(experiment, total) else None
+    with locked(folder, experiment.search.storage, name) as held:
         datasets = DatasetCache(folder, project)
         base = datasets.of(experiment)
         check_metrics(experiment, base)
         known = identity(experiment, base.about.sha256)
-        storage = StudyStorage(folder, experiment, name, known)
+        storage = StudyStorage(folder, experiment, name, known, held)
         if anew and storage.count_finished() >= total:
             with uninterrupted():
                 storage.storage.delete_study(storage.id)
             for place in (CURVES, "trials"):  # the second of versions before 0.2
                 shutil.rmtree(folder / place, ignore_errors=True)
-            storage = StudyStorage(folder, experiment, name, known)
+            storage = StudyStorage(folder, experiment, name, known, held)
         begun = StudyRecord.of(storage.study, experiment)
         save_study(folder, begun)
         with StudyRecorder(folder, project, begun) as recorder:
             try:
                 left = total - storage.count_finished()
                 if left > 0:
-                    with nullcontext(early) if early else _executor(experiment, base.about, left) as executor:
+                    with _executor(experiment, base.about, left) as executor:
                         width = _fixed_width(experiment, storage, executor, networks_at_once(experiment, left), warn)
                         hear = on_progress, recorder.trial_ended
                         Driver(experiment, folder, storage, datasets, executor, width, *hear).run(total)
@@ -115,23 +112,13 @@ def _fixed_width(
     return width
 
 
-def _executor(experiment: Experiment, about: About | None = None, left: int = 0) -> Executor:
-    """As the spec says; auto goes by the size of the work, and takes processes where that is not known."""
-    search, name, work, jobs = experiment.search, experiment.search.engine, None, None
-    if about is not None:
-        network = trial(experiment, about.each[0])
-        steps = -(-about.each[0].rows["train"] // experiment.train.batch_size) * experiment.train.epochs
-        work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * networks(experiment, left)
-        jobs = -(-networks_at_once(experiment, left) // processor_width(experiment))
-    return open_executor(name, experiment.train.backend, search.workers, module=driver.__name__, work=work, jobs=jobs)
-
-
-def _surely_many(experiment: Experiment, total: int) -> bool:
-    """Whether workers are wanted whatever the data: their framework is then imported while the driver reads the data."""
-    search = experiment.search
-    several = networks_at_once(experiment, total) > processor_width(experiment)
-    many = total * search.seeds * experiment.train.epochs >= SURELY_MANY_EPOCHS
-    return search.engine in ("auto", "processes") and several and many
+def _executor(experiment: Experiment, about: About, left: int) -> Executor:
+    """As the spec says; auto goes by the size of the work."""
+    search, network = experiment.search, trial(experiment, about.each[0])
+    steps = -(-about.each[0].rows["train"] // experiment.train.batch_size) * experiment.train.epochs
+    work = 3 * layout(network)[-1].stop * experiment.train.batch_size * steps * networks(experiment, left)
+    jobs = -(-networks_at_once(experiment, left) // processor_width(experiment))
+    return open_executor(search.engine, experiment.train.backend, search.workers, module=driver.__name__, work=work, jobs=jobs)
 
 
 def check(experiment: Experiment) -> None:
@@ -168,6 +155,7 @@ def default_name(experiment: Experiment, by_spec: bool = False) -> str:
 
 def sum_up(folder: Path, experiment: Experiment, storage: StudyStorage) -> tuple[StudyRecord, dict[str, float]]:
     """Write study.json, trials.csv and winner.yaml from what the storage holds; the study, and how much each key matters."""
+    storage.check()
     record, shares = StudyRecord.of(storage.study, experiment), importances(storage.study)
     save_study(folder, record, shares)
     write_atomically(folder / TABLE, text(record).encode())

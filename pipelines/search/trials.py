@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,13 +107,15 @@ def drawn(stored: FrozenTrial, experiment: Experiment) -> tuple[dict[str, Any], 
 class OptunaStudy:
     """A study in one of Optuna's storages, whose trials are written after those of another."""
 
-    def __init__(self, storage: BaseStorage, name: str, experiment: Experiment) -> None:
-        """Opens the study, or makes it."""
-        self.storage = storage
+    def __init__(self, storage: BaseStorage, name: str, experiment: Experiment, check: Callable[[], None]) -> None:
+        """Opens the study, or makes it. `check`, before each write: see `locked`."""
+        check()
+        self.storage, self.check = storage, check
         with quiet() as optuna:
             directions = list(experiment.search.directions)
             self.study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, directions=directions)
         self.id = storage.get_study_id_from_name(name)
+        self.over = {trial.number for trial in self.trials() if trial.state.is_finished()}  # before this session
 
     @uninterrupted()
     def trials(self) -> list[FrozenTrial]:
@@ -126,23 +128,30 @@ class OptunaStudy:
 
     @uninterrupted()
     def begin(self, asked: FrozenTrial) -> None:
-        """The next trial, in one write: as `asked` was when it had been drawn, without what it was worth and a pruner's notes."""
+        """The next trial, in one write: as `asked` was when it had been drawn."""
         import optuna
 
+        self.check()
         noted = {name: value for name, value in asked.system_attrs.items() if not name.startswith("completed_rung_")}
-        self.study.add_trial(
-            optuna.trial.create_trial(
-                state=optuna.trial.TrialState.RUNNING, params=asked.params, distributions=asked.distributions,
-                user_attrs=asked.user_attrs, system_attrs=noted,
-            )
+        trial = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING, params=asked.params, distributions=asked.distributions,
+            user_attrs=asked.user_attrs, system_attrs=noted,
         )  # fmt: skip
+        key = self.storage.create_new_trial(self.id, trial)
+        if (number := self.storage.get_trial_number_from_id(key)) != asked.number:
+            raise optuna.exceptions.UpdateFinishedTrialError(f"trial {asked.number} was begun as {number}")
 
     @uninterrupted()
     def write(self, trial: FrozenTrial) -> bool:
-        """What the trial of this number lacks here. May be repeated; False where it was over."""
+        """What the trial of this number lacks here. May be repeated; False where an earlier session ended it."""
+        import optuna
+
+        self.check()
         key = self._key(trial.number)
         here = self.storage.get_trial(key)
         if here.state.is_finished():
+            if trial.number not in self.over:
+                raise optuna.exceptions.UpdateFinishedTrialError(f"trial {trial.number} was ended by it")
             return False
         for name, kind in trial.distributions.items():
             if here.params.get(name, ...) != trial.params[name]:
@@ -167,9 +176,11 @@ class OptunaStudy:
 class StudyStorage(OptunaStudy):
     """One study in the storage that its spec names, the only home of its trials."""
 
-    def __init__(self, folder: Path, experiment: Experiment, name: str, known: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, experiment: Experiment, name: str, known: Mapping[str, Any], check: Callable[[], None]
+    ) -> None:
         """Raises StudyError if the study is there and is another one."""
-        super().__init__(open_storage(folder, experiment.search.storage), name, experiment)
+        super().__init__(open_storage(folder, experiment.search.storage), name, experiment, check)
         kept = self.study.user_attrs.get(OURS)
         if kept is not None:
             _check_same(name, kept["identity"], known)
@@ -186,6 +197,7 @@ class StudyStorage(OptunaStudy):
     @uninterrupted()
     def fix(self, **settings: Any) -> None:
         """Note what is fixed for the life of the study."""
+        self.check()
         self.study.set_user_attr(OURS, {**self.settings, **settings})
 
     def count_finished(self) -> int:
@@ -203,11 +215,11 @@ class InMemoryStudy(OptunaStudy):
     def __init__(self, experiment: Experiment) -> None:
         from optuna.storages import InMemoryStorage
 
-        super().__init__(InMemoryStorage(), "mirror", experiment)
+        super().__init__(InMemoryStorage(), "mirror", experiment, lambda: None)
         self.experiment = experiment
 
     def begin_generation(self, earlier: Sequence[FrozenTrial]) -> None:
-        """`earlier`: all trials of the generations before, of which those that are not here yet are taken in."""
+        """`earlier`: all trials of the generations before."""
         self.study.add_trials(earlier[len(self.trials()) :])
         with quiet():  # Optuna's hyperband deals out no brackets before it has pruned once, and every generation draws alike
             self.study.pruner = sampling.pruner(self.experiment)

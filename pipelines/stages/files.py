@@ -23,12 +23,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """CSV; Python's own floats and integers are written by repr."""
+    """See `csv_text`."""
+    write_atomically(path, csv_text(header, rows).encode())
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """CSV; Python's own floats and integers are written by repr, None as nothing."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]], without: Sequence[str] = ()) -> None:

@@ -13,9 +13,6 @@ Only specs, NumPy arrays and flat weights (weights.py) cross this border. In a s
 - losses are summed over trials and averaged over rows, so that no trial feels another; with class weights a row's ℓ and
   its δ·y count w_c times in E and its gradient (losses.row_weights), and B stays what they are divided by;
 - a trial that ended has learning rate 0: its weights stay, and nobody reads them any more.
-
-To add a backend: one folder, one line in the registry (backends/__init__.py), one extra, and a test file that points the
-conformance suite (backends/conformance) at it.
 """
 
 from __future__ import annotations

@@ -223,12 +223,7 @@ class Supervisor:
             self._new_epoch()
 
     def _count_steps(self, position: int, step: int, numbers: Mapping[str, NDArray]) -> None:
-        """One that is NaN or infinite ends the trial at its step.
-
-        Where a square overflows,
-        Adam's v stays infinite,
-        and the weights as they are.
-        """
+        """One that is NaN or infinite ends the trial at its step. Where g² overflows, Adam's v stays infinite and W as it is."""
         progress = self.progress[self.members[position]]
         sound = np.isfinite([*numbers.values()])
         progress.steps += sound.shape[1]

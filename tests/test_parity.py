@@ -141,6 +141,15 @@ class Outputs(Sound):
             return super().predict(X) * (1 + 1e-7)
 
 
+class Early(Sound):
+    """Overflows at its 17th step."""
+    name = "early"
+    class kind(ReferenceStack):
+        def _step(self, k, s, chunk):
+            loss, *others = super()._step(k, s, chunk)
+            return (np.inf if chunk.step + s == 16 else loss, *others)
+
+
 class Dies(Sound):
     """Ends in the middle of a step."""
     name = "dies"
@@ -165,7 +174,21 @@ class Refuses(Sound):
         from backends import BackendError
         raise BackendError("train.devices must be 8 here")
 '''
-NAMES = ("sound", "epsilon", "penalty", "biases", "delta", "keep", "late", "start", "outputs", "dies", "vanishes", "refuses")
+NAMES = (
+    "sound",
+    "epsilon",
+    "penalty",
+    "biases",
+    "delta",
+    "keep",
+    "late",
+    "early",
+    "start",
+    "outputs",
+    "dies",
+    "vanishes",
+    "refuses",
+)
 # fault -> (section, quantity) of what must fail, and sections in which nothing may
 SEEN = {
     "epsilon": ([("step", "weights")], ("start", "batch")),
@@ -174,6 +197,7 @@ SEEN = {
     "delta": ([("batch", "δ, layer 1")], ("start", "step", "free", "history", "fit")),
     "keep": ([("batch", "outputs"), ("batch", "E"), ("step", "weights")], ("start",)),
     "late": ([("step", "weights"), ("free", "weights")], ("start", "batch")),
+    "early": ([("free", "step of divergence"), ("free", "weights")], ("start", "batch")),
     "start": ([("start", "initial weights")], ("batch", "step")),
     "outputs": ([("free", "outputs on the validation rows"), ("fit", "validation loss")], ("start", "batch", "step")),
 }
@@ -257,6 +281,11 @@ def test_a_fault_of_one_step_is_told_with_its_step(faults):
     assert row["where"] == "step 17" and row["difference"] > row["allowed"] > row["drift"]
     assert "late DIFFERS from the reference in" in faults[3]
     assert "each optimizer step, weights at step 17" in faults[3]
+
+
+def test_one_that_overflows_where_the_reference_does_not_is_told_with_its_step(faults):
+    assert "; it diverged at step 17, the reference did not diverge (float64)" in faults[3]
+    assert "it diverged at step 17" in faults[2]
 
 
 def test_a_backend_without_a_fault_passes_beside_them(faults):
@@ -365,6 +394,22 @@ def test_of_all_backends_those_that_are_not_installed_are_told_and_count_for_not
 def test_a_spec_in_mixed_precision_is_compared_in_what_it_stores(tiny):
     report = parity(load(overrides=["train.precision=bf16-mixed"]), ["reference"], steps=3)
     assert report.case["precisions"] == ["float64", "float32"] and report.passed
+
+
+@pytest.mark.slow
+def test_frameworks_that_overflow_at_the_step_of_the_reference_agree_and_no_warning_is_seen(deltarule, tiny):
+    head, *table = (tiny / "flowers.csv").read_text().splitlines()
+    (tiny / "flowers.csv").write_text("\n".join([head, *(line.replace(",", "e24,") for line in table), ""]))
+    wild = ("--set", "train.optimizer={name: sgd, learning_rate: 0.02}", "--set", "model.activation=relu")
+    done = deltarule("parity", "--backends", "lightning,keras", "--steps", "9", *wild)
+    for backend in ("lightning", "keras"):
+        assert re.search(
+            rf"{backend} agrees .*; both diverged at step \d \(float64\); both diverged at step 2 \(float32\)\n", done.stdout
+        )
+    search = ("search", "--trials", "2", "--name", "wild", "--set", "search.space={model.dropout: {low: 0, high: 0.5}}")
+    others = [deltarule(*command, *wild, check=False) for command in (("run",), search)]
+    assert [one.returncode for one in others] == [1, 1]
+    assert "diverged at step" in others[0].stderr and not any("Warning" in one.stdout + one.stderr for one in (done, *others))
 
 
 def test_a_run_that_diverges_is_the_same_where_it_diverges_alike(tiny):

@@ -8,8 +8,7 @@
 Cases are trained as stacks, and cover every two settings of any two factors (cases.py). The tolerances are those of
 docs/theory.md, "When two backends agree" (compare.py). Needs pytest.
 
-What every backend shares, it cannot see: draws, learning rates, the supervisor, tables of activations. Those have tests
-of their own; tests/test_conformance_teeth.py says which fault is seen by which check.
+What every backend shares, it cannot see. tests/test_conformance_teeth.py says which fault is seen by which check.
 """
 
 from __future__ import annotations

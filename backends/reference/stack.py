@@ -65,15 +65,14 @@ class ReferenceStack(Stack):
         g = -delta.correction_vector(trial, corrections)
         g = g + self.l1[k] * np.sign(flat) + 2 * self.l2[k] * flat
         each = losses.row_losses(numerics, trial.task, done.fields[-1], d)
-        loss = (each if w is None else w * each).mean()
+        each = each if w is None else w * each
+        loss = each.mean()
+        loss = loss if np.isfinite(loss) else each.mean(dtype=np.float64)  # a sum of float32 numbers may overflow
         penalty = (self.l1[k] * np.abs(flat) + self.l2[k] * flat * flat).sum()
         return float(loss), float(penalty), g, deltas, done.fields[-1]
 
     def _clipped(self, k: int, g: NDArray) -> NDArray:
-        """g · min(1, c/‖g‖).
-
-        ‖g‖ is never formed: it may overflow.
-        """
+        """g · min(1, c/‖g‖). ‖g‖ is never formed: it may overflow."""
         if self.clip is None:
             return g
         _, exponent = np.frexp(np.abs(g).max())

@@ -20,8 +20,7 @@ from pipelines.stages import RunPaths
 from pipelines.stages.metrics import Truth, check_metric
 
 REFERENCE = "reference"
-# A whole fit is run if it costs no more than this: products of a weight and a row, summed over steps, and steps. The reference
-# does about 1e9 a second, and is run three times. No clock decides: the same spec is always treated alike.
+# A whole fit is run if it costs no more than this: products of a weight and a row, summed over steps (1e9 a second), and steps.
 PRODUCTS, STEPS = 1e10, 20_000
 STATES = 128 * 2**20  # bytes of the reference's states that are kept, of each precision
 LEAST = 4  # steps that are compared, however large a state is

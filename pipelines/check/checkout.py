@@ -1,7 +1,7 @@
 """The source and the data of a run in a folder of its own: a clone, its commit, what was uncommitted then, and its files.
 
-The user's own tree, branches and worktrees are not touched. git and DVC know by hash that a file is the commit's. A file of the
-project may have been changed since: whether its rows are those of the run is decided after the split, by the hashes of the parts.
+The user's own tree, branches and worktrees are not touched. Whether a file of the project was changed since is known after the
+split, by the hashes of the parts.
 """
 
 from __future__ import annotations

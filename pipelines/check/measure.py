@@ -1,8 +1,7 @@
 """One process of a comparison: python -m pipelines.check.measure FOLDER NAME, where NAME is a backend's, or "recording".
 
-The recording is the reference: what it did in each precision is left in PRECISION.pickle, which a backend's process reads. That
-leaves its Outcome in NAME.pickle. Standard output carries progress, a line at a time; whatever a framework prints goes to
-standard error.
+The recording is the reference: what it did is left in PRECISION.pickle, which a backend's process reads. Each leaves its
+Outcome in NAME.pickle. Standard output carries progress.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from backends.base import Backend
 from backends.spec import Storage
 from pipelines.check.case import REFERENCE, Case
 from pipelines.check.observe import Key, StepSnapshot, observe, snapshots
-from pipelines.check.verdict import Finding, Outcome, judge
+from pipelines.check.verdict import DIVERGED, Finding, Outcome, judge
 from pipelines.stages.metrics import NDArray
 
 RECORDING = "recording"  # the name of the reference's process: "reference" may itself be compared
@@ -97,6 +96,8 @@ def _compared(backend: Backend, case: Case, precision: Storage) -> list[Finding]
     findings = []
     for key, array in recording.arrays.items():
         difference, value = found.get(key, (math.inf, None))  # an epoch or a result that the backend does not have
+        if key.name == DIVERGED and math.isinf(array) and not difference:
+            continue  # neither did
         drift = None if key.section == "start" else recording.drifts.get(key, math.inf)
         sizes = np.abs(np.asarray(array, np.float64))
         largest = float(np.where(np.isfinite(sizes), sizes, 0.0).max(initial=0.0))

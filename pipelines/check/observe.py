@@ -16,6 +16,7 @@ from backends.base import OPTIMIZER_SLOTS, Backend, Chunk, Data, Stack, State
 from backends.spec import Storage, Trial
 from backends.supervisor import Record, Supervisor
 from pipelines.check.case import EPOCHS, Case
+from pipelines.check.verdict import DIVERGED
 from pipelines.spec import higher_is_better
 from pipelines.stages.metrics import NDArray, epoch_metrics, kernel
 
@@ -43,16 +44,17 @@ Observation = tuple[Key, NDArray]
 
 
 def snapshots(reference: Backend, case: Case, precision: Storage) -> Iterator[StepSnapshot]:
-    """The steps that are compared. They may end before `case.steps`: a run may diverge, or stop early."""
+    """The steps that are compared, while the run goes on; not the one at which it diverges."""
     wanted = set(case.compared_steps())
     run = _supervisor(reference, case, precision)
     for step in range(case.steps):
         if not run.live():
             return
         chunk = next(run.chunks(step + 1))
-        if step in wanted:
-            yield StepSnapshot(chunk, run.stack.state())
+        before = run.stack.state() if step in wanted else None
         run.report(chunk, run.stack.run(chunk))
+        if before is not None and not _diverged(run):
+            yield StepSnapshot(chunk, before)
 
 
 def observe(
@@ -63,8 +65,8 @@ def observe(
     stack = backend.stack([trial], data, case.machine(backend.name))
     if not nudge:
         yield Key("start", "initial weights"), stack.weights()
-    for place in sorted({0, len(steps) - 1}):
-        yield from _batch(stack, trial, data, steps[place], nudge)
+    for snapshot in (*steps[:1], *steps[1:][-1:]):
+        yield from _batch(stack, trial, data, snapshot, nudge)
     for snapshot in steps:
         yield from _step(stack, trial, snapshot, nudge)
     yield from _free_run(_supervisor(backend, case, precision), case, nudge)
@@ -101,23 +103,28 @@ def _step(stack: Stack, trial: Trial, snapshot: StepSnapshot, nudge: bool) -> It
 def _free_run(run: Supervisor, case: Case, nudge: bool) -> Iterator[Observation]:
     """`case.steps` steps, then on to the end of the fit, or as far as can be afforded.
 
-    A whole fit rounds at every step, and a nudge at its very start is forgotten: on digits in float32, another summation moves
-    the outputs by 1.7e-4 after 24 epochs, one nudge by 8e-6, a nudge each epoch by 1.1e-4.
+    A fit rounds at every step: on digits another summation moves outputs by 1.7e-4, one nudge by 8e-6, one an epoch by 1.1e-4.
     """
     if nudge:
         _nudge(run)
     run.run(until_step=case.steps)
-    yield Key("free", "weights"), run.stack.weights()
-    yield Key("free", "outputs on the validation rows"), run.stack.predict()
+    if not _diverged(run):
+        yield Key("free", "weights"), run.stack.weights()
+        yield Key("free", "outputs on the validation rows"), run.stack.predict()
     last = case.last_step
     while nudge and run.live() and (last is None or run.step < last):
         _nudge(run)
         end = (run.epoch + 1) * run.epoch_steps
         run.run(until_step=end if last is None else min(end, last))
     run.run(until_step=last)
+    yield Key("free", DIVERGED), np.array(float(run.progress[0].steps) if _diverged(run) else np.inf)
     for record in run.progress[0].history[:EPOCHS]:
         yield from _history(record)
     yield from _end(run, case)
+
+
+def _diverged(run: Supervisor) -> bool:
+    return run.progress[0].reason == "diverged"
 
 
 def _nudge(run: Supervisor) -> None:

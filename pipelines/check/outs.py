@@ -1,8 +1,6 @@
 """The outs of a reproduction beside those on record: equal to the bit, within tolerance, or different, and where it begins.
 
-Tolerances are those of docs/theory.md, "When two backends agree", without its allowance for chaotic settings, which takes runs of
-the reference: `deltarule parity` measures that. float64: 1e-12 of the largest number, weights of max|W|. float32: the
-objective and the outputs on the validation rows, 1e-5 of the largest number if that is above 1; all else is shown, not judged.
+Tolerances are those of docs/theory.md, "When two backends agree", without its allowance for chaotic settings.
 """
 
 from __future__ import annotations

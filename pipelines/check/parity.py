@@ -1,8 +1,7 @@
 """Proof for a user's own spec and data that the installed backends train the same experiment as the reference.
 
-The reference runs first, then every backend, each in a process of its own with its framework. It is told nothing but what
-crosses the border of a backend: the trial, the training and validation rows, states of the reference. What "the same" means is
-the last section of docs/theory.md; verdict.py holds its numbers. The test rows are not opened.
+The reference runs first, then every backend, each in a process of its own with its framework. What "the same" means is the
+last section of docs/theory.md; verdict.py holds its numbers. The test rows are not opened.
 """
 
 from __future__ import annotations

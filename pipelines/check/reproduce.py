@@ -1,8 +1,5 @@
 """A run on record, run again: its commit, its uncommitted changes, its spec and its data in a folder of their own.
 
-    reproduction = reproduce("3f2a", experiment, project, into=Path("again"))
-    reproduction.verdict.word    # "bit-equal", "within tolerance" or "different"
-
 Where the commit holds deltarule itself, its code runs; else the installed one, and the verdict says where that has changed.
 """
 

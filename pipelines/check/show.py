@@ -10,7 +10,7 @@ from rich.console import Console as Rich
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from pipelines.check.parity import OnProgress
-from pipelines.check.verdict import SECTIONS, Report
+from pipelines.check.verdict import DIVERGED, SECTIONS, Report
 from pipelines.console import Console, number
 from pipelines.report.pages import amount
 from pipelines.report.parity_page import Row, chief, table
@@ -57,7 +57,7 @@ def _table(console: Console, compared: Mapping[str, Mapping[str, Any]], precisio
         if judged:
             lines.append([f"-- {SECTIONS[section]}", *[""] * (len(compared) + 2)])
         for worst, row in judged:
-            known = worst["expected"] is not None and section in ("fit", "after")
+            known = worst["expected"] is not None and (section in ("fit", "after") or worst["quantity"] == DIVERGED)
             name = f"{worst['quantity']} ({number(worst['expected'])})" if known else worst["quantity"]
             lines.append([name, *map(_cell, row), amount(worst["allowed"]), amount(worst["drift"])])
     if lines:

@@ -1,9 +1,6 @@
 """Which difference between two backends is allowed: docs/theory.md, "When two backends agree", in numbers.
 
-float64: each optimizer step from the reference's own state within 1e-12 of max|W|; a free run within max(1e-12, 10 times how
-far the reference itself drifts after a change of one ulp). What theory.md leaves open (outputs, gradients, δ, sums) is held to
-the same form, 1e-12 of the largest number or 10 drifts. float32: outputs before softmax or sigmoid and the objective, within
-1e-5 (of the largest number, if that is above 1) or 10 drifts; all else is shown, not judged.
+What it leaves open (outputs, gradients, δ, sums) is held to the same form: a share of the largest number, or 10 drifts.
 """
 
 from __future__ import annotations
@@ -14,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipelines.report.pages import amount
+from pipelines.report.parity_page import excess
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # of float32: what the conformance suite asks of every backend
 DRIFTS = 10.0
@@ -34,7 +32,8 @@ SECTIONS = {
 }
 OBJECTIVE = ("E", "λΩ", "E + λΩ", "validation E", "validation loss")
 OUTPUTS = ("outputs", "outputs on the validation rows")
-JUDGED_IN_FLOAT32 = ("initial weights", *OUTPUTS, *OBJECTIVE)
+DIVERGED = "step of divergence"  # infinite: none
+JUDGED_IN_FLOAT32 = ("initial weights", DIVERGED, *OUTPUTS, *OBJECTIVE)
 SMOOTH_METRICS = tuple(f"validation {name}" for name in ("log_loss", "brier", "rmse", "mae", "r2"))
 SMOOTH = (*OUTPUTS, *OBJECTIVE, "root mean square of δ", *SMOOTH_METRICS)
 IN_JSON = ("precision", "section", "quantity", "where", "difference", "allowed", "drift", "expected", "found", "passed")
@@ -60,13 +59,6 @@ class Finding:
     def passed(self) -> bool | None:
         """None for what is not judged."""
         return None if self.allowed is None else self.difference <= self.allowed
-
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """Of one quantity the finding that counts has the highest: judged, and furthest beyond what is allowed."""
-        if self.difference == 0 or self.allowed is None:
-            return self.allowed is not None, self.difference
-        return True, self.difference / self.allowed if self.allowed else math.inf
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, which has neither infinity nor NaN: null."""
@@ -94,7 +86,7 @@ class Outcome:
         """How it fared. Of failures, the earliest section names the cause, later ones follow from it."""
         judged = sum(finding.passed is not None for finding in self.findings)
         if self.status == "agrees":
-            return f"{self.backend} agrees with the reference in all {judged} quantities"
+            return f"{self.backend} agrees with the reference in all {judged} quantities{self._divergence}"
         if self.status == "failed":
             return f"{self.backend} FAILED: {self.message}"
         if self.status != "differs":
@@ -104,7 +96,19 @@ class Outcome:
         section = SECTIONS[first.section].partition(",")[0].lower()
         gap = f"by {amount(first.difference)} where {amount(first.allowed)} is allowed ({first.precision})"
         failed = f"{len(self.failures)} of {judged} quantities"
-        return f"{self.backend} DIFFERS from the reference in {failed}, first {section}, {first.quantity}{where}, {gap}"
+        told = f"{failed}, first {section}, {first.quantity}{where}, {gap}{self._divergence}"
+        return f"{self.backend} DIFFERS from the reference in {told}"
+
+    @property
+    def _divergence(self) -> str:
+        """Where the two diverged, if one did, in each precision."""
+        said = ""
+        for one in self.findings:
+            if one.quantity == DIVERGED:
+                found, expected = (f"diverged at step {n:.0f}" if n else "did not diverge" for n in (one.found, one.expected))
+                both = f"both {found}" if found == expected else f"it {found}, the reference {expected}"
+                said += f"; {both} ({one.precision})"
+        return said
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -141,7 +145,7 @@ def judge(findings: Sequence[Finding]) -> list[Finding]:
     for one in findings:
         judged = replace(one, allowed=None if _is_chance(one, places) else _allowed(one))
         before = worst.setdefault((one.section, one.quantity), judged)
-        if judged.rank > before.rank:
+        if excess(judged.difference, judged.allowed) > excess(before.difference, before.allowed):
             worst[one.section, one.quantity] = judged
     return list(worst.values())
 

@@ -64,9 +64,9 @@ def carry(places: RunPaths, forms: Sequence[str]) -> None:
         told = []
         folder.mkdir(parents=True, exist_ok=True)
         for form in forms:
-            name, make = RECORDED[form]
+            name = RECORDED[form]
             try:
-                make(places.root, networks, folder / name)
+                FORMS[form](places.root, networks, folder / name)
                 told.append(form)
             except Exception as error:  # whatever the reason is: libraries that others keep do the work
                 shutil.rmtree(folder / name, ignore_errors=True)
@@ -115,18 +115,14 @@ def _native(form: str, model: Path, networks: tuple[Network, ...], folder: Path)
             raise BackendError(f"the backend {backend} has no file format of its own; the weights are in model.safetensors")
 
 
-Make = Callable[[Path, tuple[Network, ...], Path], None]
-FORMS: dict[str, Make] = {
+FORMS: dict[str, Callable[[Path, tuple[Network, ...], Path], None]] = {
     "mlflow": _mlflow,
     "onnx": _onnx,
     "torch": partial(_native, "torch"),
     "keras": partial(_native, "keras"),
+    "native": partial(_native, "native"),
 }
-RECORDED: dict[str, tuple[str, Make]] = {
-    "mlflow": ("model", _mlflow),
-    "onnx": ("onnx", _onnx),
-    "native": ("native", partial(_native, "native")),
-}
+RECORDED = {"mlflow": "model", "onnx": "onnx", "native": "native"}  # form -> its folder on record
 
 
 def stem(network: Network) -> str:

@@ -1,4 +1,4 @@
-"""The outs of a run as figures and pages want them: JSON files, columns, groups of rows, reports that are on this model."""
+"""The outs of a run as figures and pages want them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Pages are Jinja templates, with everything that is put into them escaped.
 
-A page is one file without scripts that fetches nothing, held to it by its Content-Security-Policy. Same values, same bytes.
+A page is one file without scripts that fetches nothing, by its Content-Security-Policy. Same values, same bytes.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ def _environment() -> Environment:
         loader=PackageLoader("pipelines.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     found.filters |= {
-        "number": number, "spelled": spelled, "text": as_yaml, "brief": brief, "amount": amount, "percent": percent,
-        "indented": indented,
+        "number": number, "spelled": spelled, "text": as_yaml, "brief": brief, "amount": amount, "indented": indented,
     }  # fmt: skip
     return found
 
@@ -77,11 +76,6 @@ def number(value: Any) -> str:
 def amount(value: Any) -> str:
     """A difference: its size is what counts."""
     return "–" if value is None else "0" if value == 0 else f"{value:.1e}"
-
-
-def percent(part: int, whole: int) -> str:
-    """A share of some rows."""
-    return f"{part / whole:.1%}"
 
 
 def indented(value: Any) -> str:

@@ -16,10 +16,7 @@ COMPARED = ("agrees", "differs")
 
 
 def parity_page(report: Mapping[str, Any], sections: Mapping[str, str], told: Mapping[str, str]) -> str:
-    """`report` as the command's JSON holds it; `sections`: key -> heading; `told`: a sentence on each backend.
-
-    A whole HTML document. Same numbers, same bytes.
-    """
+    """A whole HTML document. `sections`: key -> heading; `told`: a sentence on each backend. Same numbers, same bytes."""
     compared = {name: found for name, found in report["backends"].items() if found["status"] in COMPARED}
     return render(
         "parity.html",
@@ -50,14 +47,15 @@ def table(compared: Mapping[str, Mapping[str, Any]], precision: str) -> Iterator
 
 def chief(found: Sequence[Row | None]) -> Row:
     """Of one quantity the row that comes nearest to what is allowed, or goes furthest beyond it."""
-    return max((row for row in found if row is not None), key=_excess)
+    return max((row for row in found if row is not None), key=lambda row: excess(row["difference"], row["allowed"]))
 
 
-def _excess(row: Row) -> tuple[bool, float]:
-    difference = math.inf if row["difference"] is None else row["difference"]
-    if row["allowed"] is None:
-        return False, difference
-    return True, 0.0 if difference == 0 else difference / row["allowed"] if row["allowed"] else math.inf
+def excess(difference: float | None, allowed: float | None) -> tuple[bool, float]:
+    """Of one quantity what counts has the highest: judged, and furthest beyond what is allowed. None is infinite."""
+    difference = math.inf if difference is None else difference
+    if difference == 0 or allowed is None:
+        return allowed is not None, difference
+    return True, difference / allowed if allowed else math.inf
 
 
 def place(value: float | None) -> float:

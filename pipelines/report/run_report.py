@@ -1,7 +1,4 @@
-"""The report of one run: its figures, and a page that stands alone, with the figures inside. Same outs, same bytes.
-
-No script and nothing to fetch, so that the page opens from a disk, by mail, and in MLflow's frame for artifacts.
-"""
+"""The report of one run: its figures, and a page that stands alone, with the figures inside. Same outs, same bytes."""
 
 from __future__ import annotations
 
@@ -75,10 +72,9 @@ class Table(NamedTuple):
 
 
 def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | None = None) -> str:
-    """The page of the run in `folder`, with the figures that are drawn of it. A whole HTML document.
+    """The page of the run in `folder`, with the figures that are drawn of it. FileNotFoundError if nothing was trained there.
 
-    `experiment` adds what the outs do not hold of the spec (thresholds, search, tracking), if it is of this run. Raises
-    FileNotFoundError if nothing was trained there.
+    `experiment` adds what the outs do not hold of the spec (thresholds, search, tracking), if it is of this run.
     """
     outs = Outs(folder)
     run, about = redacted(outs.run), redacted(outs.about)

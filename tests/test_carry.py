@@ -19,6 +19,7 @@ from test_source import git
 
 import deltarule
 from pipelines import tracking
+from pipelines.data.parts import read_json
 from pipelines.export import carry, export
 from pipelines.record import events
 from pipelines.record.events import carried
@@ -317,7 +318,7 @@ def test_what_cannot_be_made_costs_no_record_and_is_told(begun, run, project, mo
 def test_a_model_whose_answers_would_change_without_a_secret_is_not_made(run, project, tmp_path):
     folder = shutil.copytree(run.folder, tmp_path / "run")
     file = folder / "outputs/train/run.json"
-    kept = json.loads(file.read_text())
+    kept = read_json(file)
     kept["spec"]["data"]["spellings"] = {"token": {"a": "b"}}
     file.write_text(json.dumps(kept))
     with pytest.raises(TrackingError, match="rename the column"):

@@ -10,7 +10,7 @@ from test_metrics import case
 
 from backends import weights
 from backends.spec import Trial
-from pipelines.stages import curves
+from pipelines.stages import curves, metrics
 from pipelines.stages.metrics import Truth, decide, evaluate, wilson
 from pipelines.stages.train import histograms
 
@@ -19,7 +19,7 @@ by_task = pytest.mark.parametrize("name", ["binary", "multiclass"])
 
 def parts(name, n=83):
     truth, outputs = case(name, n)
-    return truth, truth.probabilities(outputs), outputs
+    return truth, metrics.probabilities(truth.task, outputs), outputs
 
 
 def one_class(scores, positive):
@@ -85,7 +85,7 @@ def test_curves_of_many_classes_have_fewer_points_each():
     y = rng.integers(0, 100, 20_000)
     z = rng.normal(size=(len(y), 100))
     truth = Truth("multiclass", y, 100)
-    P = truth.probabilities(z)
+    P = metrics.probabilities(truth.task, z)
     for found in (curves.roc_curves(truth, P), curves.pr_curves(truth, P)):
         assert sum(len(x) for _, x, _ in found) <= curves.OF_ALL
 

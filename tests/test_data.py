@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sources import source
 
-from pipelines.data import PARTS, About, Column, DataError, Part, prepare, read
+from pipelines.data import PARTS, About, Column, DataError, prepare, read
 from pipelines.data.columns import find_target
 from pipelines.data.parts import write_part
 from pipelines.spec import BUNDLED, DataSpec
@@ -107,7 +107,7 @@ def test_parts_and_what_is_known_of_them_come_back_from_disk(tmp_path, name):
     assert About.load(tmp_path / "about.json") == about
     assert DataSpec.model_validate(about.data) == DataSpec(source=name)
     for part in PARTS:
-        opened = Part.load(tmp_path / part)
+        opened = about.open(tmp_path, part)
         assert opened.X.dtype == np.float32 and opened.X.shape == (about.rows[part], len(about.inputs))
         assert len(opened.y) == len(opened.rows) == about.rows[part]
         assert about.task == "regression" or sum(about.class_counts[part].values()) == len(opened.rows)
@@ -150,6 +150,6 @@ def test_a_part_is_three_files_that_numpy_would_write(tmp_path):
 
 def test_opened_rows_cannot_be_written(tmp_path):
     block = DataSpec(source="iris")
-    prepare(read(block), block, tmp_path)
+    about = prepare(read(block), block, tmp_path)
     with pytest.raises(ValueError, match="read-only"):
-        Part.load(tmp_path / "train").X[:] = 0
+        about.open(tmp_path, "train").X[:] = 0

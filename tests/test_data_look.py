@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_each_column_is_told_of(looks):
     assert (since.example, shown("datetime", since.greatest)) == ("2024-01-01", "2024-01-03")
     assert (told["id"].stated, told["id"].note, told["gone"].note) == (True, "", "no cell holds a value")
     assert found.duplicates == 1
-    json.dumps(found.as_dict(), allow_nan=False)
+    json.dumps(asdict(found), allow_nan=False)
 
 
 def test_classes_are_counted_and_the_task_is_found(looks):
@@ -310,7 +311,7 @@ class Tags(HTMLParser):
 
 
 def page(found):
-    text = data_page(json.loads(json.dumps(found.as_dict())), shown)
+    text = data_page(json.loads(json.dumps(asdict(found))), shown)
     tags = Tags()
     tags.feed(text)
     assert not tags.open

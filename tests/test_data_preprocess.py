@@ -9,7 +9,7 @@ import pytest
 from sources import column, source
 
 from pipelines.cli.summary import _data
-from pipelines.data import About, Column, DataError, Part, prepare
+from pipelines.data import About, Column, DataError, prepare
 from pipelines.data.preprocess import Categorical, CellError, Flag, fit, fit_scale, fit_target_scale, scaled
 from pipelines.data.rows import given
 from pipelines.spec import DataSpec
@@ -302,7 +302,7 @@ def test_each_fold_is_fitted_on_its_own_training_rows(folder):
             opened = fold.open(folder, part)
             np.testing.assert_array_equal(X[opened.rows], opened.X)
             assert fold.rows[part] == len(opened.rows)
-        assert Part.load(folder / "valid" / str(number)).rows.tolist() == fold.open(folder, "valid").rows.tolist()
+        assert np.load(folder / "valid" / str(number) / "rows.npy").tolist() == fold.open(folder, "valid").rows.tolist()
     assert about.rows == {"train": 48, "valid": 48, "test": 12}
 
 

@@ -15,6 +15,7 @@ import deltarule
 from pipelines.api.predict import predict
 from pipelines.data import DataError, text
 from pipelines.data import rows as data_rows
+from pipelines.data.parts import read_json, write_json
 from pipelines.stages import StageError
 
 HEADER = ["id", "day", "colour", "size", "fits", "kind"]
@@ -236,11 +237,7 @@ def test_files_that_do_not_belong_together_are_refused(trained, tmp_path):
 
     folder = shutil.copytree(trained.folder, tmp_path / "run")
     about = folder / "outputs/data/about.json"
-    about.write_text(
-        about.read_text()
-        .replace('"valid": "', '"valid": "0', 1)
-        .replace('"sha256": {\n    "train": "', '"sha256": {\n    "train": "0')
-    )
+    write_json(about, {**read_json(about), "sha256": {"train": "0", "valid": "0", "test": "0"}})
     with pytest.raises(StageError, match="of other data"):
         deltarule.load_model(folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,15 @@ import numpy as np
 import pytest
 
 import backends
+import deltarule
 from backends import weights
 from pipelines import stages
 from pipelines.api.evaluate import evaluate
+from pipelines.api.results import Run
 from pipelines.cli import summary
 from pipelines.data import DataError, read
+from pipelines.data.parts import read_json
+from pipelines.report.outs import Outs
 from pipelines.spec import DataSpec, Experiment, SpecError
 from pipelines.stages import RunPaths, StageError, ThresholdError
 from pipelines.stages.test import enter, openers
@@ -231,7 +236,7 @@ def test_train_and_validate_work_where_there_are_no_test_rows(places):
     carry_out(spec, places, "split")
     shutil.rmtree(places.data / "test")
     carry_out(spec, places, "train", "validate")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DataError, match="is missing"):
         carry_out(spec, places, "test")
 
 
@@ -370,7 +375,7 @@ def test_rows_that_another_data_block_made_are_refused_and_the_keys_named(places
 
 def test_rows_that_were_split_before_the_data_block_stood_beside_them_are_taken(places):
     carry_out(experiment(), places, "split")
-    old = kept(places.about)
+    old = read_json(places.about)
     del old["data"]
     places.about.write_text(json.dumps(old))
     carry_out(experiment(), places, "train", "validate", "test")
@@ -498,3 +503,60 @@ stages.validate(spec, places), stages.test(spec, places)
 print(*{FRAMEWORKS | {"matplotlib"}} & set(sys.modules))
 """
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split() == []
+
+
+# Damage ----------------------------------------------------------------------------------------------------------------
+
+OPENED = {  # what opens each of them
+    "data/train/X.npy": lambda spec, places: stages.train(spec, places),
+    "data/valid/y.npy": lambda spec, places: stages.train(spec, places),
+    "data/test/rows.npy": lambda spec, places: stages.test(spec, places),
+    "data/about.json": lambda spec, places: deltarule.load_model(places.root),
+    "train/model.safetensors": lambda spec, places: stages.validate(spec, places),
+    "train/run.json": lambda spec, places: stages.validate(spec, places),
+    "train/history.csv": lambda spec, places: Run(places.root).history,
+    "train/weights.csv": lambda spec, places: Outs(places.root).rows("train/weights.csv"),
+    "train/metrics.json": lambda spec, places: Outs(places.root).json("train/metrics.json"),
+    "validate/about.json": lambda spec, places: stages.test(spec, places),
+    "validate/metrics.json": lambda spec, places: Run(places.root).metrics,
+    "validate/roc.csv": lambda spec, places: Outs(places.root).rows("validate/roc.csv"),
+}
+
+
+def test_an_out_with_a_flipped_byte_or_a_cut_is_refused_by_its_name_and_made_anew_as_advised(places):
+    spec = experiment()
+    carry_out(spec, places)
+    made = outs(places)
+    for name, opens in OPENED.items():
+        file, whole = places.root / "outputs" / name, made[f"outputs/{name}"]
+        for spoilt in (flipped(whole, len(whole) // 2), flipped(whole, -50), whole[:-1]):
+            file.write_bytes(spoilt)
+            with pytest.raises((DataError, StageError)) as error:
+                opens(spec, places)
+            [stage] = re.findall("`deltarule ([a-z]+)`", str(error.value))
+            assert file.name in str(error.value) and outs(places) == {**made, f"outputs/{name}": spoilt}
+        carry_out(spec, places, stage)
+        assert file.read_bytes() == whole
+        carry_out(spec, places, *ALL[ALL.index(stage) :])
+        assert outs(places) == made
+
+
+def flipped(content, place):
+    spoilt = bytearray(content)
+    spoilt[place] ^= 1
+    return bytes(spoilt)
+
+
+@pytest.mark.parametrize("name", ["data/about.json", "train/run.json", "validate/about.json"])
+def test_what_describes_a_run_counts_byte_by_byte_and_without_its_seal_it_is_of_an_earlier_version(places, name):
+    carry_out(experiment(), places, *ALL[:-1])
+    file = places.root / "outputs" / name
+    whole = file.read_bytes()
+    for place in (*range(0, len(whole), 13), *range(-90, 0)):
+        file.write_bytes(flipped(whole, place))
+        with pytest.raises(DataError, match=f"{file.name} is damaged"):
+            read_json(file)
+    file.write_bytes(whole.rpartition(b",\n")[0] + b"\n}\n")
+    old = read_json(file)
+    file.write_bytes(whole)
+    assert read_json(file) == old

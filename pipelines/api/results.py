@@ -16,7 +16,7 @@ from backends.weights import write_atomically
 from pipelines.data import Source
 from pipelines.data.rows import given
 from pipelines.spec import DataSpec, Experiment, SpecError, load
-from pipelines.stages.files import read_json
+from pipelines.stages.files import check, read_json
 from pipelines.stages.networks import Network, answer, load_networks, stored_networks
 from pipelines.stages.paths import RunPaths, StageError
 
@@ -208,7 +208,7 @@ class Run:
 
 def _columns(path: Path, text: tuple[str, ...]) -> Columns:
     """A CSV file of numbers by column; whole numbers as int, the columns named in `text` as they are."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with check(path).open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     read = [str if name in text else _number for name in header]
     return {name: [read[place](row[place]) for row in rows] for place, name in enumerate(header)}

@@ -14,7 +14,7 @@ from backends.base import Data, Machine
 from backends.spec import Storage, Trial
 from backends.weights import layout
 from pipelines import stages
-from pipelines.data import About, Part
+from pipelines.data import About
 from pipelines.spec import Experiment, SpecError, trial
 from pipelines.stages import RunPaths
 from pipelines.stages.metrics import Truth, check_metric
@@ -67,12 +67,12 @@ class Case:
 
     def data(self) -> Data:
         """Training and validation rows."""
-        train, valid = (Part.load(RunPaths(self.folder).data / part) for part in ("train", "valid"))
+        train, valid = (self.about.open(RunPaths(self.folder).data, part) for part in ("train", "valid"))
         return Data(train.X, train.y, valid.X, valid.y)
 
     def truth(self) -> Truth:
         """What outputs on the validation rows are judged by."""
-        return Truth.of(self.about, Part.load(RunPaths(self.folder).data / "valid").y)
+        return Truth.of(self.about, self.about.open(RunPaths(self.folder).data, "valid").y)
 
     def machine(self, backend: str) -> Machine:
         """The spec's, on the spec's backend; the others may not be able to share the work among devices."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,16 +47,17 @@ def data(
         raise DataError(as_option(str(error)) if file is not None else str(error)) from None
     show(console, found)
     if block.sha256 is None and found.source.startswith("openml:"):  # the hash to pin what was just fetched
-        from pipelines.data.read import kept_at, sha256_of
+        from pipelines.data.parts import sha256
+        from pipelines.data.read import kept_at
 
-        console.say(f"data.sha256 of this file: {sha256_of(kept_at(found.source, Path()).read_bytes())}")
+        console.say(f"data.sha256 of this file: {sha256(kept_at(found.source, Path()))}")
     if html is not None:
         from pipelines.data.look import shown
         from pipelines.report.pages import data_page
 
-        write_page(html, data_page(found.as_dict(), shown))
+        write_page(html, data_page(asdict(found), shown))
         console.say(f"written to {html}")
-    console.result(found.as_dict())
+    console.result(asdict(found))
     if found.problems:
         count = len(found.problems)
         errors = "1 error" if count == 1 else f"{count} errors"

@@ -1,8 +1,4 @@
-"""From a source to three disjoint parts of plain arrays: read, find the task, check, split, preprocess.
-
-`columns.py` says what a reader hands on, `split.py` which rows go where, `preprocess.py` what is fitted on training rows alone,
-`parts.py` what stands on disk.
-"""
+"""From a source to three disjoint parts of plain arrays: read, find the task, check, split, preprocess."""
 
 from pipelines.data.columns import PARTS, Column, DataError, Source
 from pipelines.data.parts import About, Part, prepare

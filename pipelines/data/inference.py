@@ -1,7 +1,4 @@
-"""What a column holds: as `data.columns` says, else as all its cells look; and what is wrong with it, with the way out.
-
-An exact name stands above a pattern, and of several patterns the last that fits. A column is numbers only if every cell is one.
-"""
+"""What a column holds: as `data.columns` says, else as all its cells look; and what is wrong with it, with the way out."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ One column at a time is looked at. A suspicion is a rule of thumb and a question
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,7 +73,7 @@ class Suspicion:
 
 @dataclass(frozen=True)
 class Look:
-    """All of it; `as_dict` is what --json prints."""
+    """All of it, as --json prints it."""
 
     source: str
     rows: int
@@ -85,10 +85,6 @@ class Look:
     suspicions: tuple[Suspicion, ...]
     problems: tuple[str, ...]  # what `read` or `prepare` would refuse
     refused: str  # the one of them that is about the target, or a column that the spec names; "" if none is
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and words."""
-        return asdict(self)
 
 
 def look(block: DataSpec, base: Path | None = None) -> Look:

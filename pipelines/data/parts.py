@@ -1,8 +1,5 @@
 """The three parts on disk, and what is known about them: what `split` writes, and every later stage reads.
 
-`prepare` finds the target, deals out the rows, fits on training rows and writes. Columns are read one at a time; the inputs of
-one part are in memory.
-
 With folds, outputs/data/train, valid and test hold a folder a fold, 1 to k, each with the same three files: what a fold's
 training rows say about its columns differs, and so do its inputs, in all three parts.
 """
@@ -11,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +20,13 @@ from pydantic import TypeAdapter, ValidationError
 from backends.spec import Task
 from backends.weights import stream_atomically, write_atomically
 from pipelines.data.columns import PARTS, DataError, NDArray, Source, Target, find_target
-from pipelines.data.preprocess import LIMIT, CellError, Encoder, Fitted, Preprocessing, TargetScale, fit, fit_target_scale
+from pipelines.data.preprocess import LIMIT, Encoder, Fitted, Preprocessing, TargetScale, fit, fit_target_scale, named_rows
 from pipelines.data.split import Rows, inputs_of, split_rows
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import Kind
 
 ARRAYS = ("X", "y", "rows")
-BLOCK = 2**20  # bytes that are hashed at a time
+LISTINGS = ("run.json", "about.json")  # whose "outs" say what the files beside them hold: name -> SHA-256
 
 
 @dataclass(frozen=True)
@@ -40,31 +37,80 @@ class Part:
     y: NDArray
     rows: NDArray
 
-    @staticmethod
-    def load(folder: Path) -> Part:
-        """The files of one folder. They are read from the disk where they are used, and may be larger than the memory."""
-        return Part(*(_array(folder / f"{name}.npy") for name in ARRAYS))
+
+# -- files that say when they are damaged --
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """JSON with its keys in the order given; run.json and about.json end in a seal, the SHA-256 of what stands before."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    raw = f"{text}\n".encode()
+    if path.name in LISTINGS:
+        raw = _sealed(raw.removesuffix(b"\n}\n"))
+    write_atomically(path, raw)
+
+
+def _sealed(text: bytes) -> bytes:
+    digest = hashlib.sha256(text).hexdigest()
+    return text + f',\n  "digest": "{digest}"\n}}\n'.encode()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of JSON that we wrote, without its seal. Raises DataError where it is damaged."""
+    listing = path.name in LISTINGS
+    raw = path.read_bytes() if listing else check(path).read_bytes()
+    sealed = _sealed(raw.rpartition(b",\n")[0])
+    try:
+        content: dict[str, Any] = json.loads(raw)
+        seal = content.pop("digest", None)
+    except (ValueError, AttributeError):
+        raise damaged(path) from None
+    # Without a seal it is of an earlier version; a seal whose key is damaged is known by its length.
+    if listing and (seal or len(raw) == len(sealed)) and raw != sealed:
+        raise damaged(path)
+    return content
+
+
+def check(path: Path) -> Path:
+    """An out. Raises DataError unless it is what run.json or about.json beside it lists; earlier versions listed nothing."""
+    for listing in (path.with_name(name) for name in LISTINGS):
+        if not listing.is_file():
+            continue
+        known = read_json(listing).get("outs", {})
+        if path.name in known and sha256(path) != known[path.name]:
+            raise damaged(path)
+    return path
+
+
+def sha256(*files: Path) -> str:
+    """Of a file, or of several behind one another."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
+
+
+def damaged(path: Path, how: str = "damaged: it does not hold what was written there") -> DataError:
+    """The error of a file that holds what no stage writes."""
+    below = path.as_posix().rpartition("outputs/")[2]
+    stage = below.partition("/")[0].replace("data", "split")
+    again = "run again what makes it"
+    if stage in ("split", "train", "validate", "test"):
+        again = f"run `deltarule {stage}`"
+    return DataError(f"{path} is {how}; restore it, or {again}")
+
+
+# -- parts --
 
 
 def _array(path: Path) -> NDArray:
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except ValueError:
+    except FileNotFoundError:
+        raise damaged(path, "missing") from None
+    except (ValueError, EOFError):
         raise damaged(path) from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file of JSON that we wrote. Raises DataError where it is damaged."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise damaged(path) from None
-    return content
-
-
-def damaged(path: Path) -> DataError:
-    """The error of a file that holds what no stage writes."""
-    return DataError(f"{path} is damaged: it does not hold what was written there; restore it, or run again what makes it")
 
 
 def write_part(
@@ -82,12 +128,7 @@ def write_part(
     for name, array in (("y", y), ("rows", rows)):
         with stream_atomically(folder / f"{name}.npy") as file:
             np.save(file, array)
-    digest = hashlib.sha256()
-    for name in ARRAYS:
-        with (folder / f"{name}.npy").open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-    return digest.hexdigest()
+    return sha256(*(folder / f"{name}.npy" for name in ARRAYS))
 
 
 @dataclass(frozen=True)
@@ -137,24 +178,32 @@ class About:
         """A fold after the other; without folds, the whole alone."""
         return self.folds or (self,)
 
-    def fold(self, number: int) -> About:
-        """What is known about fold `number`, from 1: its validation rows are the fold's, its training rows the others'."""
-        return self.folds[number - 1]
+    def fold(self, number: int | None) -> About:
+        """Fold `number`, from 1: its validation rows are the fold's, its training rows the others'. Without one, the whole."""
+        return self if number is None else self.folds[number - 1]
 
     def where(self, folder: Path, part: str) -> Path:
         """The folder of a part; `folder` is outputs/data."""
         return folder / part if self.number is None else folder / part / str(self.number)
 
     def open(self, folder: Path, part: str) -> Part:
-        """The rows of a part; `folder` is outputs/data."""
-        return Part.load(self.where(folder, part))
+        """The rows of a part; `folder` is outputs/data. They are read where they are used, and may be larger than the memory.
+
+        Raises DataError for files that are damaged or missing.
+        """
+        place = self.where(folder, part)
+        files = [place / f"{name}.npy" for name in ARRAYS]
+        arrays = [_array(file) for file in files]
+        if sha256(*files) != self.sha256.get(part):
+            raise damaged(place / "X.npy, y.npy or rows.npy")
+        return Part(*arrays)
 
     def save(self, path: Path) -> None:
         """As JSON, floats to the last bit. What folds share stands there once."""
         kept = TypeAdapter(About).dump_python(self, by_alias=True, exclude_defaults=True)
         if self.folds:
             kept["folds"] = [{name: fold[name] for name in OF_A_FOLD if name in fold} for fold in kept["folds"]]
-        write_atomically(path, (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode())
+        write_json(path, kept)
 
     @staticmethod
     def load(path: Path) -> About:
@@ -219,7 +268,7 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
     fitted: list[Fitted] = []
     for name in inputs_of(source, spec.split):
         column = source.fetch(name)
-        with _named_rows(source, rows["train"]):
+        with named_rows(source, rows["train"]):
             fitted.append(fit(name, source.kinds[name], column.of(rows["train"]), spec))
         for part in missing:
             of_part = column.of(rows[part])
@@ -232,15 +281,10 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
     _check_names(source.name, encoders)
     scale, y = _scaled_target(source, target, rows["train"], spec)
 
-    def encoded(some: NDArray) -> Iterator[NDArray]:
-        with _named_rows(source, some):
-            for one in encoders:
-                yield from one.encode(source.fetch(one.name).of(some))
-
     hashes = {}
     for part in parts:
-        own, width = rows[part], len(preprocessing.inputs)
-        hashes[part] = write_part(about.where(folder, part), encoded, width, y[own], own, source.rows // 4 + 1)
+        own, width, inputs = rows[part], len(preprocessing.inputs), partial(preprocessing.encoded, source)
+        hashes[part] = write_part(about.where(folder, part), inputs, width, y[own], own, source.rows // 4 + 1)
     return replace(
         about,
         rows={part: len(own) for part, own in rows.items()},
@@ -252,15 +296,6 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
         target_scale=scale,
         sha256=hashes,
     )
-
-
-@contextmanager
-def _named_rows(source: Source, rows: NDArray) -> Iterator[None]:
-    """Cells that cannot be used are refused with their line."""
-    try:
-        yield
-    except CellError as error:
-        raise DataError(f"{source.line(int(rows[error.place]))}: {error}") from None
 
 
 def _scaled_target(source: Source, target: Target, train: NDArray, spec: DataSpec) -> tuple[TargetScale, NDArray]:

@@ -1,9 +1,5 @@
 """From raw columns to the inputs of a network: one encoder a column, fitted on training rows alone, then applied to any rows.
 
-Numbers and dates: what is missing is filled in, then scaled; where training rows had gaps, one more input says where. A boolean
-is one input, a categorical column one a category: 0 or 1, never scaled. Categories that are rare in the training rows share the
-input "NAME infrequent". A value that no training row had goes there too; without such an input, all of the column's are 0.
-
 scikit-learn fits the scales. Its quantile transform gives the quantiles, but they are interpolated here: its own maps every row
 that ties with a column's minimum or maximum to ±5.2 (on digits 58 % of all values), and a constant column to -5.2.
 """
@@ -11,6 +7,7 @@ that ties with a column's minimum or maximum to ±5.2 (on digits 58 % of all val
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -32,6 +29,15 @@ class CellError(ValueError):
     def __init__(self, place: int, message: str) -> None:
         super().__init__(message)
         self.place = place
+
+
+@contextmanager
+def named_rows(source: Source, rows: NDArray) -> Iterator[None]:
+    """Cells that cannot be used are refused with their line."""
+    try:
+        yield
+    except CellError as error:
+        raise DataError(f"{source.line(int(rows[error.place]))}: {error}") from None
 
 
 # -- scaling --
@@ -298,12 +304,12 @@ class Preprocessing:
         Raises DataError for values that cannot be used.
         """
         X = np.empty((source.rows, len(self.inputs)), dtype=np.float32)
-        place = 0
-        for encoder in self.encoders:
-            try:
-                for values in encoder.encode(source.fetch(encoder.name)):
-                    X[:, place] = values
-                    place += 1
-            except CellError as error:
-                raise DataError(f"{source.line(error.place)}: {error}") from None
+        for place, values in enumerate(self.encoded(source, np.arange(source.rows))):
+            X[:, place] = values
         return X
+
+    def encoded(self, source: Source, rows: NDArray) -> Iterator[NDArray]:
+        """Each input of some rows, (n,) float32. Raises DataError."""
+        with named_rows(source, rows):
+            for encoder in self.encoders:
+                yield from encoder.encode(source.fetch(encoder.name).of(rows))

@@ -24,7 +24,7 @@ from backends.weights import write_atomically
 from pipelines.data.columns import Column, DataError, Source
 from pipelines.project import project_of
 from pipelines.spec import DataSpec
-from pipelines.spec.blocks import FILES, Kind
+from pipelines.spec.blocks import BUNDLED, FILES, Kind
 from pipelines.spec.describe import nearest
 
 if TYPE_CHECKING:
@@ -32,15 +32,6 @@ if TYPE_CHECKING:
     from pipelines.data.tables import JoinedTable, Table
 
 LISTED = 50  # columns in a message
-# name -> names of its target columns, which scikit-learn leaves out for all but one
-BUNDLED = {
-    "digits": ("digit",),
-    "breast_cancer": ("diagnosis",),
-    "wine": ("cultivar",),
-    "iris": ("species",),
-    "diabetes": ("progression",),
-    "linnerud": ("Weight", "Waist", "Pulse"),
-}
 ABOUT = "https://www.openml.org/api/v1/json/data/{number}"
 TIMEOUT = 10.0  # seconds without a byte
 MISSING = "?"
@@ -156,7 +147,7 @@ def open_openml(source: str, sha256: str | None, base: Path | None, markers: Seq
     kept = kept_at(source, base)
     held = kept.is_file()
     content = kept.read_bytes() if held else _fetch(source)
-    found = sha256_of(content)
+    found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         where = f" at .deltarule/openml/{kept.name}; delete that file to fetch it anew, or" if held else ";"
         raise DataError(
@@ -172,11 +163,6 @@ def open_openml(source: str, sha256: str | None, base: Path | None, markers: Seq
 def kept_at(source: str, base: Path | None) -> Path:
     """Where the file of openml:ID is kept."""
     return project_of(base or Path()) / ".deltarule" / "openml" / f"{source.partition(':')[2]}.arff"
-
-
-def sha256_of(content: bytes) -> str:
-    """In hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def _fetch(source: str) -> bytes:

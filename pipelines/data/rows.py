@@ -1,7 +1,6 @@
 """Rows that a trained network is to answer, read under the kinds that its training rows' columns had; and its answers.
 
-A file comes in blocks of rows, of which one at a time is in memory. Rows that are given in Python are a DataFrame, a mapping of
-columns, or, where all columns are numbers, a matrix; they are read as those of a Parquet file are.
+A file comes in blocks of rows, of which one at a time is in memory; rows that are given in Python are read as those of Parquet.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Which rows train, validate and test: every way that data.split knows, and what is refused with its line.
 
-By chance (each class shared out evenly, in classification), by group, by time, as a column says, or as the files say; with folds,
-the rows that do not test are dealt out once more. Every row is in exactly one part, by its number and the split's seed alone.
-Rows that must stay together (equal rows, a group, one moment) are dealt as one.
+Every row is in exactly one part, by its number and the split's seed alone. Rows that must stay together (equal rows, a group, one
+moment) are dealt as one.
 """
 
 from __future__ import annotations

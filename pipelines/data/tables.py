@@ -1,7 +1,4 @@
-"""Tables: the columns of a file as pyarrow has them, and the files of a source as one table, read as the spec says.
-
-`TextTable` holds a delimited file in memory, typed block by block; `ArrowTable` reads a column when it is asked for.
-"""
+"""Tables: the columns of a file as pyarrow has them, and the files of a source as one table, read as the spec says."""
 
 from __future__ import annotations
 
@@ -178,8 +175,8 @@ class TextTable(Table):
 class JoinedTable:
     """The files of a source by part; {"": file} where there is one. Raises DataError unless they have the same columns.
 
-    Kinds are inferred over all rows, categories are joined, and columns come one at a time. `known`: column -> what the source
-    itself says of it. `orders`: column of dates -> how they begin, where that is known, as in formats.py.
+    Kinds are inferred over all rows. `known`: column -> what the source itself says of it. `orders`:
+    column of dates -> how they begin, where that is known, as in formats.py.
     """
 
     def __init__(self, block: DataSpec, files: Mapping[str, Table], known: Mapping[str, Kind], orders: Mapping[str, str]) -> None:

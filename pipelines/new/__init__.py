@@ -1,7 +1,4 @@
-"""A project of one's own from one file of data: what `deltarule new` writes, all of it or nothing.
-
-git and DVC are made ready where a project has neither: those that are there already, in the folder or above it, are used.
-"""
+"""A project of one's own from one file of data: what `deltarule new` writes, all of it or nothing."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from string import Template
 import platformdirs
 
 from backends import children
+from backends.weights import write_atomically
 from pipelines.data.look import Look
 from pipelines.new.params import TEMPLATE, ProjectError, view, written
 from pipelines.spec.blocks import FILES
@@ -79,7 +77,7 @@ def create(
     check_git(folder)
     with _all_or_nothing(folder, names, ignored):
         for name, text in files.items():
-            _write(folder / name, text)
+            write_atomically(folder / name, text.encode())
         added = {name: _add_lines(folder / name, text) for name, text in ignored.items()}
         if not inside:
             (folder / source).parent.mkdir(parents=True, exist_ok=True)
@@ -122,20 +120,15 @@ def _all_or_nothing(folder: Path, names: list[str], changed: Iterable[str]) -> I
 def _add_lines(path: Path, text: str) -> int:
     """Write a file, or add the lines that it lacks at its end; how many were added."""
     if not path.exists():
-        _write(path, text)
+        write_atomically(path, text.encode())
         return 0
     there = path.read_bytes()
     known = {line.strip() for line in there.decode(errors="replace").splitlines()}
     lacking = [line for line in text.splitlines() if line not in known and not line.startswith("#")]
     if lacking:
         gap = b"" if not there or there.endswith(b"\n") else b"\n"
-        path.write_bytes(there + gap + "\n".join(["# of deltarule", *lacking, ""]).encode())
+        write_atomically(path, there + gap + "\n".join(["# of deltarule", *lacking, ""]).encode())
     return len(lacking)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 # -- git and DVC --

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.parts import damaged, read_json
+from pipelines.data.parts import check, damaged, read_json
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Table = dict[str, NDArray]
@@ -39,7 +39,7 @@ class Outs:
         if not self.path(name).is_file():
             return []
         try:
-            with self.path(name).open(newline="", encoding="utf-8") as file:
+            with check(self.path(name)).open(newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
         except (ValueError, csv.Error):
             raise damaged(self.path(name)) from None

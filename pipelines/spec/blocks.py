@@ -12,7 +12,15 @@ from pydantic import Field, Strict, field_validator, model_validator
 from backends.spec import Count, Seed, Spec
 from pipelines.spec.describe import nearest
 
-BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes", "linnerud")
+# name -> names of its target columns, which scikit-learn leaves out for all but one
+BUNDLED = {
+    "digits": ("digit",),
+    "breast_cancer": ("diagnosis",),
+    "wine": ("cultivar",),
+    "iris": ("species",),
+    "diabetes": ("progression",),
+    "linnerud": ("Weight", "Waist", "Pulse"),
+}
 DELIMITED = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 FILES = (*DELIMITED, ".parquet")
 NO_ENCODINGS = ("undefined", "idna", "punycode", "unicode-escape", "raw-unicode-escape")  # codecs of Python, of no file

@@ -1,8 +1,4 @@
-"""One experiment, whole: read strictly from params.yaml, overridden, and written out resolved.
-
-Every error names the file and the line, what must hold, what was found and what to do; all the errors of a file are reported
-at once.
-"""
+"""One experiment, whole: read strictly from params.yaml, overridden, and written out resolved."""
 
 from __future__ import annotations
 

@@ -6,20 +6,14 @@ Floats are written to the last bit.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from backends.weights import write_atomically
-from pipelines.data.parts import read_json as read_json  # the counterpart of write_json
+from pipelines.data.parts import check, read_json, sha256, write_json
 
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """JSON with its keys in the order given."""
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+__all__ = ["check", "listed", "read_json", "remove", "sha256", "write_csv", "write_json", "write_rows"]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -40,10 +34,9 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]], without: Sequen
     write_csv(path, columns, ([row.get(name, "") for name in columns] for row in rows))
 
 
-def sha256(path: Path) -> str:
-    """Of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def listed(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Name -> SHA-256 of those outs that are there: what `check` compares with."""
+    return {name: sha256(folder / name) for name in names if (folder / name).is_file()}
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:

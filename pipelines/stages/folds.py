@@ -1,7 +1,4 @@
-"""The networks of k folds: which train as one stack, on which rows, and what their metrics come to.
-
-Without folds there is one network, of the whole, and every line here holds for it too.
-"""
+"""The networks of k folds, or the one without: which train as one stack, on which rows, and what their metrics come to."""
 
 from __future__ import annotations
 
@@ -20,14 +17,9 @@ from pipelines.stages.metrics import Truth, check_metric, epoch_metrics
 SD = "_sd"  # what the name of a metric ends in for its sd over the folds
 
 
-def about_of(about: About, fold: int | None) -> About:
-    """What is known about one fold; without folds, the whole."""
-    return about if fold is None else about.fold(fold)
-
-
 def sizes(about: About, trial: Trial) -> tuple[int, int]:
     """Training and validation rows of the trial's fold."""
-    rows = about_of(about, trial.fold).rows
+    rows = about.fold(trial.fold).rows
     return rows["train"], rows["valid"]
 
 
@@ -47,7 +39,7 @@ def open_rows(about: About, folder: Path, folds: Sequence[int | None]) -> tuple[
     data: dict[int | None, Data] = {}
     truths: dict[int | None, Truth] = {}
     for fold in dict.fromkeys(folds):
-        one = about_of(about, fold)
+        one = about.fold(fold)
         learn, choose = (one.open(folder, part) for part in ("train", "valid"))
         data[fold], truths[fold] = Data(learn.X, learn.y, choose.X, choose.y, (fold,)), Truth.of(one, choose.y)
     return (next(iter(data.values())) if len(data) == 1 else Data.of_folds(data)), truths
@@ -103,8 +95,9 @@ def _of_places(watch: Watch | None, places: Sequence[int]) -> Watch | None:
 def check_monitor(experiment: Experiment, about: About, folder: Path) -> None:
     """Raises SpecError unless the validation rows of every fold define the metric that is monitored."""
     for one in about.each:
+        truth = Truth.of(one, one.open(folder, "valid").y)
         try:
-            check_metric(Truth.of(one, one.open(folder, "valid").y), experiment.train.early_stopping.monitor)
+            check_metric(truth, experiment.train.early_stopping.monitor)
         except ValueError as error:
             raise SpecError(f"{error}{'' if one.number is None else f' (fold {one.number})'}") from None
 

@@ -1,4 +1,4 @@
-"""Every metric, from arrays, by kernels of our own; tests hold each to scikit-learn's number. Importing that takes two seconds.
+"""Every metric, from arrays, by kernels of our own; tests hold each to scikit-learn's number.
 
 A metric that these rows do not define (ROC AUC of one class alone, R² of a constant) is left out, never guessed.
 
@@ -60,10 +60,6 @@ class Truth:
         """Regression predictions in the targets' own units, (n, m)."""
         z = outputs.astype(np.float64)
         return self.scale.undo(z) if self.scale else z
-
-    def probabilities(self, outputs: NDArray) -> NDArray:
-        """P(class) of each row, (n, classes)."""
-        return probabilities(self.task, outputs)
 
 
 def names(truth: Truth) -> tuple[str, ...]:
@@ -236,7 +232,7 @@ def _mean(W: NDArray, values: NDArray) -> NDArray:
 
 
 def _class_kernel(truth: Truth, outputs: NDArray) -> Kernel:
-    y, P, predicted = truth.y, truth.probabilities(outputs), decide(truth.task, outputs)
+    y, P, predicted = truth.y, probabilities(truth.task, outputs), decide(truth.task, outputs)
     one_hot, hit = np.eye(P.shape[1]), (predicted == y).astype(np.float64)
     tiny = np.finfo(np.float64).eps  # scikit-learn clips there
     logs = -np.log(np.clip(P[np.arange(len(y)), y], tiny, 1 - tiny))

@@ -15,7 +15,6 @@ from backends.spec import Trial
 from pipelines.data import About, Source
 from pipelines.spec import Experiment
 from pipelines.stages.files import read_json, sha256
-from pipelines.stages.folds import about_of
 from pipelines.stages.metrics import decide, probabilities
 from pipelines.stages.paths import RunPaths, StageError
 
@@ -87,7 +86,7 @@ def _open(about: About, run_file: Path, model_file: Path, other: Iterable[str], 
     found += [*other, *([] if digest == run["model_hash"] else ["model.safetensors"])]
     if found:
         raise StageError(f"{what}: {', '.join(found[:5])}; run {command} first", exit_code=2)
-    return [Network(trial, flat, digest, about_of(about, trial.fold), run) for trial, flat in weights.load_all(model_file)]
+    return [Network(trial, flat, digest, about.fold(trial.fold), run) for trial, flat in weights.load_all(model_file)]
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.stages import curves, metrics
-from pipelines.stages.files import remove, write_csv, write_json, write_rows
+from pipelines.stages.files import listed, remove, write_csv, write_json, write_rows
 from pipelines.stages.folds import over_folds
 from pipelines.stages.metrics import Truth
 from pipelines.stages.networks import Network
@@ -53,8 +53,7 @@ def judge(network: Network, places: RunPaths, part: str) -> Judged:
 def write_report(folder: Path, networks: Sequence[Network], each: Sequence[Judged], found: dict[str, float], **more: Any) -> None:
     """All outs of validate or test; about.json, which says whose report it is, comes last.
 
-    Of folds, `each` are what their networks say of the part: the rows of one after the other, with the number of the fold, and
-    folds.csv has the metrics of each. Confusion, curves and classes are of all these rows together.
+    Of folds the rows of one come after the other, and folds.csv has the metrics of each.
     """
     remove(folder, OUTS)
     write_json(folder / "metrics.json", found)
@@ -66,7 +65,8 @@ def write_report(folder: Path, networks: Sequence[Network], each: Sequence[Judge
         rows = [{"fold": one.fold, "rows": len(one.rows), **metrics.evaluate(one.truth, one.outputs)} for one in each]
         write_rows(folder / "folds.csv", rows)
     one = networks[0]
-    write_json(folder / "about.json", {"model_hash": one.sha256, "fingerprint": one.run["fingerprint"], **more})
+    whose = {"model_hash": one.sha256, "fingerprint": one.run["fingerprint"], **more}
+    write_json(folder / "about.json", {**whose, "outs": listed(folder, OUTS)})
 
 
 def _numbered(each: Sequence[Judged]) -> tuple[list[str], list[list[Any]]]:
@@ -79,7 +79,7 @@ def _write_classes(folder: Path, each: Sequence[Judged], classes: Sequence[str])
     first = each[0].truth
     outputs = np.concatenate([one.outputs for one in each])
     truth = replace(first, y=np.concatenate([one.truth.y for one in each]))
-    P, predicted = truth.probabilities(outputs), metrics.decide(truth.task, outputs)
+    P, predicted = metrics.probabilities(truth.task, outputs), metrics.decide(truth.task, outputs)
     pairs = [(classes[a], classes[p]) for a, p in zip(truth.y.tolist(), predicted.tolist(), strict=True)]
     numbered, heads = _numbered(each)
     header = (*numbered, "label", "predicted", *(f"p_{name}" for name in classes))

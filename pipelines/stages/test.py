@@ -18,8 +18,6 @@ from pipelines.stages.reports import judge, measured, write_report
 def test(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
     """Write outputs/test; returns its metrics, and how many different experiments have opened these test rows so far.
 
-    Of folds, each network judges all test rows: means and sds, and no intervals, since the networks share training rows.
-
     Raises StageError before anything is opened, unless validate has reported on this very model and did not hold it.
     """
     with places.locked():

@@ -17,7 +17,7 @@ from backends.spec import Trial
 from backends.supervisor import Record, Result, Watch
 from pipelines.data import About
 from pipelines.spec import Experiment, fingerprint, source_hash, trial
-from pipelines.stages.files import remove, sha256, write_csv, write_json, write_rows
+from pipelines.stages.files import listed, remove, sha256, write_csv, write_json, write_rows
 from pipelines.stages.folds import check_monitor, over_folds, train_all
 from pipelines.stages.networks import split_rows
 from pipelines.stages.paths import HeldError, RunPaths
@@ -132,6 +132,7 @@ def record_of(experiment: Experiment, about: About, places: RunPaths, mark: str,
         "environment": environment(backend, networks[0], machine),
         "data_hashes": _hashes(about),
         "model_hash": sha256(places.model) if places.model.exists() else None,
+        "outs": listed(places.trained, ("metrics.json", "history.csv", "weights.csv")),
         **_ended(networks, results),
     }
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import time
 
 from pipelines.spec import Experiment
 from pipelines.tracking import locate
+
+DEADLINE = 180  # s, for what takes one or two on an idle machine
 
 
 def client_of(project):
@@ -27,8 +30,16 @@ def points(project):
 
 
 def files(project, run_id):
-    base = project / ".mlflow/artifacts" / run_id / "artifacts"
+    base = project / ".mlflow/mlartifacts" / run_id / "artifacts"
     return {p.relative_to(base).as_posix(): p for p in base.rglob("*") if p.is_file()}
+
+
+def until(true, what="it"):
+    ends = time.monotonic() + DEADLINE
+    while not (found := true()):
+        assert time.monotonic() < ends, f"waited {DEADLINE} s for {what}"
+        time.sleep(0.05)
+    return found
 
 
 def free_port():

@@ -113,7 +113,7 @@ def recorded(client, run):
 
 
 def artifact(project, run_id, place):
-    return project / ".mlflow/artifacts" / run_id / "artifacts" / place
+    return project / ".mlflow/mlartifacts" / run_id / "artifacts" / place
 
 
 def test_it_says_how_it_was_begun(recorded, project):
@@ -412,7 +412,7 @@ def test_mlflow_predicts_with_the_model_of_every_backend(project, tmp_path):
     run_ids = {run["name"]: run["id"] for run in on_record}
     said = call(PYTHON, "-P", "-c", PREDICT, *run_ids.values(), cwd=tmp_path, MLFLOW_TRACKING_URI=store)
     for backend, run_id in run_ids.items():
-        [native] = tmp_path.glob(f".mlflow/artifacts/{run_id}/artifacts/native/*")
+        [native] = tmp_path.glob(f".mlflow/mlartifacts/{run_id}/artifacts/native/*")
         assert native.name == NATIVE[backend]
         assert (tmp_path / f"{run_id}.json").exists(), said
         found = json.loads((tmp_path / f"{run_id}.json").read_text())["predictions"]

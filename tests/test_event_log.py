@@ -15,12 +15,11 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 
 import pytest
 from conftest import BIN, call, empty_store, environment
-from stored import free_port
+from stored import DEADLINE, free_port, until
 from synthetic_run import make
 
 from pipelines.record import Recording, recording
@@ -31,20 +30,11 @@ from pipelines.tracking import TrackingError, store
 from pipelines.tracking.backlog import journals
 
 pytestmark = pytest.mark.slow
-DEADLINE = 180  # s, for what takes one or two on an idle machine
 FINGERPRINT = "3f2a" + "0" * 28
 LONG = """
 model: {hidden: [8], activation: tanh}
 train: {backend: reference, epochs: 100000, batch_size: 256, early_stopping: {patience: null}}
 """
-
-
-def until(true, what="it"):
-    ends = time.monotonic() + DEADLINE
-    while not (found := true()):
-        assert time.monotonic() < ends, f"waited {DEADLINE} s for {what}"
-        time.sleep(0.05)
-    return found
 
 
 class Server:

@@ -56,7 +56,7 @@ def client_of(project: Path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A project with data in git, in DVC and in neither, and a run on record of each; and all of it changed since."""
+    """A project with data in git, in DVC and in neither, and a run on record of each; all of it changed and moved since."""
     project = tmp_path_factory.mktemp("made") / "flowers"
     (project / "data").mkdir(parents=True)
     before = Path.cwd()
@@ -70,7 +70,7 @@ def made(tmp_path_factory):
         git(project, "commit", "--quiet", "--all", "--amend", "--message", "other rows")
     finally:
         os.chdir(before)
-    return project
+    return project.rename(tmp_path_factory.mktemp("moved") / "flowers")
 
 
 def _commit_data(project: Path) -> None:

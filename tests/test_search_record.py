@@ -516,7 +516,7 @@ def test_a_server_gets_the_study_and_what_it_missed(project, monkeypatch):
     assert len(runs(project, "trial")) == 9
     assert len(points(project)) == len(set(points(project)))
     # Where the server put the experiment's artifacts, which is a folder deeper.
-    assert {"study.json", "params.yaml"} <= {p.name for p in (project / ".mlflow/artifacts").rglob(f"{run_id}/artifacts/*")}
+    assert {"study.json", "params.yaml"} <= {p.name for p in (project / ".mlflow/mlartifacts").rglob(f"{run_id}/artifacts/*")}
 
 
 def test_tables_show_the_front_of_several_metrics_first():

@@ -11,12 +11,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
-from conftest import PYTHON
-from stored import client_of, cut_short_after, files, free_port, points
+from conftest import BIN, PYTHON
+from stored import client_of, cut_short_after, files, free_port, points, until
 from synthetic_run import make, write_json
 
 from pipelines import tracking
@@ -25,7 +27,7 @@ from pipelines.record import events
 from pipelines.record.sync import RunSender, sync, write_receipt
 from pipelines.redact import redact
 from pipelines.spec import Experiment
-from pipelines.tracking import Event, TrackingError, locate, sender, store
+from pipelines.tracking import Event, TrackingError, locate, query, sender, store
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
@@ -268,7 +270,7 @@ def test_eight_processes_at_once_on_a_fresh_store_make_one_database_and_one_run_
 def test_relative_places_are_relative_to_the_project(tmp_path, uri, file):
     found = locate(EXPERIMENT.tracking.model_copy(update={"uri": uri}), tmp_path / "P")
     assert found.database == tmp_path / file
-    assert found.artifacts == (found.database.parent / "artifacts").as_uri()
+    assert found.artifacts == "mlflow-artifacts:/"
 
 
 def test_a_servers_url_stays_as_it_is(tmp_path):
@@ -292,6 +294,31 @@ def test_a_temporary_copy_of_dvc_records_in_the_repository_it_was_copied_from(tm
     assert "train/history.csv" in files(project, run_id)
     shutil.rmtree(copy.root)
     assert client_of(project).get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_project_that_is_moved_keeps_its_record(project, no_figures, tmp_path):
+    first = sync(make(project, stages=("data", "train")), EXPERIMENT)
+    moved = project.rename(tmp_path / "moved")
+    ids = first, sync(make(moved, stages=("data", "train"), fingerprint="5" * 32), EXPERIMENT)
+    for run_id in ids:
+        query.fetch(EXPERIMENT.tracking, moved, run_id, tmp_path / run_id)
+        assert (tmp_path / run_id / "train/history.csv").read_bytes() == (moved / "outputs/train/history.csv").read_bytes()
+    port, quiet = free_port(), os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [BIN / "mlflow", "ui", "--workers", "1", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=moved / ".mlflow", env=quiet, start_new_session=True)
+    try:
+        served = [until(lambda run_id=run_id: served_history(port, run_id), "its file") for run_id in ids]
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    assert served == [(moved / "outputs/train/history.csv").read_bytes()] * 2
+    assert not project.exists()  # nothing is written to the old place
+
+
+def served_history(port, run_id):
+    with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/get-artifact?path=train/history.csv&run_uuid={run_id}") as answer:
+        return answer.read()
 
 
 def test_a_folder_of_launches_belongs_to_the_project_round_it(project):

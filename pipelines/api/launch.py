@@ -48,9 +48,8 @@ def launch(
     """Split, train, validate, with `test` also test, in a new folder; with `track` also into MLflow.
 
     A relative data.source starts at the project's root. A store that fails is a warning: the outs are kept. With `resume` the
-    run of this spec in `folder` that was cut short goes on, as it was begun and as the same run in MLflow. Raises SpecError,
-    DataError, BackendError and StageError as the stages do (what diverged, or missed a threshold, is put on record before),
-    FileExistsError if `folder` exists and is not empty.
+    run of this spec in `folder` that was cut short goes on, as it was begun and as the same run in MLflow. Raises what the
+    stages do, and FileExistsError if `folder` exists and is not empty.
     """
     project = project_of(Path())
     if resume and folder is not None:
@@ -112,7 +111,7 @@ def write_spec(experiment: Experiment, path: Path) -> None:
 
 
 def train_recorded(experiment: Experiment, places: RunPaths, progress: Progress | None, recording: Recording) -> dict[str, Any]:
-    """The stage train, of which the record and `progress` hear each epoch; SIGTERM ends it with a checkpoint."""
+    """The stage train, each epoch told; SIGTERM ends it with a checkpoint."""
 
     def epoch(record: dict[str, float]) -> None:
         recording.epoch(record)
@@ -125,7 +124,7 @@ def train_recorded(experiment: Experiment, places: RunPaths, progress: Progress 
 
 @contextmanager
 def recorded(recording: Recording) -> Iterator[None]:
-    """Ends the record as the run ends: as the outs say, FAILED with an error's message, or KILLED by who told it to end."""
+    """Ends the record as the run ends: as the outs say, FAILED with an error's message, or KILLED."""
     try:
         yield
     except HeldError:  # its outs are there
@@ -143,10 +142,9 @@ def recorded(recording: Recording) -> Iterator[None]:
 
 @contextmanager
 def halting() -> Iterator[Callable[[], None]]:
-    """Holds SIGTERM back until what it yields is called, where a checkpoint can be written; then what the signal would have done.
+    """Holds SIGTERM back until what it yields is called, where a checkpoint can be written; not a second one, and not for long.
 
-    At once all the same for a second signal, and when that takes too long. Where a signal would simply end the process, or
-    outside of the main thread, nothing is changed.
+    Where a signal would simply end the process, or outside of the main thread, nothing is changed.
     """
     before = signal.getsignal(signal.SIGTERM)
     if not callable(before) or threading.current_thread() is not threading.main_thread():

@@ -42,7 +42,7 @@ class Launch:
 
     @contextmanager
     def kept(self, folder: Path) -> Iterator[None]:
-        """It stands in the folder until the launch is over: as it ends, or by an error that would only come again."""
+        """It stands in the folder until the launch ends, or fails by an error that would only come again."""
         write_json(folder / BEGUN, asdict(self))
         try:
             yield
@@ -80,7 +80,7 @@ def choose(project: Path, name: str | None) -> Path:
 
 
 def is_done(stage: str, experiment: Experiment, places: RunPaths) -> bool:
-    """Whether the outs of split or train are there whole, and of this spec; what comes after is quickly done again."""
+    """Whether the outs of split or train are there whole, and of this spec."""
     if stage not in ("split", "train"):
         return False
     try:

@@ -15,7 +15,7 @@ from pipelines.cli.options import PARAMS, Changes, Json, Params, advised, begin,
 if TYPE_CHECKING:
     from pipelines.console import Console
 
-PAGE = Path("outputs/report.html")  # in the folder of the run: git ignores it, and no stage takes it for an out of its own
+PAGE = Path("outputs/report.html")  # in the folder of the run: git ignores it, and it is no out of a stage
 
 
 def split(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
@@ -214,7 +214,7 @@ def report(
 ) -> None:
     """Write the report of a run.
 
-    One HTML file: what it was and how it ended, metrics with their intervals, figures, spec, data, how to carry it out again.
+    One HTML file: what it was and how it ended, metrics, figures, spec, data, how to carry it out again.
     """
     from pipelines.api.results import Run
     from pipelines.console import Console

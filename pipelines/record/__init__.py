@@ -1,4 +1,4 @@
-"""Runs on record: the outs of the stages as events in a journal, figures and models made of them, and all of it sent to MLflow.
+"""Runs on record: the outs of the stages as events in a journal, figures and models, and all of it sent to MLflow.
 
 Stages write outs and never come here: who calls them tells a `Recording` what happens.
 """

@@ -59,7 +59,7 @@ def _follow(journal: Journal, sender: RunSender) -> bool:
 
 
 def _end_with_its_run(journal: Journal) -> None:
-    """End when the run's process is gone and did not say how the run ended. Anywhere: what was sent is kept once."""
+    """End when the run's process is gone and did not say how the run ended: what was sent is kept once."""
     while journal.is_written() or journal.over() or not journal.path.exists():
         time.sleep(LOOK_SECONDS)
     os._exit(0)

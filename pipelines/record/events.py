@@ -26,7 +26,7 @@ DIGEST_CHARACTERS, SCHEMA_CHARACTERS, NAME_CHARACTERS = 36, 1_000_000, 400
 
 
 def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event]:
-    """The run that the outs of `places` tell of. Stages that were not carried out, and reports on another model, are absent.
+    """The run that the outs of `places` tell of, without reports on another model.
 
     The outs hold the part of the spec that the run depends on; an `experiment` that agrees with it adds the rest
     (thresholds, search, tracking). Raises FileNotFoundError if nothing was trained there.
@@ -48,7 +48,7 @@ def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event
 
 
 def opening(places: RunPaths, experiment: Experiment, fingerprint: str) -> list[Event]:
-    """What is known of a run when its training begins: its creation, without outs, then its data and its spec."""
+    """What is known of a run when its training begins."""
     about = read_json(places.about)
     spec = redacted(experiment.model_dump(mode="json"))
     name = _name(about, spec, fingerprint)
@@ -105,7 +105,7 @@ def _source(places: RunPaths) -> Iterator[Event]:
         yield Event("tags", "source", tags)
         if diff:
             yield Event("artifacts", "source", {provenance.DIFF: _below(places, diff)})
-        # Of one value: what DVC restores from its cache later was begun then, and not under the provenance of now.
+        # Of one value: what DVC restores from its cache later was begun then.
         yield Event("mark", "source", {"outs": "begun"})
 
 

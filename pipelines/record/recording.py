@@ -1,8 +1,7 @@
 """The record of a run while it happens: its process writes a journal, and another one sends it.
 
-The process that trains opens no connection and imports no MLflow; a line costs it 20 µs. Nothing of this may end a run: what
-cannot be written is told at the end, and the outs stand for it. MLflow follows the run within seconds, and the run does not wait:
-a store that is absent, hangs or is locked holds up the sender alone, which goes on after the command has answered.
+The process that trains opens no connection and imports no MLflow; a line costs it 20 µs. Nothing of this may end a run, and a
+run waits for no store: the sender goes on after the command has answered.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class Uploader:
         os.close(claim)
 
     def wait(self, grace: float, longest: float) -> None:
-        """Until all is sent; after `grace` in s only until it is known which run in MLflow this is, or what hinders it."""
+        """Until all is sent; after `grace` in s only until the run in MLflow is known, or what hinders it."""
         began = time.monotonic()
         while self.process.poll() is None and not self.journal.done():
             waited, sent = time.monotonic() - began, self.journal.sent()
@@ -107,8 +106,7 @@ class Uploader:
 
 
 class Recording(Surviving):
-    """One run's record; with tracking off it does nothing. `start`, `epoch` and `stage` tell it what happens, then one of
-    `finish`, `fail` and `kill`, then `close`.
+    """One run's record: `start`, `epoch`, `stage`, then one of `finish`, `fail` and `kill`, then `close`; tracking off, nothing.
 
     `new_run` is for launches beside the pipeline. A run that was killed goes on where its journal ends: one of the pipeline
     that is the same, and the launch whose journal is called `log`.

@@ -44,10 +44,9 @@ def sync(
 ) -> str | None:
     """Put the run that the outs of `places` tell of on record; its MLflow run id, or None if tracking is off.
 
-    What the outs tell is written into a journal first: into the one that waits for this run, if there is one, else into a
-    new one. An experiment has one run, found again by its fingerprint and the hash of what train wrote; what is there is not
-    sent again. `new_run` is for launches beside the pipeline: each makes a run of its own. Raises TrackingError if nothing
-    was trained, or the store fails; the journal then waits.
+    What the outs tell is written into a journal first, the one that waits for this run or a new one. An experiment has one run,
+    found again by its fingerprint and the hash of what train wrote; a launch (`new_run`) one of its own. Raises TrackingError
+    if nothing was trained, or the store fails; the journal then waits.
     """
     if not experiment.tracking.enabled:
         log.info("tracking is off (tracking.enabled: false): nothing was put on record")
@@ -91,7 +90,7 @@ def _put(project: Path, store: Store, record: Sequence[Event], root: Path) -> st
     with journal.claim(TURN_SECONDS) as ours:
         if ours:
             return deliver(journal, store)
-    return _put(project, store, record, root)  # another process has taken it for its own: what is on record is found
+    return _put(project, store, record, root)  # another process has taken it for its own
 
 
 def _is_of(journal: Journal, create: Event) -> bool:

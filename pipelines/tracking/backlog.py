@@ -12,7 +12,7 @@ from pipelines.tracking.events import KIND, LAUNCH, killed
 from pipelines.tracking.journal import LOG, Journal, State
 from pipelines.tracking.store import LookupFailed
 
-_ABANDONED_SECONDS = 3600  # a folder without a first line: its writer died within a millisecond, or has just begun
+_ABANDONED_SECONDS = 3600  # a folder without a first line
 _KILLED_SECONDS = 3  # for the sender of a run that was killed, which notices within a second
 SETTLE_SECONDS, _LOOK_SECONDS = 60.0, 0.05
 
@@ -68,7 +68,7 @@ def journals(project: Path) -> list[Journal]:
 
 
 def mark_killed(project: Path) -> None:
-    """End as KILLED the runs of this host whose process is gone. A live one, and one of another host, is left alone."""
+    """End as KILLED the runs of this host whose process is gone."""
     for journal in journals(project):
         if journal.state().dead:
             with journal.claim(_KILLED_SECONDS) as ours:
@@ -78,7 +78,7 @@ def mark_killed(project: Path) -> None:
 
 
 def settle(project: Path) -> None:
-    """Return when no run that is over is being sent any more, so that what is read is whole; not later than after a minute."""
+    """Return when no run that is over is being sent any more; not later than after a minute."""
     ends = time.monotonic() + SETTLE_SECONDS
     for journal in journals(project):
         while journal.over() and not journal.done() and journal.is_sent() and time.monotonic() < ends:

@@ -26,12 +26,18 @@ LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps thi
 class Event:
     """One thing that happened in a stage. What `values` holds depends on the kind:
 
-    create: name, and of a run all that it is found by; begin: the process that starts or continues the run; params, tags:
-    name -> text; metrics: name -> number, at `step`; artifacts: path in the run -> file below the root; text: path in the
-    run -> what the file there holds; inputs: training, validation or testing -> the rows, as MLflow's Dataset takes them;
-    model: its name -> folder of an MLflow model below the root; mark: outs, the hash of all that the stage wrote, which says
-    that every event of the stage came before; end: status. `time` is when it happened, in ms since 1970; 0 where nobody knows.
-    `child` is the number of a child run, as a study's trial is; "" for the run itself.
+    create: name, and of a run all that it is found by
+    begin: the process that starts or continues the run
+    params, tags: name -> text
+    metrics: name -> number, at `step`
+    artifacts: path in the run -> file below the root
+    text: path in the run -> what the file there holds
+    inputs: training, validation or testing -> the rows, as MLflow's Dataset takes them
+    model: its name -> folder of an MLflow model below the root
+    mark: outs, the hash of all that the stage wrote; every event of the stage came before
+    end: status
+
+    `time` is in ms since 1970, 0 where nobody knows; `child` the number of a study's trial, "" for the run itself.
     """
 
     kind: Kind
@@ -62,7 +68,7 @@ def killed(message: str, time: int = 0) -> list[Event]:
 
 
 def params(values: Mapping[str, object]) -> dict[str, str]:
-    """Dotted keys and their values as MLflow takes them: without secrets, of characters and lengths that it allows."""
+    """Dotted keys and their values as MLflow takes them, without secrets."""
     hidden = {key: redacted(v, "" if isinstance(v, str) and v in PLAIN else key) for key, v in values.items()}
     found: dict[str, str] = {}
     for key, text in texts(hidden).items():

@@ -85,7 +85,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder, self.files = folder, folder / FILES
         self.path = folder / EVENTS
-        # One object a process: a run of this process that was given up, as in a notebook, does not keep the next one out.
+        # One object a process: a run that a notebook gave up does not keep the next one out.
         self._writing = FileLock(folder / WRITING, is_singleton=True, thread_local=False)
         self._head: dict[str, Any] = {}
 
@@ -98,7 +98,7 @@ class Journal:
 
     @classmethod
     def create(cls, project: Path, events: Sequence[Event], root: Path, hold: bool = False, name: str | None = None) -> Journal:
-        """A new one. The first event is the creation of the run; files are below `root`. It is there whole, or not at all.
+        """A new one, there whole or not at all: the first event creates the run, files are below `root`.
 
         With `hold` this process goes on writing it.
         """
@@ -141,7 +141,7 @@ class Journal:
         return False
 
     def append(self, events: Iterable[Event]) -> None:
-        """Write them, each with its time unless it has one: in one call, so that two writers do not mix their lines."""
+        """Write them, each with its time: in one call, so that two writers do not mix their lines."""
         now = int(time.time() * 1000)
         lines = [json.dumps(asdict(event if event.time else replace(event, time=now))) + "\n" for event in events]
         # Opened anew for each: 20 µs, and nothing has to be closed when a notebook forgets the run.
@@ -153,7 +153,7 @@ class Journal:
     def add(self, events: Sequence[Event], root: Path) -> None:
         """Append what is not written yet, and keep the files below `root` that it names."""
         known = self._known()
-        # The same path can hold another file than the one kept: the mark of the stage, the hash of all its files, tells.
+        # The same path can hold another file than the one kept: the mark of the stage tells.
         whole = {event.stage for event in events if event.kind == "mark" and known.get(_place(event)) == event.values}
         fresh = [event for event in events if event.kind not in ("artifacts", "model") or event.stage not in whole]
         news = [one for event in fresh if (one := _unknown(event, known))]
@@ -250,7 +250,7 @@ class Journal:
             return self.path.is_file() and not free
 
     def check(self, names: Iterable[str]) -> None:
-        """Raises Refused for a name that leads out of the journal's folder, or a link there: another file would go on record."""
+        """Raises Refused for a name that leads out of the journal's folder, or a link there."""
         outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
         links = [path.relative_to(self.files).as_posix() for path in self.files.rglob("*") if path.is_symlink()]
         for name in (*outside, *links):
@@ -269,8 +269,9 @@ class Journal:
             return Sent()
 
     def note(self, sent: Sent) -> None:
-        """Write how far it was sent."""
-        write_atomically(self.folder / SENT, json.dumps(asdict(sent)).encode())
+        """Write how far it was sent, unless it was moved or removed meanwhile."""
+        if self.path.is_file():
+            write_atomically(self.folder / SENT, json.dumps(asdict(sent)).encode())
 
     def claim(self, timeout: float = 0) -> AbstractContextManager[bool]:
         """Whether this process alone may send and remove it now."""
@@ -303,7 +304,7 @@ class Journal:
                 self.remove()
 
     def over(self) -> bool:
-        """Whether its last event is the end of the run: from the last line alone, for who looks twice a second."""
+        """Whether its last event is the end of the run: from the last line alone."""
         try:
             with self.path.open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))

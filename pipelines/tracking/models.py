@@ -1,18 +1,15 @@
-"""The model of a run: written as an MLflow model that takes raw rows, kept on the run, and registered under a name.
-
-The model is the run's files and a few lines of code that read them. Nothing is pickled.
-"""
+"""The model of a run as an MLflow model that takes raw rows: the run's files, and code that reads them. Nothing is pickled."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +23,7 @@ from pipelines.tracking.store import LookupFailed, TrackingError, answering, con
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
 
     from pipelines.spec import Tracking
 
@@ -66,10 +64,11 @@ class Model(PythonModel):
 
 set_model(Model())
 '''
-# What prediction computes with, beside deltarule itself: a model is to answer the same wherever it is installed.
+# What prediction computes with: a model is to answer the same wherever it is installed.
 REQUIRED = ("deltarule", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "scikit-learn")
 NAME = "model"
 PARAMS = ("model.hidden", "model.activation", "train.backend", "data.source", "seed")  # shown in the table of models
+FILES = "deltarule.files.sha256"  # tag of a logged model
 FORBIDDEN = "/:.%\"'"  # in a registered name: it stands in URIs and in searches
 
 
@@ -85,9 +84,10 @@ def export(
 ) -> None:
     """Write the model into `folder`, which must not be there yet; all of it or nothing.
 
-    `files` are what `load_model` needs, `columns` the raw columns and what they hold, `answers` what comes out, name -> MLflow's
-    type, and `example` rows that it can be tried with. Secrets in the files are left out; raises TrackingError if that would
-    change what the model answers.
+    `files`: what `load_model` needs; `columns`: the raw columns and what they hold
+    `answers`: name -> MLflow's type; `example`: rows that it can be tried with
+
+    Secrets in the files are left out; raises TrackingError if that would change what the model answers.
     """
     for name, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")):
         os.environ.setdefault(name, value)
@@ -106,7 +106,7 @@ def export(
             _copy(file, run / file.name)
         code.write_text(CODE, encoding="utf-8")
         any_type: Any = AnyType
-        # Any type: MLflow takes no whole number for a double and no date for a text; what a cell must be, the model itself says.
+        # MLflow takes no whole number for a double and no date for a text; the model itself says what a cell must be.
         inputs = Schema([ColSpec(any_type(), name) for name in columns])
         outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
         save_model(
@@ -129,7 +129,7 @@ def export(
 def _copy(file: Path, to: Path) -> None:
     content = json.loads(file.read_text(encoding="utf-8")) if file.suffix == ".json" else {}
     clean = redacted(content)
-    # What the answers depend on: of a run the block of the data, but for where they lay; of the data everything else.
+    # What the answers depend on.
     meaning = {key: value for key, value in clean.get("spec", {}).get("data", clean).items() if key != "source"}
     if HIDDEN in json.dumps(meaning):  # by this, or in the log of the run, which these files may come from
         raise TrackingError(
@@ -145,7 +145,7 @@ def _copy(file: Path, to: Path) -> None:
 
 
 def send(client: MlflowClient, run: Run, name: str, folder: Path) -> None:
-    """Put an MLflow model on the run as a logged model, `runs:/ID/NAME`; once, also where an earlier call was cut short."""
+    """Put an MLflow model on the run, `runs:/ID/NAME`; once, also where an earlier call was cut short."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
@@ -164,6 +164,7 @@ def send(client: MlflowClient, run: Run, name: str, folder: Path) -> None:
             description.artifact_path = model.artifact_location
             description.save(copy / "MLmodel")
             client.log_model_artifacts(model.model_id, str(copy))
+            client.set_logged_model_tags(model.model_id, {FILES: _digest(copy)})
         client.finalize_logged_model(model.model_id, "READY")  # last: it says that the files are whole
 
 
@@ -196,8 +197,7 @@ class Registered:
 def register(tracking: Tracking, project: Path, text: str, name: str) -> Registered:
     """Put the model of the run that `text` means (see query.find_run) under `name`, as its next version.
 
-    Raises LookupFailed for a run that is not there or has no model, and for a name that MLflow does not take; TrackingError if
-    the store fails.
+    Raises LookupFailed for a run without a model and a name that MLflow does not take, TrackingError if the store fails.
     """
     if not name.strip() or any(c in FORBIDDEN for c in name):
         raise LookupFailed(
@@ -207,18 +207,11 @@ def register(tracking: Tracking, project: Path, text: str, name: str) -> Registe
     store = locate(tracking, project)
     if store.missing:
         raise LookupFailed(f"no run is on record: there is no store at {store}; `deltarule run` makes one")
-    try:
-        with answering(store, f"nothing was registered as {name!r}"), store.lock():
-            return _register(*connect(store), text, name, project)
-    except LookupFailed:
-        raise
-    except TrackingError as error:
-        raise TrackingError(f"{str(error).partition('; the outs are')[0]}; try again") from None
+    with answering(store, f"nothing was registered as {name!r}", "try again"), store.lock():
+        return _register(*connect(store), text, name, project)
 
 
 def _register(client: MlflowClient, experiment_id: str, text: str, name: str, project: Path) -> Registered:
-    from mlflow.exceptions import MlflowException
-
     run = find_run(client, experiment_id, text, project)
     model = of_run(client, run)
     if model is None or str(model.status) != "READY":
@@ -229,28 +222,35 @@ def _register(client: MlflowClient, experiment_id: str, text: str, name: str, pr
             f"{called} has no model on record: it is a trial or a study, or its tracking.files leave out mlflow; run it again "
             "with tracking.files: [mlflow]"
         )
-    try:
+    before = client.search_registered_models(f"name = '{name}'")
+    if not before:
         client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    with _default_store(client.tracking_uri):
-        made = client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id)
+    made = client.create_model_version(name, model.artifact_location, run.info.run_id, model_id=model.model_id)
+    if fault := _fault(client, made, model):
+        client.delete_model_version(name, made.version)
+        if not before:
+            client.delete_registered_model(name)
+        raise TrackingError(f"nothing was registered as {name!r}: {fault}")
     return Registered(name, int(made.version), run.info.run_id, model.model_id, redact(client.tracking_uri))
 
 
-@contextmanager
-def _default_store(uri: str) -> Iterator[None]:
-    """A database's registry looks for the model in MLflow's default store, whatever client it was asked by."""
-    import mlflow
+def _fault(client: MlflowClient, made: ModelVersion, model: LoggedModel) -> str:
+    """What is wrong with the files of a version; their code is not imported."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
-    name = "MLFLOW_TRACKING_URI"
-    before, set_before = mlflow.get_tracking_uri(), os.environ.get(name)
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)
-        os.environ.pop(name, None)  # set_tracking_uri sets it too
-        if set_before is not None:
-            os.environ[name] = set_before
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            uri = client.get_model_version_download_uri(made.name, made.version)
+            found = _digest(Path(download_artifacts(uri, dst_path=scratch, tracking_uri=client.tracking_uri)))
+        except (OSError, MlflowException) as error:
+            return f"the files of its model cannot be read from {model.artifact_location} ({error})"
+    same = found == model.tags.get(FILES, found)
+    return "" if same else f"the files of its model in {model.artifact_location} are not those that the run put out"
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over names and bytes of the files of a model."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()

@@ -1,7 +1,6 @@
 """Where a run comes from: who started it, with which command, from which source.
 
-A launch keeps this in its folder before it trains, so that a record that is sent later still says how it was started. Where it
-was not kept, it is taken when the run is sent. What differs from the commit is kept as a patch that `git apply` takes.
+A launch keeps this in its folder before it trains; else it is taken when the run is sent.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ from typing import Any
 from backends.weights import write_atomically
 from pipelines.project import project_of
 from pipelines.redact import CODE, holds_secret, is_secret_file, redact, redact_command, redacted
-from pipelines.tracking.events import Event
+from pipelines.tracking.events import TAG_CHARACTERS, Event
 
 KEPT = Path(".deltarule/begun")  # below the folder of a run: tags.json, and uncommitted.diff where files differ from the commit
-TAG_CHARACTERS = 5000
 DIFF = "source/uncommitted.diff"  # in the run
 FILE_BYTES, PATCH_CHARACTERS = 500_000, 1_000_000  # a larger file is left out, and what comes once so much is in
 SECONDS = 10
@@ -47,7 +45,7 @@ PLAIN = (
 
 
 def keep(root: Path, name: str, of: str = "") -> None:
-    """Write them down below `root`, once: those of the first time count, unless the folder then held another run (`of`)."""
+    """Write them down below `root`, once, unless the folder then held another run (`of`)."""
     folder = root / KEPT
     if (folder / "tags.json").exists() and _read(folder).get("of") == of:
         return
@@ -116,14 +114,14 @@ def user() -> str:
 
 @dataclass(frozen=True)
 class Uncommitted:
-    """What differs from the commit. `state` is "" for nothing, WHOLE, or CUT where files are left out, which it names first."""
+    """What differs from the commit. `state` is "" for nothing, WHOLE, or CUT where files are left out."""
 
     patch: bytes = b""
     state: str = ""
 
 
 def commit(root: Path) -> dict[str, str]:
-    """Tags: commit, branch and remote, and whether tracked files differ, but for what a pipeline itself rewrites."""
+    """Tags: commit, branch and remote, and whether tracked files differ."""
     head = _text(root, "rev-parse", "HEAD")
     if head is None:
         return {}
@@ -141,8 +139,7 @@ def commit(root: Path) -> dict[str, str]:
 def uncommitted(root: Path) -> Uncommitted:
     """The patch from the commit to the files as they are; nothing where `root` is in no repository of git.
 
-    Changed text and new code are in it. Left out, and named with the reason: files that hold secrets, binary ones, large ones,
-    and what is new and no code, which may be anything: of it the SHA-256.
+    Left out, and named with the reason: files that hold secrets, binary and large ones, and what is new and no code.
     """
     top = _text(root, "rev-parse", "--show-toplevel")
     if not top or _text(root, "rev-parse", "--verify", "HEAD") is None:

@@ -1,4 +1,4 @@
-"""Runs read back from the store, as plain data: what was put in, what came out, each metric over its epochs, and its files."""
+"""Runs read back from the store, as plain data: params, metrics, each metric over its epochs, and files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Curves = dict[str, dict[int, float]]  # metric -> step -> value
 LEAST = 4  # characters of an id: fewer would name a run by chance
 SHOWN = 5  # of several runs that a text may mean
 OF_A_TRIAL = ("seed", "data", "model", "regularization", "train")  # blocks of the study's spec that its trials share
-# Of all that a run carries, what says what it was and what came of it. Models and figures can be large, and are not needed.
+# What says what a run was and what came of it; models and figures can be large.
 WANTED = ("params.yaml", "source", "data", "train", "validate", "test")
 
 
@@ -73,10 +73,9 @@ class Fetched:
 
 
 def recorded(tracking: Tracking, project: Path, *, parent: str | None = None, children: bool = False) -> list[Recorded]:
-    """The runs of the experiment, newest first: those that are no children; with `children` all; of `parent` its children.
+    """The runs of the experiment, newest first, once those that have just ended are on record; where there is no store, none.
 
-    Makes no store and no experiment: where there is none, there are no runs. A run that has just ended is waited for until it is
-    on record. Raises TrackingError if the store fails.
+    Those that are no children; with `children` all; of `parent` its children. Raises TrackingError if the store fails.
     """
     settle(project)
     store = locate(tracking, project)
@@ -92,10 +91,7 @@ def recorded(tracking: Tracking, project: Path, *, parent: str | None = None, ch
 
 
 def histories(tracking: Tracking, project: Path, ids: Sequence[str], names: Sequence[str]) -> dict[str, Curves]:
-    """Run id -> metric -> step -> value, the last written of each step. A metric that a run has not is absent there.
-
-    Raises TrackingError if the store fails.
-    """
+    """Run id -> metric -> step -> value, the last written of each step. Raises TrackingError if the store fails."""
     store = locate(tracking, project)
     with _reading(store):
         client = client_of(store)
@@ -103,10 +99,7 @@ def histories(tracking: Tracking, project: Path, ids: Sequence[str], names: Sequ
 
 
 def texts(tracking: Tracking, project: Path, ids: Sequence[str], place: str) -> dict[str, str]:
-    """Run id -> what its artifact at `place` holds, of the runs that have it.
-
-    Raises TrackingError if the store fails.
-    """
+    """Run id -> what its artifact at `place` holds, of the runs that have it. Raises TrackingError if the store fails."""
     store, found = locate(tracking, project), {}
     with _reading(store), tempfile.TemporaryDirectory() as scratch:
         client = client_of(store)
@@ -120,14 +113,9 @@ def texts(tracking: Tracking, project: Path, ids: Sequence[str], place: str) -> 
 @contextmanager
 def _reading(store: Store) -> Iterator[None]:
     """A store that fails leaves nothing to be sent again."""
-    try:
-        with answering(store, "reading"):
-            check(store)
-            yield
-    except LookupFailed:
-        raise
-    except TrackingError as error:
-        raise TrackingError(f"the runs cannot be read: {error.reason}; nothing was changed") from None
+    with answering(store, "the runs cannot be read", "nothing was changed"):
+        check(store)
+        yield
 
 
 def _with_studies(client: MlflowClient, runs: Sequence[Recorded]) -> list[Recorded]:
@@ -185,7 +173,7 @@ def find_run(client: MlflowClient, experiment_id: str, text: str, project: Path 
 def meant(runs: Sequence[Recorded], text: str, project: Path | None = None) -> Recorded:
     """The one of these runs that `text` means: an id, the folder of a launch, a name, or the start of an id, in that order.
 
-    A folder is taken from here or from `project`. Raises LookupFailed (exit code 2) with what else it may be.
+    Raises LookupFailed with what else it may be.
     """
     found = _meant(runs, text.strip(), project)
     if found is None:
@@ -261,7 +249,7 @@ def fetch(tracking: Tracking, project: Path, text: str, folder: Path) -> Fetched
             f"no run is on record under {redact(text)!r}: there is no store at {store} yet; "
             "`dvc repro` or `deltarule run` makes it"
         )
-    with answering(store, f"the run {redact(text)!r} cannot be read"):
+    with answering(store, f"the run {redact(text)!r} cannot be read", "nothing was changed"):
         with store.lock():
             client, experiment_id = connect(store)
         [run] = _with_studies(client, [_plain(find_run(client, experiment_id, text, project))])

@@ -21,19 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.redact import redact, without_secrets
 from pipelines.tracking import models
 from pipelines.tracking.backlog import is_study, settle
-from pipelines.tracking.events import (
-    LARGEST,
-    LAUNCH,
-    ORIGIN,
-    OUTS,
-    PARAM_CHARACTERS,
-    PARENT,
-    TAG_CHARACTERS,
-    TRIAL,
-    Event,
-    merged,
-    metric_name,
-)
+from pipelines.tracking.events import LARGEST, LAUNCH, ORIGIN, OUTS, PARENT, TAG_CHARACTERS, TRIAL, Event, merged, metric_name
 from pipelines.tracking.journal import Journal, Sent
 from pipelines.tracking.store import Store, TrackingError, answering, connect, locate, search
 
@@ -72,7 +60,7 @@ class Sender:
     def send(self) -> Iterator[str]:
         """Send all that is there. Raises TrackingError if the store fails, and notes it beside the journal.
 
-        Yields each stage whose events are sent for the first time: who iterates may `put` more of it before the run is marked.
+        Yields each stage whose events are new: who iterates may `put` more of it before the run is marked.
         """
         while passing := self._next():
             events = [event for event, _ in passing]
@@ -277,7 +265,7 @@ class RemoteState:
         from mlflow.entities import Param, RunTag
 
         tags = {key: value[:TAG_CHARACTERS] for key, value in tags.items()}
-        missing = [Param(key, value[:PARAM_CHARACTERS]) for key, value in params.items() if key not in self._params]
+        missing = [Param(key, value) for key, value in params.items() if key not in self._params]
         changed = [RunTag(key, value) for key, value in tags.items() if self._tags.get(key) != value]
         calls = zip_longest(
             _parts(points, METRICS_A_CALL), _parts(missing, PARAMS_A_CALL), _parts(changed, TAGS_A_CALL), fillvalue=()

@@ -34,6 +34,7 @@ _LOCK_SECONDS = 60  # others hold the lock for a second or two each; a first one
 _TURN_SECONDS = 180  # a run is a few seconds, most of them for its figures
 _BUSY_SECONDS = 5
 _A_PAGE = 1000
+SENT_LATER = "the outs are untouched, the next `deltarule sync` sends it"
 
 
 class TrackingError(RuntimeError):
@@ -72,8 +73,8 @@ class Store:
 
     @property
     def artifacts(self) -> str | None:
-        """Where a sqlite store's artifacts stand, as an absolute URI; a server decides for itself."""
-        return (self.database.parent / "artifacts").as_uri() if self.database else None
+        """Where a sqlite store's artifacts stand: in mlartifacts beside it (_deltarule.artifacts). A server decides itself."""
+        return "mlflow-artifacts:/" if self.database else None
 
     @property
     def missing(self) -> bool:
@@ -88,11 +89,13 @@ class Store:
         return self._lock("lock", _LOCK_SECONDS)
 
     def turn(self) -> FileLock:
-        """Held while a run that is over is sent, the lock taken and given back meanwhile: two processes can have the same one."""
+        """Held while a run that is over is sent: two processes can have the same one."""
         return self._lock("turn", _TURN_SECONDS)
 
     def _lock(self, kind: str, seconds: float) -> FileLock:
         path = self.database or self.project / ".deltarule" / "sync"
+        if not self.project.is_dir():  # moved or removed under way: the old place is not made anew
+            raise FileNotFoundError(f"{self.project} is no longer there")
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path.with_name(f"{path.name}.{kind}"), timeout=seconds)
 
@@ -124,9 +127,9 @@ def absolute(uri: str | None, project: Path) -> str:
 
 
 def store_of(head: Mapping[str, Any], tracking: Tracking, project: Path) -> Store:
-    """The store that a journal's run is to be sent to: as the spec and the environment say, in the journal's experiment.
+    """The store of the spec and the environment, in a journal's experiment; Refused if the journal is for another one.
 
-    What a journal says of its store is compared with theirs, and never connected to. Raises Refused if they differ.
+    What a journal says of its store is never connected to.
     """
     kept = head["tracking"]
     here = tracking.model_copy(update={"experiment": kept.get("experiment", tracking.experiment)})
@@ -209,29 +212,29 @@ def _make(database: Path) -> None:
 
 
 @contextmanager
-def answering(store: Store, doing: str) -> Iterator[None]:
-    """Turn every way in which a store fails into one TrackingError, soon; secrets stay out of it."""
+def answering(store: Store, doing: str, then: str = SENT_LATER) -> Iterator[None]:
+    """Turn every way in which a store fails into one TrackingError, soon, of `doing` and `then`; secrets stay out of it."""
     try:
         with _settings():
             yield
     except Timeout:
         busy = RuntimeError(f"another process has held its lock for {_LOCK_SECONDS} s")
-        raise _failure(store, doing, busy) from None
+        raise _failure(store, doing, busy, then) from None
     except (OSError, sqlite3.Error) as error:
-        raise _failure(store, doing, error) from None
+        raise _failure(store, doing, error, then) from None
     except Exception as error:
         if type(error).__module__.split(".")[0] not in {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}:
             raise
         # Not chained: the original message may hold the password of the URI.
-        raise _failure(store, doing, error) from None
+        raise _failure(store, doing, error, then) from None
 
 
-def _failure(store: Store, doing: str, error: BaseException) -> TrackingError:
+def _failure(store: Store, doing: str, error: BaseException, then: str) -> TrackingError:
     while inner := error.__cause__ or error.__context__:  # the first cause says most: "Connection refused"
         error = inner
     said = redact(" ".join(str(error).split()))[:300] or type(error).__name__
     reason = f"the store {store} failed ({said})"
-    return TrackingError(f"{doing}: {reason}; the outs are untouched, the next `deltarule sync` sends it", reason)
+    return TrackingError(f"{doing}: {reason}; {then}", reason)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipelines.spec import Experiment
 
 HOST = "127.0.0.1"
-# Its table shows no params and metrics unless they are chosen: its pages read a shared view from a tag of the experiment.
+# Its table shows params and metrics that are chosen: in a shared view, a tag of the experiment.
 VIEW, VIEW_TAG = "deltarule", "mlflow.sharedViewState.deltarule"
 # MLflow's first page is one for language models.
 RUNS_PAGE = f"#/experiments/{{}}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
@@ -109,7 +109,7 @@ def served(store: Store, port: int) -> Iterator[Callable[[], TrackingError]]:
 
 
 def _environment(store: Store) -> dict[str, str]:
-    """The store's URI goes by the environment: everyone on the machine can read a command line, passwords included."""
+    """The store's URI goes by the environment: everyone on the machine can read a command line."""
     inherited = {k: v for k, v in os.environ.items() if k not in {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"}}
     settings = {
         "MLFLOW_BACKEND_STORE_URI": store.uri,
@@ -117,7 +117,8 @@ def _environment(store: Store) -> dict[str, str]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves seven processes of 240 MB
         "PYTHONSAFEPATH": "1",  # what lies in the project's folder is not to be imported
     }
-    return {**inherited, **settings, **({"MLFLOW_DEFAULT_ARTIFACT_ROOT": store.artifacts} if store.artifacts else {})}
+    local = {"MLFLOW_ARTIFACTS_DESTINATION": str(store.database.parent / "mlartifacts")} if store.database else {}
+    return {**inherited, **settings, **local}
 
 
 def _answers(port: int) -> bool:

@@ -72,20 +72,37 @@ def test_nothing_runs_again(pipeline):
     assert "up to date" in dvc("status", "dvc.yaml", cwd=pipeline)
 
 
-def test_a_clone_pulls_what_git_does_not_hold_and_sync_puts_it_on_record_once(pipeline, tmp_path):
+def test_the_ways_of_dvc_run_nothing_again_and_what_they_restore_is_on_record_once(pipeline, tmp_path):
+    """Push, pull, checkout, experiments, `repro` with files that are missing: in the project, and in two clones of it."""
     dvc("remote", "add", "--default", "store", tmp_path / "remote", cwd=pipeline)
-    dvc("push", cwd=pipeline)
     commit(pipeline)
-    clone = tmp_path / "clone"
-    call("git", "clone", "--quiet", pipeline, clone, cwd=tmp_path)
-    dvc("pull", cwd=clone)
-    dvc("checkout", cwd=clone)
-    assert ran(dvc("repro", cwd=clone)) == [] and not (clone / ".mlflow").exists()
-    for _ in range(2):
-        call("deltarule", "sync", cwd=clone)
-    [run] = runs(clone)
-    assert run.info.status == "FINISHED" and "test_accuracy" in run.data.metrics
-    assert not call("git", "status", "--porcelain", cwd=clone).stdout
+    dvc("exp", "run", "--name", "other", "-S", "model.activation=tanh", "-S", "train.epochs=1", cwd=pipeline)
+    dvc("push", "--run-cache", cwd=pipeline)
+    call("git", "checkout", "--quiet", ".", cwd=pipeline)
+    dvc("checkout", cwd=pipeline)
+    dvc("push", cwd=pipeline)
+    dvc("status", "-q", "dvc.yaml", cwd=pipeline)  # exit code 0: nothing has changed
+    clones = [tmp_path / name for name in ("one", "two")]
+    for clone in clones:
+        call("git", "clone", "--quiet", pipeline, clone, cwd=tmp_path)
+    assert [ran(dvc("repro", option, cwd=clones[0])) for option in ("--allow-missing", "--pull")] == [[], []]
+    assert (clones[0] / "outputs/train/model.safetensors").is_file()
+    dvc("pull", cwd=clones[1])
+    dvc("checkout", cwd=clones[1])
+    assert ran(dvc("repro", cwd=clones[1])) == [] and not any((clone / ".mlflow").exists() for clone in clones)
+    for place, there in ((clones[1], 1), (pipeline, 2)):
+        for _ in range(2):
+            call("deltarule", "sync", cwd=place)
+        assert len(runs(place)) == there and not call("git", "status", "--porcelain", cwd=place).stdout
+    dvc("exp", "pull", "origin", "other", cwd=clones[1])
+    for place in (pipeline, clones[1]):
+        dvc("exp", "apply", "other", cwd=place)
+        dvc("status", "-q", "dvc.yaml", cwd=place)
+        call("deltarule", "sync", cwd=place)
+        assert ran(dvc("repro", cwd=place)) == []
+        found = runs(place)
+        assert {run.data.params["model.activation"] for run in found} == {"relu", "tanh"} and len(found) == 2
+        assert all(run.info.status == "FINISHED" and "test_accuracy" in run.data.metrics for run in found)
 
 
 def test_no_file_that_git_tracks_is_changed_and_no_out_is_committed(once):

@@ -49,11 +49,15 @@ THREAD_LIMITS = dict.fromkeys(LIMITS.split(), "1")
 
 
 class ExecutorError(RuntimeError):
-    """A job could not be carried out for a reason that is not its own, or an executor could not be opened (exit code 2)."""
+    """A job could not be carried out for a reason that is not its own."""
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 1
+
+
+class UnusableEngine(ExecutorError):
+    """An executor that could not be opened."""
+
+    exit_code = 2
 
 
 class Executor(AbstractContextManager["Executor"]):
@@ -113,7 +117,7 @@ def check_name(name: str) -> None:
     # Not ray://, Ray's client for machines outside the cluster: jobs sent through it were never answered (Ray 2.60).
     host, _, port = name.removeprefix("ray:").rpartition(":")
     if not name.startswith("ray:") or not host or "/" in host or not port.isdigit():
-        raise ExecutorError(f"search.engine must be one of {NAMES}, got {name!r}", exit_code=2)
+        raise UnusableEngine(f"search.engine must be one of {NAMES}, got {name!r}")
 
 
 # -- a job --
@@ -363,23 +367,21 @@ class Cluster(Executor):
 def _connect(name: str) -> Any:
     """The module ray, connected."""
     if importlib.util.find_spec("ray") is None:
-        raise ExecutorError(
+        raise UnusableEngine(
             f"search.engine: {name} needs Ray, which is not installed; install it with: pip install 'deltarule[ray]', or set "
-            "search.engine: processes",
-            exit_code=2,
+            "search.engine: processes"
         )
     address = name.removeprefix("ray:")
     if reason := _unanswered(address):
-        raise ExecutorError(
+        raise UnusableEngine(
             f"no Ray cluster answers at {name!r} ({reason}); start one with `ray start --head` and name its address in "
-            "search.engine, or set search.engine: processes",
-            exit_code=2,
+            "search.engine, or set search.engine: processes"
         )
     before = signal.getsignal(signal.SIGTERM)
     import ray
 
     if ray.is_initialized():
-        raise ExecutorError("this process is connected to a Ray cluster already; call ray.shutdown() first", exit_code=2)
+        raise UnusableEngine("this process is connected to a Ray cluster already; call ray.shutdown() first")
     code = [str(Path(package.__path__[0])) for package in (backends, pipelines)]
     settings = {"env_vars": THREAD_LIMITS, "py_modules": code, "excludes": ["**/__pycache__"]}
     ray.init(address=address, runtime_env=settings, log_to_driver=False, logging_level=logging.ERROR)

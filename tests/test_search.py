@@ -15,6 +15,7 @@ import synthetic_study
 
 from backends.supervisor import Checkpoint
 from pipelines import stages
+from pipelines.data import DataError
 from pipelines.search import StudyError, driver, networks, search
 from pipelines.search.records import StudyRecord, load_study
 from pipelines.search.storage import StorageError, open_storage
@@ -94,6 +95,37 @@ def test_a_trial_equals_the_run_of_its_spec_to_the_bit(project, backend):
         assert metrics["best_val_loss"] == trial.values[0] == study.trials[trial.number].values[0]
         rows = rows_of(places.history)
         assert [float(row["val_loss"]) for row in rows] == [record["val_loss"] for record in trial.history]
+
+
+def test_a_flipped_byte_in_a_studys_files_is_found_and_a_half_last_line_changes_nothing(project):
+    """Where power or a full disk cut the file of the trials, the study goes on to the trials of the unbroken one."""
+    short, whole = spec(search__trials=4, train__epochs=2), spec(search__trials=5, train__epochs=2)
+    search(short)
+    folder, aside = project / "studies/iris", shutil.copytree(project / "studies/iris", project / "studies/aside")
+    wanted = told(search(whole))
+
+    for name in ("study.json", "optuna.log", "curves/00002.csv"):
+        file = folder / name
+        sound = file.read_bytes()
+        for place in (len(sound) // 2, sound.index(b"1"), len(sound) - 2):
+            file.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+            with pytest.raises((StorageError, DataError), match=f"{name}.* (is damaged|must be)"):
+                load_study(folder)
+            if not name.startswith("curves"):
+                with pytest.raises((StorageError, DataError), match=f"{name}.* (is damaged|must be)"):
+                    search(whole)
+        file.write_bytes(sound)
+    (folder / "study.json").unlink()  # as the error advises
+    assert told(search(whole)) == wanted and load_study(folder).name == "iris"
+
+    lines = (aside / "optuna.log").read_bytes().splitlines(keepends=True)
+    later = (folder / "optuna.log").read_bytes().splitlines(keepends=True)[len(lines) : -2]  # within the fifth trial
+    for line, cut in ((later[0], 1), (later[1], len(later[1]) // 2), (later[-1], len(later[-1]) - 1), (b"\0" * 30 + b"\r\0", 32)):
+        shutil.rmtree(folder)
+        shutil.copytree(aside, folder)
+        before = later[: later.index(line)] if line in later else []
+        (folder / "optuna.log").write_bytes(b"".join([*lines, *before, line[:cut]]))
+        assert told(search(whole)) == wanted, f"cut after {cut} bytes of {line!r}"
 
 
 PRUNED = {"search__pruner": "halving", "search__rung": 1}

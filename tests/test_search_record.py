@@ -189,12 +189,11 @@ def test_of_several_seeds_the_means_and_their_spread_are_kept(project):
     assert "best_epoch" not in child.data.metrics and child.data.tags["deltarule.seeds"] == "3"
 
 
-def test_figures_and_their_numbers_are_kept_where_they_are(project):
+def test_figures_are_kept_where_they_are(project):
     folder = make(project, 3, epochs=2)
     (folder / "figures").mkdir()
-    for name in ("history.png", "history.csv"):
-        (folder / "figures" / name).write_text(name)
-    assert {"figures/history.png", "figures/history.csv"} <= files(project, send(project, folder, "finished")).keys()
+    (folder / "figures/history.png").write_text("drawn")
+    assert "figures/history.png" in files(project, send(project, folder, "finished"))
 
 
 # How it goes on --------------------------------------------------------------------------------------------------------
@@ -461,7 +460,7 @@ def test_a_store_that_fails_is_said_once_and_the_next_sync_sends_all(project, mo
 def test_a_study_of_an_earlier_version_that_waits_is_sent_from_its_files(project, note, status):
     folder = make(project, 4, epochs=2)
     if note:
-        (folder / ".deltarule").mkdir()
+        (folder / ".deltarule").mkdir(exist_ok=True)
         (folder / ".deltarule/record.json").write_text(json.dumps({"status": note, "sent": ""}))
     assert unwritten_studies(project) == ["studies/s"]
     assert [name for name, _ in send_waiting(project, EXPERIMENT.tracking)] == ["studies/s"]
@@ -478,6 +477,7 @@ def test_no_password_of_the_studys_storage_reaches_the_record(project, monkeypat
     save(folder, replace(made, trials=(made.trials[0], said, made.trials[2])))
     kept = json.loads((folder / "study.json").read_text())
     kept["identity"]["storage"] = f"postgresql://me:{SECRET}@host/x"
+    del kept["sha256"]
     (folder / "study.json").write_text(json.dumps(kept))
     (folder / "winner.yaml").write_text(f"data.source: https://me:{SECRET}@host/rows.csv\n")
     (folder / "trials.csv").write_text(f"number,source\n0,https://me:{SECRET}@host/rows.csv\n")

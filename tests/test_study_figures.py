@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import struct
 
 import matplotlib
@@ -19,7 +17,7 @@ from pipelines.search.figures import draw_study
 from pipelines.search.results import importances
 
 SHARES = {"model.activation": 0.6, "regularization.l2": 0.3, "regularization.l1 or": 0.1}
-ALWAYS = {"history.png", "parallel.png", "slice.png", "contour.png", "importances.png", "history.csv", "importances.json"}
+ALWAYS = {"history.png", "parallel.png", "slice.png", "contour.png", "importances.png"}
 RANGES = {
     "model.activation": CategoricalDistribution(("relu", "tanh", "sigmoid")),
     "model.dropout": FloatDistribution(0, 0.6),
@@ -97,23 +95,15 @@ def test_several_metrics_have_a_front_and_a_history_each(tmp_path):
     several = study(30, epochs=3, metrics=("accuracy", "weights"))
     written = {path.name: path for path in draw_study(tmp_path, optuna_study(several), several.metrics, SHARES)}
     assert written.keys() == ALWAYS | {"pareto.png", "history_weights.png"}
-    rows = list(csv.DictReader(written["history.csv"].read_text().splitlines()))
-    assert float(rows[-1]["best_accuracy"]) == max(t.values[0] for t in several.trials if t.values)
-    assert float(rows[-1]["best_weights"]) == min(t.values[1] for t in several.trials if t.values)
 
 
-def test_of_a_study_without_a_completed_trial_there_are_the_numbers_alone(record, tmp_path):
+def test_of_a_study_without_a_completed_trial_there_are_none(record, tmp_path):
     failed = optuna_study(record, lambda trial: trial.state != "COMPLETE")
-    assert {path.name for path in draw_study(tmp_path, failed, ("loss",), {})} == {"history.csv", "importances.json"}
+    assert draw_study(tmp_path, failed, ("loss",), {}) == []
 
 
-def test_the_numbers_stand_beside_the_figures_and_no_figure_that_no_longer_holds(record, drawn):
+def test_no_figure_stays_that_no_longer_holds(drawn):
     assert {path.name for path in drawn.iterdir()} == ALWAYS
-    rows = list(csv.DictReader((drawn / "history.csv").read_text().splitlines()))
-    assert [row["state"] for row in rows] == [t.state for t in record.trials]
-    assert [float(row["loss"]) for row in rows if row["loss"]] == [t.values[0] for t in record.trials if t.values]
-    assert float(rows[-1]["best_loss"]) == min(t.values[0] for t in record.trials if t.values)
-    assert json.loads((drawn / "importances.json").read_text()) == SHARES
 
 
 def test_pruned_trials_stand_at_the_best_they_came_to(record, panels):

@@ -74,11 +74,10 @@ def _shown_in(progress: Callable[..., None]) -> Callable[[StudyProgress], None]:
         nonlocal before
         over, minutes = sum(at.states.values()), (time.monotonic() - began) / 60
         before = over if before < 0 else before
+        counts = {"running": at.running, "pruned": at.states["PRUNED"], "failed": at.states["FAIL"]}
         words = [
             f"best {number(at.best[0])} (trial {at.best[1]})" if at.best else "",
-            f"{at.running} running" if at.running else "",
-            f"{at.states.get('PRUNED', 0)} pruned" if at.states.get("PRUNED") else "",
-            f"{at.states.get('FAIL', 0)} failed" if at.states.get("FAIL") else "",
+            *(f"{count} {how}" for how, count in counts.items() if count),
             f"{at.saved:.0%} of the epochs saved by pruning" if at.saved else "",
             f"{(over - before) / minutes:.0f} trials a minute" if over > before else "",
         ]
@@ -208,7 +207,7 @@ def load(name: str) -> StudyRecord:
     """The study of that name. Raises StudyError."""
     from pipelines.search.records import load_study
 
-    return load_study(folder_of(name), histories=False)
+    return load_study(folder_of(name))
 
 
 def show_study(console: Any, found: StudyRecord, rows: int) -> None:

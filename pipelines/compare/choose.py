@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pipelines.spec.describe import nearest
 from pipelines.tracking.events import KIND, STUDY
-from pipelines.tracking.query import Recorded, begins, meant, recorded
-from pipelines.tracking.store import LookupFailed
+from pipelines.tracking.query import Recorded, begins, recorded
 
 if TYPE_CHECKING:
     from pipelines.spec import Tracking
@@ -150,14 +149,6 @@ def study_of(runs: Sequence[Recorded], text: str) -> Recorded:
     names = list(dict.fromkeys(run.tags.get(STUDY, run.name) for run in studies))
     hint = nearest(text, names) if names else "there are none; `deltarule search` makes one"
     raise QueryError(f"no study {text!r} is on record; {hint}")
-
-
-def pick(runs: Sequence[Recorded], texts: Sequence[str], project: Path) -> list[Recorded]:
-    """The runs that are named, in that order, each as query.meant has it. Raises QueryError."""
-    try:
-        return list({run.id: run for run in (meant(runs, text, project) for text in texts)}.values())
-    except LookupFailed as error:
-        raise QueryError(str(error)) from None
 
 
 class Term(NamedTuple):

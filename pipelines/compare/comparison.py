@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.compare.choose import Keys, QueryError, choose, number, pick
+from pipelines.compare.choose import Keys, QueryError, choose, number
 from pipelines.compare.listing import MONITOR, as_dict, chief_metric, finite
 from pipelines.compare.pairs import FOLDS, ROWS, SOURCE, Group, Grouping, Pairing, groups_of, pairing
 from pipelines.compare.significance import Comparison, judge, measure
@@ -19,7 +19,7 @@ from pipelines.spec.describe import nearest
 from pipelines.stages.paths import RunPaths
 from pipelines.stages.test import openers
 from pipelines.tracking.events import KIND
-from pipelines.tracking.query import Curves, Recorded, histories, texts
+from pipelines.tracking.query import Curves, Recorded, histories, meant, texts
 
 if TYPE_CHECKING:
     from pipelines.spec import Experiment, Tracking
@@ -82,7 +82,7 @@ def compare(
 ) -> Result:
     """Set runs side by side: those of `names`, the trials of a study, those of which an expression is true, or all.
 
-    With a `grouping` also groups of them against one another. Raises QueryError for what cannot be meant or compared,
+    With a `grouping` also groups of them against one another. Raises QueryError or LookupFailed for what cannot be meant,
     TrackingError if the store fails.
     """
     project, tracking = project or project_of(Path()), experiment.tracking
@@ -106,7 +106,8 @@ def _runs(
     if names and (study or where):
         raise QueryError("give either runs by name, or --study and --where")
     found = choose(tracking, project, study=study, where=where, children=bool(names))
-    found = pick(found, names, project) if names else [run for run in found if run.tags.get(KIND) != "study"]
+    named = {run.id: run for run in (meant(found, text, project) for text in names)}
+    found = list(named.values()) if names else [run for run in found if run.tags.get(KIND) != "study"]
     bare = [run for run in found if run.status == "RUNNING" and not run.params]
     called = ", ".join(f"{run.name} ({run.id[:8]}, {run.status})" for run in bare)
     notes = [f"Left out, since their params are not on record (yet): {called}."] if bare else []
@@ -118,17 +119,12 @@ def _runs(
     return found, notes
 
 
-def _commit(run: Recorded) -> str:
-    changed = " and changes" if run.tags.get(DIRTY) == "true" else ""
-    return f"{run.tags[COMMIT][:SHORT]}{changed}" if COMMIT in run.tags else ""
-
-
 # What no param says: other rows under the same name, another commit.
 BESIDES: dict[str, Callable[[Recorded], str]] = {
     "data": lambda run: run.tags.get(SOURCE, ""),
     "training rows": lambda run: run.tags.get(ROWS[0], "")[:SHORT],
     "validation rows": lambda run: run.tags.get(ROWS[1], "")[:SHORT],
-    "commit": _commit,
+    "commit": lambda run: run.tags.get(COMMIT, "")[:SHORT] + " and changes" * (run.tags.get(DIRTY) == "true"),
 }
 
 

@@ -219,8 +219,7 @@ class Driver:
 
     def _tell(self, one: Candidate) -> None:
         """Write the trial's curve, then that it is over."""
-        trial = one.trial
-        save_curve(self.folder, trial.number, trial.history)
+        trial = replace(one.trial, curve=save_curve(self.folder, one.trial.number, one.trial.history))
         self.on_trial_end(trial)
         values = trial.values if trial.state == "COMPLETE" else None
         if self.storage.write(self.memory.tell(trial.number, trial.state, values, trial.details())):

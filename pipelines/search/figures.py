@@ -1,11 +1,7 @@
-"""The figures of a study in its folder, figures/, each beside the numbers that it shows.
-
-Optuna draws them, in our look.
-"""
+"""The figures of a study in its folder, figures/: Optuna draws them, in our look, from what trials.csv and study.json hold."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.weights import write_atomically
-from pipelines.stages.files import csv_text
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -26,16 +21,13 @@ KEYS = 7  # in one figure, the most important; more could not be read
 
 
 def draw_study(folder: Path, study: Study, metrics: Sequence[str], importances: Mapping[str, float]) -> list[Path]:
-    """Draw a study and write what the figures show; the paths written. Same trials, same bytes.
+    """Draw a study; the paths written. Same trials, same bytes.
 
     What there is nothing of is removed. `importances` choose which keys come first; {} is as good as any.
     """
     from pipelines.report import style
 
-    made = {
-        "history.csv": _history_csv(study, metrics).encode(),
-        "importances.json": (json.dumps(dict(importances), indent=2) + "\n").encode(),
-    }
+    made = {}
     counts = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
     title = f"Study {study.study_name}: {', '.join(f'{count} {state}' for state, count in sorted(counts.items()))}"
     with style.optunas():
@@ -127,16 +119,3 @@ def _known(importances: Mapping[str, float]) -> BaseImportanceEvaluator:
             return dict(importances)
 
     return Known()
-
-
-def _history_csv(study: Study, metrics: Sequence[str]) -> str:
-    """Each trial's values and, for each metric alone, the best among the completed trials up to it."""
-    rows, signs = list[list[object]](), [1 if direction.name == "MINIMIZE" else -1 for direction in study.directions]
-    best: list[Any] = [""] * len(metrics)
-    for trial in study.get_trials(deepcopy=False):
-        values = trial.values or [""] * len(metrics)
-        if trial.state.name == "COMPLETE":
-            known = zip(best, values, signs, strict=True)
-            best = [value if old == "" or sign * value < sign * old else old for old, value, sign in known]
-        rows.append([trial.number, trial.state.name, *values, *best])
-    return csv_text(["number", "state", *metrics, *(f"best_{metric}" for metric in metrics)], rows)

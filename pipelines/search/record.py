@@ -23,11 +23,11 @@ from backends.weights import write_atomically
 from pipelines.record.events import head
 from pipelines.record.recording import Surviving, Uploader
 from pipelines.redact import redact, redacted
-from pipelines.search.records import SPEC, STUDIES, STUDY, StudyRecord, TrialRecord, load_study, trial_path
+from pipelines.search.records import SPEC, STUDIES, STUDY, StudyRecord, TrialRecord, load_study, read_study, trial_path
 from pipelines.search.storage import StorageError
 from pipelines.spec import Experiment, dump, flat
 from pipelines.spec.space import setting
-from pipelines.stages.files import read_json, sha256
+from pipelines.stages.files import sha256
 from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, mark_killed
 from pipelines.tracking.events import KIND, ORIGIN, OUTS, TRIAL, Event, ended, killed, params, texts
@@ -208,7 +208,7 @@ def unwritten_studies(project: Path) -> list[str]:
     found = []
     for path in sorted(project.glob(f"{STUDIES}/*/{STUDY}")):
         folder, note = path.parent, _noted(path.parent)
-        over = sum(count for state, count in read_json(path).get("counts", {}).items() if state in STATUS)
+        over = sum(count for state, count in read_study(folder).get("counts", {}).items() if state in STATUS)
         waits = over > len(note["trials"]) if "trials" in note else note.get("sent") != _state(folder)
         if waits and _is_tracked(folder):
             found.append(folder.relative_to(project).as_posix())

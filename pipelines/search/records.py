@@ -7,6 +7,8 @@ study.json sums a study up for those who have no Optuna. Studies of versions bef
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from backends.weights import write_atomically
 from pipelines.search.storage import EMBEDDED, StorageError, open_storage
 from pipelines.search.trials import OURS, StudyError, drawn, quiet
 from pipelines.spec import Experiment, dump_written, load
-from pipelines.stages.files import read_json, write_csv, write_json
+from pipelines.stages.files import read_json, sha256, write_csv, write_json
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -27,8 +29,10 @@ State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
 History = tuple[dict[str, float], ...]  # one record an epoch
 ENDED: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAIL"}  # a trial that waits counts as running
 STUDIES = Path("studies")  # below the project
-DETAILS = ("spread", "reason", "epochs", "steps", "best_epoch", "seed", "generation", "variant", "weights")
+DETAILS = ("spread", "reason", "epochs", "steps", "best_epoch", "seed", "generation", "variant", "weights", "curve")
 STUDY, SPEC, CURVES = "study.json", "params.yaml", "curves"
+SEAL = Path(".deltarule/trials.json")
+DAMAGED = "is damaged: it does not hold what was written there"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class TrialRecord:
     variant: str = ""  # folder name of its data
     weights: int = 0  # numbers in the network
     history: History = ()  # per epoch, mean over the seeds; () where only the study was read
+    curve: str = ""  # SHA-256 of the file of its history
 
     @classmethod
     def of(cls, stored: FrozenTrial, experiment: Experiment) -> TrialRecord:
@@ -107,7 +112,10 @@ class StudyRecord:
 
 
 def save_study(folder: Path, record: StudyRecord, importances: Mapping[str, float] | None = None) -> None:
-    """Write study.json, and params.yaml if it is not there. Same record, same bytes."""
+    """Write study.json, with its hash, and params.yaml if it is not there. Same record, same bytes.
+
+    The file of the trials has its hash, as far as it came, in a file of its own: Optuna only adds to it.
+    """
     content = {
         "name": record.name,
         "metrics": record.metrics,
@@ -120,7 +128,27 @@ def save_study(folder: Path, record: StudyRecord, importances: Mapping[str, floa
     }
     if not (folder / SPEC).exists():
         write_atomically(folder / SPEC, dump_written(record.spec).encode())
-    write_json(folder / STUDY, content)
+    write_json(folder / STUDY, {**content, "sha256": _digest(content)})
+    if (folder / EMBEDDED).exists():
+        written = (folder / EMBEDDED).read_bytes()
+        write_json(folder / SEAL, {"bytes": len(written), "sha256": hashlib.sha256(written).hexdigest()})
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """study.json. Raises StorageError where it, or the file of the trials, no longer holds what was written."""
+    content = read_json(folder / STUDY)
+    if (digest := content.pop("sha256", None)) and digest != _digest(content):  # what is older has no hashes
+        raise StorageError(f"{folder / STUDY} {DAMAGED}; remove it, and `deltarule search` writes it anew")
+    if (folder / SEAL).exists() and (folder / EMBEDDED).exists():
+        sealed = read_json(folder / SEAL)
+        with (folder / EMBEDDED).open("rb") as file:
+            if hashlib.sha256(file.read(sealed["bytes"])).hexdigest() != sealed["sha256"]:
+                raise StorageError(f"{folder / EMBEDDED} {DAMAGED}; restore it, or search anew under another --name")
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_study(folder: Path, *, histories: bool = True) -> StudyRecord:
@@ -131,7 +159,7 @@ def load_study(folder: Path, *, histories: bool = True) -> StudyRecord:
     """
     import optuna
 
-    name, experiment = read_json(folder / STUDY)["name"], load(folder / SPEC)
+    name, experiment = read_study(folder)["name"], load(folder / SPEC)
     url = experiment.search.storage
     if url is None and not (folder / EMBEDDED).exists():
         raise StorageError(f"the trials of study {name!r} are in {folder / EMBEDDED}, which is missing; restore it")
@@ -143,27 +171,31 @@ def load_study(folder: Path, *, histories: bool = True) -> StudyRecord:
     record = StudyRecord.of(study, experiment)
     if not histories:
         return record
-    return replace(record, trials=tuple(replace(one, history=load_curve(folder, one.number)) for one in record.trials))
+    return replace(record, trials=tuple(replace(one, history=load_curve(folder, one)) for one in record.trials))
 
 
 # -- curves --
 
 
-def save_curve(folder: Path, number: int, history: Sequence[Mapping[str, float]]) -> None:
-    """A row an epoch, floats to the last bit. Same history, same bytes."""
+def save_curve(folder: Path, number: int, history: Sequence[Mapping[str, float]]) -> str:
+    """A row an epoch, floats to the last bit. Same history, same bytes, whose SHA-256 is returned."""
     names = list(history[0]) if history else ["epoch"]
     rows = ([int(row[name]) if name == "epoch" else float(row[name]) for name in names] for row in history)
-    write_csv(folder / CURVES / f"{number:05d}.csv", names, rows)
-
-
-def load_curve(folder: Path, number: int) -> History:
-    """What `save_curve` wrote, or what versions before 0.2 kept; () where there is neither."""
     path = folder / CURVES / f"{number:05d}.csv"
+    write_csv(path, names, rows)
+    return sha256(path)
+
+
+def load_curve(folder: Path, trial: TrialRecord) -> History:
+    """What `save_curve` wrote, or what versions before 0.2 kept; () where there is neither. Raises StorageError."""
+    path = folder / CURVES / f"{trial.number:05d}.csv"
     if path.exists():
+        if trial.curve and sha256(path) != trial.curve:
+            raise StorageError(f"{path} {DAMAGED}; restore it, or search anew under another --name")
         with path.open(newline="", encoding="utf-8") as file:
             return tuple({name: float(value) for name, value in row.items()} for row in csv.DictReader(file))
     try:
-        rows = read_json(trial_path(folder, number))["history"]
+        rows = read_json(trial_path(folder, trial.number))["history"]
     except FileNotFoundError:
         return ()
     return tuple({name: float(value) for name, value in row.items()} for row in rows)  # NaN and infinity are texts there

@@ -114,11 +114,9 @@ def adopt(folder: Path, params: Path, number: int | None = None) -> Adopted:
     before, after = flat(now), flat(wanted)
     paths = {setting(path) for path in trial.changes}
     gone = [tuple(key.split(".")) for key in before if key.startswith("train.") and key not in after]
-    whole = wanted.model_dump(mode="json")
-    values: dict[tuple[str | int, ...], Any] = {}
-    for path in paths:
-        place = path.split(".")
-        values[tuple(place)] = reduce(getitem, place, whole)
+    whole: Any = wanted.model_dump(mode="json")
+    places: list[tuple[str | int, ...]] = [tuple(path.split(".")) for path in paths]
+    values = {place: reduce(getitem, place, whole) for place in places}
     text = edit(read_text(params), values, gone)
     write_atomically(params, text.encode())
     changed = [key for key in after if before.get(key) != after[key] and key.partition(".")[0] in BLOCKS]

@@ -178,8 +178,9 @@ def _open_file(path: Path) -> BaseStorage:
 
 def _torn_bytes(path: Path) -> int:
     """The length of a last line that a killed writer left behind and that is no whole record."""
-    *_, last = [b"", *path.read_bytes().splitlines(keepends=True)]
-    return 0 if _is_record(last) else len(last)
+    whole = path.read_bytes()
+    last = whole[whole.rfind(b"\n", 0, -1) + 1 :]
+    return 0 if not last or _is_record(last) else len(last)
 
 
 def _is_record(line: bytes) -> bool:

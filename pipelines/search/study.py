@@ -19,11 +19,11 @@ from pipelines.search.driver import Driver, Progress, choose_width, networks, ne
 from pipelines.search.figures import draw_study
 from pipelines.search.networks import Dataset, DatasetCache
 from pipelines.search.record import StudyRecorder
-from pipelines.search.records import CURVES, STUDIES, STUDY, StudyRecord, save_study
+from pipelines.search.records import CURVES, STUDIES, STUDY, StudyRecord, read_study, save_study
 from pipelines.search.results import importances, text
 from pipelines.search.sampling import grid
 from pipelines.search.storage import locked, uninterrupted
-from pipelines.search.trials import StudyError, StudyStorage, identity
+from pipelines.search.trials import NothingFound, StudyError, StudyStorage, identity
 from pipelines.spec import Experiment, SpecError, trial
 from pipelines.spec.yaml_file import write
 from pipelines.stages.folds import check_monitor
@@ -58,6 +58,8 @@ def search(
     if experiment.search.sampler == "grid":
         total = min(total, prod(map(len, grid(experiment).values())))
     with locked(folder, experiment.search.storage, name) as held:
+        if (folder / STUDY).exists():
+            read_study(folder)
         datasets = DatasetCache(folder, project)
         base = datasets.of(experiment)
         check_metrics(experiment, base)
@@ -88,8 +90,7 @@ def search(
     if into is not None:
         hand_out(folder, into)
     if not any(one.state == "COMPLETE" for one in record.trials):
-        told = f"no trial of study {name!r} completed, so there is no best; see deltarule study show {name}"
-        raise StudyError(told, exit_code=1)
+        raise NothingFound(f"no trial of study {name!r} completed, so there is no best; see deltarule study show {name}")
     return record
 
 

@@ -30,11 +30,15 @@ FREE = ("train.devices", "train.threads")
 
 
 class StudyError(ValueError):
-    """A study that cannot go on as asked (exit code 2), or that found nothing (1); the message says what to do."""
+    """A study that cannot go on as asked; the message says what to do."""
 
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 2
+
+
+class NothingFound(StudyError):
+    """A study without a trial that completed."""
+
+    exit_code = 1
 
 
 @contextmanager

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from backends.spec import Trial
-
-NDArray = np.ndarray[Any, np.dtype[Any]]
+from backends.spec import NDArray, Trial
 
 # Domains keep the streams of one seed apart. They are part of the format: never renumber them.
 WEIGHTS, ORDER, SPLIT, BOOTSTRAP = 1, 2, 3, 4

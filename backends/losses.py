@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from backends.activations import numerics, sigmoid, softplus
-from backends.spec import Task
+from backends.spec import NDArray, Task
 
 Array = Any
 ROWS_AT_ONCE = 65536  # whose targets are held in float64: 1 MB of two numbers each
-NDArray = np.ndarray[Any, np.dtype[Any]]
 
 
 def targets(task: Task, y: NDArray, outputs: int, dtype: Any = np.float64) -> NDArray:

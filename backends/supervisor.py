@@ -22,9 +22,8 @@ import numpy as np
 from backends import draws, losses, weights
 from backends.base import CHUNK_STEPS, Backend, Chunk, Data, Losses, Machine, Report, Signals, Stack
 from backends.optimizers import RULES
-from backends.spec import Trial, learning_rates
+from backends.spec import NDArray, Trial, learning_rates
 
-NDArray = np.ndarray[Any, np.dtype[Any]]
 Reason = Literal["running", "completed", "early_stopping", "diverged", "pruned"]
 Record = dict[str, float]
 Metrics = Callable[[NDArray], Record]  # outputs on the validation rows, (n, O) before softmax -> {"accuracy": ...}

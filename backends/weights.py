@@ -12,14 +12,12 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from backends.draws import initial_weights
-from backends.spec import Trial, storage
-
-NDArray = np.ndarray[Any, np.dtype[Any]]
+from backends.spec import NDArray, Trial, storage
 
 
 class Slot(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,10 +12,8 @@ import pytest
 from backends import get
 from backends.base import Backend, Chunk, Losses, State
 from backends.conformance.cases import FREE_STEPS, STRUCTURE_NAMES, cases, describe
-from backends.spec import Trial
+from backends.spec import NDArray, Trial
 from backends.supervisor import Progress, Record, Result, Supervisor
-
-NDArray = np.ndarray[Any, np.dtype[Any]]
 
 STEP_TOLERANCE = 1e-12  # of max|W|, after one step from the same state, float64
 FREE_TOLERANCE, DRIFTS = 1e-12, 10.0  # or ten times the reference's own drift, after many steps

@@ -33,10 +33,8 @@ from backends.conformance.compare import (
     largest,
     on_structures,
 )
-from backends.spec import Task, Trial
+from backends.spec import NDArray, Task, Trial
 from backends.supervisor import fit
-
-NDArray = np.ndarray[Any, np.dtype[Any]]
 
 
 def deal(stack: Stack, step: int = 0, steps: int = 3, size: int = BATCH) -> Chunk:

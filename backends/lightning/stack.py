@@ -101,7 +101,7 @@ class LightningStack(Stack):
         `parameters` are views of the weights, `gradients` of where their gradient is to stand.
 
         A rank's gradient is Σ ∂ℓ over its rows / B, so that the sum over ranks is the whole batch's. The penalty comes after
-        that sum, on every rank the same bits. That is world·Σ/B and a mean over ranks with one rounding less.
+        that sum, on every rank the same bits.
         """
         run = self.network.forward(parameters, batch.x, batch.masks, self.bits)
         rows = self._differentiate(run, batch, parameters, gradients)
@@ -138,8 +138,7 @@ class LightningStack(Stack):
     def _penalise(self, W: Tensor, g: Tensor) -> Tensor:
         """Adds λ1·sign(W) + 2·λ2·W to g, all (K, P), and returns λΩ = Σ λ1|W| + λ2 W², (K,). λ is 0 on biases.
 
-        With h = λ1·sign(W) + λ2·W, λΩ is Σ h·W and g takes h + λ2·W. A λ that no trial has is left out, which changes
-        no bit: it would add zeros.
+        With h = λ1·sign(W) + λ2·W, λΩ is Σ h·W and g takes h + λ2·W. A λ that no trial has is left out.
         """
         if self._l1 is None and self._l2 is None:
             return W.new_zeros(len(W))

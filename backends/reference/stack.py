@@ -12,9 +12,8 @@ from backends.activations import ACTIVATIONS, numerics
 from backends.base import OPTIMIZER_SLOTS, Chunk, Data, Gradients, Losses, Machine, Signals, Stack, State
 from backends.optimizers import RULES, corrections
 from backends.reference import delta
-from backends.spec import Trial
+from backends.spec import NDArray, Trial
 
-NDArray = np.ndarray[Any, np.dtype[Any]]
 PROBE_ROWS = 1024
 
 

@@ -23,7 +23,6 @@ from pipelines.stages.files import sha256
 from pipelines.stages.networks import predict, stored_networks
 from pipelines.stages.reports import judge
 
-NDArray = np.ndarray[Any, np.dtype[Any]]
 Word = Literal["bit-equal", "within tolerance", "different"]
 OBJECTIVE = ("train_loss", "train_penalty", "train_objective", "val_loss")  # judged in float32 too
 FILES = ("train/model.safetensors", "train/history.csv", "train/metrics.json", "validate/metrics.json", "test/metrics.json")

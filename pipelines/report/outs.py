@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from backends.base import NDArray
 from pipelines.data.parts import check, damaged, read_json
 
-NDArray = np.ndarray[Any, np.dtype[Any]]
 Table = dict[str, NDArray]
 Texts = dict[str, list[str]]
 REPORTS = ("validate", "test")

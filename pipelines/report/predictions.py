@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backends.base import NDArray
 from pipelines.report import style
-from pipelines.report.outs import NDArray, Texts, floats, groups
+from pipelines.report.outs import Texts, floats, groups
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

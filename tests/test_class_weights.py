@@ -20,7 +20,8 @@ THREE = {"rare": 10, "common": 70, "some": 20}
 
 def about(task="multiclass", counts=THREE):
     outputs = {"regression": 1, "binary": 1, "multiclass": len(counts)}[task]
-    return SimpleNamespace(task=task, inputs=("a", "b"), number=None, outputs=outputs, class_counts={"train": counts})
+    counts = {"train": counts}
+    return SimpleNamespace(task=task, inputs=("a", "b"), number=None, outputs=outputs, class_counts=counts, rows={})
 
 
 def resolved(asked, described):

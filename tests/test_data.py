@@ -12,7 +12,8 @@ from sources import source
 from pipelines.data import PARTS, About, Column, DataError, prepare, read
 from pipelines.data.columns import find_target
 from pipelines.data.parts import write_part
-from pipelines.spec import BUNDLED, DataSpec
+from pipelines.spec import DataSpec
+from pipelines.spec.blocks import BUNDLED
 
 
 def table(y, target="y", **more):

@@ -19,7 +19,7 @@ from pipelines.data import DataError
 from pipelines.search import StudyError, driver, networks, search
 from pipelines.search.records import StudyRecord, load_study
 from pipelines.search.storage import StorageError, open_storage
-from pipelines.spec import Experiment, load
+from pipelines.spec import Experiment, SpecError, load
 
 SMALL = {
     "data.source": "iris",
@@ -65,6 +65,13 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def told(study: StudyRecord) -> list[Any]:
     """All that two studies of one spec must share."""
     return [(t.number, t.state, t.params, t.changes, t.values, t.spread, t.reason, t.epochs, t.steps) for t in study.trials]
+
+
+def test_a_stack_beyond_the_memory_is_refused_with_the_width_that_fits(project, monkeypatch):
+    monkeypatch.setattr("pipelines.spec.to_trial.memory", lambda: 10_000)
+    with pytest.raises(SpecError, match=r"search.width must be at most 1, what .* hold, got 2 networks"):
+        search(spec())
+    assert len(search(spec(search__width=1)).trials) == 10
 
 
 def test_a_study_finds_its_best_trial_and_writes_what_it_found(project):

@@ -15,6 +15,7 @@ import pytest
 
 import backends
 from backends.spec import SGD, Adam, Model
+from pipelines.search.study import check as check_search
 from pipelines.spec import (
     Choices,
     Experiment,
@@ -32,6 +33,7 @@ from pipelines.spec import (
 from pipelines.spec.describe import leaves
 from pipelines.spec.documents import documents, schema
 from pipelines.spec.yaml_file import YamlError, parse
+from pipelines.stages import RunPaths, split
 
 ROOT = Path(__file__).parents[1]
 ACTIVATIONS = "sigmoid, tanh, relu, leaky_relu, identity, elu, selu, gelu, silu, softplus"
@@ -657,9 +659,44 @@ def test_the_source_of_our_backends_can_be_hashed():
         source_hash("kers")
 
 
+def of_data(task="multiclass", outputs=10, **rows):
+    """What is known of data with 64 inputs."""
+    return SimpleNamespace(task=task, inputs=("x",) * 64, number=None, outputs=outputs, class_counts={}, rows=rows)
+
+
+WIDE = {"model.hidden": [200_000, 200_000], "data.source": "nowhere.csv", "data.target": "y"}
+
+
+def test_a_network_beyond_the_memory_is_refused_with_its_size_before_rows_are_read_and_in_a_space_too(tmp_path):
+    must = (
+        r"model.hidden must be what [\d.]+ GB of memory hold, got \[200000, 200000\]: 40,000,800,001 weights, 7 numbers for each "
+    )
+    must += "with adam, which takes 1,120 GB"
+    with pytest.raises(SpecError, match=must):
+        split(Experiment().override(WIDE), RunPaths(tmp_path))
+    space = {"choices": [[8], [200_000, 200_000]]}
+    searched = Experiment().override({"search.space": {"model.hidden": space, "model.dropout": {"low": 0, "high": 0.5}}})
+    with pytest.raises(SpecError, match=rf"^search.space.model.hidden: {must}$"):
+        check_search(searched)
+
+
+@pytest.mark.parametrize(
+    "changes, data, must",
+    [
+        ({}, of_data(outputs=10**6, valid=10**6), "data.target must have .*, got 1,000,000 classes, which takes 24,000 GB"),
+        ({"train.batch_size": 10**9}, of_data(train=10**9), "train.batch_size must be .*: 1,000,000,000 rows of 266 units"),
+    ],
+    ids=["classes", "batch"],
+)
+def test_what_the_data_make_too_large_is_refused_by_its_key_before_it_is_trained(changes, data, must):
+    assert trial(Experiment().override("train.batch_size", 10**9), of_data(train=1000, valid=300))  # all rows at once
+    with pytest.raises(SpecError, match=must):
+        trial(Experiment().override(changes), data)
+
+
 def test_a_trial_is_the_experiment_as_a_backend_sees_it():
     e = Experiment().override({"seed": 5, "model.hidden": [7], "regularization.l1": 0.1})
-    found = trial(e, SimpleNamespace(task="multiclass", inputs=("x",) * 64, number=None, outputs=10, class_counts={}))
+    found = trial(e, of_data())
     assert (found.seed, found.task, found.inputs, found.outputs) == (5, "multiclass", 64, 10)
     assert (found.model, found.regularization, found.train) == (e.model, e.regularization, e.train)
 

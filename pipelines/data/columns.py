@@ -46,8 +46,8 @@ class Column:
 class Source:
     """Rows as they were read, with what their columns hold: as the spec says, else as they look.
 
-    A column may be asked for again, and is read again then. `part` (rows,) int8 is the place of each row's part in PARTS where
-    the data come split; -1 leaves it open. `line` names a row, counted from 0, as a message must: "data/a.csv:17".
+    `part` (rows,) int8 is the place of each row's part in PARTS where the data come split; -1 leaves it open. `line` names a row,
+    counted from 0.
     """
 
     name: str

@@ -1,8 +1,6 @@
 """What the rows look like, before anything is trained on them: kinds, gaps, classes, duplicates, and columns that know too much.
 
-    found = look(block, base)
-
-One column at a time is looked at. A suspicion is a rule of thumb and a question to a person; nothing is left out because of one.
+A suspicion is a rule of thumb and a question to a person; nothing is left out because of one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """From raw columns to the inputs of a network: one encoder a column, fitted on training rows alone, then applied to any rows.
 
-scikit-learn fits the scales. Its quantile transform gives the quantiles, but they are interpolated here: its own maps every row
-that ties with a column's minimum or maximum to ±5.2 (on digits 58 % of all values), and a constant column to -5.2.
+scikit-learn fits the scales. Quantiles are interpolated here: its own transform maps each tie with an end of a column to ±5.2.
 """
 
 from __future__ import annotations

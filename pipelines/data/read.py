@@ -1,7 +1,4 @@
-"""Where rows come from: a bundled set, a text file with delimiters, a Parquet file, OpenML, or a file a part.
-
-Source = read(block, base)
-"""
+"""Where rows come from: a bundled set, a text file with delimiters, a Parquet file, OpenML, or a file a part."""
 
 from __future__ import annotations
 

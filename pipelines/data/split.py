@@ -38,10 +38,7 @@ class SplitResult:
 
 
 def split_columns(spec: Split) -> dict[str, str]:
-    """Columns that only say who is in which part, which are no inputs, and how they do it.
-
-    A time by which the rows are split is none either: beyond the moments of the training rows a network could but guess.
-    """
+    """Columns that only say who is in which part, which are no inputs, and how they do it."""
     ways = {
         spec.group: "its groups stay in one part (data.split.group)",
         spec.part: "it says the part (data.split.part)",
@@ -288,8 +285,7 @@ def drawn_order(rows: int, seed: int) -> NDArray:
 def deal(order: NDArray, fractions: Sequence[float], strata: NDArray | None = None, first: NDArray | None = None) -> NDArray:
     """The part, from 0, of each row of `order`, (len(order),): whole numbers of rows, as near to the fractions as they can be.
 
-    `strata` (n,) are class numbers of all rows, to be shared out evenly. `first` (n,) names the first of the rows that each row
-    is to stay with, itself if none; such rows are of one class.
+    `strata` (n,) are classes to be shared out evenly, `first` (n,) the first of the rows that each row is to stay with.
     """
     classes = np.zeros(len(order), dtype=np.int64) if strata is None else strata[order]
     shares = share_out(np.bincount(classes), fractions)

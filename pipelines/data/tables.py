@@ -123,8 +123,7 @@ def parquet_table(path: Path, shown: str) -> Table:
 class TextTable(Table):
     """Cells of text, held in memory. A column is float64 if every cell is a number, else TEXTS: `007` leaves `7` a text too.
 
-    `batches` gives blocks of rows of the columns that it is asked for, every cell a string. `as_text` are text whatever they look
-    like.
+    `batches` gives blocks of rows of some columns, every cell a string. `as_text` are text whatever they look like.
     """
 
     typed = False

@@ -93,7 +93,7 @@ class TextFile:
             last = deque(file, 1)[0]
         # pyarrow takes a cell whose quote is never closed without a word.
         if doubtful or (self.quote and last.count(self.quote.encode()) % 2):
-            self.check_quotes()
+            deque(self.rows(strict=True), 0)  # for the line of the quote
 
     def _cut(self, names: Sequence[str]) -> Iterator[Any]:
         """What pyarrow makes of the file."""
@@ -142,19 +142,14 @@ class TextFile:
         for line, row in self.rows():
             if len(row) != len(self.names):
                 if any("\n" in cell for cell in row):
-                    self.check_quotes()
+                    deque(self.rows(strict=True), 0)  # for the line of the quote
                 like = "first row" if self.guessed else "header"
                 raise DataError(
                     f"{self.shown}:{line}: every row must have {len(self.names)} cells as the {like} has, found {len(row)}"
                 )
-        self.check_quotes()
+        deque(self.rows(strict=True), 0)  # for the line of the quote
         named = next(name for name, mark in DELIMITERS.items() if mark == self.delimiter)
         raise DataError(f"{self.shown}: cannot be read as text with a {named} between cells: {reason}")
-
-    def check_quotes(self) -> None:
-        """Go through the whole file for a quote that is not closed, or closed within a cell. Raises DataError."""
-        for _ in self.rows(strict=True):
-            pass
 
     def check_characters(self) -> None:
         """Raises DataError for the first byte that the encoding does not have, and for NUL."""

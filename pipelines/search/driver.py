@@ -27,6 +27,7 @@ from pipelines.search.records import TrialRecord, save_curve
 from pipelines.search.sampling import rung_epochs
 from pipelines.search.trials import OURS, InMemoryStudy, StudyError, StudyStorage, drawn
 from pipelines.spec import Experiment, SpecError
+from pipelines.spec.to_trial import check_memory
 
 JOBS = "jobs"
 
@@ -205,6 +206,7 @@ class Driver:
         live = [network for one in running for network in one.networks if one.states[network.replica].running]
         left = []
         for stack in stacks(live, self.width):
+            check_memory(stack[0].trial, dict(zip(("train", "valid"), stack[0].sizes, strict=True)), len(stack))
             states = [by_number[n.number].states[n.replica] for n in stack]
             job = Job.of(self.experiment, self.machine, stack, states, until)
             file = self.folder / JOBS / f"rung{rung}-{job.key}.safetensors"

@@ -24,7 +24,8 @@ from pipelines.search.results import importances, text
 from pipelines.search.sampling import grid
 from pipelines.search.storage import locked, uninterrupted
 from pipelines.search.trials import NothingFound, StudyError, StudyStorage, identity
-from pipelines.spec import Experiment, SpecError, trial
+from pipelines.spec import Experiment, SpecError
+from pipelines.spec.to_trial import check_spec, trial
 from pipelines.spec.yaml_file import write
 from pipelines.stages.folds import check_monitor
 from pipelines.stages.metrics import Truth, check_metric
@@ -127,6 +128,7 @@ def check(experiment: Experiment) -> None:
     if not experiment.search.space:
         raise StudyError("search.space must name at least one key of the spec and its values, got none; see docs/search.md")
     check_name(experiment.search.engine)
+    check_spec(experiment)
     if experiment.train.devices not in ("auto", 1):
         raise StudyError(
             f"train.devices must be auto or 1 in a search, got {experiment.train.devices}: trials are dealt out to workers "

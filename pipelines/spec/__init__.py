@@ -3,7 +3,7 @@
 Whatever changes a result stands here, and is checked before any framework is imported.
 """
 
-from pipelines.spec.blocks import BUNDLED, DataSpec, Split, Threshold, Tracking
+from pipelines.spec.blocks import DataSpec, Split, Threshold, Tracking
 from pipelines.spec.experiment import Experiment, dump, dump_written, flat, load, models_schema, whole_spec
 from pipelines.spec.file import SpecError
 from pipelines.spec.identity import fingerprint, source_hash
@@ -11,7 +11,6 @@ from pipelines.spec.study import HIGHER_IS_BETTER, METRICS, Choices, Range, Sear
 from pipelines.spec.to_trial import trial
 
 __all__ = [
-    "BUNDLED",
     "HIGHER_IS_BETTER",
     "METRICS",
     "Choices",

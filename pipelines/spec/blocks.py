@@ -46,11 +46,6 @@ class Files(Spec):
     valid: Text | None = Field(None, description="path of the rows that choose; null: a share of train, by data.split.valid")
     test: Text = Field(description="path of the rows for the number that is reported")
 
-    @property
-    def named(self) -> dict[str, str]:
-        """part -> path, of those that there are."""
-        return {part: path for part in ("train", "valid", "test") if (path := getattr(self, part))}
-
 
 class Format(Spec):
     """How a delimited text file is written; auto: found out from the file."""
@@ -189,7 +184,7 @@ class DataSpec(Spec):
     def paths(self) -> dict[str, str]:
         """part -> path of the files that come split; {"": path} of one file; empty for the bundled sets and OpenML."""
         if isinstance(self.source, Files):
-            return self.source.named
+            return {part: path for part in ("train", "valid", "test") if (path := getattr(self.source, part))}
         return {} if self.source in BUNDLED or self.source.startswith("openml:") else {"": self.source}
 
     @model_validator(mode="after")

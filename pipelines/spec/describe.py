@@ -1,7 +1,4 @@
-"""What each key of the spec must be, in words.
-
-Errors, the reference table and the JSON Schema all come from the models.
-"""
+"""What each key of the spec must be, in words."""
 
 from __future__ import annotations
 

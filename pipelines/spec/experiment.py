@@ -77,8 +77,7 @@ class Experiment(Spec):
     def override(self, path: str | Mapping[str, object], value: object = ...) -> Experiment:
         """The experiment with one value changed, override("model.activation", "tanh"), or several, override({...}).
 
-        Raises SpecError. Defaults go with their kind, also if written out: override("train.optimizer.name", "sgd"). What both
-        kinds have stays as it was written.
+        Raises SpecError. Defaults go with their kind, also if written out: override("train.optimizer.name", "sgd").
         One layer has a path of its own, counted from 0: override("model.dropout.1", 0.3).
         """
         if isinstance(path, str) and value is ...:

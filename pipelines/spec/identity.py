@@ -36,9 +36,8 @@ SOURCES = {
 def fingerprint(experiment: Experiment, data_hashes: Mapping[str, str], source_hash: str) -> str:
     """What the train stage depends on, as 32 hex digits: of one fingerprint, one trained network.
 
-    Covers seed, model, regularization and train of the resolved spec (a default counts the same whether it is written out
-    or not), the hashes of the training and validation parts (into which source, target, task, split and scaling have gone)
-    and the hash of the source that the stage runs. Not: thresholds, search, tracking, the test part, versions, machine.
+    Covers seed, model, regularization and train of the resolved spec, the training and validation parts, into which the data
+    block has gone, and the source that the stage runs. Not: thresholds, search, tracking, the test part, versions, machine.
     """
     if any(part.startswith("test") for part in data_hashes):
         raise ValueError(f"data_hashes must be of the training and validation parts alone, got {sorted(data_hashes)}")

@@ -84,8 +84,7 @@ def calibration(truth: Truth, P: NDArray, outputs: NDArray, intervals: bool = Tr
     """Probability against observed share, in at most 10 bins of equally many rows; equal probabilities stay together.
 
     Of two classes, P of the second, and how often it was the second. Of several, P of the predicted class, and how often it
-    was right (Guo et al. 2017). P (n, classes), outputs (n, O). Without `intervals`, for rows that are not independent of one
-    another, there are none.
+    was right (Guo et al. 2017). P (n, classes), outputs (n, O). `intervals`: the rows are independent of one another.
     """
     if truth.task == "binary":
         p, true = P[:, 1], truth.y == 1

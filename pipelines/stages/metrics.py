@@ -2,8 +2,7 @@
 
 A metric that these rows do not define (ROC AUC of one class alone, R² of a constant) is left out, never guessed.
 
-The kernels take W (R, n), how often each of R resamples holds each row, and compute a metric of all of them at once: with
-W = 1 they give the metric itself in microseconds, with bootstrap counts its distribution.
+The kernels take W (R, n), how often each of R resamples holds each row; W = 1 gives the metric itself.
 """
 
 from __future__ import annotations
@@ -170,8 +169,7 @@ def _cheap(truth: Truth, outputs: NDArray) -> dict[str, float]:
 def intervals(truth: Truth, outputs: NDArray) -> dict[str, Interval]:
     """95 % intervals of every metric that these rows define: Wilson for accuracy, percentile bootstrap for the others.
 
-    1000 resamples of the rows, from raw Philox words of a fixed key, so that they are the same everywhere; of more than 10 000
-    rows fewer, down to 200 from 50 000 on, since each costs what the rows cost and such intervals are narrow.
+    1000 resamples of the rows, from raw Philox words of a fixed key; of more than 10 000 rows fewer, down to 200 from 50 000 on.
     """
     measure = kernel(truth, outputs)
     blocks = [measure(W) for W in resamples(len(truth.y), max(FEWEST, min(RESAMPLES, DRAWN // len(truth.y))))]

@@ -145,7 +145,7 @@ def names_of(about: About) -> tuple[str, ...]:
 def answer(networks: Sequence[Network], rows: Source) -> dict[str, NDArray]:
     """Column -> (n,): what is predicted for each row, as the data spell it, and P(class) as p_CLASS.
 
-    Of several folds' networks the mean: of probabilities, or of targets in their own units.
+    Of folds the mean: of probabilities, or of targets in their own units.
     """
     about = networks[0].about
     outputs = [network.outputs(network.about.preprocessing.apply(rows)) for network in networks]

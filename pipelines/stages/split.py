@@ -9,12 +9,14 @@ from typing import Any
 from pipelines.data import About, prepare, read
 from pipelines.data.split import split_columns
 from pipelines.spec import Experiment
+from pipelines.spec.to_trial import check_spec
 from pipelines.stages.files import remove
 from pipelines.stages.paths import RunPaths
 
 
 def split(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
     """Write outputs/data; returns what it holds. Raises DataError with file, row and column for what cannot be used."""
+    check_spec(experiment)
     with places.locked():
         source = read(experiment.data, places.base)
         remove(places.data, ["about.json"])

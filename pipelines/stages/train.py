@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 import backends
 from backends import weights
-from backends.base import Backend, Machine, NDArray, threads_for
+from backends.base import Machine, NDArray, threads_for
 from backends.spec import Trial
 from backends.supervisor import Record, Result, Watch
 from pipelines.data import About
@@ -123,13 +124,18 @@ def record_of(experiment: Experiment, about: About, places: RunPaths, mark: str,
     """run.json: what was trained, on what data, by what, where, and how it ended. No time, path or name of this run."""
     backend = backends.get(experiment.train.backend)
     networks, results = zip(*trained, strict=True)
-    machine = Machine(experiment.train.devices, experiment.train.threads)
     return {
         "spec": experiment.model_dump(mode="json", include=set(BLOCKS)),
         "fingerprint": mark,
         "backend": experiment.train.backend,
-        "versions": versions(backend),
-        "environment": environment(backend, networks[0], machine),
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, **backend.versions()},
+        "environment": {
+            "cpu": processor(),
+            "isa": instructions(),
+            "threads": threads_for(networks[:1], Machine(experiment.train.devices, experiment.train.threads)),
+            "devices": backend.devices(),
+            "platform": f"{platform.system()} {platform.machine()}",
+        },
         "data_hashes": _hashes(about),
         "model_hash": sha256(places.model) if places.model.exists() else None,
         "outs": listed(places.trained, ("metrics.json", "history.csv", "weights.csv")),
@@ -157,8 +163,7 @@ MOST, FEWEST = 41, 11  # bins, as many as 2√n of n weights in between
 def histograms(networks: Sequence[tuple[Trial, NDArray]]) -> Iterator[tuple[int, float, float, float, int, int]]:
     """A row a layer (from 1) and bin: its ends and middle, and how many weights lie in it, initial and final; without biases.
 
-    Both share their bins, which are even, and reach as far as the largest weight to either side; one has 0 as its middle, where
-    L1 sends weights. Of several networks (P,) of one structure, the folds', all weights together.
+    Both share their bins, which are even; one has 0 as its middle, where L1 sends weights. Of folds, all weights together.
     """
     trial = networks[0][0]
     initial = np.concatenate([weights.initial([one]) for one, _ in networks])
@@ -183,30 +188,11 @@ def _of(trial: Trial, flat: NDArray, layer: int) -> NDArray:
 # Where a run was computed: what its last bits depend on beside the spec, the data and the source ---------------------------
 
 
-def versions(backend: Backend) -> dict[str, str]:
-    """Name -> version of all that numbers come from."""
-    return {"python": platform.python_version(), "numpy": np.__version__, **backend.versions()}
-
-
-def environment(backend: Backend, trial: Trial, machine: Machine) -> dict[str, Any]:
-    """Processor, its vector instructions, threads, devices, system."""
-    return {
-        "cpu": processor(),
-        "isa": instructions(),
-        "threads": threads_for([trial], machine),
-        "devices": backend.devices(),
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
-
-
 def processor() -> str:
     """The processor's name."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    found = re.search("^model name.*?:(.*)", info.read_text(), re.MULTILINE) if info.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def instructions() -> str:

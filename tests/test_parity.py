@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -22,7 +23,8 @@ from pipelines.check import parity as module
 from pipelines.check.case import LEAST, Case
 from pipelines.check.measure import largest_distance
 from pipelines.check.parity import attach_to_run, parity
-from pipelines.check.verdict import Finding, Report, judge
+from pipelines.check.show import progress
+from pipelines.check.verdict import Finding, Outcome, Report, judge
 from pipelines.data import About
 from pipelines.spec import Experiment, load
 
@@ -336,6 +338,17 @@ def test_the_page_is_well_formed_and_names_every_backend_and_fault(faults):
     for name in NAMES[:-1]:
         assert name in tags.text
     assert "weights at step 17, by" in tags.text and "the sum of all fears" in tags.text
+
+
+def test_what_a_backend_says_is_escaped_on_the_page_and_shown_on_the_terminal():
+    evil, stream = "\x1b[2J<script>alert(1)</script>", io.StringIO()
+    report = Report(
+        {**blank(), "precisions": ["float64"], "source": evil, "fingerprint": "0"}, (Outcome(evil, "failed", evil, {evil: evil}),)
+    )
+    assert "<script" not in module.page(report) and module.page(report).count("&lt;script&gt;") > 2
+    with progress(stream) as on_progress:
+        on_progress(evil, evil)
+    assert "\x1b" not in stream.getvalue() and "\\x1b[2J" in stream.getvalue()
 
 
 def test_the_same_comparison_gives_the_same_bytes(tiny, plugins):

@@ -11,7 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from pipelines.check.parity import OnProgress
 from pipelines.check.verdict import DIVERGED, SECTIONS, Report
-from pipelines.console import Console, number
+from pipelines.console import Console, number, printable
 from pipelines.report.pages import amount
 from pipelines.report.parity_page import Row, chief, table
 
@@ -27,12 +27,13 @@ def progress(stream: TextIO) -> Iterator[OnProgress]:
     with Progress(*columns, console=Rich(file=stream), transient=True, disable=not stream.isatty()) as bars:
 
         def on_progress(who: str, what: str) -> None:
+            line = printable(f"{who}: {what}")  # a framework's last words may be among them
             if bars.disable:
-                print(f"{who}: {what}", file=stream, flush=True)
+                print(line, file=stream, flush=True)
             elif who in tasks:
-                bars.update(tasks[who], description=f"{who}: {what}")
+                bars.update(tasks[who], description=line)
             else:
-                tasks[who] = bars.add_task(f"{who}: {what}", total=None)
+                tasks[who] = bars.add_task(line, total=None)
 
         yield on_progress
 

@@ -1,6 +1,7 @@
 # Everything a fresh machine needs, which has Python 3.11 to 3.13, git and make:
 #   make repro    install into .venv, then run the pipeline of params.yaml
 #   make test     install into .venv, then run the tests
+#   make mutants  draw FAULTS faults from SEED, and see that a test kills each
 #   make soak     kill runs at random moments and resume them: KILLS of each backend
 # PYTHON=... chooses the interpreter. TORCH_INDEX=... adds a package index, for a torch without CUDA (see README.md).
 
@@ -21,7 +22,7 @@ export DVC_NO_ANALYTICS := 1
 # DVC unpickles what lies in its site cache, which is open to every user of the machine unless it is told of another folder.
 PRIVATE = $(BIN)/dvc config --local core.site_cache_dir "$$($(BIN)/python -c 'import pipelines.new as new; print(new.private_cache())')"
 
-.PHONY: repro test fuzz soak audit lint bench ui
+.PHONY: repro test fuzz mutants soak audit lint bench ui
 .DELETE_ON_ERROR:
 
 repro: .venv/installed
@@ -38,6 +39,11 @@ MUTANTS ?= 100000
 SEED ?= 0
 fuzz: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --mutants $(MUTANTS) --trained 500 --seed $(SEED)
+
+# Faults that nobody would plant; SEED=... draws others.
+FAULTS := 40
+mutants: .venv/installed-dev
+	nice $(BIN)/python tests/mutants.py --faults $(FAULTS) --seed $(SEED)
 
 # pip-audit has an environment of its own: what it needs is not ours to install.
 audit: .venv/installed

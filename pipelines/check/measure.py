@@ -111,7 +111,6 @@ def _single(array: NDArray) -> float | None:
 
 
 def main(folder: str, name: str) -> None:
-    """Measure one backend, or the reference, of the case that lies in the folder."""
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

@@ -69,7 +69,6 @@ def _table(console: Console, compared: Mapping[str, Mapping[str, Any]], precisio
 
 
 def _cell(row: Row | None) -> str:
-    """A difference with its verdict."""
     if row is None:
         return ""
     where = f" at {row['where']}" if row["where"] and row["passed"] is False else ""

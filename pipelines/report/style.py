@@ -89,7 +89,7 @@ def png(drawing: Figure) -> bytes:
 def optunas() -> Iterator[None]:
     """Optuna's figures in our look: it draws through pyplot, without a window here, and sets the style "ggplot" each time.
 
-    What was set before is set again. `png` belongs inside: settings count when ticks are drawn.
+    `png` belongs inside: settings count when ticks are drawn.
     """
     import matplotlib
     from matplotlib import pyplot, style

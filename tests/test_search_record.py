@@ -28,7 +28,7 @@ from pipelines.search.storage import open_storage
 from pipelines.spec import Experiment, flat
 from pipelines.tracking import TrackingError, locate, sender, waiting
 from pipelines.tracking.backlog import journals, settle
-from pipelines.tracking.events import killed
+from pipelines.tracking.events import killed, params
 from pipelines.tracking.journal import Journal
 from pipelines.tracking.ui import served
 
@@ -187,6 +187,20 @@ def test_of_several_seeds_the_means_and_their_spread_are_kept(project):
     assert child.data.metrics["value_spread"] == trial.spread[0]
     assert child.data.metrics["best_val_loss"] == child.data.metrics["value"] == trial.values[0]
     assert "best_epoch" not in child.data.metrics and child.data.tags["deltarule.seeds"] == "3"
+
+
+def test_a_column_with_brackets_and_a_long_value_are_on_record_by_the_rules_of_runs(project):
+    columns = {"weight (kg)": "numeric", "weight [kg]": "numeric", "a/../b": "categorical"}
+    made = spec(data={"source": "table.csv", "target": "kind", "columns": columns}, model={"hidden": [1] * 3000})
+    run_id = send(project, make(project, 2, epochs=2, experiment=made), "finished")
+    expected = params(flat(made.drawn({**load_study(project / "studies/s").trials[1].changes, "seed": 0})))
+    shared, own = client_of(project).get_run(run_id).data.params, runs(project, "trial")[1].data.params
+    there = {**shared, **own}
+    names = [name for name in expected if not name.startswith(("search.", "tracking."))]
+    assert {name: there.get(name) for name in names} == {name: expected[name] for name in names}
+    assert {"data.columns.weight _kg_", "data.columns.weight _kg__2"} <= shared.keys()
+    assert len(shared["model.hidden"]) == 6000 and shared["model.hidden"].endswith("(cut, the whole is in params.yaml)")
+    assert waiting(project) == [] and len(runs(project, "trial")) == 2
 
 
 def test_figures_are_kept_where_they_are(project):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,10 +90,7 @@ def save_all(path: Path, networks: Sequence[tuple[Trial, NDArray]]) -> None:
 
 
 def load(path: Path) -> tuple[Trial, NDArray]:
-    """Read what `save` wrote: the trial and its (P,) weights.
-
-    ValueError if the file is not one of ours, or holds folds.
-    """
+    """Read what `save` wrote: the trial and its (P,) weights. ValueError if the file is not one of ours, or holds folds."""
     networks = load_all(path)
     if len(networks) > 1:
         raise ValueError(f"{path} holds the networks of {len(networks)} folds; load_all reads them")
@@ -133,8 +131,6 @@ def write_atomically(path: Path, content: bytes) -> None:
 @contextmanager
 def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which takes its name when all is written; if that fails, no file of that name is touched."""
-    import os
-
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -143,6 +139,8 @@ def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a failed write names none
         temporary.unlink(missing_ok=True)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import call
 
 import backends
 import deltarule
@@ -21,10 +23,11 @@ from pipelines import stages
 from pipelines.api.evaluate import evaluate
 from pipelines.api.results import Run
 from pipelines.cli import summary
+from pipelines.cli.app import WAYS_OUT, main
 from pipelines.data import DataError, read
 from pipelines.data.parts import read_json
 from pipelines.report.outs import Outs
-from pipelines.spec import DataSpec, Experiment, SpecError
+from pipelines.spec import DataSpec, Experiment, SpecError, load
 from pipelines.stages import RunPaths, StageError, ThresholdError
 from pipelines.stages.test import enter, openers
 
@@ -560,3 +563,74 @@ def test_what_describes_a_run_counts_byte_by_byte_and_without_its_seal_it_is_of_
     old = read_json(file)
     file.write_bytes(whole)
     assert read_json(file) == old
+
+
+# Errors of the operating system ----------------------------------------------------------------------------------------
+
+SPEC = "data: {source: digits}\nmodel: {hidden: [300]}\ntrain: {backend: reference, epochs: 1, batch_size: 500}\n"
+
+
+def tree(folder):
+    return {path: path.read_bytes() for path in folder.glob("outputs/**/*") if path.is_file()}
+
+
+def refused(command, capfd):
+    """What it says; it must be one line, and exit 1."""
+    with pytest.raises(SystemExit) as ended:
+        main(command.split())
+    told = capfd.readouterr().err
+    assert ended.value.code == 1 and told.count("\n") == 1 and "internal error" not in told, told
+    return told
+
+
+def test_a_full_or_read_only_disk_leaves_old_outs_and_is_named_with_its_path_and_what_to_do(small_disk, monkeypatch, capfd):
+    monkeypatch.chdir(small_disk)
+    (small_disk / "params.yaml").write_text(SPEC)
+    for stage in ("split", "train", "validate"):
+        carry_out(load(), RunPaths(), stage)
+    (small_disk / "rows.csv").write_text("x,y\n" + "1,a\n2,b\n" * 9)
+    before = tree(small_disk)
+    filler = small_disk.fill(left=20_000)
+    for command, name in (("split", ".data/train/X.npy"), ("train", ".train/model.safetensors"), ("validate", ".validate/")):
+        done = call("deltarule", command, cwd=small_disk, check=False)  # which may be killed
+        told = done.stderr.splitlines()[-1]
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done
+        assert told.startswith(f"outputs/{name}") and told.endswith(f"No space left on device; {WAYS_OUT[errno.ENOSPC]}")
+        assert tree(small_disk) == before
+    small_disk.fill()
+    told = refused("new own --data rows.csv --target y", capfd)
+    assert "No space left on device; make room" in told and not (small_disk / "own").exists()
+    filler.unlink()
+    assert main_ends("split") == 0 and tree(small_disk) == before
+    call("mount", "-o", "remount,ro", small_disk, cwd=small_disk.parent)
+    for command in ("split", "train", "new own --data rows.csv --target y"):
+        assert re.match(r"\S+: Read-only file system; have the disk mounted for writing", refused(command, capfd))
+    call("mount", "-o", "remount,rw", small_disk, cwd=small_disk.parent)
+
+
+def main_ends(command):
+    with pytest.raises(SystemExit) as ended:
+        main([command])
+    return ended.value.code
+
+
+def test_a_folder_that_is_deleted_under_way_is_named(tmp_path, monkeypatch, capfd):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    (folder / "params.yaml").write_text("data: {source: iris}")
+    module, iris = sys.modules["pipelines.stages.split"], read(DataSpec(source="iris"))
+    monkeypatch.setattr(module, "read", lambda *_: shutil.rmtree(folder) or iris)
+    assert re.match(r"\S+: No such file or directory; its folder is gone; restore it, or", refused("split", capfd))
+
+
+def test_without_the_right_to_write_it_says_whose_business_that_is(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("data: {source: iris}")
+    (tmp_path / "outputs").mkdir()
+    call("chattr", "+i", tmp_path / "outputs", cwd=tmp_path)
+    try:
+        told = refused("split", capfd)
+    finally:
+        call("chattr", "-i", tmp_path / "outputs", cwd=tmp_path)
+    assert re.match(r"outputs/\S+: Operation not permitted; give yourself the right to it", told)

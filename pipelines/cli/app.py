@@ -1,15 +1,14 @@
-"""The command `deltarule`: its commands in groups by task, its errors and exit codes.
-
-Nothing heavier than Typer is imported before a command runs, so that --help is instant and an error in the spec is told
-before any framework loads.
-"""
+"""The command `deltarule`: its commands in groups by task, its errors and exit codes."""
 
 from __future__ import annotations
 
+import errno
 import io
 import signal
 import sys
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -50,6 +49,15 @@ OUR_ERRORS = (
     ("pipelines.search.storage", "StorageError", BAD_INPUT),
     ("pipelines.check.recorded", "ReproduceError", BAD_INPUT),
 )
+# What to do about an error of the operating system. What was there before is as it was.
+RIGHTS = "give yourself the right to it (ls -ld shows whose it is), or work elsewhere"
+GONE = "its folder is gone; restore it, or work in one that is there"
+WAYS_OUT = {
+    errno.ENOSPC: "make room on that disk, or work on another",
+    errno.EACCES: RIGHTS,
+    errno.EPERM: RIGHTS,
+    errno.EROFS: "have the disk mounted for writing, or work on another",
+}
 
 
 class Terminated(BaseException):
@@ -108,6 +116,10 @@ def _judge(error: BaseException) -> tuple[int, str]:
     told = f"{type(error).__name__}: {error} (the traceback: deltarule --debug ...)"
     if not isinstance(error, OSError):
         return FAILED, f"internal error: {told}"
-    if error.filename and error.strerror:
-        told = f"{error.filename}: {error.strerror}"
-    return BAD_INPUT if isinstance(error, FileNotFoundError | FileExistsError) else FAILED, told
+    gone = isinstance(error, FileNotFoundError)
+    with suppress(FileNotFoundError):  # of a working folder that is gone
+        gone = gone and not (error.filename and Path(error.filename).absolute().parent.is_dir())
+    if error.strerror:
+        where = error.filename or ("the working folder" if gone else "a file")
+        told = f"{where}: {error.strerror}; {GONE if gone else WAYS_OUT.get(error.errno or 0, '')}".rstrip("; ")
+    return BAD_INPUT if isinstance(error, FileNotFoundError | FileExistsError) and not gone else FAILED, told

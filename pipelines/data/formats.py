@@ -1,7 +1,4 @@
-"""How people write numbers, dates and truth values: one set of regular expressions, and one list of date formats.
-
-pyarrow's arrays of texts come in, NumPy's arrays of one value a text go out. A column is read so only if all its cells fit.
-"""
+"""How people write numbers, dates and truth values: one set of regular expressions, and one list of date formats."""
 
 from __future__ import annotations
 

@@ -1,13 +1,10 @@
-"""The three parts on disk, and what is known about them: what `split` writes, and every later stage reads.
-
-With folds, outputs/data/train, valid and test hold a folder a fold, 1 to k, each with the same three files: what a fold's
-training rows say about its columns differs, and so do its inputs, in all three parts.
-"""
+"""The three parts on disk, and what is known about them: what `split` writes, and every later stage reads."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -119,6 +116,8 @@ def write_part(
     """The files of one part; their SHA-256. `inputs` gives `width` columns (n,) float32 of some rows, `at_once` at most."""
     with stream_atomically(folder / "X.npy") as file:
         np.lib.format.open_memmap(file.name, "w+", np.float32, (len(rows), width))
+        if hasattr(os, "posix_fallocate"):  # to write to a memory map on a full disk is SIGBUS
+            os.posix_fallocate(file.fileno(), 0, os.path.getsize(file.name))
         for start in range(0, len(rows), at_once):
             some = rows[start : start + at_once]
             X = np.lib.format.open_memmap(file.name, "r+")  # anew, for what was written to be out of memory

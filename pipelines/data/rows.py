@@ -1,7 +1,4 @@
-"""Rows that a trained network is to answer, read under the kinds that its training rows' columns had; and its answers.
-
-A file comes in blocks of rows, of which one at a time is in memory; rows that are given in Python are read as those of Parquet.
-"""
+"""Rows that a trained network is to answer, read under the kinds that its training rows' columns had; and its answers."""
 
 from __future__ import annotations
 

@@ -247,10 +247,7 @@ def check_training_classes(source: str, classes: Sequence[str], y: NDArray, by_c
 
 
 def equal_rows(source: Source, columns: Iterable[str]) -> NDArray | None:
-    """The first row that equals each row in these columns, (n,) int64, often the row itself; None if no two rows are equal.
-
-    A column that is ignored should not count: an id makes no two rows different that a network could tell apart.
-    """
+    """The first row that equals each row in these columns, (n,) int64, often the row itself; None if no two rows are equal."""
     rows, group = np.arange(source.rows), np.zeros(source.rows, dtype=np.int64)
     for name in columns:
         values, value = np.unique(source.fetch(name).values[rows], return_inverse=True)
@@ -320,10 +317,7 @@ def cut(sizes: NDArray, share: Sequence[float] | NDArray) -> NDArray:
 
 
 def deal_groups(groups: NDArray, fractions: Sequence[float], seed: int) -> NDArray:
-    """The part of each row, (n,), where rows of a group, numbered from 0, stay together: the best of some drawn orders.
-
-    A drawn order does not favour large groups for any part; of 64, one comes near to the shares, if the groups allow it.
-    """
+    """The part of each row, (n,), where rows of a group, numbered from 0, stay together: the best of some drawn orders."""
     sizes = np.bincount(groups)
     wanted = np.asarray(fractions) / np.sum(fractions) * len(groups)
     best, least = np.zeros(len(sizes), dtype=np.int64), np.inf

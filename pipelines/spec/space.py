@@ -85,7 +85,7 @@ def holds(when: Mapping[str, Any] | None, draw: Mapping[str, Any]) -> bool:
     return all(path in draw and any(same(draw[path], v) for v in several(wanted)) for path, wanted in (when or {}).items())
 
 
-# What the space alone shows ----------------------------------------------------------------------------------------------
+# -- what the space alone shows --
 
 
 def refusals(search: Search, root: Node) -> list[str]:
@@ -152,7 +152,7 @@ def _of_conditions(path: str, space: Space) -> Iterator[str]:
             yield f".when must name values that {other} takes ({known}), got {shown(value)}{hint}"
 
 
-# What the spec makes of the values ----------------------------------------------------------------------------------------
+# -- what the spec makes of the values --
 
 
 def refused_values(space: Space, drawn: Callable[[Draw], object]) -> list[str]:

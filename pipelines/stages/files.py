@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from backends.weights import write_atomically
 from pipelines.data.parts import check, read_json, sha256, write_json
 
-__all__ = ["check", "listed", "read_json", "remove", "sha256", "write_csv", "write_json", "write_rows"]
+__all__ = ["check", "listed", "read_json", "replaced", "sha256", "write_csv", "write_json", "write_rows"]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -39,7 +41,17 @@ def listed(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: sha256(folder / name) for name in names if (folder / name).is_file()}
 
 
-def remove(folder: Path, names: Iterable[str]) -> None:
-    """Take away the outs of an earlier run, so that none is mistaken for one of this."""
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
+@contextmanager
+def replaced(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A folder for outs, which take the place of those in `folder` once they are whole: the first of `names` last, for all."""
+    fresh = folder.with_name(f".{folder.name}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        yield fresh
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in map(folder.joinpath, names):
+            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+        for new in sorted(fresh.iterdir(), key=lambda path: path.name == names[0]):
+            new.replace(folder / new.name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

@@ -113,7 +113,7 @@ def _with_means(truth: Truth, each: dict[str, NDArray]) -> dict[str, Any]:
     return found
 
 
-# Each epoch ------------------------------------------------------------------------------------------------------------
+# -- each epoch --
 
 
 def epoch_metrics(truth: Truth, monitor: str = "loss", *also: str) -> Callable[[NDArray], dict[str, float]]:
@@ -163,7 +163,7 @@ def _cheap(truth: Truth, outputs: NDArray) -> dict[str, float]:
     return _defined(_with_means(truth, each))
 
 
-# Intervals -------------------------------------------------------------------------------------------------------------
+# -- intervals --
 
 
 def intervals(truth: Truth, outputs: NDArray) -> dict[str, Interval]:
@@ -211,7 +211,7 @@ def _percentiles(values: NDArray, itself: float) -> Interval | None:
     return float(np.fmin(low, itself)), float(np.fmax(high, itself))
 
 
-# Kernels ---------------------------------------------------------------------------------------------------------------
+# -- kernels --
 
 Kernel = Callable[[NDArray], dict[str, NDArray]]  # W (R, n) -> {metric: (R,)}, NaN where undefined
 

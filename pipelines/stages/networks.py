@@ -45,7 +45,7 @@ def predict(trial: Trial, flat: NDArray, X: NDArray) -> NDArray:
     return np.concatenate(blocks)
 
 
-# Of the spec in place ----------------------------------------------------------------------------------------------------
+# -- of the spec in place --
 
 
 def split_rows(experiment: Experiment, places: RunPaths) -> About:
@@ -105,7 +105,7 @@ def _shown(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-# By themselves -------------------------------------------------------------------------------------------------------------
+# -- by themselves --
 
 
 def files_of(folder: Path) -> tuple[Path, Path, Path]:

@@ -26,15 +26,11 @@ class HeldError(StageError):
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Every path of one run, below `root`.
-
-    `base` is where a relative data.source starts. `project` keeps the count of who opened the test rows; it is found from
-    `root` unless it is given.
-    """
+    """Every path of one run, below `root`."""
 
     root: Path = Path()
-    base: Path = Path()
-    project: Path | None = None
+    base: Path = Path()  # where a relative data.source starts
+    project: Path | None = None  # it keeps the count of who opened the test rows; None: found from `root`
 
     @property
     def data(self) -> Path:
@@ -65,11 +61,6 @@ class RunPaths:
     def history(self) -> Path:
         """One row an epoch."""
         return self.trained / "history.csv"
-
-    @property
-    def weights(self) -> Path:
-        """How the weights of each layer lie, before and after."""
-        return self.trained / "weights.csv"
 
     def report(self, stage: str) -> Path:
         """The outs of validate, or of test."""

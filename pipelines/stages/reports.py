@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.stages import curves, metrics
-from pipelines.stages.files import listed, remove, write_csv, write_json, write_rows
+from pipelines.stages.files import listed, replaced, write_csv, write_json, write_rows
 from pipelines.stages.folds import over_folds
 from pipelines.stages.metrics import Truth
 from pipelines.stages.networks import Network
@@ -55,18 +55,17 @@ def write_report(folder: Path, networks: Sequence[Network], each: Sequence[Judge
 
     Of folds the rows of one come after the other, and folds.csv has the metrics of each.
     """
-    remove(folder, OUTS)
-    write_json(folder / "metrics.json", found)
-    if each[0].truth.task == "regression":
-        _write_regression(folder, each)
-    else:
-        _write_classes(folder, each, networks[0].about.classes)
-    if each[0].fold is not None:
-        rows = [{"fold": one.fold, "rows": len(one.rows), **metrics.evaluate(one.truth, one.outputs)} for one in each]
-        write_rows(folder / "folds.csv", rows)
-    one = networks[0]
-    whose = {"model_hash": one.sha256, "fingerprint": one.run["fingerprint"], **more}
-    write_json(folder / "about.json", {**whose, "outs": listed(folder, OUTS)})
+    whose = {"model_hash": networks[0].sha256, "fingerprint": networks[0].run["fingerprint"], **more}
+    with replaced(folder, OUTS) as fresh:
+        write_json(fresh / "metrics.json", found)
+        if each[0].truth.task == "regression":
+            _write_regression(fresh, each)
+        else:
+            _write_classes(fresh, each, networks[0].about.classes)
+        if each[0].fold is not None:
+            rows = [{"fold": one.fold, "rows": len(one.rows), **metrics.evaluate(one.truth, one.outputs)} for one in each]
+            write_rows(fresh / "folds.csv", rows)
+        write_json(fresh / "about.json", {**whose, "outs": listed(fresh, OUTS)})
 
 
 def _numbered(each: Sequence[Judged]) -> tuple[list[str], list[list[Any]]]:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.data import About, prepare, read
+from pipelines.data import PARTS, About, prepare, read
 from pipelines.data.split import split_columns
 from pipelines.spec import Experiment
 from pipelines.spec.to_trial import check_spec
-from pipelines.stages.files import remove
+from pipelines.stages.files import replaced
 from pipelines.stages.paths import RunPaths
 
 
@@ -19,8 +19,8 @@ def split(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
     check_spec(experiment)
     with places.locked():
         source = read(experiment.data, places.base)
-        remove(places.data, ["about.json"])
-        about = prepare(source, experiment.data, places.data)
+        with replaced(places.data, ("about.json", *PARTS)) as folder:
+            about = prepare(source, experiment.data, folder)
     return report_of(about, {**source.notes, **split_columns(experiment.data.split)})
 
 

@@ -41,7 +41,7 @@ def check_validated(network: Network, places: RunPaths) -> None:
         raise StageError(f"{shown} misses a threshold of the spec, so the test rows stay closed; see `deltarule validate`")
 
 
-# Who opened the test rows -------------------------------------------------------------------------------------------------
+# -- who opened the test rows --
 # A test set that many experiments have looked at no longer says what it seems to say: measured by simulation, the best of 100
 # models on 114 test rows looks 4 points of accuracy better than it is.
 

@@ -18,12 +18,12 @@ from backends.spec import Trial
 from backends.supervisor import Record, Result, Watch
 from pipelines.data import About
 from pipelines.spec import Experiment, fingerprint, source_hash, trial
-from pipelines.stages.files import listed, remove, sha256, write_csv, write_json, write_rows
+from pipelines.stages.files import listed, replaced, write_csv, write_json, write_rows
 from pipelines.stages.folds import check_monitor, over_folds, train_all
 from pipelines.stages.networks import split_rows
 from pipelines.stages.paths import HeldError, RunPaths
 
-OUTS = ("model.safetensors", "metrics.json", "history.csv", "weights.csv", "run.json")
+OUTS = ("run.json", "model.safetensors", "metrics.json", "history.csv", "weights.csv")
 BLOCKS = ("seed", "data", "model", "regularization", "train")  # what a run depends on
 Progress = Callable[[Record], None]
 Begun = Callable[[str, int], None]  # the run's fingerprint, and how many networks it trains
@@ -41,8 +41,7 @@ def train(
     """Write outputs/train; returns its metrics. `progress` sees the record of each epoch, `begun` that training begins.
 
     A run that was killed goes on from its checkpoint; what `halt` raises, between two chunks, ends it with one. Raises
-    StageError if earlier outs are missing or the run diverged, SpecError for a monitor that there is not, BackendError for a
-    backend that is not installed.
+    StageError if earlier outs are missing or the run diverged, SpecError and BackendError for what cannot be trained here.
     """
     with places.locked():
         about = split_rows(experiment, places)
@@ -81,19 +80,20 @@ def _named(network: Trial, record: Record) -> Record:
 
 def _write(experiment: Experiment, about: About, places: RunPaths, mark: str, trained: Sequence[Trained]) -> dict[str, Any]:
     """The outs, then HeldError if there is no model: one fold that diverged leaves none of any."""
-    remove(places.trained, OUTS)
     failed = next((one for one in trained if one[1].weights is None or one[1].reason == "diverged"), None)
-    if failed is None:
-        networks = [(network, result.weights) for network, result in trained if result.weights is not None]
-        weights.save_all(places.model, networks)
-        write_csv(places.weights, HEADER, histograms(networks))
-    rows = [_named(network, record) for network, result in trained for record in result.history]  # one fold after the other
-    write_rows(places.history, rows, ["epoch"])
     metrics = summary([result for _, result in trained])
-    write_json(places.trained / "metrics.json", metrics)
-    write_json(places.run, record_of(experiment, about, places, mark, trained))
+    with replaced(places.trained, OUTS) as folder:
+        if failed is None:
+            networks = [(network, result.weights) for network, result in trained if result.weights is not None]
+            weights.save_all(folder / "model.safetensors", networks)
+            write_csv(folder / "weights.csv", HEADER, histograms(networks))
+        rows = [_named(network, record) for network, result in trained for record in result.history]  # one fold after the other
+        write_rows(folder / "history.csv", rows, ["epoch"])
+        write_json(folder / "metrics.json", metrics)
+        write_json(folder / "run.json", record_of(experiment, about, folder, mark, trained))
     checkpoint = places.checkpoint(mark)
-    remove(checkpoint.parent, [file.name for file in checkpoint.parent.glob(f"*{checkpoint.stem}*")])  # half-written ones too
+    for file in checkpoint.parent.glob(f"*{checkpoint.stem}*"):  # half-written ones too
+        file.unlink()
     if failed is not None:
         network, result = failed
         raise HeldError(
@@ -120,8 +120,8 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def record_of(experiment: Experiment, about: About, places: RunPaths, mark: str, trained: Sequence[Trained]) -> dict[str, Any]:
-    """run.json: what was trained, on what data, by what, where, and how it ended. No time, path or name of this run."""
+def record_of(experiment: Experiment, about: About, folder: Path, mark: str, trained: Sequence[Trained]) -> dict[str, Any]:
+    """run.json, for the outs in `folder`: what was trained, on what, by what, where, and how it ended. No time, path or name."""
     backend = backends.get(experiment.train.backend)
     networks, results = zip(*trained, strict=True)
     return {
@@ -137,8 +137,8 @@ def record_of(experiment: Experiment, about: About, places: RunPaths, mark: str,
             "platform": f"{platform.system()} {platform.machine()}",
         },
         "data_hashes": _hashes(about),
-        "model_hash": sha256(places.model) if places.model.exists() else None,
-        "outs": listed(places.trained, ("metrics.json", "history.csv", "weights.csv")),
+        "model_hash": listed(folder, OUTS).get("model.safetensors"),
+        "outs": listed(folder, OUTS[2:]),
         **_ended(networks, results),
     }
 
@@ -154,7 +154,7 @@ def _ended(networks: Sequence[Trial], results: Sequence[Result]) -> dict[str, An
     return {"ended": worst, "message": message, "best_epoch": None, "folds": folds}
 
 
-# How the weights of each layer lie -----------------------------------------------------------------------------------------
+# -- how the weights of each layer lie --
 
 HEADER = ("layer", "low", "high", "middle", "initial", "final")
 MOST, FEWEST = 41, 11  # bins, as many as 2√n of n weights in between
@@ -185,7 +185,7 @@ def _of(trial: Trial, flat: NDArray, layer: int) -> NDArray:
     return np.concatenate([part.ravel() for part in parts])
 
 
-# Where a run was computed: what its last bits depend on beside the spec, the data and the source ---------------------------
+# -- where a run was computed: what its last bits depend on beside the spec, the data and the source --
 
 
 def processor() -> str:

@@ -21,8 +21,7 @@ def validate(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
 
     Of folds: each network's on the rows of its fold, means and sds (NAME_sd).
 
-    Raises ThresholdError, after the report is written, where a threshold is missed; SpecError for one of a metric that
-    there is not; StageError if earlier outs are missing.
+    Raises ThresholdError, after the report is written, where a threshold is missed; StageError if earlier outs are missing.
     """
     with places.locked():
         networks = load_networks(experiment, places)

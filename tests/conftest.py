@@ -36,8 +36,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DVC_"))]:
     del os.environ[name]
 os.environ |= {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+# Else each command that a test starts would compile our modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 if not os.environ.get("DELTARULE_COLD") and sys.platform == "linux":
+    os.environ["DELTARULE_UNDRAWN"] = "1"
     os.environ["DELTARULE_WARM"] = os.environ.get("DELTARULE_WARM") or warm.start()  # one for all processes of xdist
 STARTED = dict(os.environ)
 PYTHON = sys.executable
@@ -86,6 +90,7 @@ TOGETHER = (
 LINES = {name: number for number, line in enumerate(TOGETHER) for name in line}
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+DRAWN = ("test_report.py", "test_study_figures.py", "test_ui.py")  # look at figures; all others do without, see warm.py
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -119,6 +124,14 @@ def call(*command: str | Path, cwd: Path, check: bool = True, **more: str) -> su
     done = subprocess.run([str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True)
     assert not check or done.returncode == 0, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test's own process draws is not rendered."""
+    if request.path.name not in DRAWN:
+        for name, stand_in in warm.UNDRAWN.items():
+            monkeypatch.setattr(f"matplotlib.figure.Figure.{name}", stand_in)
 
 
 @pytest.fixture
@@ -182,6 +195,8 @@ def copy_of_the_project(folder: Path) -> Path:
         if ((ROOT / name).is_file() or (ROOT / name).is_symlink()) and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+    for compiled in (found for package in ("backends", "pipelines") for found in (ROOT / package).rglob("__pycache__")):
+        shutil.copytree(compiled, folder / compiled.relative_to(ROOT), dirs_exist_ok=True)
     call("git", "init", "--quiet", "--initial-branch=main", cwd=folder)
     for key, value in (("user.name", "test"), ("user.email", "test@localhost")):
         call("git", "config", key, value, cwd=folder)

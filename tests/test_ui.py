@@ -24,7 +24,8 @@ SHOWN = {"best_val_loss", "validate_accuracy", "model.activation", "regularizati
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     root = tmp_path_factory.mktemp("ui")
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("MLFLOW_") and "TELEMETRY" not in name}
+    theirs = [name for name in os.environ if name.startswith("MLFLOW_") and "TELEMETRY" not in name]
+    kept = {name: os.environ.pop(name) for name in (*theirs, "DELTARULE_UNDRAWN") if name in os.environ}
     ui_store.fill(root)
     yield root
     os.environ.update(kept)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, page, write_page
+from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, page
 
 if TYPE_CHECKING:
     from pipelines.compare.pairs import Grouping
@@ -115,9 +115,10 @@ def compare(
         found = set_side_by_side(experiment, names or (), study=study, where=where, grouping=grouping)
     console.say("\n".join(lines(found)))
     if html is not None:
+        from backends.weights import write_atomically
         from pipelines.report.compare_page import compare_page
 
-        write_page(html, compare_page(found.as_dict()))
+        write_atomically(html, compare_page(found.as_dict()).encode())
         console.say(f"written to {html}")
     console.result(found.as_dict())
 

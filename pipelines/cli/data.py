@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, page, write_page
+from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, page
 
 if TYPE_CHECKING:
     from pipelines.console import Console
@@ -52,10 +52,11 @@ def data(
 
         console.say(f"data.sha256 of this file: {sha256(kept_at(found.source, Path()))}")
     if html is not None:
+        from backends.weights import write_atomically
         from pipelines.data.look import shown
         from pipelines.report.pages import data_page
 
-        write_page(html, data_page(asdict(found), shown))
+        write_atomically(html, data_page(asdict(found), shown).encode())
         console.say(f"written to {html}")
     console.result(asdict(found))
     if found.problems:

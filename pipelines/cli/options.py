@@ -68,10 +68,3 @@ def _no_folder(path: Path | None) -> Path | None:
     if path is not None and path.is_dir():
         raise typer.BadParameter(f"--html must name a file, got the folder {path}")
     return path
-
-
-def write_page(path: Path, text: str) -> None:
-    """One HTML file, whole or not at all; its folder is made if need be."""
-    from backends.weights import write_atomically
-
-    write_atomically(path, text.encode())

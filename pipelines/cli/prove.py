@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import FAILED, PARAMS, Changes, Json, Params, begin, page, write_page
+from pipelines.cli.options import FAILED, PARAMS, Changes, Json, Params, begin, page
 
 if TYPE_CHECKING:
     from pipelines.check.reproduce import Reproduction
@@ -85,6 +85,7 @@ def parity(
 
     Compares each with the reference on this spec and its data: one batch, every step, the whole fit. Exit code 1 if one differs.
     """
+    from backends.weights import write_atomically
     from pipelines import tracking
     from pipelines.check.parity import attach_to_run
     from pipelines.check.parity import page as page_of
@@ -98,7 +99,7 @@ def parity(
         report = compare(experiment, wanted, steps=steps, precisions=precision and [precision], on_progress=on_progress)
     show_report(console, report)
     if html is not None:
-        write_page(html, page_of(report))
+        write_atomically(html, page_of(report).encode())
     try:
         with console.reserved():
             run_id = attach_to_run(experiment, report)

@@ -20,6 +20,7 @@ from pipelines.stages.metrics import (
     intervals,
     kernel,
     names,
+    probabilities,
     resamples,
     wilson,
 )
@@ -69,7 +70,7 @@ def by_scikit_learn(truth, outputs):
         found = {name: values.mean() for name, values in each.items()}
         own = {f"{name}.{target}": v for name, values in each.items() for target, v in zip(truth.names, values, strict=True)}
         return found if truth.outputs == 1 else found | own
-    y, P, predicted = truth.y, truth.probabilities(outputs), decide(truth.task, outputs)
+    y, P, predicted = truth.y, probabilities(truth.task, outputs), decide(truth.task, outputs)
     judged = [1] if truth.task == "binary" else range(P.shape[1])
     return {
         "accuracy": metrics.accuracy_score(y, predicted),
@@ -96,7 +97,7 @@ def test_the_roc_curves_are_scikit_learns(name):
     from sklearn.metrics import roc_curve
 
     truth, outputs = case(name)
-    P = truth.probabilities(outputs)
+    P = probabilities(truth.task, outputs)
     curves = list(roc_curves(truth, P))
     assert [c for c, _, _ in curves] == ([1] if name == "binary" else [0, 1, 2, 3])
     for c, fpr, tpr in curves:
@@ -173,7 +174,7 @@ def test_one_class_alone_has_no_ranking_and_no_warning():
     absent = {"roc_auc", "pr_auc"}
     assert set(names(truth)) - set(evaluate(truth, outputs)) == absent
     assert set(names(truth)) - set(intervals(truth, outputs)) == absent
-    assert not list(roc_curves(truth, truth.probabilities(outputs)))
+    assert not list(roc_curves(truth, probabilities(truth.task, outputs)))
 
 
 def test_a_class_that_no_row_is_of_is_left_out_of_the_means():
@@ -182,7 +183,7 @@ def test_a_class_that_no_row_is_of_is_left_out_of_the_means():
     found = evaluate(Truth("multiclass", truth.y[present], 4), outputs[present])
     from sklearn.metrics import recall_score, roc_auc_score
 
-    y, P = truth.y[present], truth.probabilities(outputs)[present]
+    y, P = truth.y[present], probabilities(truth.task, outputs)[present]
     each = [roc_auc_score(y == c, P[:, c]) for c in range(3)]
     assert found["roc_auc"] == pytest.approx(np.mean(each))
     recall = recall_score(y, decide("multiclass", outputs[present]), labels=[0, 1, 2], average="macro")
@@ -225,10 +226,10 @@ def test_metrics_need_no_scikit_learn():
     code = """
 import sys, numpy as np
 from pipelines.stages.curves import roc_curves
-from pipelines.stages.metrics import Truth, epoch_metrics, evaluate, intervals
+from pipelines.stages.metrics import Truth, epoch_metrics, evaluate, intervals, probabilities
 truth, outputs = Truth("binary", np.array([0, 1, 1]), 1), np.array([[1.0], [2.0], [0.5]])
 epoch_metrics(truth, "roc_auc")(outputs)
-evaluate(truth, outputs), intervals(truth, outputs), list(roc_curves(truth, truth.probabilities(outputs)))
+evaluate(truth, outputs), intervals(truth, outputs), list(roc_curves(truth, probabilities(truth.task, outputs)))
 assert not {"sklearn", "scipy", "pandas", "pyarrow"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

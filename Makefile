@@ -2,7 +2,7 @@
 #   make repro    install into .venv, then run the pipeline of params.yaml
 #   make test     install into .venv, then run the tests
 #   make mutants  draw FAULTS faults from SEED, and see that a test kills each
-#   make soak     kill runs at random moments and resume them: KILLS of each backend
+#   make soak     kill runs at random moments and resume them: KILLS of each backend; with RUNS or TRIALS, what these hold
 # PYTHON=... chooses the interpreter. TORCH_INDEX=... adds a package index, for a torch without CUDA (see README.md).
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -52,8 +52,10 @@ audit: .venv/installed
 	.venv/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --ignore-vuln GHSA-w8v5-vhqr-4h9v
 
 KILLS := 20
+RUNS := 0
+TRIALS := 0
 soak: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --kills $(KILLS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --kills $(KILLS) --runs $(RUNS) --trials $(TRIALS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -4,6 +4,10 @@
 
 Of each backend one process imports the framework and forks for each command, so that most of the time goes to what is tested.
 Outs must be the same bytes, MLflow must hold each run once with the same points, and at most half of the epochs is trained twice.
+
+`--runs N` are runs from Python in one process, `--trials N` a study that is killed a tenth as often as `--kills`: memory,
+descriptors, threads, temporary files and child processes must stay as they were after the first tenth, and each run and trial be
+on record once.
 """
 
 from __future__ import annotations
@@ -120,7 +124,7 @@ class Project:
         """Put on record what waits, and wait for who sends."""
         self.ended(self.start("sync", "--params", "run.yaml"))
         while self.record and [*self.folder.glob(".deltarule/log/*/events.jsonl")]:
-            time.sleep(0.2)
+            time.sleep(2)  # a sender of low priority may be at work
             self.ended(self.start("sync", "--params", "run.yaml"))
 
 
@@ -153,6 +157,92 @@ def soak(project: Project, kinds: list[str], kills: int, draw: random.Random) ->
     return survived
 
 
+class Usage:
+    """What a process holds, as the kernel has it: looked at again and again."""
+
+    def __init__(self, pid: int) -> None:
+        self.place, self.seen = Path(f"/proc/{pid}"), list[dict[str, int]]()
+
+    def look(self) -> None:
+        """Once more; nothing where the process is over."""
+        try:
+            threads = [*self.place.glob("task/*")]
+            resident = int(self.place.joinpath("statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+            children = sum(len((one / "children").read_text().split()) for one in threads)
+            files = len(os.listdir(self.place / "fd"))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return
+        temporary = len(os.listdir(tempfile.gettempdir()))
+        found = {"KiB": resident, "files": files, "threads": len(threads), "children": children, "temporary": temporary}
+        self.seen.append(found)
+
+    def grown(self) -> dict[str, tuple[int, int]]:
+        """The least of the second tenth of the looks, and of the last."""
+        tenth = max(1, len(self.seen) // 10)
+        early, late = self.seen[tenth : 2 * tenth] or self.seen, self.seen[-tenth:]
+        return {name: (min(one[name] for one in early), min(one[name] for one in late)) for name in self.seen[0]}
+
+    def check(self, what: str, each: int, count: int) -> None:
+        """Nothing but memory may grow, and that by no more than `each` bytes for each of `count`."""
+        grown = self.grown()
+        print(f"{what}: {json.dumps(grown)}", flush=True)
+        for name, (early, late) in grown.items():
+            most = early + (20_000 + each * count // 1024 if name == "KiB" else 1)
+            assert late <= most, f"{what}: {name} grew from {early} to {late}, may be {most}"
+
+
+def many_runs(folder: Path, count: int) -> None:
+    """From Python, in this process."""
+    import deltarule
+    from pipelines.spec import Experiment
+
+    (folder / ".dvc").mkdir(parents=True)
+    os.chdir(folder)
+    train = {"backend": "reference", "epochs": 3, "early_stopping": {"patience": None}}
+    usage, least = Usage(os.getpid()), {"data": {"source": "iris"}, "model": {"hidden": [4]}, "train": train}
+    for seed in range(count):
+        deltarule.run(Experiment.model_validate({**least, "seed": seed}), f"runs/{seed}", name=f"run-{seed}", track=True)
+        usage.look()
+    project = Project.__new__(Project)
+    project.folder, project.every, project.record = folder, None, True
+    project.trained, project.log = folder / "trained", folder / "log"
+    (folder / "run.yaml").write_text("{}\n")
+    project.settle()
+    with sqlite3.connect(f"file:{folder}/.mlflow/mlflow.db?mode=ro", uri=True) as store:
+        names = [name for (name,) in store.execute("SELECT name FROM runs WHERE status = 'FINISHED'")]
+    assert sorted(names) == sorted(f"run-{seed}" for seed in range(count)), f"{len(names)} runs on record, of {count}"
+    usage.check(f"{count} runs", 30_000, count)
+
+
+def long_study(project: Project, trials: int, kills: int, draw: random.Random) -> None:
+    """One study, in a process that is killed at random moments and goes on."""
+    block = f"search: {{trials: {trials}, generation: 16, sampler: random, space: {{model.dropout: {{low: 0.0, high: 0.5}}}}}}"
+    train = "train: {backend: reference, epochs: 3, early_stopping: {patience: null}}"
+    spec = f"{block}\ndata: {{source: iris}}\nmodel: {{hidden: [4]}}\n{train}\n"
+    (project.folder / "long.yaml").write_text(spec)
+    words, last = ("search", "--params", "long.yaml", "--name", "long"), Usage(0)
+    for left in range(kills, -1, -1):
+        pid = project.start(*words)
+        usage, ends = Usage(pid), time.monotonic() + draw.uniform(2, 40) if left else float("inf")
+        while not (done := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < ends:
+            usage.look()
+            time.sleep(0.2)
+        if not done[0]:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        else:
+            code = os.waitstatus_to_exitcode(done[1])
+            assert code == 0, f"the study ended with {code}: {project.log.read_text()[-2000:]}"
+        last = max(usage, last, key=lambda one: len(one.seen))
+        if done[0]:
+            break
+    project.settle()
+    with sqlite3.connect(f"file:{project.folder}/.mlflow/mlflow.db?mode=ro", uri=True) as store:
+        told = store.execute("SELECT value, COUNT(*) FROM tags WHERE key = 'deltarule.trial' GROUP BY value").fetchall()
+    assert sorted((int(number), count) for number, count in told) == [(n, 1) for n in range(trials)], "trials on record"
+    last.check(f"{trials} trials", 40_000, trials)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backends", nargs="+", default=BACKENDS, choices=BACKENDS)
@@ -162,8 +252,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=600)
     parser.add_argument("--every", type=float, help="seconds between checkpoints; what people have, if left out")
     parser.add_argument("--no-record", action="store_true", help="without MLflow")
+    parser.add_argument("--runs", type=int, default=0, help="from Python, in one process")
+    parser.add_argument("--trials", type=int, default=0, help="of one study, which is killed --kills times")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
+    if given.runs or given.trials:
+        flat(given)
+        return
     if len(given.backends) > 1:
         command = [sys.executable, __file__, *sys.argv[1:], "--seed", str(given.seed), "--backends"]
         sys.exit(max(subprocess.run([*command, backend]).returncode for backend in given.backends))
@@ -179,6 +274,23 @@ def main() -> None:
         survived = soak(project, given.kinds, given.kills, random.Random(given.seed))
         os.chdir("/")
     print(json.dumps({"backend": backend, "kills survived": survived, "seed": given.seed}))
+
+
+def flat(given: argparse.Namespace) -> None:
+    """What grows with runs and trials."""
+    import pipelines.cli.app
+    import pipelines.search  # noqa: F401
+
+    with tempfile.TemporaryDirectory() as scratch:
+        tempfile.tempdir = os.environ["TMPDIR"] = str(Path(scratch) / "tmp")
+        Path(tempfile.tempdir).mkdir()
+        if given.trials:
+            long_study(
+                Project(Path(scratch) / "s", "reference", 3, None, True), given.trials, given.kills, random.Random(given.seed)
+            )
+        if given.runs:
+            many_runs(Path(scratch) / "r", given.runs)
+        os.chdir("/")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def ours_first() -> None:
 
 
 def artifacts(uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
-    """`mlflow-artifacts:/PATH` of a database: below mlartifacts beside it, wherever it is moved, as `mlflow server` has it."""
+    """`mlflow-artifacts:/PATH` of a database: below mlartifacts beside it, wherever it is moved."""
     import mlflow
     from mlflow.store.artifact import local_artifact_repo, mlflow_artifacts_repo
 

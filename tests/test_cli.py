@@ -235,9 +235,12 @@ def test_a_launch_that_the_store_did_not_take_is_sent_by_the_next_sync(deltarule
     folder = next((tmp_path / "runs").glob("*-later"))
     [waits] = json.loads(deltarule("sync", "--status", "--json").stdout)["runs"]
     assert (waits["run"], waits["state"], waits["sent"]) == (f"runs/{folder.name}", "finished", 0) and waits["waiting"] > 10
-    assert f"runs/{folder.name}: on record in MLflow as run" in deltarule("sync").stdout
+    kept = deltarule("sync", check=False)  # not to another store without a word
+    assert kept.returncode == 1 and "waits for the store http://127.0.0.1:9, and today's is sqlite:" in kept.stderr
+    assert "deltarule sync --here" in kept.stderr
+    assert f"runs/{folder.name}: on record in MLflow as run" in deltarule("sync", "--here").stdout
     assert deltarule("sync", "--status").stdout == "nothing waits for the store\n"
-    assert deltarule("sync", check=False).returncode == 1  # nothing is left to send
+    assert deltarule("sync").stdout.startswith("there is nothing to put on record")
 
 
 def test_an_earlier_run_whose_store_is_gone_holds_up_no_pipeline_and_can_be_given_up(deltarule, spec):

@@ -72,7 +72,7 @@ def test_what_is_told_is_not_told_again_and_what_changed_is(tmp_path):
     journal.add([epoch(1, loss=0.5, rate=float("nan"))], tmp_path)
     journal.add([epoch(1, loss=0.25, rate=float("nan")), epoch(2, loss=0.5)], tmp_path)
     *_, changed, new = journal.read()
-    assert (changed.values, new.values) == ({"loss": 0.25}, {"loss": 0.5})
+    assert (changed.values["loss"], new.values) == (0.25, {"loss": 0.5})
     assert len(list(journal.read())) == 4
 
 
@@ -96,7 +96,14 @@ def test_files_of_a_stage_that_was_carried_out_again_are_kept_anew(tmp_path):
     write_json(path, {"accuracy": 0.5, "loss": 0.3})
     journal.add(events(places)[1:], tmp_path)
     told = [(event.kind, event.stage) for event in list(journal.read())[count:]]
-    assert told == [("metrics", "test"), ("artifacts", "test"), ("tags", "test"), ("mark", "test")]  # the note tells of it too
+    assert told == [
+        ("inputs", "test"),
+        ("metrics", "test"),
+        ("artifacts", "test"),
+        ("tags", "test"),
+        ("mark", "test"),
+        ("end", "end"),
+    ]  # the note tells of it too
     assert json.loads((journal.files / "outputs/test/metrics.json").read_text())["accuracy"] == 0.5
 
 
@@ -136,11 +143,14 @@ def test_a_link_among_the_outs_is_refused_before_anything_is_made_of_them(tmp_pa
         list(send_waiting(tmp_path, EXPERIMENT.tracking))
 
 
-def test_a_store_that_a_journal_names_is_compared_and_never_connected_to(tmp_path):
-    head = {**HEAD, "tracking": {"uri": "http://somewhere.example.org", "experiment": "tests"}}
+@pytest.mark.parametrize("key", ["uri", "store"])  # until 0.1.0, and now
+def test_a_store_that_a_journal_names_is_compared_and_never_connected_to(tmp_path, key, monkeypatch):
+    if key == "store":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///.mlflow/mlflow.db")
+    head = {**HEAD, "tracking": {key: "http://somewhere.example.org", "experiment": "tests"}}
     end = Event("end", "end", {"status": "FINISHED"})
     Journal.create(tmp_path, [Event("create", "create", head), end], tmp_path)
-    wanted = r"'a run' waits for the store http://somewhere.example.org, and tracking.uri names sqlite:.*MLFLOW_TRACKING_URI"
+    wanted = r"'a run' waits for the store http://somewhere.example.org, and today's is sqlite:.*MLFLOW_TRACKING_URI"
     with pytest.raises(TrackingError, match=wanted):
         list(send_waiting(tmp_path, EXPERIMENT.tracking))
     assert not (tmp_path / ".mlflow").exists() and len(journals(tmp_path)) == 1

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import BIN, ROOT, environment
+from conftest import BIN, ROOT, call, environment
+from stored import client_of, rows
 
 import deltarule
 from pipelines.api.unfinished import Launch, choose, unfinished
@@ -126,3 +130,35 @@ def test_in_python_a_run_of_another_spec_is_refused_and_one_that_is_over_too(pro
         deltarule.run(deltarule.load(), folder, resume=True)
     with pytest.raises(deltarule.StageError, match="no run that can be resumed"):
         Launch.of(deltarule.load(), project)
+
+
+# On record ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_launch_whose_record_is_lost_is_recorded_from_its_outs(project):
+    """Its log is deleted under way, its store is wiped, and its files were in a place that is gone: what is advised helps."""
+
+    def sync(*options):
+        return call("deltarule", "sync", *options, cwd=project).stdout  # in a process of its own: MLflow keeps databases open
+
+    def on_record(experiment=1):
+        found = [run for run in rows(project, "runs") if run["experiment_id"] == experiment]
+        return [(run["name"], run["status"]) for run in found if run["lifecycle_stage"] == "active"]
+
+    (project / "params.yaml").write_text("data: {source: iris}\n" + SPEC.replace("false", "true"))
+    run = deltarule.run(deltarule.load(), track=True, name="one", progress=lambda _: shutil.rmtree(".deltarule/log", True))
+    assert "could not be written" in run.warnings[0] and "`deltarule sync` puts it on record from its outs" in run.warnings[0]
+    for _ in range(2):
+        assert f"runs/{run.folder.name}: on record in MLflow as run" in sync() and on_record() == [("one", "FINISHED")]
+        assert "there is nothing to put on record" in sync()
+        shutil.rmtree(project / ".mlflow")
+    sync()
+    with sqlite3.connect(project / ".mlflow/mlflow.db") as database:
+        database.execute("UPDATE experiments SET artifact_location = 'file:///gone/.mlflow/artifacts' WHERE experiment_id = 1")
+    failed = call("deltarule", "register", "one", "--name", "shop", cwd=project, check=False)
+    assert failed.returncode == 1 and "are in /gone/.mlflow/artifacts" in failed.stderr
+    call("sh", "-c", re.search(r"\((MLFLOW_TRACKING_URI=.*) NAME\)", failed.stderr)[1] + " before", cwd=project)
+    assert f"runs/{run.folder.name}: on record in MLflow as run" in sync("--here") and on_record(2) == [("one", "FINISHED")]
+    client = client_of(project)
+    client.delete_run(client.search_runs(["2"])[0].info.run_id)
+    assert "there is nothing to put on record" in sync() and on_record(2) == []

@@ -114,12 +114,12 @@ def test_a_run_that_diverged_is_failed_with_its_reason_and_its_points(project, n
     assert run.data.metrics["best_epoch"] == 2
 
 
-def test_tags_of_a_dvc_experiment_and_of_the_caller_are_kept(project, no_figures, monkeypatch):
+def test_tags_of_a_dvc_experiment_are_kept(project, no_figures, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "wavy-moth")
     monkeypatch.setenv("DVC_STAGE", "record")
-    run = client_of(project).get_run(sync(make(project), EXPERIMENT, tags={"why": "a try"}, name="my run"))
+    run = client_of(project).get_run(sync(make(project), EXPERIMENT, name="my run"))
     assert (run.data.tags["deltarule.dvc_exp_name"], run.data.tags["deltarule.dvc_stage"]) == ("wavy-moth", "record")
-    assert (run.data.tags["why"], run.info.run_name) == ("a try", "my run")
+    assert run.info.run_name == "my run"
 
 
 def test_events_are_plain_data(project):
@@ -364,7 +364,7 @@ def test_no_secret_reaches_the_store(project, no_figures, monkeypatch):
     run["message"] = f"could not read https://example.org/?token={SECRET}&x=1"
     run["environment"] = {"api_key": SECRET, "command": f"--password {SECRET} --password={SECRET}"}
     write_json(path, run)
-    sync(places, planted, tags={"remote": f"https://{SECRET}@github.com/a/b", "db_password": SECRET}, name=f"pwd={SECRET}")
+    sync(places, planted, name=f"pwd={SECRET}")
     stored = [p for p in (project / ".mlflow").rglob("*") if p.is_file()]
     assert len(stored) > 10
     assert [p.name for p in stored if SECRET.encode() in p.read_bytes()] == []

@@ -1,7 +1,4 @@
-"""One experiment from its spec to its record, in this process: what `deltarule run` and notebooks share.
-
-Each launch has a folder of its own, with its resolved params.yaml first, so that it can be run again as it is.
-"""
+"""One experiment from its spec to its record, in this process: what `deltarule run` and notebooks share."""
 
 from __future__ import annotations
 
@@ -27,11 +24,12 @@ from pipelines.spec import Experiment, dump
 from pipelines.stages import HeldError, RunPaths
 from pipelines.stages.files import read_json
 from pipelines.tracking.journal import new_name
+from pipelines.tracking.store import remembered
 
 Progress = Callable[[dict[str, float]], None]  # an epoch's record
 KEPT = {f".deltarule/{name}" for name in ("begun", "begun/tags.json", "begun/uncommitted.diff", "stage.lock")}
-UNBEGUN = {"params.yaml", ".deltarule", "outputs", "outputs/data", str(BEGUN), *KEPT}  # of a launch before it has its data
-GRACE_SECONDS = 5.0  # for the chunk of steps that is being trained; who sends SIGTERM often kills after ten
+UNBEGUN = {"params.yaml", ".deltarule", "outputs", "outputs/data", str(BEGUN), *KEPT}  # of a launch without data
+GRACE_SECONDS = 5.0  # who sends SIGTERM often kills after ten
 
 
 def launch(
@@ -57,7 +55,10 @@ def launch(
     else:
         called = name or f"{Path(experiment.data.shown_source).stem}-{experiment.train.backend}-{experiment.model.activation}"
         # Its name is on record too.
-        place = new_folder(project / RUNS, redact(called)) if folder is None else empty_folder(folder)
+        place = folder or new_folder(project / RUNS, redact(called))
+        place.mkdir(parents=True, exist_ok=True)
+        if any(place.iterdir()):
+            raise FileExistsError(f"the folder of a launch must be empty, got {place}; choose another, or remove what it holds")
         how = Launch(name, test, track, new_name())
     begun(place)
     places = RunPaths(place, base=project, project=project)
@@ -66,9 +67,12 @@ def launch(
     seconds: dict[str, float] = {}
     try:
         with places.locked(), how.kept(place):
-            write_spec(experiment, place / "params.yaml")
+            write_atomically(place / "params.yaml", dump(experiment).encode())
+            if redact(dump(experiment)) != dump(experiment):  # a password, to run it again
+                (place / "params.yaml").chmod(0o600)
             if how.track:
-                tracking.keep(place, "deltarule run")
+                kept = {"name": how.name, "journal": how.log, "tracking": remembered(experiment.tracking)}
+                tracking.keep(place, "deltarule run", launch=kept)
             with recorded(recording):
                 for stage in ("split", "train", "validate", *(["test"] if how.test else [])):
                     began = time.perf_counter()
@@ -103,13 +107,6 @@ def _carry_out(
     return report
 
 
-def write_spec(experiment: Experiment, path: Path) -> None:
-    """The resolved spec, password and all, so that it can be run again as it is."""
-    write_atomically(path, dump(experiment).encode())
-    if redact(dump(experiment)) != dump(experiment):
-        path.chmod(0o600)
-
-
 def train_recorded(experiment: Experiment, places: RunPaths, progress: Progress | None, recording: Recording) -> dict[str, Any]:
     """The stage train, each epoch told; SIGTERM ends it with a checkpoint."""
 
@@ -142,7 +139,7 @@ def recorded(recording: Recording) -> Iterator[None]:
 
 @contextmanager
 def halting() -> Iterator[Callable[[], None]]:
-    """Holds SIGTERM back until what it yields is called, where a checkpoint can be written; not a second one, and not for long.
+    """Holds SIGTERM back until what it yields is called; not a second one, and not for long.
 
     Where a signal would simply end the process, or outside of the main thread, nothing is changed.
     """
@@ -192,11 +189,3 @@ def new_folder(parent: Path, name: str) -> Path:
             continue
         return folder
     raise FileExistsError(f"{parent}/{stem} and 998 numbered ones exist; remove some, or choose another --name")
-
-
-def empty_folder(folder: Path) -> Path:
-    """`folder`, made if need be; a launch overwrites nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise FileExistsError(f"the folder of a launch must be empty, got {folder}; choose another, or remove what it holds")
-    return folder

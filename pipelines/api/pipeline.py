@@ -10,10 +10,11 @@ from typing import Any
 
 from pipelines import stages, tracking
 from pipelines.api.launch import Progress, recorded, train_recorded
+from pipelines.api.unfinished import lost
 from pipelines.project import project_of
 from pipelines.record import Recording
 from pipelines.record import sync as record
-from pipelines.spec import Experiment, Tracking
+from pipelines.spec import Experiment, Tracking, load
 from pipelines.stages import HeldError, RunPaths
 from pipelines.tracking import TrackingError, Waiting
 
@@ -56,36 +57,41 @@ class Synced:
     failure: TrackingError | None = None  # of what had waited
 
 
-def sync(experiment: Experiment) -> Synced:
-    """Put the pipeline's last run on record, and whatever the store did not take at its time. Raises TrackingError.
+def sync(experiment: Experiment, here: bool = False) -> Synced:
+    """Put on record the pipeline's last run, what the store did not take at its time, and launches that it lost.
 
-    Not if the run is there and only what had waited is not: no reason to hold the pipeline.
+    With `here` also what is for another store, or on record in another place. Raises TrackingError; not if the run is there
+    and only what had waited is not: no reason to hold the pipeline.
     """
     project, places, done = project_of(Path()), RunPaths(Path()), Synced()
     tracking.mark_killed(project)
-    trained = places.run.exists()
-    if trained:
+    if here:
+        for note in project.glob("studies/*/.deltarule/record.json"):  # which of its trials were sent
+            note.unlink()
+    if places.run.exists():
         done.run_id = record.sync(places, experiment)
     try:
-        for name, run_id in send_waiting(project, experiment.tracking):
+        for name, run_id in send_waiting(project, experiment.tracking, here):
             done.waited[name] = run_id
+        for folder, kept in lost(project, experiment.tracking, here) if experiment.tracking.enabled else ():
+            own = load(folder / "params.yaml")
+            if own.tracking.enabled:
+                places = RunPaths(folder, base=project, project=project)
+                spec = own.model_copy(update={"tracking": experiment.tracking})
+                how = {key: kept.get(key) for key in ("name", "journal")}
+                done.waited[folder.relative_to(project).as_posix()] = record.sync(places, spec, new_run=True, **how)
     except TrackingError as error:
         done.failure = error
-    if not trained and not done.waited and done.failure is None:
-        record.sync(places, experiment)  # says what is missing
     return done
 
 
-def send_waiting(project: Path, tracked: Tracking) -> Iterator[tuple[str, str | None]]:
-    """Put the runs and studies on record that wait for the store: (folder or name, run id) of each.
-
-    `tracked`: the spec's block, where the store's password may stand. Raises TrackingError if the store fails again.
-    """
+def send_waiting(project: Path, tracked: Tracking, here: bool = False) -> Iterator[tuple[str, str | None]]:
+    """Put the runs and studies on record that wait for the store: (folder or name, run id) of each."""
     if (project / "studies").is_dir():  # else Optuna's packages need not be looked at
         from pipelines.search.record import journal_studies
 
         journal_studies(project)
-    yield from record.send_waiting(project, tracked)
+    yield from record.send_waiting(project, tracked, here=here)
 
 
 def waiting(project: Path) -> tuple[list[Waiting], list[dict[str, str]]]:

@@ -1,4 +1,4 @@
-"""Launches that were cut short, by a kill or a full disk say: what a launch keeps in its folder until it is over."""
+"""Launches that were cut short, by a kill or a full disk say, or whose record was lost."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipelines.data import DataError
-from pipelines.spec import Experiment, SpecError, load
+from pipelines.spec import Experiment, SpecError, Tracking, load
 from pipelines.stages import HeldError, RunPaths, StageError
 from pipelines.stages.files import read_json, write_json
 from pipelines.stages.networks import differences, load_networks, split_rows
+from pipelines.tracking import provenance
+from pipelines.tracking.backlog import journals, title
+from pipelines.tracking.events import LAUNCH
+from pipelines.tracking.query import recorded
+from pipelines.tracking.store import TrackingError, remembered, store_of
 
 RUNS = Path("runs")
 BEGUN = Path(".deltarule/launch.json")  # below the folder of a launch
@@ -65,6 +71,31 @@ def unfinished(project: Path) -> list[Path]:
     """Folders of the launches below runs/ that can be resumed, the oldest first."""
     found = sorted(path.parents[1] for path in (project / RUNS).glob(f"*/{BEGUN}"))
     return [folder for folder in found if (folder / "params.yaml").is_file() and RunPaths(folder).is_free()]
+
+
+def elsewhere(project: Path, tracking: Tracking) -> Iterator[str]:
+    """A sentence of each run that waits for another store than today's."""
+    for journal in journals(project):
+        try:
+            store_of(journal.head(), tracking, project)
+        except TrackingError as error:
+            yield str(error)
+
+
+def lost(project: Path, tracking: Tracking, here: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Launches below runs/ that are over and not on record: (folder, how it was begun).
+
+    Those that were begun for today's store, or all if wanted `here`. Raises TrackingError.
+    """
+    waiting, over = {title(journal.head()) for journal in journals(project)}, {}
+    for path in sorted((project / RUNS).glob(f"*/{provenance.KEPT}/tags.json")):
+        folder, kept = path.parents[2], read_json(path).get("launch")
+        ours = here or (kept and kept["tracking"] == remembered(tracking))
+        if ours and not (folder / BEGUN).exists() and RunPaths(folder).run.is_file():
+            over[folder.relative_to(project).as_posix()] = folder, kept or {}
+    if over.keys() - waiting:
+        whole = {run.tags.get(LAUNCH) for run in recorded(tracking, project, deleted=True) if run.status != "RUNNING"}
+        yield from (over[name] for name in over.keys() - waiting - whole)
 
 
 def choose(project: Path, name: str | None) -> Path:

@@ -15,7 +15,7 @@ from pipelines.cli.options import PARAMS, Changes, Json, Params, advised, begin,
 if TYPE_CHECKING:
     from pipelines.console import Console
 
-PAGE = Path("outputs/report.html")  # in the folder of the run: git ignores it, and it is no out of a stage
+PAGE = Path("outputs/report.html")  # in the folder of the run
 
 
 def split(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
@@ -76,6 +76,8 @@ def run(
     console, experiment = begin(folder / "params.yaml" if folder else params, changes, as_json)
     if not resume:
         show_unfinished(console)
+        for sentence in unfinished.elsewhere(project_of(Path()), experiment.tracking):
+            console.say(sentence)
     hidden = "-".join(map(str, experiment.model.hidden)) or "no hidden layer"
     headline = f"{experiment.data.shown_source}, {hidden} {experiment.model.activation}, {experiment.train.backend}"
     with console.reserved(), console.progress("epoch") as progress:
@@ -137,6 +139,9 @@ def sync(
     drop: Annotated[
         str | None, typer.Option("--drop", metavar="RUN", help="Give up what waits of this run, as --status names it.")
     ] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Also send what was begun for another store, and record anew what is in another place.")
+    ] = False,
     receipt: Annotated[
         Path | None, typer.Option("--receipt", metavar="FILE", help="Write the hashes of the outs that are on record.")
     ] = None,
@@ -163,13 +168,15 @@ def sync(
     console, experiment = begin(params, changes, as_json)
     show_unfinished(console)
     with console.reserved():
-        done = pipeline.sync(experiment)
+        done = pipeline.sync(experiment, here)
     for name, run_id in done.waited.items():
         console.say(f"{name}: on record in MLflow as run {run_id}")
     if done.run_id:
         console.say(f"on record in MLflow as run {done.run_id}")
     elif not experiment.tracking.enabled:
         console.say("tracking is off (tracking.enabled: false)")
+    elif not done.waited and done.failure is None:
+        console.say("there is nothing to put on record: no run of the pipeline is here, and none waits")
     if done.failure is not None and not done.run_id:
         raise done.failure
     if done.failure is not None:

@@ -1,4 +1,4 @@
-"""The process that sends a journal to MLflow while it grows, and then what else waits; `Uploader` starts it."""
+"""The process that sends a journal; `Uploader` starts it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pipelines.tracking.backlog import is_study
 from pipelines.tracking.journal import LOG, Journal
 from pipelines.tracking.store import TrackingError, import_mlflow, store_of
 
-# Training goes first, but for what a run waits for at its end: its id in MLflow. A search waits for nothing.
+# Training goes first, but for what a run waits for at its end: its id in MLflow.
 RUN_NICE, STUDY_NICE = 4, 19
 POLL_SECONDS, LONGEST_PAUSE, LOOK_SECONDS = 0.5, 15.0, 0.1
 
 
 def main(folder: Path, claim: int, tracking: Tracking) -> None:
-    """Send the journal in `folder` until its run is over; `claim` is an open file, see Journal.claim_of_child."""
+    """Send the journal in `folder` until its run is over; `claim`: see Journal.claim_of_child."""
     journal, project = Journal(folder), folder.parents[len(LOG.parts)]
     threading.Thread(target=_end_with_its_run, args=(journal,), daemon=True).start()
     if is_study(journal.head()):
@@ -40,7 +40,7 @@ def main(folder: Path, claim: int, tracking: Tracking) -> None:
 def _follow(journal: Journal, sender: RunSender) -> bool:
     """Whether all was sent, in the end."""
     pause = POLL_SECONDS
-    while True:
+    while journal.path.exists():  # else someone removed it
         over = journal.over()  # before it is read: what came later is looked for again
         try:
             if sender.send():
@@ -56,6 +56,7 @@ def _follow(journal: Journal, sender: RunSender) -> bool:
         ends = time.monotonic() + pause
         while time.monotonic() < ends and not journal.over():
             time.sleep(LOOK_SECONDS)
+    return False
 
 
 def _end_with_its_run(journal: Journal) -> None:

@@ -19,6 +19,7 @@ from pipelines.stages.files import read_json, sha256
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
 from pipelines.tracking.events import LAUNCH, ORIGIN, OUTS, Event, params, texts
+from pipelines.tracking.store import remembered
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "testing"}
 TYPES = {"numeric": "double", "categorical": "string", "boolean": "boolean", "datetime": "datetime"}
@@ -28,8 +29,7 @@ DIGEST_CHARACTERS, SCHEMA_CHARACTERS, NAME_CHARACTERS = 36, 1_000_000, 400
 def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event]:
     """The run that the outs of `places` tell of, without reports on another model.
 
-    The outs hold the part of the spec that the run depends on; an `experiment` that agrees with it adds the rest
-    (thresholds, search, tracking). Raises FileNotFoundError if nothing was trained there.
+    An `experiment` adds the rest of the spec. Raises FileNotFoundError if nothing was trained there.
     """
     run, about = read_json(places.run), read_json(places.about)
     reports = Outs(places.root).reports
@@ -56,9 +56,7 @@ def opening(places: RunPaths, experiment: Experiment, fingerprint: str) -> list[
     return [create, *_source(places), *_data(places, about, spec["data"]), *_spec(spec)]
 
 
-def creation(
-    first: Event, places: RunPaths, experiment: Experiment, new_run: bool, name: str | None = None, tags: Mapping[str, str] = {}
-) -> Event:
+def creation(first: Event, places: RunPaths, experiment: Experiment, new_run: bool, name: str | None = None) -> Event:
     """The first event of a journal: what the run is found by, its first tags, and which store it is for."""
     root = places.root.resolve()
     begun = provenance.kept(root)[0] or provenance.take(root, source_name(new_run))  # taken now, where that was not kept
@@ -68,20 +66,17 @@ def creation(
     if new_run:
         project = places.project or project_of(root)
         identity[LAUNCH] = root.relative_to(project).as_posix() if root.is_relative_to(project) else root.name
-    values = head(name or first.values["name"], identity, {**begun, **redacted(dict(tags))}, experiment.tracking)
+    values = head(name or first.values["name"], identity, begun, experiment.tracking)
     return replace(first, values=values)
 
 
 def head(name: str, identity: Mapping[str, str], tags: Mapping[str, str], tracking: Tracking) -> dict[str, Any]:
-    """The values of a journal's creation. `identity`: tags by which the run is found again.
-
-    The store is kept by name alone.
-    """
+    """The values of a journal's creation. `identity`: tags by which the run is found again."""
     return {
         "name": redact(name),
         "identity": dict(identity),
         "tags": dict(tags),
-        "tracking": {"uri": redact(tracking.uri or "") or None, "experiment": tracking.experiment},
+        "tracking": remembered(tracking),
         "files": list(tracking.files),
         "given": os.environ.get("MLFLOW_RUN_ID"),
     }
@@ -119,7 +114,7 @@ def _name(about: Mapping[str, Any], spec: Mapping[str, Any], fingerprint: str) -
 
 
 def _data(places: RunPaths, about: dict[str, Any], data: Mapping[str, Any]) -> Iterator[Event]:
-    """The parts themselves are no artifacts: they can be large, and their hashes say which they are."""
+    """The parts themselves can be large, and are no artifacts."""
     hashes = {f"deltarule.data.{part}": digest for part, digest in about["sha256"].items()}
     rows = {f"rows_{part}": float(count) for part, count in about["rows"].items()}
     yield Event("tags", "data", redacted({"deltarule.data": about["source"], "deltarule.task": about["task"], **hashes}))
@@ -152,7 +147,7 @@ def _spec(spec: Mapping[str, Any]) -> Iterator[Event]:
 
 
 def _note(places: RunPaths, run: Mapping[str, Any], files: Sequence[str]) -> dict[str, str]:
-    """What MLflow shows as the description of a run: what it was and came to, how it was begun, and what is kept."""
+    """What MLflow shows as the description of a run."""
     tags, _ = provenance.kept(places.root)
     command, commit = tags.get("deltarule.command", ""), tags.get("mlflow.source.git.commit", "")
     source = f"commit {commit[:12]}" if commit else "in no repository of git"
@@ -167,7 +162,7 @@ def _note(places: RunPaths, run: Mapping[str, Any], files: Sequence[str]) -> dic
 
 
 def carried(places: RunPaths) -> Iterator[Event]:
-    """The model for MLflow and files of the network for other programs, where `export.carry` made them."""
+    """The model for MLflow and files for other programs, where `export.carry` made them."""
     digest = read_json(places.run)["model_hash"]
     folder = places.carried(digest) if digest else None
     if folder is None or not (folder / "files.json").is_file():
@@ -229,7 +224,7 @@ def _below(places: RunPaths, path: Path) -> str:
 
 
 def _inputs(about: Mapping[str, Any], data: Mapping[str, Any], *parts: str) -> dict[str, dict[str, str]]:
-    """Context -> the rows of a part, as MLflow's Dataset takes them: name, digest, where from, columns and counts, without a row.
+    """Context -> the rows of a part, as MLflow's Dataset takes them, without a row.
 
     `data` is that block of the spec. Only what is relative or public is said of the place.
     """
@@ -250,7 +245,7 @@ def _dataset(about: Mapping[str, Any], data: Mapping[str, Any], part: str) -> di
 
 
 def _kind_and_place(source: str | Mapping[str, Any], part: str) -> tuple[str, str]:
-    """Its kind and place. Of an absolute path the name: the rest says how a machine is arranged."""
+    """Its kind and place; of an absolute path the name."""
     text = redact(source if isinstance(source, str) else source.get(part) or source["train"])
     scheme, colon, _ = text.partition(":")
     if colon and len(scheme) > 1:

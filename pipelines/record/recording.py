@@ -26,7 +26,7 @@ from pipelines.tracking.events import OUTS, Event, ended, killed
 from pipelines.tracking.journal import Journal
 
 GRACE_SECONDS = 1.0  # for the sender, at the end of a run
-LONGEST_SECONDS = 60.0  # until it has found which run in MLflow this is, or what hinders it; an idle machine needs 3
+LONGEST_SECONDS = 60.0  # until it has found the run in MLflow, or what hinders it
 _CLAIM_SECONDS, _LOOK_SECONDS = 3, 0.02
 _left: list[subprocess.Popen[bytes]] = []  # senders that go on after their run
 
@@ -36,7 +36,7 @@ class Outcome:
     """What became of the record."""
 
     run_id: str | None = None  # in MLflow, as far as that is known
-    complete: bool = True  # whether it is wholly there, or will not be (`warning`); else the sender goes on
+    complete: bool = True  # else the sender goes on
     warning: str = ""
 
 
@@ -93,10 +93,7 @@ class Uploader:
         self.process.wait()
 
     def close(self) -> str:
-        """It goes on alone if it is still at work.
-
-        Returns the last line that it said, if it ended by a mistake of its own.
-        """
+        """Leave it alone; the last line that it said, if it ended by a mistake of its own."""
         over = self.process.poll() is not None
         with self._said as said:
             said.seek(0)
@@ -106,7 +103,7 @@ class Uploader:
 
 
 class Recording(Surviving):
-    """One run's record: `start`, `epoch`, `stage`, then one of `finish`, `fail` and `kill`, then `close`; tracking off, nothing.
+    """One run's record: `start`, `epoch`, `stage`, then one of `finish`, `fail` and `kill`, then `close`.
 
     `new_run` is for launches beside the pipeline. A run that was killed goes on where its journal ends: one of the pipeline
     that is the same, and the launch whose journal is called `log`.
@@ -152,7 +149,7 @@ class Recording(Surviving):
             self.uploader = Uploader(self.journal, self.experiment.tracking)
 
     def _gone_on(self, create: Event, begin: Event) -> Journal | None:
-        """The journal of this launch, or of this run of the pipeline, if it was killed while it trained."""
+        """The journal of this launch, or of this run of the pipeline, if it was killed."""
         for journal in journals(self.project):
             state, same = journal.state(), journal.head().get("identity") == create.values["identity"]
             killed = same and not self.new_run and state.status == "KILLED" and not state.outs

@@ -1,13 +1,10 @@
-"""Puts runs on record that are over, or that waited: from the outs of their stages, or from the journals that are left.
-
-Figures, page and model are made of the outs on the way.
-"""
+"""Puts runs on record that are over, or that waited; figures, page and model are made of the outs on the way."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipelines.export import carry
@@ -28,19 +25,14 @@ from pipelines.tracking.store import Refused, Store, TrackingError, answering, l
 
 CLAIM_SECONDS = 30  # for the sender of a run that is over, which may still be at work
 TURN_SECONDS = 180  # for who sends this very run, and may itself wait for its turn at the store
-_ATTEMPTS = 2  # at one store: a run can be refused for a reason of its own, and a store that hangs costs 8 s each time
+_ATTEMPTS = 2  # at one store: a store that hangs costs 8 s each time
 DRAWN = ("train", "validate", "test")
 PAGE = "report.html"
 log = logging.getLogger(__name__)
 
 
 def sync(
-    places: RunPaths,
-    experiment: Experiment,
-    *,
-    new_run: bool = False,
-    tags: Mapping[str, str] | None = None,
-    name: str | None = None,
+    places: RunPaths, experiment: Experiment, *, new_run: bool = False, name: str | None = None, journal: str | None = None
 ) -> str | None:
     """Put the run that the outs of `places` tell of on record; its MLflow run id, or None if tracking is off.
 
@@ -62,8 +54,8 @@ def sync(
         raise TrackingError(f"there is no run to put on record in {root}: {missing} is missing; run `dvc repro` first") from None
     project = places.project or project_of(root)
     store = locate(experiment.tracking, project)  # before anything is written: it may be refused
-    create = creation(record[0], places, experiment, new_run, name, tags or {})
-    return _put(project, store, [create, *record[1:]], root)
+    create = creation(record[0], places, experiment, new_run, name)
+    return _put(project, store, [create, *record[1:]], root, journal)
 
 
 def write_receipt(places: RunPaths, path: Path, on_record: bool) -> None:
@@ -75,8 +67,8 @@ def write_receipt(places: RunPaths, path: Path, on_record: bool) -> None:
     write_json(path, {stage: outs_hash(folder) for stage, folder in folders.items() if folder.is_dir()})
 
 
-def _put(project: Path, store: Store, record: Sequence[Event], root: Path) -> str | None:
-    """Complete and send the journal that waits for this run, or a new one."""
+def _put(project: Path, store: Store, record: Sequence[Event], root: Path, log: str | None) -> str | None:
+    """Complete and send the journal that waits for this run, or a new one, called `log`."""
     for waiting in journals(project):
         if _is_of(waiting, record[0]):
             with waiting.claim(TURN_SECONDS) as ours:
@@ -86,11 +78,11 @@ def _put(project: Path, store: Store, record: Sequence[Event], root: Path) -> st
                     return deliver(waiting, store)
             if waiting.path.is_file():
                 raise TrackingError(f"another process is sending the run {title(waiting.head())!r}; try again when it is done")
-    journal = Journal.create(project, record, root)
+    journal = Journal.create(project, record, root, name=log)
     with journal.claim(TURN_SECONDS) as ours:
         if ours:
             return deliver(journal, store)
-    return _put(project, store, record, root)  # another process has taken it for its own
+    return _put(project, store, record, root, log)  # another process has taken it for its own
 
 
 def _is_of(journal: Journal, create: Event) -> bool:
@@ -126,10 +118,7 @@ class RunSender:
         return self.sender.run_id
 
     def _pictures(self, stage: str, folder: Path) -> Iterator[Event]:
-        """What the outs of a stage show, and the page of the run.
-
-        What cannot be drawn costs no record: a tag says why.
-        """
+        """What the outs of a stage show, and the page; what cannot be drawn is a tag."""
         try:
             if not self._drawn:  # those of earlier stages are wanted in the page
                 self._drawn |= figures(self.places.root, DRAWN[: DRAWN.index(stage)])
@@ -147,10 +136,7 @@ class RunSender:
 
 
 def deliver(journal: Journal, store: Store) -> str | None:
-    """Send a journal that this process has claimed, and remove it if its run is over.
-
-    Raises TrackingError; it then waits.
-    """
+    """Send a journal that this process has claimed, and remove it if its run is over. Raises TrackingError."""
     sender = RunSender(journal, store)
     with answering(store, sender.sender.doing), store.turn():
         run_id = sender.send()
@@ -158,7 +144,9 @@ def deliver(journal: Journal, store: Store) -> str | None:
     return run_id
 
 
-def send_waiting(project: Path, tracking: Tracking, seconds: float = CLAIM_SECONDS) -> Iterator[tuple[str, str | None]]:
+def send_waiting(
+    project: Path, tracking: Tracking, seconds: float = CLAIM_SECONDS, here: bool = False
+) -> Iterator[tuple[str, str | None]]:
     """Send the journals that wait: (folder of the launch or study, or name of the pipeline's run; id in MLflow) of each.
 
     Runs of this host whose process is gone end as KILLED first; who is sending one is waited for so many `seconds`. Raises
@@ -173,7 +161,7 @@ def send_waiting(project: Path, tracking: Tracking, seconds: float = CLAIM_SECON
         with journal.claim(seconds) as ours:
             if ours and attempts < _ATTEMPTS:
                 try:
-                    run_id = deliver(journal, store_of(journal.head(), tracking, project))
+                    run_id = deliver(journal, store_of(journal.head(), tracking, project, here))
                 except TrackingError as error:
                     failures.append(error)
                     attempts += not isinstance(error, Refused)

@@ -1,4 +1,4 @@
-"""The journals of a project: what goes on, and what waits for the store. Neither MLflow nor the store is asked."""
+"""The journals of a project: what goes on, and what waits for the store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.tracking.events import KIND, LAUNCH, killed
 from pipelines.tracking.journal import LOG, Journal, State
+from pipelines.tracking.provenance import KEPT
 from pipelines.tracking.store import LookupFailed
 
 _ABANDONED_SECONDS = 3600  # a folder without a first line
@@ -45,7 +46,7 @@ class Waiting:
 
 
 def title(head: Mapping[str, Any]) -> str:
-    """What a person calls a run: the folder of its launch or study, or the name of the pipeline's run."""
+    """What a person calls a run: its folder, or the name of the pipeline's run."""
     identity = head["identity"]
     return str(f"studies/{head['name']}" if is_study(head) else identity.get(LAUNCH, head["name"]))
 
@@ -105,6 +106,7 @@ def drop(project: Path, text: str) -> Waiting:
         if not ours or journal.state().running:
             raise LookupFailed(f"{known.run} is going on, and cannot be given up now")
         journal.remove()
+        (project / known.run / KEPT / "tags.json").unlink(missing_ok=True)  # nor is it found to be lost
     return known
 
 

@@ -1,4 +1,4 @@
-"""A run as plain events: what was created, with which params, metrics, tags and artifacts, and how it ended.
+"""A run as plain events: what was created, with which values and files, and how it ended.
 
 An event is JSON-able: it stands in a journal, one line an event, until it is sent. Nothing here imports MLflow, but names and
 values keep to what MLflow takes.
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pipelines.redact import PLAIN, redacted
 
 Kind = Literal["create", "begin", "params", "metrics", "tags", "artifacts", "text", "inputs", "model", "mark", "end"]
-ORIGIN, OUTS, LAUNCH = "deltarule.origin", "deltarule.outs", "deltarule.launch"  # tags by which a run is found again
+ORIGIN, OUTS, LAUNCH = "deltarule.origin", "deltarule.outs", "deltarule.launch"  # tags
 PARENT, TRIAL, STUDY, KIND = "mlflow.parentRunId", "deltarule.trial", "deltarule.study", "deltarule.kind"
 # Limits of MLflow.
 NAME_CHARACTERS, PARAM_CHARACTERS, TAG_CHARACTERS = 250, 6000, 5000

@@ -30,7 +30,6 @@ from pipelines.tracking.store import Refused
 
 LOG = Path(".deltarule/log")
 EVENTS, FILES, SENT, CLAIM, WRITING = "events.jsonl", "files", "sent.json", "claim", "writing"
-NAMED = ("params", "tags", "metrics", "text")  # kinds whose values have names, and are written once each
 _TAIL_BYTES = 4096
 _HOLD_SECONDS = 2  # who looks whether a journal is being written has the lock for a moment
 
@@ -44,7 +43,6 @@ class Sent:
     offset: int = 0  # bytes of events.jsonl
     events: int = 0
     error: str = ""
-    since: int = 0  # ms: when the first of the attempts failed of which none has succeeded since
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,10 @@ class State:
 
     events: int = 0
     last: int = 0  # ms: time of the last one
-    host: str | None = None  # where it was begun or continued last; None where it was written from outs
+    host: str | None = None  # where it was continued last; None if written from outs
     status: str | None = None  # how it ended; None while it goes on
     outs: str | None = None  # hash of what train wrote, once it has
-    alive: bool = False  # whether its process is still at it, as far as anyone knows; that of another host may be
+    alive: bool = False  # whether its process is still at it, as far as anyone knows
 
     @property
     def here(self) -> bool:
@@ -80,7 +78,7 @@ def new_name() -> str:
 
 
 class Journal:
-    """The journal of one run. One process appends at a time, and one sends: the holder of the claim."""
+    """The journal of one run. One process appends at a time, and one sends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.files = folder, folder / FILES
@@ -98,7 +96,7 @@ class Journal:
 
     @classmethod
     def create(cls, project: Path, events: Sequence[Event], root: Path, hold: bool = False, name: str | None = None) -> Journal:
-        """A new one, there whole or not at all: the first event creates the run, files are below `root`.
+        """A new one, there whole or not at all; files are below `root`.
 
         With `hold` this process goes on writing it.
         """
@@ -118,14 +116,11 @@ class Journal:
         self._writing.acquire(timeout=_HOLD_SECONDS)
 
     def release(self) -> None:
-        """This process has written all that it has to, and will not look at it any more: it may be removed."""
+        """This process will not look at it any more: it may be removed."""
         self._writing.release(force=True)
 
     def go_on(self, begin: Event, seconds: float) -> bool:
-        """Continue it in this process. False if it was all sent and removed, or if another process has it.
-
-        A sender of an earlier session may still be at work on a run that was over; it ends when it sees this beginning.
-        """
+        """Continue it in this process. False if it is gone, or another process has it."""
         over = self.over()
         with suppress(OSError):
             self.hold()
@@ -144,7 +139,7 @@ class Journal:
         """Write them, each with its time: in one call, so that two writers do not mix their lines."""
         now = int(time.time() * 1000)
         lines = [json.dumps(asdict(event if event.time else replace(event, time=now))) + "\n" for event in events]
-        # Opened anew for each: 20 µs, and nothing has to be closed when a notebook forgets the run.
+        # Opened anew for each: nothing has to be closed when a notebook forgets the run.
         with self.path.open("ab", buffering=0) as file:
             content = memoryview("".join(lines).encode())
             while content:
@@ -152,12 +147,15 @@ class Journal:
 
     def add(self, events: Sequence[Event], root: Path) -> None:
         """Append what is not written yet, and keep the files below `root` that it names."""
-        known = self._known()
+        os.stat(self.path)  # removed by someone, it is not begun anew without its head
+        written = {_content(event) for event in self.read()}
         # The same path can hold another file than the one kept: the mark of the stage tells.
-        whole = {event.stage for event in events if event.kind == "mark" and known.get(_place(event)) == event.values}
-        fresh = [event for event in events if event.kind not in ("artifacts", "model") or event.stage not in whole]
-        news = [one for event in fresh if (one := _unknown(event, known))]
-        if news:
+        marks = {event.stage: event.values for event in self.read() if event.kind == "mark"}
+        whole = {event.stage for event in events if event.kind == "mark" and marks.get(event.stage) == event.values}
+        left = [event for event in events if event.stage not in whole]
+        always = "artifacts", "model", "end"
+        news = [one for one in left if one.stage in marks or one.kind in always or _content(one) not in written]
+        if any(event.kind != "end" for event in news):
             self._keep(news, root)
             self.append(news)
             self.sync()
@@ -167,13 +165,6 @@ class Journal:
             if event.kind == "artifacts":
                 for below in event.values.values():
                     _keep(root / below, self.files / below)
-
-    def _known(self) -> dict[tuple[Any, ...], Any]:
-        """What the events so far say of each name; the later stands above the earlier."""
-        known: dict[tuple[Any, ...], Any] = {}
-        for event in self.read():
-            _unknown(event, known)
-        return known
 
     def sync(self) -> None:
         """Return when what was written is on the disk."""
@@ -193,10 +184,7 @@ class Journal:
         return (event for event, _ in self.after(0))
 
     def after(self, offset: int) -> Iterator[tuple[Event, int]]:
-        """(event, where its line ends) from a place in the file on. What is no event, after a power failure, is left out.
-
-        Nothing, if another process has sent it all and removed it.
-        """
+        """(event, where its line ends) from a place in the file on; nothing if it was removed."""
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -213,7 +201,7 @@ class Journal:
                     continue
 
     def head(self) -> dict[str, Any]:
-        """The values of the creation, also once it was sent and removed; empty if that was never seen whole."""
+        """The values of the creation; empty if that was never seen whole."""
         if not self._head:
             first = next(self.read(), None)
             values = first.values if first is not None and first.kind == "create" else {}
@@ -238,7 +226,7 @@ class Journal:
         return replace(state, alive=not state.here or self.is_written())
 
     def is_written(self) -> bool:
-        """Whether the process that writes it is at it, or will yet look how it came out; known on its host."""
+        """Whether the process that writes it is at it, or will yet look how it came out."""
         if self._writing.is_locked:
             return True
         with self._locked(WRITING) as free:
@@ -262,7 +250,7 @@ class Journal:
     # -- sending --
 
     def sent(self) -> Sent:
-        """How far it was sent; nowhere, if that cannot be read: what is sent again is known by what the run holds."""
+        """How far it was sent; nowhere, if that cannot be read."""
         try:
             return Sent(**json.loads((self.folder / SENT).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -278,10 +266,7 @@ class Journal:
         return self._locked(CLAIM, timeout)
 
     def claim_of_child(self) -> int:
-        """The claim as an open file.
-
-        The process that inherits it has it until it ends, once it has waited by `flock`.
-        """
+        """The claim as an open file, for the process that inherits it and waits by `flock`."""
         file = os.open(self.folder / CLAIM, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         with suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -297,7 +282,7 @@ class Journal:
             pass
         held = lock.is_locked
         try:
-            yield held and self.path.is_file()  # another may have removed it while this one waited
+            yield held and self.path.is_file()  # else it was removed meanwhile
         finally:
             lock.release()
             if held and not self.path.is_file():  # then the lock's file was made anew, or kept the folder
@@ -330,31 +315,12 @@ class Journal:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _place(event: Event) -> tuple[Any, ...]:
-    """Where an event's values stand; of tags by stage: each stage writes the description anew."""
-    stage = "" if event.kind in NAMED and event.kind != "tags" else event.stage
-    return event.kind, stage, event.step, event.child
-
-
-def _unknown(event: Event, known: dict[tuple[Any, ...], Any]) -> Event | None:
-    """What of an event `known` does not hold; it holds it then."""
-    place = _place(event)
-    if event.kind in NAMED:
-        values = {key: value for key, value in event.values.items() if not _same(known.get((*place, key)), value)}
-        known.update({(*place, key): value for key, value in values.items()})
-        return replace(event, values=values) if values else None
-    if event.kind != "artifacts" and known.get(place) == event.values:
-        return None
-    known[place] = event.values
-    return event
-
-
-def _same(one: Any, other: Any) -> bool:
-    return bool(one == other or (one != one and other != other))  # NaN
+def _content(event: Event) -> str:
+    return json.dumps([event.kind, event.stage, event.step, event.child, event.values], sort_keys=True)
 
 
 def _keep(source: Path, kept: Path) -> None:
-    """A link costs no disk, and outs are replaced, never written to; a copy where the file system has none."""
+    """A link, for outs are never written to; a copy where the file system has none."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.unlink(missing_ok=True)
     # Tables can be long, and hold no spec: they are cleaned when they are sent.

@@ -1,4 +1,4 @@
-"""The model of a run as an MLflow model that takes raw rows: the run's files, and code that reads them. Nothing is pickled."""
+"""The model of a run as an MLflow model that takes raw rows: files, and code that reads them; no pickle."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def export(
             metadata={"columns": dict(columns)},
         )
         description = Model.load(made)
-        flavor = description.flavors["python_function"]  # MLflow writes down where these came from, on this machine
+        flavor = description.flavors["python_function"]  # which names this machine's folders
         flavor["model_code_path"] = code.name
         flavor["artifacts"]["run"]["uri"] = "run"
         description.save(made / "MLmodel")
@@ -131,7 +131,7 @@ def _copy(file: Path, to: Path) -> None:
     clean = redacted(content)
     # What the answers depend on.
     meaning = {key: value for key, value in clean.get("spec", {}).get("data", clean).items() if key != "source"}
-    if HIDDEN in json.dumps(meaning):  # by this, or in the log of the run, which these files may come from
+    if HIDDEN in json.dumps(meaning):
         raise TrackingError(
             "a column is called as secrets are, and the spec says of it what would be left out of the model; rename the column"
         )
@@ -145,7 +145,7 @@ def _copy(file: Path, to: Path) -> None:
 
 
 def send(client: MlflowClient, run: Run, name: str, folder: Path) -> None:
-    """Put an MLflow model on the run, `runs:/ID/NAME`; once, also where an earlier call was cut short."""
+    """Put an MLflow model on the run, `runs:/ID/NAME`, once."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 

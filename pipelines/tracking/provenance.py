@@ -13,7 +13,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ from pipelines.project import project_of
 from pipelines.redact import CODE, holds_secret, is_secret_file, redact, redact_command, redacted
 from pipelines.tracking.events import TAG_CHARACTERS, Event
 
-KEPT = Path(".deltarule/begun")  # below the folder of a run: tags.json, and uncommitted.diff where files differ from the commit
+KEPT = Path(".deltarule/begun")  # below the folder of a run
 DIFF = "source/uncommitted.diff"  # in the run
-FILE_BYTES, PATCH_CHARACTERS = 500_000, 1_000_000  # a larger file is left out, and what comes once so much is in
+FILE_BYTES, PATCH_CHARACTERS = 500_000, 1_000_000  # what is larger is left out
 SECONDS = 10
 FILES_A_CALL = 200  # a command line has a limit
 OURS = ("outputs", "runs", "studies", "mlruns", ".mlflow", ".deltarule", ".dvc")  # new files there are no source
-WRITTEN = ("dvc.lock", "outputs/record.json")  # the pipeline rewrites them: they make no tree dirty, and no patch
+WRITTEN = ("dvc.lock", "outputs/record.json")  # the pipeline rewrites them
 WHOLE, CUT = "whole", "cut"
 # A diff whose form does not depend on the user's settings.
 PLAIN = (
@@ -44,7 +44,7 @@ PLAIN = (
 )
 
 
-def keep(root: Path, name: str, of: str = "") -> None:
+def keep(root: Path, name: str, of: str = "", launch: Mapping[str, Any] = {}) -> None:
     """Write them down below `root`, once, unless the folder then held another run (`of`)."""
     folder = root / KEPT
     if (folder / "tags.json").exists() and _read(folder).get("of") == of:
@@ -56,7 +56,7 @@ def keep(root: Path, name: str, of: str = "") -> None:
     if found.state:
         tags["deltarule.diff"] = found.state
         write_atomically(folder / "uncommitted.diff", found.patch)
-    write_atomically(folder / "tags.json", json.dumps({"of": of, "tags": tags}, indent=2).encode())
+    write_atomically(folder / "tags.json", json.dumps({"of": of, "tags": tags, "launch": launch}, indent=2).encode())
 
 
 def kept(root: Path) -> tuple[dict[str, str], Path | None]:
@@ -91,7 +91,7 @@ def begin() -> Event:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """How this process was called, without secrets and without the folder that the program lies in."""
+    """How this process was called, without secrets and without the program's folder."""
     program = Path(arguments[0]).name if arguments else ""
     original = sys.orig_argv
     if program.removesuffix(".exe") == "deltarule":
@@ -114,7 +114,7 @@ def user() -> str:
 
 @dataclass(frozen=True)
 class Uncommitted:
-    """What differs from the commit. `state` is "" for nothing, WHOLE, or CUT where files are left out."""
+    """What differs from the commit; `state` is "" for nothing, WHOLE, or CUT."""
 
     patch: bytes = b""
     state: str = ""
@@ -137,9 +137,9 @@ def commit(root: Path) -> dict[str, str]:
 
 
 def uncommitted(root: Path) -> Uncommitted:
-    """The patch from the commit to the files as they are; nothing where `root` is in no repository of git.
+    """The patch from the commit to the files as they are; nothing outside of git.
 
-    Left out, and named with the reason: files that hold secrets, binary and large ones, and what is new and no code.
+    Left out, and named: files that hold secrets, binary and large ones, and what is new and no code.
     """
     top = _text(root, "rev-parse", "--show-toplevel")
     if not top or _text(root, "rev-parse", "--verify", "HEAD") is None:
@@ -149,7 +149,7 @@ def uncommitted(root: Path) -> Uncommitted:
     except (OSError, subprocess.SubprocessError) as error:
         why = f"git took longer than {SECONDS} s" if isinstance(error, subprocess.TimeoutExpired) else type(error).__name__
         return Uncommitted(f"# what differs from the commit could not be taken: {why}\n".encode(), CUT)
-    header = "".join(f"# left out: {_one_line(name)} ({reason})\n" for name, reason in left.items())
+    header = "".join(f"# left out: {name if name.isprintable() else ascii(name)} ({left[name]})\n" for name in left)
     return Uncommitted((header + patch).encode("utf-8", "surrogateescape"), CUT if left else WHOLE if patch else "")
 
 
@@ -197,10 +197,6 @@ def _why_not_new(path: Path) -> str:
 
 def _is_source(path: Path, project: Path) -> bool:
     return not path.is_relative_to(project) or path.relative_to(project).parts[0] not in OURS
-
-
-def _one_line(name: str) -> str:
-    return name if name.isprintable() else ascii(name)
 
 
 def _diffs(top: Path, changed: Sequence[str], new: Sequence[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Runs read back from the store, as plain data: params, metrics, each metric over its epochs, and files."""
+"""Runs read back from the store, as plain data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING
 from pipelines.redact import redact
 from pipelines.tracking.backlog import settle
 from pipelines.tracking.events import LARGEST, LAUNCH, PARENT
-from pipelines.tracking.store import LookupFailed, Store, TrackingError, answering, check, client_of, connect, locate, search
+from pipelines.tracking.store import (
+    LookupFailed,
+    Store,
+    answering,
+    check,
+    client_of,
+    connect,
+    get_run,
+    locate,
+    search,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,20 +36,14 @@ if TYPE_CHECKING:
 Curves = dict[str, dict[int, float]]  # metric -> step -> value
 LEAST = 4  # characters of an id: fewer would name a run by chance
 SHOWN = 5  # of several runs that a text may mean
-OF_A_TRIAL = ("seed", "data", "model", "regularization", "train")  # blocks of the study's spec that its trials share
+OF_A_TRIAL = ("seed", "data", "model", "regularization", "train")  # what trials share
 # What says what a run was and what came of it; models and figures can be large.
 WANTED = ("params.yaml", "source", "data", "train", "validate", "test")
 
 
-class NothingOnRecord(TrackingError):
-    """There is no store yet."""
-
-    exit_code = 2
-
-
 @dataclass(frozen=True)
 class Recorded:
-    """A run on record. Times are seconds since 1970, None where the store has none; metrics are the last values."""
+    """A run on record. Times are seconds since 1970; metrics are the last values."""
 
     id: str
     name: str
@@ -72,10 +76,12 @@ class Fetched:
 # -- runs and their numbers --
 
 
-def recorded(tracking: Tracking, project: Path, *, parent: str | None = None, children: bool = False) -> list[Recorded]:
-    """The runs of the experiment, newest first, once those that have just ended are on record; where there is no store, none.
+def recorded(
+    tracking: Tracking, project: Path, *, parent: str | None = None, children: bool = False, deleted: bool = False
+) -> list[Recorded]:
+    """The runs of the experiment, newest first, once those that have just ended are on record.
 
-    Those that are no children; with `children` all; of `parent` its children. Raises TrackingError if the store fails.
+    Those that are no children; with `children` all; of `parent` its children; with `deleted` what was deleted too.
     """
     settle(project)
     store = locate(tracking, project)
@@ -85,13 +91,14 @@ def recorded(tracking: Tracking, project: Path, *, parent: str | None = None, ch
             return []
         client = client_of(store)
         experiment = client.get_experiment_by_name(store.experiment)
-        found = list(map(_plain, search(client, experiment.experiment_id, wanted))) if experiment else []
+        view = 3 if deleted else 1
+        found = list(map(_plain, search(client, experiment.experiment_id, wanted, view))) if experiment else []
         found = _with_studies(client, found)
     return sorted(found, key=lambda run: (-(run.started or 0.0), run.id))
 
 
 def histories(tracking: Tracking, project: Path, ids: Sequence[str], names: Sequence[str]) -> dict[str, Curves]:
-    """Run id -> metric -> step -> value, the last written of each step. Raises TrackingError if the store fails."""
+    """Run id -> metric -> step -> value, the last written of each step. Raises TrackingError."""
     store = locate(tracking, project)
     with _reading(store):
         client = client_of(store)
@@ -99,7 +106,7 @@ def histories(tracking: Tracking, project: Path, ids: Sequence[str], names: Sequ
 
 
 def texts(tracking: Tracking, project: Path, ids: Sequence[str], place: str) -> dict[str, str]:
-    """Run id -> what its artifact at `place` holds, of the runs that have it. Raises TrackingError if the store fails."""
+    """Run id -> what its artifact at `place` holds, of the runs that have it. Raises TrackingError."""
     store, found = locate(tracking, project), {}
     with _reading(store), tempfile.TemporaryDirectory() as scratch:
         client = client_of(store)
@@ -119,10 +126,10 @@ def _reading(store: Store) -> Iterator[None]:
 
 
 def _with_studies(client: MlflowClient, runs: Sequence[Recorded]) -> list[Recorded]:
-    """Trials with the params that they share with their study, which alone has them on record."""
+    """Trials with the params that stand on their study."""
     known = {run.id: run for run in runs}
     for parent in {run.parent for run in runs if run.parent} - known.keys():
-        if study := _get(client, str(parent)):
+        if study := get_run(client, str(parent)):
             known[str(parent)] = _plain(study)
     found = []
     for run in runs:
@@ -158,9 +165,9 @@ def _curves(client: MlflowClient, run_id: str, names: Iterable[str]) -> Curves:
 
 
 def find_run(client: MlflowClient, experiment_id: str, text: str, project: Path | None = None) -> Run:
-    """The one run that `text` means, see `meant`; an id may be of any experiment of the store. Raises LookupFailed."""
+    """The one run that `text` means, see `meant`; an id may be of any experiment."""
     text = text.strip()
-    run = _get(client, text) if re.fullmatch(r"[0-9a-f]{32}", text) else None
+    run = get_run(client, text) if re.fullmatch(r"[0-9a-f]{32}", text) else None
     if run is not None and run.info.lifecycle_stage == "active":
         return run
     for wanted in (f"tags.`{PARENT}` IS NULL", f"tags.`{PARENT}` IS NOT NULL"):
@@ -213,18 +220,6 @@ def _unknown(text: str) -> LookupFailed:
     )
 
 
-def _get(client: MlflowClient, run_id: str) -> Run | None:
-    """The run, deleted or not; None where the store holds none of this id, as after `mlflow gc`."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-
-
 def _folders(text: str, project: Path | None) -> set[str]:
     """What the tag of a launch in this folder may be."""
     plain = text.rstrip("/").removeprefix("./")
@@ -238,14 +233,11 @@ def _folders(text: str, project: Path | None) -> set[str]:
 
 
 def fetch(tracking: Tracking, project: Path, text: str, folder: Path) -> Fetched:
-    """The one run that `text` means (see `meant`), its files written below `folder`.
-
-    Raises TrackingError: with exit code 2 where no run or several are meant, else if the store fails.
-    """
+    """The one run that `text` means (see `meant`), its files written below `folder`."""
     settle(project)
     store = locate(tracking, project)
     if store.missing:
-        raise NothingOnRecord(
+        raise LookupFailed(
             f"no run is on record under {redact(text)!r}: there is no store at {store} yet; "
             "`dvc repro` or `deltarule run` makes it"
         )

@@ -1,4 +1,4 @@
-"""Brings a journal to MLflow, from where the last sender left off. It may be killed anywhere, and called again.
+"""Brings a journal to MLflow, from where the last sender left off. It may be killed anywhere.
 
 A point goes with the time at which it happened, and MLflow keeps two equal points of one time once; so what was sent and
 not yet noted, or sent without an answer, is simply sent again.
@@ -23,7 +23,7 @@ from pipelines.tracking import models
 from pipelines.tracking.backlog import is_study, settle
 from pipelines.tracking.events import LARGEST, LAUNCH, ORIGIN, OUTS, PARENT, TAG_CHARACTERS, TRIAL, Event, merged, metric_name
 from pipelines.tracking.journal import Journal, Sent
-from pipelines.tracking.store import Store, TrackingError, answering, connect, locate, search
+from pipelines.tracking.store import Store, TrackingError, answering, connect, get_run, locate, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipelines.spec import Tracking
 
 LOG = "deltarule.log"
-SHARED = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")  # a child has its parent's
+SHARED = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
 CONTEXT = "mlflow.data.context"  # of the tag that says what the rows were for
 EVENTS_A_PASS = 1000  # between two passes others can have the store
 METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes 1000 things at once
@@ -63,6 +63,7 @@ class Sender:
         Yields each stage whose events are new: who iterates may `put` more of it before the run is marked.
         """
         while passing := self._next():
+            offset = self.sent.offset
             events = [event for event, _ in passing]
             with self._noting_failures():
                 files = [pair for kind in ("artifacts", "model") for pair in merged(events, kind).items()]
@@ -71,6 +72,8 @@ class Sender:
                 state = self._find(client)
                 if state is None:
                     return  # an equal run is on record, and this one may turn out to be the same
+                if self.sent.offset != offset:
+                    continue  # the run is no longer there: all of it is sent again
                 mark = _mark(events)
                 known = mark is not None and state.has(mark)
                 if not known:
@@ -81,13 +84,10 @@ class Sender:
             with self._asking() as client:
                 state.set_tags(mark or {})
                 self._set_status(client, state.run, events)
-                self._note(offset=passing[-1][1], events=self.sent.events + len(events), error="", since=0)
+                self._note(offset=passing[-1][1], events=self.sent.events + len(events), error="")
 
     def put(self, events: Sequence[Event], root: Path) -> None:
-        """Send what was made of the outs of a stage: files are below `root`.
-
-        The last event may be a mark, as in a journal.
-        """
+        """Send what was made of the outs of a stage, files below `root`; the last event may be a mark."""
         mark = _mark(events)
         if self._state is None or (mark and self._state.has(mark)):
             return
@@ -125,7 +125,7 @@ class Sender:
             yield
         except TrackingError as error:
             self._children = None  # some may have been made whose answer was lost
-            self._note(error=error.reason, since=self.sent.since or int(time.time() * 1000))
+            self._note(error=error.reason)
             raise
 
     def _note(self, **changes: Any) -> None:
@@ -144,7 +144,7 @@ class Sender:
         if last.kind == "end" and self.journal.state().host is not None:
             client.set_terminated(run.info.run_id, status, last.time)
         else:
-            # Outs know no times: with an end, the run would seem to have lasted as long as this upload.
+            # Outs know no times.
             client.update_run(run.info.run_id, status)
         self._status = status
 
@@ -174,7 +174,10 @@ class Sender:
     def _find(self, client: MlflowClient) -> RemoteState | None:
         """The run that this is, or a new one; None as long as that cannot be told."""
         if self._state is None:
-            run = client.get_run(self.sent.run_id) if self.sent.run_id else self._search_all(client)
+            run = get_run(client, self.sent.run_id) if self.sent.run_id else None
+            if run is None and self.sent.run_id:
+                self._note(run_id=None, offset=0, events=0)
+            run = run or self._search_all(client)
             if run is not None:
                 self._note(run_id=run.info.run_id)
                 self._state = RemoteState(client, run)
@@ -197,7 +200,7 @@ class Sender:
         return run or self._create(client, identity)
 
     def _given(self, client: MlflowClient, identity: dict[str, str]) -> Run | None:
-        """The run of MLFLOW_RUN_ID, unless it holds something else: MLflow can take neither params nor points back."""
+        """The run of MLFLOW_RUN_ID, unless it holds something else: MLflow takes nothing back."""
         run_id = os.environ.get("MLFLOW_RUN_ID")
         if not run_id or run_id != self.head.get("given"):
             return None
@@ -228,7 +231,7 @@ def _mark(events: Sequence[Event]) -> dict[str, str] | None:
 
 
 class RemoteState:
-    """What a run held when it was first looked at, and was sent since: nobody else sends to it meanwhile."""
+    """What a run held when it was first looked at, and was sent since."""
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
         self.run = run
@@ -277,7 +280,7 @@ class RemoteState:
         self._tags |= tags
 
     def _missing_points(self, events: Sequence[Event]) -> list[Metric]:
-        """The points that it does not hold. A changed value is sent with a later time, so that it is the one shown."""
+        """The points that it does not hold; a changed value with a later time, so that it is shown."""
         from mlflow.entities import Metric
 
         told = [event for event in events if event.kind == "metrics"]

@@ -8,9 +8,10 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 
     from pipelines.spec import Tracking
 
-# No retries: MLflow's client would send a create_run again whose answer was lost, and make two runs. `sync` repeats.
+# No retries: MLflow's client would send a create_run again whose answer was lost.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output belongs to `--json`
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-_SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}  # else MLflow's pages open as for language models
-_LOCK_SECONDS = 60  # others hold the lock for a second or two each; a first one that makes the database, for five
+_SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}  # not language models
+_LOCK_SECONDS = 60  # others hold the lock for a second or two each
 _TURN_SECONDS = 180  # a run is a few seconds, most of them for its figures
 _BUSY_SECONDS = 5
 _A_PAGE = 1000
@@ -38,10 +39,7 @@ SENT_LATER = "the outs are untouched, the next `deltarule sync` sends it"
 
 
 class TrackingError(RuntimeError):
-    """The store could not be used. The outs of the pipeline are as they were; a later sync sends what is missing.
-
-    `reason` is the message without what it means for the caller.
-    """
+    """The store could not be used; `reason`: without what it means for the caller."""
 
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
@@ -73,7 +71,7 @@ class Store:
 
     @property
     def artifacts(self) -> str | None:
-        """Where a sqlite store's artifacts stand: in mlartifacts beside it (_deltarule.artifacts). A server decides itself."""
+        """Where a sqlite store's artifacts stand, see _deltarule.artifacts; a server decides itself."""
         return "mlflow-artifacts:/" if self.database else None
 
     @property
@@ -85,7 +83,7 @@ class Store:
         return redact(self.uri)
 
     def lock(self) -> FileLock:
-        """Held while a store is made or a run is sent, so that two at once make one database and one run."""
+        """Held while a store is made or a run is sent: two at once make one."""
         return self._lock("lock", _LOCK_SECONDS)
 
     def turn(self) -> FileLock:
@@ -94,21 +92,21 @@ class Store:
 
     def _lock(self, kind: str, seconds: float) -> FileLock:
         path = self.database or self.project / ".deltarule" / "sync"
-        if not self.project.is_dir():  # moved or removed under way: the old place is not made anew
+        if not self.project.is_dir():  # moved under way
             raise FileNotFoundError(f"{self.project} is no longer there")
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path.with_name(f"{path.name}.{kind}"), timeout=seconds)
 
 
 def locate(tracking: Tracking, project: Path) -> Store:
-    """The store of a project. MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME, where set, stand above the spec."""
+    """The store of a project; the variables of MLflow stand above the spec."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
     return Store(absolute(uri, project), name, project)
 
 
 def absolute(uri: str | None, project: Path) -> str:
-    """A path becomes a sqlite URI (a folder holds mlflow.db), relative to the project; servers' URLs stay as they are."""
+    """A path becomes a sqlite URI (a folder holds mlflow.db), relative to the project."""
     uri = uri or ".mlflow/mlflow.db"
     scheme, colon, rest = uri.partition("://")
     if not colon:
@@ -126,21 +124,27 @@ def absolute(uri: str | None, project: Path) -> str:
     return f"sqlite:///{(project / path).resolve()}"
 
 
-def store_of(head: Mapping[str, Any], tracking: Tracking, project: Path) -> Store:
-    """The store of the spec and the environment, in a journal's experiment; Refused if the journal is for another one.
+def remembered(tracking: Tracking) -> dict[str, str]:
+    """What a run keeps of its store: where spec and environment have it now, without secrets."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri or ""
+    return {"store": redact(uri), "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment}
+
+
+def store_of(head: Mapping[str, Any], tracking: Tracking, project: Path, here: bool = False) -> Store:
+    """Today's store, in a journal's experiment. Unless `here`, Refused if the journal is for another.
 
     What a journal says of its store is never connected to.
     """
-    kept = head["tracking"]
-    here = tracking.model_copy(update={"experiment": kept.get("experiment", tracking.experiment)})
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        wanted, found = (redact(absolute(uri, project)) for uri in (kept.get("uri"), tracking.uri))
-        if wanted != found:
-            raise Refused(
-                f"the run {head['name']!r} waits for the store {wanted}, and tracking.uri names {found}; set "
-                "MLFLOW_TRACKING_URI, or tracking.uri of the spec, to the whole address of the former"
-            )
-    return locate(here, project)
+    kept, today = head["tracking"], locate(tracking, project)
+    old = "store" not in kept  # until 0.1.0 journals knew nothing of the environment
+    wanted = redact(absolute(kept.get("store", kept.get("uri")), project))
+    if wanted != str(today) and not here and not (old and os.environ.get("MLFLOW_TRACKING_URI")):
+        raise Refused(
+            f"the run {head['name']!r} waits for the store {wanted}, and today's is {today}; set MLFLOW_TRACKING_URI to the "
+            "whole address of the former, or send it to the latter: deltarule sync --here"
+        )
+    given = os.environ.get("MLFLOW_EXPERIMENT_NAME") if old else None
+    return replace(today, experiment=given or kept.get("experiment", today.experiment))
 
 
 def import_mlflow() -> None:
@@ -161,10 +165,7 @@ def client_of(store: Store) -> MlflowClient:
 
 
 def check(store: Store) -> None:
-    """Raises sqlite3.Error, soon, if a database is locked by another process, or is none.
-
-    Asked here first, and briefly: MLflow waits 20 s for a locked database, and many times as long to open one.
-    """
+    """Raises sqlite3.Error soon if a database is locked or none: MLflow would wait 20 s."""
     if store.database is None or store.missing:
         return
     connection = sqlite3.connect(store.database, timeout=_BUSY_SECONDS, isolation_level=None)
@@ -184,6 +185,16 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
     found = client.get_experiment_by_name(store.experiment)
     if found is None:
         return client, str(client.create_experiment(store.experiment, artifact_location=store.artifacts, tags=_SHOWN_AS))
+    place = urlsplit(found.artifact_location)
+    home = store.database.parent if store.database else Path()
+    # Until 0.1.0 the files had an absolute place.
+    old = Path(unquote(place.path)) if place.scheme in ("file", "") else home
+    if old.parts[-2:] == (home.name, "artifacts") and old.parent != home:
+        raise TrackingError(
+            f"the files of experiment {store.experiment!r} are in {old}, from where the project was moved or copied; rename it "
+            f"(MLFLOW_TRACKING_URI={store} mlflow experiments rename -x {found.experiment_id} --new-name NAME), and record "
+            "its runs anew: deltarule sync --here"
+        )
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"experiment {store.experiment!r} was deleted in {store}; restore it with `mlflow experiments restore "
@@ -192,11 +203,23 @@ def connect(store: Store) -> tuple[MlflowClient, str]:
     return client, str(found.experiment_id)
 
 
-def search(client: MlflowClient, experiment_id: str, wanted: str) -> Iterator[Run]:
-    """All runs of an experiment that a filter means, page by page."""
+def get_run(client: MlflowClient, run_id: str) -> Run | None:
+    """The run, deleted or not; None where the store holds none of this id, as after `mlflow gc`."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def search(client: MlflowClient, experiment_id: str, wanted: str, view: int = 1) -> Iterator[Run]:
+    """All runs of an experiment that a filter means, page by page; view 3: deleted ones too."""
     token = None
     while True:
-        page = client.search_runs([experiment_id], wanted, max_results=_A_PAGE, page_token=token)
+        page = client.search_runs([experiment_id], wanted, view, max_results=_A_PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -204,7 +227,7 @@ def search(client: MlflowClient, experiment_id: str, wanted: str) -> Iterator[Ru
 
 
 def _make(database: Path) -> None:
-    """It takes its name once it is whole: one that was left half made can never be opened again."""
+    """It takes its name once it is whole: half made it could never be opened again."""
     with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as scratch:
         made = Path(scratch) / database.name
         client_of(Store(f"sqlite:///{made}", "", database.parent)).search_experiments(max_results=1)
@@ -213,7 +236,7 @@ def _make(database: Path) -> None:
 
 @contextmanager
 def answering(store: Store, doing: str, then: str = SENT_LATER) -> Iterator[None]:
-    """Turn every way in which a store fails into one TrackingError, soon, of `doing` and `then`; secrets stay out of it."""
+    """Turn every way in which a store fails into one TrackingError, soon, without secrets."""
     try:
         with _settings():
             yield
@@ -230,7 +253,7 @@ def answering(store: Store, doing: str, then: str = SENT_LATER) -> Iterator[None
 
 
 def _failure(store: Store, doing: str, error: BaseException, then: str) -> TrackingError:
-    while inner := error.__cause__ or error.__context__:  # the first cause says most: "Connection refused"
+    while inner := error.__cause__ or error.__context__:  # the first cause says most
         error = inner
     said = redact(" ".join(str(error).split()))[:300] or type(error).__name__
     reason = f"the store {store} failed ({said})"

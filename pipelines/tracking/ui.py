@@ -72,7 +72,7 @@ def _check_port(port: int) -> None:
 
 @contextmanager
 def served(store: Store, port: int) -> Iterator[Callable[[], TrackingError]]:
-    """`mlflow server`, from when it answers; what it gives waits until it ends by itself, and says with which words.
+    """`mlflow server`, from when it answers; what it gives waits until it ends by itself.
 
     It has a session of its own, so that it and its children end together, and only when we say so.
     """

@@ -203,11 +203,11 @@ def test_a_text_that_is_no_table_is_refused_with_its_place(refused, case):
     assert refused(content) == message
 
 
-def test_a_quote_that_is_not_closed_for_a_long_time_is_named(refused):
+def test_a_cell_beyond_what_is_read_is_named_with_quotes_or_without(refused):
+    told = "t.csv:3: a cell here has more than 131072 characters; was a quote never closed?"
+    assert refused(b"a,y\n1,2\n1," + b"x" * 3_000_000 + b"\n1,2\n") == told
     rows = b"1,2\n" * 40_000
-    assert refused(b'a,y\n1,2\n"1,2\n' + rows) == (
-        "t.csv:3: a quote is opened in this row and not closed within 131072 characters"
-    )
+    assert refused(b'a,y\n1,2\n"1,2\n' + rows) == told
 
 
 def test_what_is_no_file_is_refused(reads, refused, tmp_path):
@@ -576,6 +576,11 @@ def test_a_parquet_file_with_inf_or_a_list_or_names_twice_is_refused(parquet, tm
         parquet(a=[1.0, float("-inf")], y=[1, 2]).fetch("a")
     with pytest.raises(DataError, match=r"column 'a' must hold numbers, text, truth values or dates, found list<.*data\.columns"):
         parquet(a=[[1], [2]], y=[1, 2])
+    with pytest.raises(DataError, match=r"'y' must hold .*; write its parts as columns, or, unless it is the target, set data"):
+        parquet(a=[1, 2], y=[[1], [2]])
+    for columns in ({"a": [{"b": "w"}] * 2, "a.b": [1.5, 2.5]}, {"a.b": [1.5, 2.5], "a": [{"b": 3.5}] * 2}):
+        flat = parquet(**columns, y=[1, 2], changes={"columns": {"a": "ignore"}})
+        assert flat.inputs == ("a.b",) and values(flat, "a.b") == [1.5, 2.5]
     ignored = parquet(a=[[1], None], b=[1, 2], y=[1, 2], changes={"columns": {"a": "ignore"}})
     assert (ignored.inputs, values(ignored)) == (("b",), ["[1]", None])
     writer.write_table(pa.Table.from_arrays([pa.array([1])] * 3, ["a", "a", "y"]), tmp_path / "u.parquet")

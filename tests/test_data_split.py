@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
 import pytest
 from sources import source
 
-from pipelines.data import PARTS, Column, DataError
+from pipelines.data import PARTS, Column, DataError, prepare, read
 from pipelines.data.columns import find_target
 from pipelines.data.split import (
     count_duplicates,
@@ -22,7 +23,7 @@ from pipelines.data.split import (
     similar_label,
     split_rows,
 )  # fmt: skip
-from pipelines.spec import Split
+from pipelines.spec import DataSpec, Split
 
 SEEDS = range(6)
 
@@ -389,3 +390,17 @@ def test_a_class_without_training_rows_is_named():
             messages.add(str(error))
     assert len(messages) == 1
     assert "every class must have training rows, but class 'q' has none" in messages.pop()
+
+
+def test_labels_that_differ_between_files_by_a_dot_a_blank_or_case_are_named_where_they_stand_with_their_like(tmp_path):
+    rows = "".join(f"{x},{label}\n" for x in range(9) for label in (">50K", "low"))
+    (tmp_path / "adult.data.csv").write_text(f"x,y\n{rows}")
+    (tmp_path / "adult.test.csv").write_text("x,y\n1,>50K.\n2,Low .\n3,>50K\n")
+    block = {"source": {"train": "adult.data.csv", "test": "adult.test.csv"}, "target": "y"}
+    spellings = '{">50K.": ">50K", "Low .": "low"}'
+    told = "adult.test.csv:2: every class must have training rows, but class '>50K.', class 'Low .' has none; if it is another "
+    told += "spelling set data.spellings: {y: " + spellings + "}"
+    with pytest.raises(DataError, match=f"^{re.escape(told)}$"):
+        prepare(read(DataSpec.model_validate(block), tmp_path), DataSpec.model_validate(block), tmp_path / "out")
+    joined = DataSpec.model_validate({**block, "spellings": {"y": json.loads(spellings)}})
+    assert prepare(read(joined, tmp_path), joined, tmp_path / "out").classes == (">50K", "low")

@@ -93,7 +93,6 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     found = survey(block, base)
     source = found.source
     untidy = next((found.problems[name] for name in source.targets if name in found.problems), "")
-    # Of a target that is not what its kind says, the task would be a guess, and what is wrong with that misleads.
     target, problems = (None, []) if untidy else _target(source, block)
     refused = found.problems.get("") or untidy or "".join(problems)
     classes = target.counts() if target else {}

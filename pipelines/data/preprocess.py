@@ -1,7 +1,4 @@
-"""From raw columns to the inputs of a network: one encoder a column, fitted on training rows alone, then applied to any rows.
-
-scikit-learn fits the scales. Quantiles are interpolated here: its own transform maps each tie with an end of a column to ±5.2.
-"""
+"""From raw columns to the inputs of a network: one encoder a column, fitted on training rows alone, then applied to any rows."""
 
 from __future__ import annotations
 

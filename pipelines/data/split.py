@@ -67,7 +67,7 @@ def split_rows(source: Source, target: Target, spec: Split) -> SplitResult:
     folds = tuple({name: order[number[order] == place] for place, name in enumerate(PARTS)} for number in numbers)
     for rows in folds:
         if target.classes:
-            check_training_classes(source.name, target.classes, target.y[rows["train"]], splitter.by_chance)
+            check_training_classes(source, target, rows["train"], splitter.by_chance)
     return SplitResult(folds, count_duplicates(splitter.first, part))
 
 
@@ -231,16 +231,27 @@ def similar_label(label: str, rows: Mapping[str, int]) -> str:
     return next(iter(same or get_close_matches(label, letters, 1, 0.75)), "")
 
 
-def check_training_classes(source: str, classes: Sequence[str], y: NDArray, by_chance: bool) -> None:
-    """Raises DataError if a class has no training row, so that nothing could be learned about it."""
-    counts = np.bincount(y, minlength=len(classes))
-    absent = [repr(name) for name, count in zip(classes, counts, strict=True) if not count]
+def check_training_classes(source: Source, target: Target, train: NDArray, by_chance: bool) -> None:
+    """Raises DataError if a class has no training row; it may be another spelling."""
+    counts, where = target.counts(train), source.name
+    absent = [name for name in counts if not counts[name]]
     if absent:
-        by_seed = "set data.split.stratify: true, or choose another data.split.seed"
-        way_out = by_seed if by_chance else "split the rows otherwise (data.split), or take the class out"
-        raise DataError(
-            f"{source}: every class must have training rows, but class {', class '.join(absent[:5])} has none; {way_out}"
-        )
+        way_out = "split the rows otherwise (data.split), or take the class out"
+        if by_chance:
+            way_out = "set data.split.stratify: true, or choose another data.split.seed"
+        known = {_bare(name): name for name in counts if counts[name]}
+        like = {name: known[_bare(name)] for name in absent if _bare(name) in known}
+        if like:
+            first = target.classes.index(next(iter(like)))
+            where = source.line(int(np.argmax(target.y == first)))
+            joined = ", ".join(f'"{name}": "{other}"' for name, other in like.items())
+            way_out = f"if it is another spelling set data.spellings: {{{target.names[0]}: {{{joined}}}}}"
+        told = ", class ".join(map(repr, absent[:NAMED]))
+        raise DataError(f"{where}: every class must have training rows, but class {told} has none; {way_out}")
+
+
+def _bare(label: str) -> str:
+    return "".join(label.casefold().split()).strip(".")
 
 
 # -- equal rows --

@@ -59,8 +59,8 @@ class Table:
         if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
             return "text"
         raise DataError(
-            f"{self.shown}: column {name!r} must hold numbers, text, truth values or dates, found {kind}; set "
-            f"data.columns: {{{name}: ignore}}"
+            f"{self.shown}: column {name!r} must hold numbers, text, truth values or dates, found {kind}; write "
+            f"its parts as columns, or, unless it is the target, set data.columns: {{{name}: ignore}}"
         )
 
     def numbers(self, name: str) -> NDArray:
@@ -108,7 +108,7 @@ def parquet_table(path: Path, shown: str) -> Table:
 
     def read(name: str) -> Any:
         with ParquetFile(path) as file:
-            return file.read(columns=[name]).column(0)
+            return file.read(columns=[name]).column(name)  # for "a.b" a part of a struct "a" is read too
 
     try:
         with ParquetFile(path) as file:

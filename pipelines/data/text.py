@@ -40,7 +40,7 @@ BOMS = {
 }
 QUOTE_FAULTS = {
     "unexpected end of data": "a quote is opened in this row and never closed",
-    "field larger than field limit": f"a quote is opened in this row and not closed within {csv.field_size_limit()} characters",
+    "field larger than field limit": f"a cell here has more than {csv.field_size_limit()} characters; was a quote never closed?",
     "expected after": "a quote is closed within a cell: a delimiter or a line end must follow it; was an earlier quote never "
     "closed?",
 }

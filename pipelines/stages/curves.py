@@ -43,7 +43,6 @@ def pr_curves(truth: Truth, P: NDArray) -> Iterator[tuple[int, NDArray, NDArray]
         level = y[1:] == y[:-1]
         inner = np.append(False, level) & np.append(level, False)  # as precise as both neighbours: on a line with them
         x, y = x[~inner], y[~inner]
-        # Along recall alone: precision goes up and down like a saw, and its teeth would take all points.
         kept = thinned(x, _most(truth))
         yield c, x[kept], y[kept]
 

@@ -32,10 +32,7 @@ def alike(about: About, trials: Sequence[Trial]) -> list[list[int]]:
 
 
 def open_rows(about: About, folder: Path, folds: Sequence[int | None]) -> tuple[Data, dict[int | None, Truth]]:
-    """Training and validation rows of folds of one size, as one stack wants them; fold -> what its outputs are judged by.
-
-    `folder` is outputs/data. The rows of one fold alone stay on the disk; those of several are in memory behind one another.
-    """
+    """Training and validation rows of folds of one size, as one stack wants them; fold -> what its outputs are judged by."""
     data: dict[int | None, Data] = {}
     truths: dict[int | None, Truth] = {}
     for fold in dict.fromkeys(folds):

@@ -200,10 +200,7 @@ def resamples(rows: int, count: int) -> Iterator[NDArray]:
 
 
 def _percentiles(values: NDArray, itself: float) -> Interval | None:
-    """The middle 95 %, or None where most resamples leave the metric undefined.
-
-    Never without the metric itself: resampling adds to the calibration error, whose middle 95 % may lie above it.
-    """
+    """The middle 95 %, or None where most resamples leave it undefined."""
     defined = values[np.isfinite(values)]
     if 2 * len(defined) < len(values):
         return None

@@ -16,10 +16,7 @@ from pipelines.stages.reports import judge, measured, write_report
 
 
 def test(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
-    """Write outputs/test; returns its metrics, and how many different experiments have opened these test rows so far.
-
-    Raises StageError before anything is opened, unless validate has reported on this very model and did not hold it.
-    """
+    """Write outputs/test; returns its metrics, and how many different experiments have opened these test rows so far."""
     with places.locked():
         networks = load_networks(experiment, places)
         check_validated(networks[0], places)

@@ -174,7 +174,8 @@ class Usage:
             return
         temporary = len(os.listdir(tempfile.gettempdir()))
         found = {"KiB": resident, "files": files, "threads": len(threads), "children": children, "temporary": temporary}
-        self.seen.append(found)
+        if resident:  # else it is over, and not yet waited for
+            self.seen.append(found)
 
     def grown(self) -> dict[str, tuple[int, int]]:
         """The least of the second tenth of the looks, and of the last."""

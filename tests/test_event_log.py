@@ -15,6 +15,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -23,7 +25,7 @@ from stored import DEADLINE, free_port, until
 from synthetic_run import make
 
 from pipelines.record import Recording, recording
-from pipelines.record.sync import send_waiting
+from pipelines.record.sync import send_waiting, sync
 from pipelines.spec import Experiment
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import TrackingError, store
@@ -226,6 +228,56 @@ def test_a_server_that_answers_503_is_told_with_its_answer(project):
     assert waits.state().status == "FINISHED" and "503" in waits.sent().error
 
 
+class Slow(http.server.BaseHTTPRequestHandler):
+    """Answers as the server behind it does, each request after a while."""
+
+    behind, seen = "", []
+
+    def do_GET(self):
+        time.sleep(0.05)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.seen.append((self.command, self.path, body))
+        headers = {name: value for name, value in self.headers.items() if name != "Host"}
+        request = urllib.request.Request(self.behind + self.path, body or None, headers, method=self.command)
+        try:
+            answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request)
+        except urllib.error.HTTPError as error:
+            answer = error
+        content = answer.read()
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.headers["Content-Type"])
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_POST = do_PUT = do_PATCH = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_slow_server_gets_a_run_in_few_requests_and_nothing_twice(project, server, monkeypatch):
+    """Each request is waited for, for less than all of them take."""
+    from mlflow import MlflowClient
+
+    server.start()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as proxy:
+        Slow.behind, Slow.seen = server.uri, []
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        places, uri = make(project, epochs=9), f"http://127.0.0.1:{proxy.server_port}"
+        run_id = sync(places, Experiment.model_validate({"tracking": {"experiment": "slow", "uri": uri}}))
+        proxy.shutdown()
+    client = MlflowClient(tracking_uri=server.uri)
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert len(client.get_metric_history(run_id, "val_loss")) == 9
+    puts = [(path, body) for command, path, body in Slow.seen if command == "PUT"]
+    others = [(path, body) for command, path, body in Slow.seen if command != "PUT"]
+    batches = [body for path, body in others if path.endswith("log-batch")]
+    assert len({*puts}) == len(puts) > 10 and len({*batches}) == len(batches)
+    assert len(others) < 30, [path for path, _ in others]
+
+
 # A database ------------------------------------------------------------------------------------------------------------
 
 
@@ -344,6 +396,19 @@ def test_a_run_that_raises_is_failed_with_its_message(project, monkeypatch):
     assert statuses(project) == ["FAILED"] and trained(project) == 2
     [[message]] = asked(project / ".mlflow/mlflow.db", "SELECT value FROM tags WHERE key = 'deltarule.message'")
     assert message == "the lid is open, password=***"
+
+
+def test_a_write_that_was_cut_short_is_undone_by_who_reads(project):
+    database = project / ".mlflow/mlflow.db"
+    (project / "params.yaml").write_text("{}\n")
+    write = "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
+    write += "c.execute('PRAGMA cache_size = 1'); c.execute('BEGIN IMMEDIATE'); c.execute('CREATE TABLE t (x)'); "
+    write += "c.executemany('INSERT INTO t VALUES (?)', [('x' * 1000,)] * 1000); os.kill(os.getpid(), 9)"
+    before = database.read_bytes()
+    subprocess.run([sys.executable, "-c", write, database])
+    assert database.read_bytes() != before and database.with_name("mlflow.db-journal").stat().st_size
+    assert "no runs" in call("deltarule", "runs", cwd=project).stdout.lower()
+    assert database.read_bytes() == before
 
 
 def test_four_runs_that_start_at_once_on_a_fresh_store_are_four_runs_on_record(tmp_path):

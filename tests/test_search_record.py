@@ -273,7 +273,7 @@ def test_a_trial_that_another_program_put_into_the_queue_is_shown_as_one_that_ru
     assert (last.number, last.state, last.params, last.changes) == (2, "RUNNING", {}, {})
 
 
-CALLS = ("create_run", "log_batch", "log_artifact", "log_text", "update_run")
+CALLS = ("create_run", "log_batch", "log_artifacts", "update_run")
 
 
 @pytest.mark.parametrize("calls", [0, 1, 2, 3, 5, 8, 13, 22])

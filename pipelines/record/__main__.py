@@ -14,7 +14,7 @@ from pipelines.record.sync import RunSender, send_waiting
 from pipelines.spec import Tracking
 from pipelines.tracking.backlog import is_study
 from pipelines.tracking.journal import LOG, Journal
-from pipelines.tracking.store import TrackingError, import_mlflow, store_of
+from pipelines.tracking.store import Busy, TrackingError, import_mlflow, store_of
 
 # Training goes first, but for what a run waits for at its end: its id in MLflow.
 RUN_NICE, STUDY_NICE = 4, 19
@@ -46,9 +46,9 @@ def _follow(journal: Journal, sender: RunSender) -> bool:
             if sender.send():
                 os.nice(max(0, RUN_NICE - os.nice(0)))
             pause = POLL_SECONDS
-        except TrackingError:
+        except TrackingError as error:
             pause = min(2 * pause, LONGEST_PAUSE)
-            if over:
+            if over and not isinstance(error, Busy):
                 return False
         else:
             if over:

@@ -118,7 +118,7 @@ class RunSender:
         return self.sender.run_id
 
     def _pictures(self, stage: str, folder: Path) -> Iterator[Event]:
-        """What the outs of a stage show, and the page; what cannot be drawn is a tag."""
+        """What the outs of a stage show, and the page."""
         try:
             if not self._drawn:  # those of earlier stages are wanted in the page
                 self._drawn |= figures(self.places.root, DRAWN[: DRAWN.index(stage)])

@@ -164,7 +164,7 @@ class Journal:
         for event in events:
             if event.kind == "artifacts":
                 for below in event.values.values():
-                    _keep(root / below, self.files / below)
+                    keep_file(root / below, self.files / below)
 
     def sync(self) -> None:
         """Return when what was written is on the disk."""
@@ -184,7 +184,7 @@ class Journal:
         return (event for event, _ in self.after(0))
 
     def after(self, offset: int) -> Iterator[tuple[Event, int]]:
-        """(event, where its line ends) from a place in the file on; nothing if it was removed."""
+        """(event, where its line ends) from a place in the file on."""
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -319,12 +319,12 @@ def _content(event: Event) -> str:
     return json.dumps([event.kind, event.stage, event.step, event.child, event.values], sort_keys=True)
 
 
-def _keep(source: Path, kept: Path) -> None:
-    """A link, for outs are never written to; a copy where the file system has none."""
+def keep_file(source: Path, kept: Path, tables: bool = False) -> None:
+    """A copy without secrets, else a link: outs are never written to."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.unlink(missing_ok=True)
     # Tables can be long, and hold no spec: they are cleaned when they are sent.
-    clean = without_secrets(source) if source.suffix != ".csv" else None
+    clean = without_secrets(source) if tables or source.suffix != ".csv" else None
     if clean is not None:
         kept.write_text(clean, encoding="utf-8")
         return

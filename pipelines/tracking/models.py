@@ -187,11 +187,7 @@ class Registered:
     run_id: str
     model_id: str
     store: str  # without secrets
-
-    @property
-    def uri(self) -> str:
-        """As `mlflow models serve` takes it."""
-        return f"models:/{self.name}/{self.version}"
+    uri: str  # as `mlflow models serve` takes it
 
 
 def register(tracking: Tracking, project: Path, text: str, name: str) -> Registered:
@@ -231,7 +227,8 @@ def _register(client: MlflowClient, experiment_id: str, text: str, name: str, pr
         if not before:
             client.delete_registered_model(name)
         raise TrackingError(f"nothing was registered as {name!r}: {fault}")
-    return Registered(name, int(made.version), run.info.run_id, model.model_id, redact(client.tracking_uri))
+    store, uri = redact(client.tracking_uri), f"models:/{name}/{made.version}"
+    return Registered(name, int(made.version), run.info.run_id, model.model_id, store, uri)
 
 
 def _fault(client: MlflowClient, made: ModelVersion, model: LoggedModel) -> str:

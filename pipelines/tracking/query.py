@@ -98,7 +98,7 @@ def recorded(
 
 
 def histories(tracking: Tracking, project: Path, ids: Sequence[str], names: Sequence[str]) -> dict[str, Curves]:
-    """Run id -> metric -> step -> value, the last written of each step. Raises TrackingError."""
+    """Run id -> metric -> step -> value, the last of each step. Raises TrackingError."""
     store = locate(tracking, project)
     with _reading(store):
         client = client_of(store)

@@ -18,12 +18,12 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.redact import redact, without_secrets
+from pipelines.redact import redact
 from pipelines.tracking import models
 from pipelines.tracking.backlog import is_study, settle
 from pipelines.tracking.events import LARGEST, LAUNCH, ORIGIN, OUTS, PARENT, TAG_CHARACTERS, TRIAL, Event, merged, metric_name
-from pipelines.tracking.journal import Journal, Sent
-from pipelines.tracking.store import Store, TrackingError, answering, connect, get_run, locate, search
+from pipelines.tracking.journal import Journal, Sent, keep_file
+from pipelines.tracking.store import Busy, Store, TrackingError, answering, check, connect, get_run, locate, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,6 +47,7 @@ class Sender:
         digest = hashlib.sha256(f"{store.uri} {store.experiment}".encode()).hexdigest()[:16]
         sent = journal.sent()
         self.sent = sent if sent.store == digest else Sent(digest)
+        self._client: MlflowClient | None = None
         self._state: RemoteState | None = None
         # By number; None of one that is on record whole, and of all as long as the store was not asked.
         self._children: dict[str, Run | None] | None = None
@@ -116,15 +117,19 @@ class Sender:
     def _asking(self) -> Iterator[MlflowClient]:
         """A client, with the store to itself."""
         with self._noting_failures(), answering(self.store, self.doing), self.store.lock():
-            client, self._experiment_id = connect(self.store)
-            yield client
+            if self._client is None:
+                self._client, self._experiment_id = connect(self.store)
+            check(self.store)
+            yield self._client
 
     @contextmanager
     def _noting_failures(self) -> Iterator[None]:
         try:
             yield
+        except Busy:  # the store answers, and others have it
+            raise
         except TrackingError as error:
-            self._children = None  # some may have been made whose answer was lost
+            self._client = self._children = None  # some may have been made whose answer was lost
             self._note(error=error.reason)
             raise
 
@@ -253,10 +258,15 @@ class RemoteState:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         self._log(self._missing_points(events), merged(events, "params"), merged(events, "tags"))
-        for place, below in merged(events, "artifacts").items():
-            self._send_file(place, root / below)
-        for place, text in merged(events, "text").items():
-            self._client.log_text(self._id, text, place)
+        files, texts = merged(events, "artifacts"), merged(events, "text")
+        with tempfile.TemporaryDirectory(dir=root.parent) as scratch:  # in one call
+            for place, below in files.items():
+                keep_file(root / below, Path(scratch, place), tables=True)
+            for place, text in texts.items():
+                Path(scratch, place).parent.mkdir(parents=True, exist_ok=True)
+                Path(scratch, place).write_text(text, encoding="utf-8")
+            if files or texts:
+                self._client.log_artifacts(self._id, scratch)
         if rows := merged(events, "inputs"):
             # A store keeps each once, however often they are sent.
             inputs = [DatasetInput(Dataset(**each), [InputTag(CONTEXT, context)]) for context, each in rows.items()]
@@ -280,7 +290,7 @@ class RemoteState:
         self._tags |= tags
 
     def _missing_points(self, events: Sequence[Event]) -> list[Metric]:
-        """The points that it does not hold; a changed value with a later time, so that it is shown."""
+        """The points that it does not hold; a changed value with a later time."""
         from mlflow.entities import Metric
 
         told = [event for event in events if event.kind == "metrics"]
@@ -302,16 +312,6 @@ class RemoteState:
         self._points |= {(metric.key, metric.step): metric for metric in sorted(history, key=lambda metric: metric.timestamp)}
         self._asked |= new
         return self._points
-
-    def _send_file(self, place: str, source: Path) -> None:
-        """The file itself, or a copy without secrets."""
-        folder = str(Path(place).parent)
-        with tempfile.TemporaryDirectory() as scratch:
-            clean = without_secrets(source)
-            if clean is not None:
-                source = Path(scratch) / source.name
-                source.write_text(clean, encoding="utf-8")
-            self._client.log_artifact(self._id, str(source), "" if folder == "." else folder)
 
 
 def _same(held: Metric | None, value: float) -> bool:

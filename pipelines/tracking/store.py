@@ -52,6 +52,10 @@ class LookupFailed(TrackingError):
     exit_code = 2
 
 
+class Busy(TrackingError):
+    """Others have had the store for long."""
+
+
 class Refused(TrackingError):
     """A journal that is not sent: it is for another store, or names files that are not its run's."""
 
@@ -242,7 +246,8 @@ def answering(store: Store, doing: str, then: str = SENT_LATER) -> Iterator[None
             yield
     except Timeout:
         busy = RuntimeError(f"another process has held its lock for {_LOCK_SECONDS} s")
-        raise _failure(store, doing, busy, then) from None
+        failure = _failure(store, doing, busy, then)
+        raise Busy(str(failure), failure.reason) from None
     except (OSError, sqlite3.Error) as error:
         raise _failure(store, doing, error, then) from None
     except Exception as error:

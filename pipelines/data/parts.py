@@ -62,8 +62,8 @@ def read_json(path: Path) -> dict[str, Any]:
         seal = content.pop("digest", None)
     except (ValueError, AttributeError):
         raise damaged(path) from None
-    # Without a seal it is of an earlier version; a seal whose key is damaged is known by its length.
-    if listing and (seal or len(raw) == len(sealed)) and raw != sealed:
+    # Without a seal it is of an earlier version; a seal whose key is damaged is known by its value.
+    if listing and (seal or raw.endswith(sealed[-68:])) and raw != sealed:
         raise damaged(path)
     return content
 

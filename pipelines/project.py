@@ -14,13 +14,10 @@ def project_of(root: Path) -> Path:
     root = Path(root).resolve()
     above = (root, *root.parents)
     repository = next((folder for folder in above if (folder / ".dvc").is_dir()), None)
-    project = next((folder for folder in above if folder == repository or _is_project(folder)), repository or root)
+    # A run's folder has a spec and no pipeline, the folder of studies a pipeline and no spec.
+    both = [folder for folder in above if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file()]
+    project = next((folder for folder in above if folder == repository or folder in both), repository or root)
     if os.environ.get("DVC_ROOT"):
         place = project.relative_to(repository) if repository and project.is_relative_to(repository) else Path()
         return Path(os.environ["DVC_ROOT"]).resolve() / place
     return project
-
-
-def _is_project(folder: Path) -> bool:
-    """A run's folder has a spec and no pipeline, the folder of studies a pipeline and no spec."""
-    return (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file()

@@ -96,6 +96,9 @@ DRAWN = ("test_report.py", "test_study_figures.py", "test_ui.py")  # look at fig
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Line by line; within one, and for the files of no line, as they were."""
     items.sort(key=lambda item: LINES.get(item.path.name, len(TOGETHER)))
+    for name in os.environ.keys() - STARTED.keys():
+        if warm.AT_IMPORT.match(name):  # set by a library that a test file has imported: no command would be warm
+            del os.environ[name]
 
 
 @pytest.hookimpl(optionalhook=True)

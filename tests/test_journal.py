@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -141,6 +142,18 @@ def test_a_link_among_the_outs_is_refused_before_anything_is_made_of_them(tmp_pa
     (journal.files / "outputs/train/weights.csv").symlink_to("/etc/passwd")
     with pytest.raises(TrackingError, match=r"outputs/train/weights\.csv', which is not a file of its run"):
         list(send_waiting(tmp_path, EXPERIMENT.tracking))
+
+
+def test_a_journal_that_came_with_a_clone_is_refused_until_git_knows_nothing_of_it(tmp_path):
+    journal = journal_of(tmp_path, Event("end", "end", {"status": "FINISHED"}))
+    assert (tmp_path / ".deltarule").stat().st_mode & 0o777 == 0o700
+    call("git", "init", "--quiet", cwd=tmp_path)
+    call("git", "add", "--force", ".deltarule", cwd=tmp_path)
+    with pytest.raises(TrackingError, match=f"git tracks the journal {journal.id}") as refused:
+        list(send_waiting(tmp_path, EXPERIMENT.tracking))
+    assert not (tmp_path / ".mlflow").exists()
+    call("bash", "-c", re.search(r"\((git rm .*?)\)", str(refused.value))[1], cwd=tmp_path)
+    assert len(list(send_waiting(tmp_path, EXPERIMENT.tracking))) == 1
 
 
 @pytest.mark.parametrize("key", ["uri", "store"])  # until 0.1.0, and now

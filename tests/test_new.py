@@ -154,6 +154,20 @@ def test_another_file_that_the_spec_names_is_seen(tool, own):
     assert ran(tool("dvc", "repro", cwd=own)) == STAGES
 
 
+def test_test_rows_may_be_a_file_of_their_own(tool, tmp_path):
+    for name, rows in (("learn", 90), ("judge", 30)):
+        numbers(tmp_path / f"{name}.csv", rows)
+    tool("deltarule", "new", "two", "--data", "learn.csv", "--test", "judge.csv", "--target", "kind", cwd=tmp_path)
+    two = tmp_path / "two"
+    set_value(two, **QUICK)
+    assert ran(tool("dvc", "repro", cwd=two)) == STAGES
+    about = json.loads((two / "outputs/data/about.json").read_text())
+    assert about["rows"]["test"] == 30 and sum(about["rows"].values()) == 120
+    numbers(two / "data/judge.csv", 30, seed=1)
+    assert ran(tool("dvc", "repro", "split", cwd=two)) == ["code", "split"]
+    assert "data/judge.csv" in tool("dvc", "status", "studies/dvc.yaml", cwd=two)
+
+
 def test_experiments_run_in_a_folder_of_a_larger_repository(tool, tmp_path):
     """Its runs are on record in the project, also those of DVC's temporary copies; DVC's repository is the outer one."""
     tool("git", "init", "--quiet", cwd=tmp_path)

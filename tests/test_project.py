@@ -111,6 +111,7 @@ def test_a_class_too_small_to_be_shared_out_is_told_of_and_the_project_is_made(t
     ("change", "message"),
     [
         ({"data": Path("nowhere.csv")}, "--data must name a file, found nothing at nowhere.csv"),
+        ({"test": Path("nowhere.csv")}, "--test must name a file, found nothing at nowhere.csv"),
         ({"target": ["kid"]}, "kid"),
         ({"task": "regression"}, "regression"),
     ],

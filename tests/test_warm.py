@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import STARTED, WARM, call, environment
+from conftest import WARM, call, environment
 
 import backends
 from backends import children
@@ -18,15 +18,6 @@ from backends import children
 pytestmark = pytest.mark.skipif(not WARM, reason="everything starts cold here")
 IS_WARM = "import sys; print('pandas' in sys.modules)"
 BYTES = ("train/model.safetensors", "train/history.csv", "train/weights.csv", "validate/metrics.json")
-
-
-@pytest.fixture(autouse=True)
-def as_it_began(monkeypatch):
-    """Without the variables that libraries have set in this process since."""
-    for name in os.environ.keys() - STARTED.keys() - {"PYTEST_CURRENT_TEST"}:
-        monkeypatch.delenv(name)
-    for name in STARTED.items() - os.environ.items():
-        monkeypatch.setenv(*name)
 
 
 def run(code: str, *arguments: str, **options) -> subprocess.CompletedProcess[str]:

@@ -105,7 +105,12 @@ def _train(
 
 
 def _measure(
-    places: RunPaths, about: About, part: str, networks: Sequence[Trial], seeds: Sequence[int], flat: Mapping[int, list[NDArray]]
+    places: RunPaths,
+    about: About,
+    part: str,
+    networks: Sequence[Trial],
+    seeds: Sequence[int],
+    flat: Mapping[int, list[NDArray]],
 ) -> dict[str, list[float | None]]:
     """metric -> a value a seed, the mean over the folds; None where it is undefined, or the seed gave no network."""
     opened = [one.open(places.data, part) for one in about.each]

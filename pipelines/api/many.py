@@ -1,7 +1,7 @@
 """Many experiments at once: those of one structure train as one stack, which costs little more than one of them.
 
-For what is compared side by side, weights and all, as in examples/. `search` chooses, `evaluate` judges one choice; here nothing
-is chosen. The rows are training and validation rows: no test part is ever written.
+For what is compared side by side, as in examples/; nothing is chosen here.
+The rows are training and validation rows.
 """
 
 from __future__ import annotations

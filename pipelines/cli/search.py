@@ -156,8 +156,9 @@ def show(
 ) -> None:
     """Show the best trials of a study."""
     from pipelines.console import Console
+    from pipelines.search.records import load_study
 
-    console, found = Console(as_json), load(name)
+    console, found = Console(as_json), load_study(folder_of(name))
     show_study(console, found, rows)
     console.result(summary(found))
 
@@ -170,11 +171,12 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Standard output unless given.")] = None,
 ) -> None:
     """Write all trials of a study, or the spec of one."""
+    from pipelines.search.records import load_study
     from pipelines.search.results import export as text_of
 
     if trial is not None and form != "spec":
         raise typer.BadParameter("--trial goes with --as spec; csv and json hold all trials")
-    text = text_of(load(name), form, trial)
+    text = text_of(load_study(folder_of(name)), form, trial)
     if out is None:
         typer.echo(text, nl=False)
     else:
@@ -201,13 +203,6 @@ def folder_of(name: str) -> Path:
         hint = nearest(name, known) if known else "there are none; run `deltarule search` first"
         raise StudyError(f"there is no study {name!r} below {studies_folder().name}/; {hint}")
     return folder
-
-
-def load(name: str) -> StudyRecord:
-    """The study of that name. Raises StudyError."""
-    from pipelines.search.records import load_study
-
-    return load_study(folder_of(name))
 
 
 def show_study(console: Any, found: StudyRecord, rows: int) -> None:

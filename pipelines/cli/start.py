@@ -14,6 +14,7 @@ def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the project; made if need be.")],
     data: Annotated[Path, typer.Option("--data", metavar="FILE", help="Rows to learn from: CSV, TSV or Parquet.")],
     target: Annotated[list[str], typer.Option("--target", metavar="COL", help="What to predict; may be given several times.")],
+    test: Annotated[Path | None, typer.Option("--test", metavar="FILE", help="Test rows that are a file of their own.")] = None,
     task: Annotated[
         Literal["auto", "regression", "binary", "multiclass"], typer.Option("--task", help="auto: by the target's values.")
     ] = "auto",
@@ -33,7 +34,7 @@ def new(
     from pipelines.spec.file import values_of
 
     console = Console(as_json)
-    made = create(folder, data, target, task, values_of(changes or []))
+    made = create(folder, data, target, task, values_of(changes or []), test)
     inside = made.folder == Path().resolve()
     where, spec = (made.folder.name, "params.yaml") if inside else (shown(made.folder), f"{shown(made.folder)}/params.yaml")
     initialised = f"; initialised {' and '.join(made.initialised)}" if made.initialised else ""

@@ -69,7 +69,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check(path: Path) -> Path:
-    """An out. Raises DataError unless it is what run.json or about.json beside it lists; earlier versions listed nothing."""
+    """An out.
+
+    Raises DataError unless it is what run.json or about.json beside it lists; earlier versions listed nothing.
+    """
     for listing in (path.with_name(name) for name in LISTINGS):
         if not listing.is_file():
             continue

@@ -152,7 +152,7 @@ def open_openml(source: str, sha256: str | None, base: Path | None, markers: Seq
             f"file that you mean set data.sha256: {found}"
         )
     if not held:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.parents[1].mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(kept, content)
     return read_arff(content, source, markers)
 

@@ -41,33 +41,45 @@ class Created:
 
 
 def create(
-    folder: Path, data: Path, target: Sequence[str], task: str = "auto", changes: Mapping[str, object] | None = None
+    folder: Path,
+    data: Path,
+    target: Sequence[str],
+    task: str = "auto",
+    changes: Mapping[str, object] | None = None,
+    test: Path | None = None,
 ) -> Created:
     """Make `folder` a project that predicts the column `target` of the file `data`, which is copied into it unless it lies there.
 
     Nothing that is there is overwritten: .gitignore and .dvcignore get the lines that they lack, and a README.md stays alone.
-    `changes`: dotted path below data -> value, what the spec is to say beside that. Raises ProjectError, SpecError for such a
-    value, or DataError for data that cannot be used; then nothing was written.
+    `changes`: dotted path below data -> value, what the spec is to say beside that. `test`: the test rows, if in a file of
+    their own. Raises ProjectError, SpecError or DataError; then nothing was written.
     """
     folder = Path(os.path.abspath(folder))
     if folder.exists() and not folder.is_dir():
         raise ProjectError(f"{folder} must be a folder or not there yet, found a file")
-    source = _place_of(data, folder)
-    seen = view(data, target, task, changes or {})
+    given = {"train": data} if test is None else {"train": data, "test": test}
+    places = {part: _place_of(file, folder, part) for part, file in given.items()}
+    if len({*places.values()}) < len(places):
+        raise ProjectError(f"--test must be a file of another name than --data's, got {test} and {data}")
+    seen = view(given, target, task, changes or {})
     kind = "classes" if seen.found.classes else "numbers"
     template = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATE.iterdir()}
+    source = " and ".join(places.values())
     readme = Template(template["README.md"]).substitute(name=folder.name, target=", ".join(target), source=source)
+    stages = {"dvc.yaml": template["dvc.yaml"] + template[f"plots_of_{kind}.yaml"], "studies/dvc.yaml": template["studies.yaml"]}
+    if test is not None:
+        each = "${data.source.train}\n      - ${data.source.test}"
+        stages = {name: text.replace("${data.source}", each) for name, text in stages.items()}
     files = {
-        "params.yaml": written(seen, source, folder.name),
-        "dvc.yaml": template["dvc.yaml"] + template[f"plots_of_{kind}.yaml"],
-        "studies/dvc.yaml": template["studies.yaml"],
+        "params.yaml": written(seen, places, folder.name),
+        **stages,
         "README.md": readme,
     }
     kept = [name for name in ("README.md",) if os.path.lexists(folder / name)]
     files = {name: text for name, text in files.items() if name not in kept}
     ignored = {f".{name}": template[name] for name in ("dvcignore", "gitignore")}
-    inside = (folder / source).exists() and (folder / source).samefile(data)
-    names = [*files, *([] if inside else [source])]
+    outside = {place: given[part] for part, place in places.items() if given[part].resolve() != (folder / place).resolve()}
+    names = [*files, *outside]
     taken = sorted(name for name in names if os.path.lexists(folder / name))
     if taken:
         raise ProjectError(
@@ -79,21 +91,22 @@ def create(
         for name, text in files.items():
             write_atomically(folder / name, text.encode())
         added = {name: _add_lines(folder / name, text) for name, text in ignored.items()}
-        if not inside:
-            (folder / source).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(data, folder / source)
+        for place, file in outside.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / place)
         initialised = init(folder)
     return Created(folder, source, seen.found, initialised, {name: count for name, count in added.items() if count}, kept)
 
 
-def _place_of(data: Path, folder: Path) -> str:
+def _place_of(data: Path, folder: Path, part: str) -> str:
     """Where the data will lie in the project, as params.yaml names it."""
+    option = "--data" if part == "train" else "--test"
     if not data.is_file():
         found = "a folder" if data.is_dir() else "nothing"
-        raise ProjectError(f"--data must name a file, found {found} at {data}")
+        raise ProjectError(f"{option} must name a file, found {found} at {data}")
     if not data.name.lower().endswith(FILES):
         way_out = "save the sheet as CSV first" if data.suffix.lower() in SHEETS else "write its rows as CSV or Parquet first"
-        raise ProjectError(f"--data must name a file that ends in {', '.join(FILES)}, got {data}; {way_out}")
+        raise ProjectError(f"{option} must name a file that ends in {', '.join(FILES)}, got {data}; {way_out}")
     inside = data.resolve().is_relative_to(folder.resolve())
     return data.resolve().relative_to(folder.resolve()).as_posix() if inside else f"data/{data.name}"
 
@@ -158,7 +171,7 @@ def init(folder: Path) -> list[str]:
         made.append("git")
     inside = [above for above in (folder, *folder.parents) if above.is_relative_to(root)]
     if not any((above / ".dvc").is_dir() for above in inside):
-        # `dvc init` stages its files; what a person's next commit holds is for them to say.
+        # `dvc init` stages its files; a person's next commit is theirs.
         index = folder / _run(folder, "git", "rev-parse", "--git-path", "index").stdout.strip()
         staged = index.read_bytes() if index.is_file() else None
         command = children.command("-m", "dvc", "init", "--quiet", *(["--subdir"] if root != folder else []))

@@ -20,9 +20,9 @@ from pipelines.spec.yaml_file import YamlError, edit, parse
 
 TEMPLATE = Path(__file__).parent / "template"  # its params.yaml is a link to this repository's own
 AT = 30  # column of a comment
-FIELDS = 80  # of a file with more columns, only those that are remarkable stand in params.yaml
+FIELDS = 80  # of more columns, params.yaml has those that are remarkable
 NAMED = 5  # categories and classes that a comment names
-# What people write where they have no number. Among words, such as codes of countries, NA may be one of them.
+# What people write where they have no number; among codes of countries NA is one.
 NO_VALUE = {"na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"}
 
 
@@ -42,8 +42,8 @@ class View:
     changes: Mapping[str, object]  # dotted path below data -> value, as asked for
 
 
-def view(data: Path, target: Sequence[str], task: str, changes: Mapping[str, object]) -> View:
-    """Look at a file.
+def view(files: Mapping[str, Path], target: Sequence[str], task: str, changes: Mapping[str, object]) -> View:
+    """Look at the files, one a part.
 
     Raises ProjectError, SpecError or DataError for one that no spec could use, or not with these changes.
     """
@@ -54,7 +54,8 @@ def view(data: Path, target: Sequence[str], task: str, changes: Mapping[str, obj
         if option in ("source", "target", "task"):
             raise ProjectError(f"--set {path}: must be given as --{option.replace('source', 'data')}")
     named = target[0] if len(target) == 1 else list(target)
-    stated = {"data.source": str(data), "data.target": named, "data.task": task}
+    places = {part: str(file) for part, file in files.items()}
+    stated = {"data.source": places if len(places) > 1 else places["train"], "data.target": named, "data.task": task}
     block = Experiment().override({**stated, **changes}).data
     try:
         found = look(block)
@@ -67,16 +68,16 @@ def view(data: Path, target: Sequence[str], task: str, changes: Mapping[str, obj
         block = block.model_copy(update={"missing": block.missing.model_copy(update={"markers": markers})})
         found = look(block)
     if found.refused or not found.task:  # a target that is not there, has no values or does not suit --task
-        problem = as_option(found.refused) or f"{data}: the file has no rows"
+        problem = as_option(found.refused) or f"{files['train']}: the file has no rows"
         raise ProjectError(problem.replace("--set data.task=", "--task "))
     return View(found, block, gaps, changes)
 
 
-def written(view: View, source: str, name: str) -> str:
-    """params.yaml, read again by the loader as every command will. `source` is the path in the project, `name` its own."""
+def written(view: View, places: Mapping[str, str], name: str) -> str:
+    """params.yaml, read again by the loader as every command will: part -> path in the project, and the project's name."""
     spec = (TEMPLATE / "params.yaml").read_text(encoding="utf-8")
     spec = spec[spec.index("# One experiment") :]  # the lines before are of this repository
-    for key, filled in _filled(view, source, name).items():  # each key's first line is the one that is meant
+    for key, filled in _filled(view, places, name).items():  # each key's first line is the one that is meant
         spec = re.sub(rf"^ *{key}:.*\n", lambda _, filled=filled: filled, spec, count=1, flags=re.MULTILINE)  # type: ignore[misc]
     leaves: dict[tuple[str | int, ...], Any] = {}
     for path, value in view.changes.items():
@@ -98,8 +99,10 @@ def _leaves(path: tuple[str | int, ...], value: object) -> Iterator[tuple[tuple[
         yield from _leaves((*path, key), below)
 
 
-def _filled(view: View, source: str, name: str) -> dict[str, str]:
+def _filled(view: View, places: Mapping[str, str], name: str) -> dict[str, str]:
     """Key -> the lines that stand for it."""
+    parts = ", ".join(f"{part}: {text(place)}" for part, place in places.items())
+    source = f"{{{parts}}}" if len(places) > 1 else text(places["train"])
     found, block = view.found, view.block
     repeated = f"; {found.duplicates} rows repeat an earlier one" if found.duplicates else ""
     target = text(block.targets[0]) if len(block.targets) == 1 else flow(block.targets)
@@ -107,7 +110,7 @@ def _filled(view: View, source: str, name: str) -> dict[str, str]:
     no_value = "texts of a cell that mean no value"
     markers = f"{no_value}; found among the numbers of {', '.join(view.gaps)}" if view.gaps else f"{no_value}, such as NA or ?"
     lines = {
-        "source": line(1, "source", text(source), f"{found.rows} rows, {len(found.columns)} columns{repeated}"),
+        "source": line(1, "source", source, f"{found.rows} rows, {len(found.columns)} columns{repeated}"),
         "target": line(1, "target", target, _about_target(found)),
         "task": line(1, "task", block.task, f"{meant}; regression, binary, multiclass"),
         "markers": line(2, "markers", flow(block.missing.markers), markers),

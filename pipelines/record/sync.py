@@ -19,7 +19,7 @@ from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, mark_killed, title
 from pipelines.tracking.events import OUTS, TAG_CHARACTERS, Event
-from pipelines.tracking.journal import Journal
+from pipelines.tracking.journal import LOG, Journal
 from pipelines.tracking.sender import Sender
 from pipelines.tracking.store import Refused, Store, TrackingError, answering, locate, store_of
 
@@ -102,6 +102,11 @@ class RunSender:
     """A journal's sender, which adds what is made of the outs of each stage."""
 
     def __init__(self, journal: Journal, store: Store) -> None:
+        if provenance.is_in_git(journal.path):
+            raise Refused(
+                f"git tracks the journal {journal.id}: somebody else's? look at {journal.folder}, and take it out of git "
+                f"(git rm -r --cached {LOG}), or give it up: deltarule sync --drop {journal.id}"
+            )
         self.sender = Sender(journal, store)
         self.places = RunPaths(journal.files)
         self._drawn: dict[str, bytes] = {}

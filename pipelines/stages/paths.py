@@ -104,10 +104,13 @@ class RunPaths:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the root. Raises StageError if another process does; the system frees the lock of one that was killed."""
+        """Hold the root.
+
+        Raises StageError if another process does; the system frees the lock of one that was killed.
+        """
         from filelock import FileLock, Timeout
 
-        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        self.lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             held = FileLock(self.lock, is_singleton=True).acquire(LOCK_SECONDS)  # who has it may carry out stages
         except Timeout:

@@ -15,7 +15,10 @@ from pipelines.stages.paths import RunPaths
 
 
 def split(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
-    """Write outputs/data; returns what it holds. Raises DataError with file, row and column for what cannot be used."""
+    """Write outputs/data; returns what it holds.
+
+    Raises DataError with file, row and column for what cannot be used.
+    """
     check_spec(experiment)
     with places.locked():
         source = read(experiment.data, places.base)

@@ -47,7 +47,7 @@ def enter(ledger: Path, rows: str, fingerprint: str) -> int:
     """Put an experiment on the list of those that opened these rows (by their hash); how many different ones there are."""
     from filelock import FileLock
 
-    ledger.parent.mkdir(parents=True, exist_ok=True)
+    ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with FileLock(ledger.with_suffix(".lock")):
         known = openers(ledger, rows)
         if fingerprint not in known:

@@ -103,6 +103,7 @@ class Journal:
         journal = cls(project / LOG / (name or new_name()))
         if not journal.head():  # of a process that was killed while it made it
             journal.remove()
+        (project / LOG).parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # for its owner alone
         journal.files.mkdir(parents=True)
         if hold:
             journal.hold()

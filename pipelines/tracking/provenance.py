@@ -158,7 +158,8 @@ def _take(top: Path, project: Path) -> tuple[str, dict[str, str]]:
     counts = _names(top, "diff", *PLAIN, "--numstat", "-z", "HEAD")
     changed = {name: "a binary file" if added == "-" else "" for added, _, name in (line.split("\t", 2) for line in counts)}
     others = _names(top, "ls-files", "--others", "--exclude-standard", "-z")
-    new = {name: _why_not_new(top / name) for name in others if _is_source(top / name, project)}
+    ours = [project / folder for folder in OURS]
+    new = {name: _why_not_new(top / name) for name in others if not {*(top / name).parents, top / name} & {*ours}}
     found = {**changed, **new}
     for name in list(found):
         if name.endswith(WRITTEN):
@@ -195,10 +196,6 @@ def _why_not_new(path: Path) -> str:
         return f"new and no code, SHA-256 {hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
-def _is_source(path: Path, project: Path) -> bool:
-    return not path.is_relative_to(project) or path.relative_to(project).parts[0] not in OURS
-
-
 def _diffs(top: Path, changed: Sequence[str], new: Sequence[str]) -> Iterator[str]:
     """The part of the patch of each file, in this order; `changed` in git's own."""
     for start in range(0, len(changed), FILES_A_CALL):
@@ -217,6 +214,11 @@ def _decoded(text: bytes) -> str:
     return text.decode("utf-8", "surrogateescape")
 
 
+def is_in_git(path: Path) -> bool:
+    """Whether git tracks a file: it may then have come with a clone."""
+    return bool(_text(path.parent, "ls-files", path.name))
+
+
 def _text(root: Path, *arguments: str) -> str | None:
     """What git says, None if it fails or is not there."""
     try:
@@ -226,7 +228,7 @@ def _text(root: Path, *arguments: str) -> str | None:
 
 
 def _git(root: Path, *arguments: str, ends: Sequence[int] = (0,)) -> bytes:
-    # Optional locks: to look must not get into the way of a git command that runs meanwhile.
+    # Looking must not hinder another git command.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     command = ["git", "-C", str(root), "-c", "core.quotePath=true", *arguments]
     done = subprocess.run(command, capture_output=True, timeout=SECONDS, env=environment)

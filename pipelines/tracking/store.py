@@ -98,7 +98,7 @@ class Store:
         path = self.database or self.project / ".deltarule" / "sync"
         if not self.project.is_dir():  # moved under way
             raise FileNotFoundError(f"{self.project} is no longer there")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o777 if self.database else 0o700, parents=True, exist_ok=True)
         return FileLock(path.with_name(f"{path.name}.{kind}"), timeout=seconds)
 
 

@@ -24,7 +24,7 @@ SECONDS = 120
 
 
 def look_at_all() -> list[dict[str, Any]]:
-    """Every registered backend in the registry's order: its name, installed, versions, devices, and a message of what to do."""
+    """Every registered backend: its name, installed, versions, devices, and a message of what to do."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(look, backends.registered()))
 

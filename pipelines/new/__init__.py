@@ -189,7 +189,7 @@ def init(folder: Path) -> list[str]:
 
 
 def private_cache() -> Path:
-    """A folder for DVC's site cache that its owner alone can open; DVC's own is open to all, and what lies there is unpickled."""
+    """A folder for DVC's site cache, its owner's alone: what lies there is unpickled."""
     folder = platformdirs.user_cache_path("deltarule") / "dvc"
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)

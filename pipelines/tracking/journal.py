@@ -253,8 +253,10 @@ class Journal:
     def sent(self) -> Sent:
         """How far it was sent; nowhere, if that cannot be read."""
         try:
-            return Sent(**json.loads((self.folder / SENT).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            noted = json.loads((self.folder / SENT).read_text(encoding="utf-8"))
+            noted.pop("since", None)  # of earlier versions
+            return Sent(**noted)
+        except (OSError, ValueError, TypeError, AttributeError):
             return Sent()
 
     def note(self, sent: Sent) -> None:

@@ -56,7 +56,8 @@ def keep(root: Path, name: str, of: str = "", launch: Mapping[str, Any] = {}) ->
     if found.state:
         tags["deltarule.diff"] = found.state
         write_atomically(folder / "uncommitted.diff", found.patch)
-    write_atomically(folder / "tags.json", json.dumps({"of": of, "tags": tags, "launch": launch}, indent=2).encode())
+    told = {"of": of, "tags": tags, "launch": redacted(dict(launch))}
+    write_atomically(folder / "tags.json", json.dumps(told, indent=2).encode())
 
 
 def kept(root: Path) -> tuple[dict[str, str], Path | None]:

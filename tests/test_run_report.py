@@ -175,7 +175,7 @@ def test_a_page_of_a_real_run_has_its_classes_data_and_surroundings(tmp_path):
 def test_a_page_of_a_real_run_that_diverged_needs_nothing_that_it_lacks(tmp_path):
     optimizer = {"name": "sgd", "learning_rate": 1e9}
     places, spec = carried_out(tmp_path, **{"data.source": "diabetes", "data.scale_target": False, "train.optimizer": optimizer})
-    assert not places.model.exists() and not places.weights.exists()
+    assert not places.model.exists() and not (places.trained / "weights.csv").exists()
     assert "There is no model" in run_page(tmp_path, figures(tmp_path), spec)
 
 

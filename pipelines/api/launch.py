@@ -67,8 +67,9 @@ def launch(
     seconds: dict[str, float] = {}
     try:
         with places.locked(), how.kept(place):
-            write_atomically(place / "params.yaml", dump(experiment).encode())
-            if redact(dump(experiment)) != dump(experiment):  # a password, to run it again
+            spec = dump(experiment)
+            write_atomically(place / "params.yaml", spec.encode())
+            if redact(spec) != spec:  # a password, to run it again
                 (place / "params.yaml").chmod(0o600)
             if how.track:
                 kept = {"name": how.name, "journal": how.log, "tracking": remembered(experiment.tracking)}

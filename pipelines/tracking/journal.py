@@ -149,9 +149,10 @@ class Journal:
     def add(self, events: Sequence[Event], root: Path) -> None:
         """Append what is not written yet, and keep the files below `root` that it names."""
         os.stat(self.path)  # removed by someone, it is not begun anew without its head
-        written = {_content(event) for event in self.read()}
+        known = list(self.read())
+        written = {_content(event) for event in known}
         # The same path can hold another file than the one kept: the mark of the stage tells.
-        marks = {event.stage: event.values for event in self.read() if event.kind == "mark"}
+        marks = {event.stage: event.values for event in known if event.kind == "mark"}
         whole = {event.stage for event in events if event.kind == "mark" and marks.get(event.stage) == event.values}
         left = [event for event in events if event.stage not in whole]
         always = "artifacts", "model", "end"

@@ -159,8 +159,8 @@ def _take(top: Path, project: Path) -> tuple[str, dict[str, str]]:
     counts = _names(top, "diff", *PLAIN, "--numstat", "-z", "HEAD")
     changed = {name: "a binary file" if added == "-" else "" for added, _, name in (line.split("\t", 2) for line in counts)}
     others = _names(top, "ls-files", "--others", "--exclude-standard", "-z")
-    ours = [project / folder for folder in OURS]
-    new = {name: _why_not_new(top / name) for name in others if not {*(top / name).parents, top / name} & {*ours}}
+    ours = {project / folder for folder in OURS}
+    new = {name: _why_not_new(top / name) for name in others if ours.isdisjoint([top / name, *(top / name).parents])}
     found = {**changed, **new}
     for name in list(found):
         if name.endswith(WRITTEN):

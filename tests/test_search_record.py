@@ -464,7 +464,7 @@ def test_a_store_that_fails_is_said_once_and_the_next_sync_sends_all(project, mo
         patch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{port}")
         journal_of(project, folder, "finished")
         list(send_waiting(project, EXPERIMENT.tracking))
-    [(name, run_id)] = send_waiting(project, EXPERIMENT.tracking)
+    [(name, run_id)] = send_waiting(project, EXPERIMENT.tracking, here=True)
     assert name == "studies/s" and client_of(project).get_run(run_id).info.status == "FINISHED"
     assert list(send_waiting(project, EXPERIMENT.tracking)) == []
     assert capfd.readouterr().err == ""

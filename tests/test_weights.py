@@ -1,5 +1,7 @@
 """One layout of weights, in memory and in files."""
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -51,7 +53,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content):
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "out"
     weights.write_atomically(path, b"old")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(OSError, match=f"full: '{path}'"):
         weights.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

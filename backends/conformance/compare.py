@@ -73,7 +73,8 @@ def assert_same_result(found: Result, expected: Result, tolerance: float = 0.0) 
     if expected.weights is None or found.weights is None:
         assert found.weights is expected.weights
     else:
-        np.testing.assert_allclose(found.weights, expected.weights, rtol=tolerance, atol=tolerance)
+        size = max(1.0, float(np.abs(expected.weights).max()))  # rounding of a run that diverges grows with its largest weight
+        np.testing.assert_allclose(found.weights, expected.weights, rtol=tolerance, atol=tolerance * size)
 
 
 def assert_same_results(found: Sequence[Result], expected: Sequence[Result], tolerance: float = 0.0) -> None:

@@ -411,14 +411,14 @@ def test_a_write_that_was_cut_short_is_undone_by_who_reads(project):
     assert database.read_bytes() == before
 
 
-def test_four_runs_that_start_at_once_on_a_fresh_store_are_four_runs_on_record(tmp_path):
+def test_eight_runs_that_start_at_once_on_a_fresh_store_are_eight_runs_on_record(tmp_path):
     (tmp_path / ".dvc").mkdir()
     short = ["--set", "train.epochs=2", "--json"]
-    started = [start(tmp_path, "run", "--name", f"twin {number}", *short) for number in range(4)]
+    started = [start(tmp_path, "run", "--name", f"twin {number}", *short) for number in range(8)]
     said = [process.communicate(timeout=2 * DEADLINE) for process in started]
-    assert [process.returncode for process in started] == [0] * 4, said
+    assert [process.returncode for process in started] == [0] * 8, said
     until(lambda: not list((tmp_path / ".deltarule/log").iterdir()), "the senders, which go on and leave nothing")
-    assert statuses(tmp_path) == ["FINISHED"] * 4
+    assert statuses(tmp_path) == ["FINISHED"] * 8
     assert {json.loads(out)["run_id"] for out, _ in said} - {None} <= {
         run for (run,) in asked(tmp_path / ".mlflow/mlflow.db", "SELECT run_uuid FROM runs")
     }

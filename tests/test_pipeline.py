@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import call, copy_of_the_project
+from conftest import call, copy_of_the_project, environment
 
 pytestmark = pytest.mark.slow
 STAGES = ["split", "train", "validate", "test", "record"]
@@ -103,6 +103,21 @@ def test_the_ways_of_dvc_run_nothing_again_and_what_they_restore_is_on_record_on
         found = runs(place)
         assert {run.data.params["model.activation"] for run in found} == {"relu", "tanh"} and len(found) == 2
         assert all(run.info.status == "FINISHED" and "test_accuracy" in run.data.metrics for run in found)
+
+
+def test_of_two_repros_at_once_one_runs_the_stages_and_the_run_is_on_record_once(pipeline):
+    set_value(pipeline, seed="1")
+    command = ["dvc", "repro"]
+    both = [
+        subprocess.Popen(command, cwd=pipeline, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=600)[0] for process in both]
+    assert 0 in [process.returncode for process in both] and "Traceback" not in "".join(said), said
+    assert sorted(stage for told in said for stage in ran(told)) == sorted(STAGES[1:]), said
+    assert ran(dvc("repro", cwd=pipeline)) == []
+    assert [run.data.params["seed"] for run in runs(pipeline)].count("1") == 1
+    assert {run.info.status for run in runs(pipeline)} == {"FINISHED"}
 
 
 def test_no_file_that_git_tracks_is_changed_and_no_out_is_committed(once):

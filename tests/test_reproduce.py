@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import random
@@ -162,8 +163,13 @@ def test_a_file_that_only_the_project_has_is_taken_if_it_is_still_the_one(projec
 
 def test_the_command_says_so_in_json_and_by_its_exit_code(project, monkeypatch, capfd):
     assert leave("reproduce", "clean", "--json") == 0
-    said = json.loads(capfd.readouterr().out)
+    out, err = capfd.readouterr()
+    said = json.loads(out)
     assert said["verdict"] == "bit-equal" and said["folder"] is None and said["environment"] == []
+    assert "not by you" not in err
+    monkeypatch.setattr(module, "user", lambda: "eve")
+    assert leave("reproduce", "clean", "--json") == 0
+    assert f"made by {getpass.getuser()}, not by you: spec, names of data" in capfd.readouterr().err
     worse = Finding("history, val_loss", "epoch 1", 0.5, 1e-5)
     found = Verdict("different", begins="epoch 1 (val_loss)", quantities=(worse,), environment=(("cpu", "a", "b"),))
     monkeypatch.setattr(module, "_run", lambda *_: found)

@@ -14,6 +14,7 @@ import pytest
 
 from pipelines import stages
 from pipelines.api.evaluate import evaluate, summarise
+from pipelines.cli import main
 from pipelines.cli.search import differing
 from pipelines.search import StudyError, search
 from pipelines.search.objective import objective, open_study
@@ -86,6 +87,18 @@ def test_the_adopted_winner_gives_its_value_again_and_nothing_else_in_the_file_c
     metrics = stages.train(load("params.yaml"), places)
     assert metrics["best_val_loss"] == best.values[0]
     assert stages.validate(load("params.yaml"), places)["loss"] == pytest.approx(best.values[0], rel=1e-5)
+
+
+def test_adopt_on_a_full_disk_leaves_the_spec_as_it_was(small_disk, monkeypatch, capfd):
+    monkeypatch.chdir(small_disk)
+    Path(".dvc").mkdir()
+    Path("params.yaml").write_text(SPEC)
+    search(load("params.yaml"))
+    small_disk.fill()
+    with pytest.raises(SystemExit) as ended:
+        main(["adopt", "iris"])
+    assert ended.value.code == 1 and capfd.readouterr().err.startswith("params.yaml: No space left on device; make room on that")
+    assert Path("params.yaml").read_text() == SPEC and not list(small_disk.glob(".params*"))
 
 
 def test_adopt_takes_the_options_of_another_kind_out(project):

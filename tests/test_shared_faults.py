@@ -363,7 +363,7 @@ ORACLE = [
         "divided by the sum of the weights",
         ReferenceStack,
         "_gradient",
-        "loss = each.mean()",
+        "loss = each.mean(dtype=np.float64)",
         "loss = each.sum() / (len(each) if w is None else w.sum())",
         WEIGHED,
         ("binary",),

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from conftest import BIN, PYTHON
+from conftest import BIN, PYTHON, empty_store
 from stored import client_of, cut_short_after, files, free_port, points, until
 from synthetic_run import make, write_json
 
@@ -28,6 +28,7 @@ from pipelines.record.sync import RunSender, sync, write_receipt
 from pipelines.redact import redact
 from pipelines.spec import Experiment
 from pipelines.tracking import Event, TrackingError, locate, query, sender, store
+from pipelines.tracking.events import key_of, name_of
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
@@ -130,6 +131,19 @@ def test_events_are_plain_data(project):
 
 
 # Once ------------------------------------------------------------------------------------------------------------------
+
+
+NAMES = ["plain", "weight (kg)", "weight [kg]", "a/b", "a/../b", "/a", "a//b", "a_x28_b", "_x_x28_", "größe 1.0:2"]
+
+
+def test_names_on_record_lead_back_to_their_keys_and_mlflow_takes_them():
+    from mlflow.utils.validation import _validate_param_name
+
+    for key in NAMES:
+        _validate_param_name(name_of(key))
+        assert key_of(name_of(key)) == key
+    assert len({name_of(key) for key in NAMES}) == len(NAMES) and name_of("a/b.c-d e") == "a/b.c-d e"
+    assert len(name_of("x" * 300)) == 250 and name_of("x" * 300) != name_of("x" * 301)
 
 
 def test_syncing_again_adds_nothing(project):
@@ -431,6 +445,20 @@ def test_a_locked_database_is_said_soon_and_the_next_sync_sends_all(project, no_
             sync(places, EXPERIMENT)
         other.execute("ROLLBACK")
     assert client_of(project).get_run(sync(places, EXPERIMENT)).data.metrics["test_accuracy"] == 0.9
+
+
+def test_a_full_disk_is_said_the_outs_stay_and_the_next_sync_sends_all(small_disk, no_figures, capfd):
+    empty_store(small_disk)
+    places = make(small_disk)
+    outs = {path: path.read_bytes() for path in (small_disk / "outputs").rglob("*") if path.is_file()}
+    for left in (0, 40_000):  # not even the journal, and no more than that
+        filler = small_disk.fill(left)
+        with pytest.raises((TrackingError, OSError), match=r"No space left on device|disk is full"):
+            sync(places, EXPERIMENT)
+        assert capfd.readouterr().err == ""  # of MLflow
+        filler.unlink()
+    assert sync(places, EXPERIMENT) and [run.info.status for run in runs(small_disk)] == ["FINISHED"]
+    assert outs == {path: path.read_bytes() for path in (small_disk / "outputs").rglob("*") if path.is_file()}
 
 
 def not_asked(*_, **__):

@@ -65,8 +65,7 @@ class ReferenceStack(Stack):
         g = g + self.l1[k] * np.sign(flat) + 2 * self.l2[k] * flat
         each = losses.row_losses(numerics, trial.task, done.fields[-1], d)
         each = each if w is None else w * each
-        loss = each.mean()
-        loss = loss if np.isfinite(loss) else each.mean(dtype=np.float64)  # a sum of float32 numbers may overflow
+        loss = each.mean(dtype=np.float64)  # a sum of float32 numbers may overflow
         penalty = (self.l1[k] * np.abs(flat) + self.l2[k] * flat * flat).sum()
         return float(loss), float(penalty), g, deltas, done.fields[-1]
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipelines.spec.yaml_file import edit, parse
 from pipelines.stages.files import read_json
-from pipelines.tracking.events import KIND, STUDY, TRIAL
+from pipelines.tracking.events import KIND, STUDY, TRIAL, key_of
 from pipelines.tracking.query import OF_A_TRIAL, Fetched
 
 COMMIT, DIRTY = "mlflow.source.git.commit", "mlflow.source.git.dirty"
@@ -125,7 +125,7 @@ def _check_trial(run: RecordedRun) -> None:
 
 def nested(params: Mapping[str, str]) -> dict[str, Any]:
     """Flat params as they are on record -> the spec. What was drawn under names that are no paths is left out."""
-    paths = {tuple(name.split(".")): text for name, text in params.items() if " " not in name}
+    paths = {tuple(key_of(name).split(".")): text for name, text in params.items() if not name.endswith(" or")}
     return dict(parse(edit("{}", {path: _value(text) for path, text in paths.items() if path[0] in OF_A_TRIAL})).value)
 
 

@@ -23,6 +23,7 @@ from pipelines.check.recorded import DIRTY, RecordedRun, ReproduceError, read_js
 from pipelines.spec.yaml_file import write
 from pipelines.stages import RunPaths
 from pipelines.stages.test import enter
+from pipelines.tracking.provenance import user
 from pipelines.tracking.query import fetch
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ def reproduce(
             folder = into.resolve()
         run = runnable(fetch(experiment.tracking, project, text, Path(scratch)), test)
         say(f"{run}: commit {run.commit}{' and what was uncommitted' if run.patch else ''}")
+        maker = run.recorded.tags.get("mlflow.user", "nobody known")
+        if maker != user():
+            say(f"made by {maker}, not by you: spec, names of data and what was uncommitted come from that record")
         checkout = check_out(project, run.commit, run.patch, folder, trust=trust)
         code = "the code of that commit" if checkout.code else f"the installed deltarule {version('deltarule')}"
         say(f"checked out into {checkout.project}; runs {code}")

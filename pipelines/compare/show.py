@@ -12,6 +12,7 @@ from pipelines.compare.pairs import Group
 from pipelines.compare.significance import left_out
 from pipelines.console import plain_columns
 from pipelines.report.pages import brief
+from pipelines.tracking.events import key_of
 
 WIDE = 6  # runs that stand side by side as columns; more are rows
 ROWS = 20  # of them at most
@@ -53,7 +54,7 @@ def _side_by_side(found: Result) -> Iterator[str]:
     yield ""
     yield "params that differ" if found.params else "no param differs"
     if found.params:
-        yield from plain_columns(heads, [(name, *values) for name, values in found.params.items()])
+        yield from plain_columns(heads, [(key_of(name), *values) for name, values in found.params.items()])
     yield ""
     yield "metrics"
     yield from plain_columns(heads, [(name, *map(text, values)) for name, values in found.metrics.items()])

@@ -23,7 +23,8 @@ from pipelines.spec import DataSpec
 from pipelines.spec.blocks import Kind
 
 ARRAYS = ("X", "y", "rows")
-LISTINGS = ("run.json", "about.json")  # whose "outs" say what the files beside them hold: name -> SHA-256
+# Sealed; "outs" of the first two say what the files beside them hold: name -> SHA-256.
+LISTINGS = ("run.json", "about.json", "study.json")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Part:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """JSON with its keys in the order given; run.json and about.json end in a seal, the SHA-256 of what stands before."""
+    """JSON with its keys in the order given; those of LISTINGS end in a seal, the SHA-256 of what stands before."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     raw = f"{text}\n".encode()
     if path.name in LISTINGS:
@@ -91,14 +92,15 @@ def sha256(*files: Path) -> str:
     return digest.hexdigest()
 
 
-def damaged(path: Path, how: str = "damaged: it does not hold what was written there") -> DataError:
-    """The error of a file that holds what no stage writes."""
+def damaged(path: Path, how: str = "damaged: it does not hold what was written there", again: str = "") -> DataError:
+    """The error of a file that holds what no stage writes. `again`: how it is made anew."""
     below = path.as_posix().rpartition("outputs/")[2]
     stage = below.partition("/")[0].replace("data", "split")
-    again = "run again what makes it"
     if stage in ("split", "train", "validate", "test"):
         again = f"run `deltarule {stage}`"
-    return DataError(f"{path} is {how}; restore it, or {again}")
+    elif path.name == "study.json":
+        again = "remove it, and `deltarule search` writes it anew"
+    return DataError(f"{path} is {how}; restore it, or {again or 'run again what makes it'}")
 
 
 # -- parts --

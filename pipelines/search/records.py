@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from backends.weights import write_atomically
 from pipelines.search.storage import EMBEDDED, StorageError, open_storage
 from pipelines.search.trials import OURS, StudyError, drawn, quiet
 from pipelines.spec import Experiment, dump_written, load
-from pipelines.stages.files import read_json, sha256, write_csv, write_json
+from pipelines.stages.files import damaged, read_json, sha256, write_csv, write_json
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -32,7 +31,7 @@ STUDIES = Path("studies")  # below the project
 DETAILS = ("spread", "reason", "epochs", "steps", "best_epoch", "seed", "generation", "variant", "weights", "curve")
 STUDY, SPEC, CURVES = "study.json", "params.yaml", "curves"
 SEAL = Path(".deltarule/trials.json")
-DAMAGED = "is damaged: it does not hold what was written there"
+ANEW = "search anew under another --name"
 
 
 @dataclass(frozen=True)
@@ -128,27 +127,21 @@ def save_study(folder: Path, record: StudyRecord, importances: Mapping[str, floa
     }
     if not (folder / SPEC).exists():
         write_atomically(folder / SPEC, dump_written(record.spec).encode())
-    write_json(folder / STUDY, {**content, "sha256": _digest(content)})
+    write_json(folder / STUDY, content)
     if (folder / EMBEDDED).exists():
         written = (folder / EMBEDDED).read_bytes()
         write_json(folder / SEAL, {"bytes": len(written), "sha256": hashlib.sha256(written).hexdigest()})
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """study.json. Raises StorageError where it, or the file of the trials, no longer holds what was written."""
+    """study.json. Raises DataError where it, or the file of the trials, no longer holds what was written."""
     content = read_json(folder / STUDY)
-    if (digest := content.pop("sha256", None)) and digest != _digest(content):  # what is older has no hashes
-        raise StorageError(f"{folder / STUDY} {DAMAGED}; remove it, and `deltarule search` writes it anew")
     if (folder / SEAL).exists() and (folder / EMBEDDED).exists():
         sealed = read_json(folder / SEAL)
         with (folder / EMBEDDED).open("rb") as file:
             if hashlib.sha256(file.read(sealed["bytes"])).hexdigest() != sealed["sha256"]:
-                raise StorageError(f"{folder / EMBEDDED} {DAMAGED}; restore it, or search anew under another --name")
+                raise damaged(folder / EMBEDDED, again=ANEW)
     return content
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_study(folder: Path, *, histories: bool = True) -> StudyRecord:
@@ -187,11 +180,11 @@ def save_curve(folder: Path, number: int, history: Sequence[Mapping[str, float]]
 
 
 def load_curve(folder: Path, trial: TrialRecord) -> History:
-    """What `save_curve` wrote, or what versions before 0.2 kept; () where there is neither. Raises StorageError."""
+    """What `save_curve` wrote, or what versions before 0.2 kept; () where there is neither. Raises DataError."""
     path = folder / CURVES / f"{trial.number:05d}.csv"
     if path.exists():
         if trial.curve and sha256(path) != trial.curve:
-            raise StorageError(f"{path} {DAMAGED}; restore it, or search anew under another --name")
+            raise damaged(path, again=ANEW)
         with path.open(newline="", encoding="utf-8") as file:
             return tuple({name: float(value) for name, value in row.items()} for row in csv.DictReader(file))
     try:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backends.weights import write_atomically
-from pipelines.data.parts import check, read_json, sha256, write_json
+from pipelines.data.parts import check, damaged, read_json, sha256, write_json
 
-__all__ = ["check", "listed", "read_json", "replaced", "sha256", "write_csv", "write_json", "write_rows"]
+__all__ = ["check", "damaged", "listed", "read_json", "replaced", "sha256", "write_csv", "write_json", "write_rows"]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -6,8 +6,10 @@ values keep to what MLflow takes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -70,27 +72,27 @@ def killed(message: str, time: int = 0) -> list[Event]:
 def params(values: Mapping[str, object]) -> dict[str, str]:
     """Dotted keys and their values as MLflow takes them, without secrets."""
     hidden = {key: redacted(v, "" if isinstance(v, str) and v in PLAIN else key) for key, v in values.items()}
-    found: dict[str, str] = {}
-    for key, text in texts(hidden).items():
-        name = plain = _param_name(key)
-        number = 1
-        while name in found:  # two columns may differ in what MLflow does not allow
-            number += 1
-            name = f"{plain[: NAME_CHARACTERS - 5]}_{number}"
-        cut = " ... (cut, the whole is in params.yaml)"
-        found[name] = text if len(text) <= PARAM_CHARACTERS else text[: PARAM_CHARACTERS - len(cut)] + cut
-    return found
+    cut = " ... (cut, the whole is in params.yaml)"
+    return {
+        name_of(key): text if len(text) <= PARAM_CHARACTERS else text[: PARAM_CHARACTERS - len(cut)] + cut
+        for key, text in texts(hidden).items()
+    }
 
 
-def _param_name(key: str) -> str:
-    name = "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in key)
-    unique = posixpath.normpath(name) == name and not name.startswith("/")
-    return (name if unique else name.replace("/", "_"))[:NAME_CHARACTERS]
+def name_of(key: str) -> str:
+    """The name on record of a param or metric, which `key_of` leads back: what MLflow refuses becomes _x28_, by its code point.
+
+    That of a key alone, so that runs and trials agree. Names too long for MLflow end in a hash, and lead nowhere.
+    """
+    unique = posixpath.normpath(key) == key and not key.startswith("/")
+    name = re.sub(rf"[^\w\-. :{'/' * unique}]|_(?=x[0-9A-F]+_)", lambda found: f"_x{ord(found[0]):X}_", key)
+    digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+    return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 9]}_{digest}"
 
 
-def metric_name(name: str) -> str:
-    """MLflow refuses names with other characters than these."""
-    return "".join(c if c.isalnum() or c in "_-. " else "_" for c in name)[:NAME_CHARACTERS]
+def key_of(name: str) -> str:
+    """The key that has this name on record."""
+    return re.sub(r"_x([0-9A-F]+)_", lambda found: chr(int(found[1], 16)), name)
 
 
 def texts(values: Mapping[str, object]) -> dict[str, str]:

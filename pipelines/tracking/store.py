@@ -164,7 +164,7 @@ def client_of(store: Store) -> MlflowClient:
     from mlflow import MlflowClient
 
     for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)  # the import sets it to INFO
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # errors reach us as such; it writes their tracebacks too
     return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
 
 

@@ -11,14 +11,18 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import optuna
 import pytest
-from stored import client_of, cut_short_after, files, free_port, points
+from conftest import call
+from stored import client_of, cut_short_after, files, free_port, points, rows
 from synthetic_study import SPACE, TRACKING, make, save, spec, study
 
+from pipelines import record
 from pipelines.api.pipeline import send_waiting
+from pipelines.cli import main
 from pipelines.record.sync import deliver
 from pipelines.search import records
 from pipelines.search.record import StudyJournal, StudyRecorder, unwritten_studies
@@ -469,6 +473,41 @@ def test_a_store_that_fails_is_said_once_and_the_next_sync_sends_all(project, mo
     assert name == "studies/s" and client_of(project).get_run(run_id).info.status == "FINISHED"
     assert list(send_waiting(project, EXPERIMENT.tracking)) == []
     assert capfd.readouterr().err == ""
+
+
+def test_a_study_that_its_store_lost_is_sent_once_more(project):
+    """Its store is wiped."""
+
+    def sync():
+        return call("deltarule", "sync", cwd=project).stdout  # in a process of its own: MLflow keeps databases open
+
+    def on_record():
+        return sorted((run["name"], run["status"], run["lifecycle_stage"]) for run in rows(project, "runs"))
+
+    (project / "params.yaml").write_text("tracking: {experiment: tests}\n")
+    send(project, make(project, 3, epochs=2, experiment=spec(search={"trials": 3})), "finished")
+    wanted = on_record()
+    assert len(wanted) == 4 and "there is nothing to put on record" in sync()
+    shutil.rmtree(project / ".mlflow")
+    assert "studies/s: on record" in sync() and on_record() == wanted
+    assert "there is nothing to put on record" in sync() and on_record() == wanted
+
+
+def test_what_another_process_is_sending_is_said_to_be_on_its_way(project, monkeypatch, capfd):
+    journal_of(project, make(project, 3, epochs=2), "finished")
+    [journal] = journals(project)
+    with journal.claim() as ours:
+        assert ours
+        waits = partial(record.sync.send_waiting, seconds=0.1)
+        assert list(waits(project, EXPERIMENT.tracking)) == [("studies/s", None)]
+        monkeypatch.setattr("pipelines.api.pipeline.record.send_waiting", waits)
+        monkeypatch.chdir(project)
+        Path("params.yaml").write_text("{}\n")
+        with pytest.raises(SystemExit) as ended:
+            main(["sync"])
+    assert (
+        ended.value.code == 0 and "studies/s: another process is sending it; `deltarule sync --status`" in capfd.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(("note", "status"), [(None, "KILLED"), ("KILLED", "KILLED"), ("FINISHED", "FINISHED")])

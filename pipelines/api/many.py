@@ -121,10 +121,14 @@ def _train(members: Sequence[_Member]) -> dict[int, Trained]:
         return False
 
     supervisor = Supervisor(
-        backends.get(train.backend), [member.network for member in members], rows,
-        machine=Machine(train.devices, train.threads), metrics=epoch_metrics(truths[None], monitor),
-        higher_is_better={monitor} if higher_is_better(monitor) else (), watch=keep_last,
-    )  # fmt: skip
+        backends.get(train.backend),
+        [member.network for member in members],
+        rows,
+        machine=Machine(train.devices, train.threads),
+        metrics=epoch_metrics(truths[None], monitor),
+        higher_is_better={monitor} if higher_is_better(monitor) else (),
+        watch=keep_last,
+    )
     signals, order = supervisor.stack.probe(), list(supervisor.members)
     supervisor.run()
     done = {}

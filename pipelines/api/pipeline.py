@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines import stages, tracking
 from pipelines.api.launch import Progress, recorded, train_recorded
-from pipelines.api.unfinished import lost
+from pipelines.api.unfinished import STUDY_NOTES, lost, lost_studies
 from pipelines.project import project_of
 from pipelines.record import Recording
 from pipelines.record import sync as record
@@ -58,19 +58,19 @@ class Synced:
 
 
 def sync(experiment: Experiment, here: bool = False) -> Synced:
-    """Put on record the pipeline's last run, what the store did not take at its time, and launches that it lost.
+    """Put on record the pipeline's last run, what the store did not take at its time, and launches and studies that it lost.
 
     With `here` also what is for another store, or on record in another place. Raises TrackingError; not if the run is there
     and only what had waited is not: no reason to hold the pipeline.
     """
     project, places, done = project_of(Path()), RunPaths(Path()), Synced()
     tracking.mark_killed(project)
-    if here:
-        for note in project.glob("studies/*/.deltarule/record.json"):  # which of its trials were sent
-            note.unlink()
     if places.run.exists():
         done.run_id = record.sync(places, experiment)
     try:
+        if experiment.tracking.enabled:
+            for note in project.glob(STUDY_NOTES) if here else lost_studies(project, experiment.tracking):
+                note.unlink()  # its trials are to be sent once more
         for name, run_id in send_waiting(project, experiment.tracking, here):
             done.waited[name] = run_id
         for folder, kept in lost(project, experiment.tracking, here) if experiment.tracking.enabled else ():

@@ -15,12 +15,13 @@ from pipelines.stages.files import read_json, write_json
 from pipelines.stages.networks import differences, load_networks, split_rows
 from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, title
-from pipelines.tracking.events import LAUNCH
+from pipelines.tracking.events import KIND, LAUNCH, STUDY
 from pipelines.tracking.query import recorded
 from pipelines.tracking.store import TrackingError, remembered, store_of
 
 RUNS = Path("runs")
 BEGUN = Path(".deltarule/launch.json")  # below the folder of a launch
+STUDY_NOTES = "studies/*/.deltarule/record.json"
 OVER = (HeldError, SpecError, DataError)  # what would come of it once more
 
 
@@ -96,6 +97,20 @@ def lost(project: Path, tracking: Tracking, here: bool) -> Iterator[tuple[Path, 
     if over.keys() - waiting:
         whole = {run.tags.get(LAUNCH) for run in recorded(tracking, project, deleted=True) if run.status != "RUNNING"}
         yield from (over[name] for name in over.keys() - waiting - whole)
+
+
+def lost_studies(project: Path, tracking: Tracking) -> Iterator[Path]:
+    """What today's store no longer has of the studies that it got: the notes that say which trials those are.
+
+    Raises TrackingError.
+    """
+    waiting, notes = {title(journal.head()) for journal in journals(project)}, {}
+    for path in project.glob(STUDY_NOTES):
+        if read_json(path).get("tracking") == remembered(tracking) and f"studies/{path.parents[1].name}" not in waiting:
+            notes[path.parents[1].name] = path
+    if notes:
+        there = {run.tags.get(STUDY) for run in recorded(tracking, project, deleted=True) if run.tags.get(KIND) == "study"}
+        yield from (path for name, path in notes.items() if name not in there)
 
 
 def choose(project: Path, name: str | None) -> Path:

@@ -170,7 +170,8 @@ def sync(
     with console.reserved():
         done = pipeline.sync(experiment, here)
     for name, run_id in done.waited.items():
-        console.say(f"{name}: on record in MLflow as run {run_id}")
+        on_its_way = "another process is sending it; `deltarule sync --status` shows how far it is"
+        console.say(f"{name}: {f'on record in MLflow as run {run_id}' if run_id else on_its_way}")
     if done.run_id:
         console.say(f"on record in MLflow as run {done.run_id}")
     elif not experiment.tracking.enabled:

@@ -154,8 +154,8 @@ def send_waiting(
 ) -> Iterator[tuple[str, str | None]]:
     """Send the journals that wait: (folder of the launch or study, or name of the pipeline's run; id in MLflow) of each.
 
-    Runs of this host whose process is gone end as KILLED first; who is sending one is waited for so many `seconds`. Raises
-    TrackingError at the end if a store failed; it is not asked a third time.
+    Runs of this host whose process is gone end as KILLED first; who is sending one is waited for so many `seconds`; one that is
+    still being sent then has no id. Raises TrackingError at the end if a store failed; it is not asked a third time.
     """
     mark_killed(project)
     failures: list[TrackingError] = []
@@ -172,6 +172,8 @@ def send_waiting(
                     attempts += not isinstance(error, Refused)
                 else:
                     yield title(journal.head()), run_id
+        if not ours and journal.head():
+            yield title(journal.head()), None
     if failures:
         rest = len(journals(project)) - 1
         told = f"; {rest} more may wait, see `deltarule sync --status`" if rest > 0 else ""

@@ -33,6 +33,7 @@ from pipelines.tracking.backlog import journals, mark_killed
 from pipelines.tracking.events import KIND, ORIGIN, OUTS, TRIAL, Event, ended, killed, params, texts
 from pipelines.tracking.events import STUDY as STUDY_TAG
 from pipelines.tracking.journal import Journal
+from pipelines.tracking.store import remembered
 
 NOTE = Path(".deltarule/record.json")  # in the folder of a study: which of its trials were written into journals
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -169,7 +170,7 @@ class StudyJournal:
                 self._note()
 
     def _note(self) -> None:
-        content = {"outs": self._outs, "trials": sorted(self._written)}
+        content = {"outs": self._outs, "trials": sorted(self._written), "tracking": remembered(self.study.spec.tracking)}
         write_atomically(self.folder / NOTE, json.dumps(content).encode())
 
     def _files(self) -> list[Event]:

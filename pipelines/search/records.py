@@ -93,10 +93,15 @@ class StudyRecord:
         front = tuple(sorted(one.number for one in study.best_trials)) if complete else ()
         metrics = experiment.search.metrics
         return cls(
-            study.study_name, study.user_attrs[OURS]["identity"], metrics, experiment.search.directions,
-            tuple(TrialRecord.of(one, experiment) for one in stored), min(front) if len(metrics) == 1 and front else None,
-            front, experiment,
-        )  # fmt: skip
+            study.study_name,
+            study.user_attrs[OURS]["identity"],
+            metrics,
+            experiment.search.directions,
+            tuple(TrialRecord.of(one, experiment) for one in stored),
+            min(front) if len(metrics) == 1 and front else None,
+            front,
+            experiment,
+        )
 
     def trial(self, number: int) -> TrialRecord:
         """The trial of this number. Raises IndexError."""

@@ -51,9 +51,14 @@ def train(
         backends.get(experiment.train.backend)  # what cannot be trained here has not begun
         begun(mark, len(networks))
         results = train_all(
-            experiment, about, places.data, networks,
-            watch=_watch(progress, networks), checkpoint=places.checkpoint(mark), halt=halt,
-        )  # fmt: skip
+            experiment,
+            about,
+            places.data,
+            networks,
+            watch=_watch(progress, networks),
+            checkpoint=places.checkpoint(mark),
+            halt=halt,
+        )
         return _write(experiment, about, places, mark, list(zip(networks, results, strict=True)))
 
 

@@ -32,6 +32,7 @@ from pipelines.spec import (
 )
 from pipelines.spec.describe import leaves
 from pipelines.spec.documents import documents, schema
+from pipelines.spec.to_trial import memory
 from pipelines.spec.yaml_file import YamlError, parse
 from pipelines.stages import RunPaths, split
 
@@ -662,6 +663,13 @@ def test_the_source_of_our_backends_can_be_hashed():
 def of_data(task="multiclass", outputs=10, **rows):
     """What is known of data with 64 inputs."""
     return SimpleNamespace(task=task, inputs=("x",) * 64, number=None, outputs=outputs, class_counts={}, rows=rows)
+
+
+def test_a_containers_limit_counts_as_its_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.spec.to_trial.CONTAINERS", [tmp_path / "memory.max", tmp_path / "none"])
+    for said, expected in (("max", memory()), ("4096", 4096), ("9223372036854771712", memory())):
+        (tmp_path / "memory.max").write_text(f"{said}\n")
+        assert memory() == expected
 
 
 WIDE = {"model.hidden": [200_000, 200_000], "data.source": "nowhere.csv", "data.target": "y"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -84,10 +85,14 @@ def _of_labels(asked: ClassWeights, labels: list[str]) -> list[float]:
 
 # -- sizes --
 
+# Where Linux says what a container may use, by control groups of version 2 and 1; "max" where it may use all.
+CONTAINERS = [Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
+
 
 def memory() -> int:
-    """Bytes that the machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes that the machine has, or that its container may use."""
+    limits = [path.read_text().strip() for path in CONTAINERS if path.is_file()]
+    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *(int(limit) for limit in limits if limit.isdigit()))
 
 
 def check_spec(experiment: Experiment) -> None:

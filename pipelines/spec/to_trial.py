@@ -91,8 +91,9 @@ CONTAINERS = [Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory/me
 
 def memory() -> int:
     """Bytes that the machine has, or that its container may use."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [path.read_text().strip() for path in CONTAINERS if path.is_file()]
-    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *(int(limit) for limit in limits if limit.isdigit()))
+    return min([whole, *(int(limit) for limit in limits if limit.isdigit())])
 
 
 def check_spec(experiment: Experiment) -> None:

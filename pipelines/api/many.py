@@ -142,10 +142,14 @@ def _train(members: Sequence[_Member]) -> dict[int, Trained]:
         initial, best, final = weights.initial([network])[0], result.weights, last.get(number)
         names = result.history[0] if result.history else ()
         done[member.place] = Trained(
-            member.experiment, start, weights.unpack(network, initial),
+            member.experiment,
+            start,
+            weights.unpack(network, initial),
             None if best is None else weights.unpack(network, best),
             None if final is None else weights.unpack(network, final),
-            result.best_epoch, result.reason, result.message,
+            result.best_epoch,
+            result.reason,
+            result.message,
             {name: [record[name] for record in result.history] for name in names},
-        )  # fmt: skip
+        )
     return done

@@ -157,10 +157,20 @@ def measure(found: Pairing, metric: str, margin: float | None, folds: Folds | No
     differences = [d for each in parts.values() for d in each] if unit == alone else [fmean(each) for each in parts.values()]
     overlap = 0.0 if unit == alone else fmean(shared_rows(pair, metric) for pair in found.pairs)
     bare = Comparison(
-        metric, found.one.label, found.other.label, len(found.pairs), len(differences), unit,
-        len({pair.seed for pair in found.pairs}), len({split for split, _ in parts}), settings, overlap, dict(found.left),
-        found.differ, tuple(differences),
-    )  # fmt: skip
+        metric,
+        found.one.label,
+        found.other.label,
+        len(found.pairs),
+        len(differences),
+        unit,
+        len({pair.seed for pair in found.pairs}),
+        len({split for split, _ in parts}),
+        settings,
+        overlap,
+        dict(found.left),
+        found.differ,
+        tuple(differences),
+    )
     if not differences:
         return bare
     one, other = (fmean(getattr(pair, side).metrics[metric] for pair in found.pairs) for side in ("one", "other"))

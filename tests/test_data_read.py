@@ -146,7 +146,7 @@ def test_decimals_may_stand_after_a_comma(reads, refused):
     )
     assert refused("a;b;y\nred;50,08;2\nblue;n/a;3\nred;7;4\nblue;1,5;5\n") == (
         "t.csv:2: column 'b' must hold numbers with a decimal point, found '50,08' (and 1 more such cells); "
-        "set data.format.decimal: comma, or data.columns: {b: categorical}"
+        "set data.format.decimal: comma, or set data.columns: {b: categorical}"
     )
     assert "t.csv:2: column 'y' must hold numbers with a decimal point, found '2,5'" in refused("a;y\n1;2,5\n2;3,5\n3;4\n")
 
@@ -398,25 +398,16 @@ def test_both_ways_out_of_mixed_cells_lead_out(reads):
     assert values(reads(text, columns={"a": "categorical"})) == ["1", "NA", "4"]
 
 
-OTHERWISE_WRITTEN = {
-    "96,587 8,940 734": "'96,587' (and 1 more such cells), which may mean 96587 with commas between thousands, or 96.587 with a "
-    "decimal comma; for 96.587 set data.format.decimal: comma; else write plain numbers, or set data.columns: {a: categorical}",
-    "$52,000.00_ $1,000.00 $900": "'$52,000.00' (and 2 more such cells), which may mean 52000; write plain numbers, or set",
-    "5% 12.5% 7_%": "'5%' (and 2 more such cells), which may mean 5;",
-    "(5.0) 3.5 4-": "'(5.0)' (and 1 more such cells), which may mean -5;",
-    "(0) (1) (2)": "'(0)' (and 2 more such cells), which may mean 0;",
-    "1.234,5 2.345,75 12,5": "'1.234,5' (and 2 more such cells), which may mean 1234.5;",
-    "1_234 5_678 91": "'1 234' (and 1 more such cells), which may mean 1234;",
-}
-
-
-@pytest.mark.parametrize("cells", OTHERWISE_WRITTEN)
-def test_numbers_with_separators_signs_or_currency_are_no_id_and_both_readings_are_named(refused, reads, cells):
-    text = "a;y\n" + "".join(f"{cell.replace('_', ' ')};{n}\n" for n, cell in enumerate(cells.split(" ")))
-    assert refused(text, categories={"most": 2}).startswith(
-        f"t.csv:2: column 'a' must hold plain numbers, found {OTHERWISE_WRITTEN[cells]}"
+def test_each_way_to_read_numbers_of_two_meanings_leads_to_it(reads, refused):
+    text = "a;y\n96,587;1\n8,940;2\n734;3\n"
+    assert refused(text) == (
+        "t.csv:2: column 'a' must hold numbers that can be read in one way, found '96,587' (and 1 more such cells), which may "
+        "mean 96587 or 96.587; for 96587 set data.numbers: {a: {thousands: comma}}; for 96.587 set data.numbers: {a: {decimal: "
+        "comma}}; for words set data.columns: {a: categorical}"
     )
-    assert reads(text, columns={"a": "categorical"}).kinds["a"] == "categorical"
+    assert values(reads(text, numbers={"a": {"thousands": "comma"}})) == [96587, 8940, 734]
+    assert values(reads(text, numbers={"?": {"decimal": "comma"}})) == [96.587, 8.94, 734]
+    assert values(reads(text, columns={"a": "categorical"})) == ["96,587", "8,940", "734"]
 
 
 def test_a_zero_before_a_comma_shows_that_it_is_no_mark_of_thousands(refused, reads):

@@ -93,6 +93,8 @@ def show(console: Console, found: Look) -> None:
     elif found.task:
         console.say(f"{', '.join(found.targets)}: {found.task}")
     console.say(f"duplicates, rows that repeat an earlier one: {found.duplicates:,}")
+    for reading in found.readings:
+        console.say(reading)
     for suspicion in found.suspicions:
         console.say(str(suspicion))
     for problem in found.problems:

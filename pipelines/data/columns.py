@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from backends.spec import Task
-from pipelines.spec.blocks import Kind
+from pipelines.spec.blocks import Kind, Numbers
 
 PARTS = ("train", "valid", "test")
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -59,6 +59,7 @@ class Source:
     part: NDArray | None = None
     notes: Mapping[str, str] = field(default_factory=dict)  # column -> why it is ignored though nothing says so
     orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in formats.py
+    numbers: Mapping[str, Numbers] = field(default_factory=dict)  # column -> how its numbers are written, where not as 1234.5
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -18,14 +18,6 @@ NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
 WIDE = r"^[+-]?\d{16,}$"
 LARGEST = 2**53 - 1  # up to here each whole number has a float64 of its own
 
-CURRENCY = r"([$€£¥₹]|USD|EUR|GBP|CHF|JPY)"
-# (what stands around a number, what stays of it). Brackets and a minus at the end are how accountants write less than 0.
-DECORATIONS = (
-    (r"^\((.*)\)$", r"-\1"),
-    (rf"^([+-]?)\s*{CURRENCY}\s*", r"\1"),
-    (rf"\s*({CURRENCY}|%)$", ""),
-    (r"^([^+-].*)([+-])$", r"\2\1"),
-)
 # mark before decimals -> digits in groups of three, with the marks that may stand between them; 0,405 are no thousands
 GROUPED = {".": r"^[+-]?[1-9]\d{0,2}([, ']\d{3})+(\.\d*)?$", ",": r"^[+-]?[1-9]\d{0,2}([. ']\d{3})+(,\d*)?$"}
 
@@ -101,14 +93,6 @@ def wide(texts: Any) -> NDArray:
 def grouped(texts: Any, decimal: str) -> NDArray:
     """Which texts are numbers with separators between thousands, and nothing else around them."""
     return matches(texts, GROUPED[decimal])
-
-
-def decorated_numbers(texts: Any, decimal: str) -> NDArray:
-    """float64 of each text once separators, signs, currency and percent are taken off; NaN for what is no number even so."""
-    for pattern, kept in DECORATIONS:
-        texts = compute.replace_substring_regex(texts, pattern, kept)
-    without = compute.replace_substring_regex(texts, r"[ ']" + f"|[{',' if decimal == '.' else '.'}]", "")
-    return numbers(compute.if_else(compute.match_substring_regex(texts, GROUPED[decimal]), without, texts), decimal)
 
 
 # -- truth values --

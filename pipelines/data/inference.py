@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow
 from pyarrow import compute
 
 from pipelines.data import formats
+from pipelines.data.cells import numbers
 from pipelines.data.columns import Column, DataError, NDArray
 from pipelines.data.formats import LARGEST
-from pipelines.spec.blocks import Kind
+from pipelines.spec.blocks import DataSpec, Kind, Numbers
 from pipelines.spec.describe import nearest
+from pipelines.spec.yaml_file import flow
 
 ID_LIKE = 0.9  # text looks like an identifier where so large a share of its values differs
 MANY_NUMBERS = 20  # a target with more different numbers, and most cells numbers, is no list of classes
@@ -41,6 +43,7 @@ class InferredType:
     row: int | None = None
     odd: tuple[str, ...] = ()  # the texts that break it, the most frequent first
     order: str = ""  # of days and months, as in formats.py
+    numbers: Numbers | None = None  # how they are written, where not as 1234.5
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ class Reading:
     decimal: str = "."
     dates: str = "auto"  # or the order of days and months as in formats.py
     typed: bool = False  # by the file, so that text which looks like numbers stays text
+    numbers: Numbers | None = None  # how numbers are written, where that is known
+
+    @property
+    def mark(self) -> str:
+        """What stands before decimals, in the spec's words."""
+        return MARKS[self.decimal]
 
 
 class TypeMasks(NamedTuple):
@@ -99,6 +108,8 @@ class TextColumn:
 
     def values(self, kind: Kind, stated: bool) -> NDArray:
         """float64 of each text; not finite for what the kind does not allow."""
+        if kind == "numeric" and self.how.numbers:
+            return numbers.read(self.texts, self.how.numbers)
         if kind == "numeric":
             return formats.numbers(self.texts, self.how.decimal)
         return formats.days(self.texts, self.order) if kind == "datetime" else formats.booleans(self.texts, stated)
@@ -145,7 +156,8 @@ class TextColumn:
             return self._not_finite()
         if not masks.codes.any() and masks.numbers.sum() > MANY_NUMBERS and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
-        if other := self._otherwise_written(MANY_NUMBERS):
+        many = len(self.texts) > MANY_NUMBERS  # 5% and 10% may be names of classes
+        if other := self._otherwise_written() if many else self._other_decimal():
             return other
         odd = np.array([text.lower() in NO_VALUE for text in self.texts.to_pylist()], dtype=bool)
         if odd.any():
@@ -158,7 +170,10 @@ class TextColumn:
         order = self.order if stated == "datetime" else ""
         wrong = ~np.isfinite(self.values(stated, stated=True))
         if not wrong.any():
-            return self._unclear() if order == "unclear" else InferredType(stated, order=order)
+            how = self.how.numbers if stated == "numeric" else None
+            return self._unclear() if order == "unclear" else InferredType(stated, order=order, numbers=how)
+        if stated == "numeric" and not self.how.numbers and (other := self._otherwise_written()):
+            return other
         return self._refused(stated, f"hold {RULES[stated]}", wrong, self._other_kind(stated, wrong))
 
     def _looks(self, most: int, look: bool) -> InferredType:
@@ -173,7 +188,7 @@ class TextColumn:
             return self._unclear() if self.order == "unclear" else InferredType("datetime", order=self.order)
         if len(self.texts) <= 4 and not np.isnan(self.values("boolean", stated=False)).any():
             return InferredType("boolean")
-        if look and (other := self._otherwise_written(most)):
+        if other := self._otherwise_written():
             return other
         if look and not masks.codes.any() and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
@@ -208,7 +223,7 @@ class TextColumn:
         return str(self.texts[int(self.codes[row])])
 
     def _set_kind(self, kind: str) -> str:
-        return f"set data.columns: {{{self.name}: {kind}}}"
+        return f"set data.columns: {flow({self.name: kind})}"
 
     def _other_kind(self, stated: Kind, wrong: NDArray) -> str:
         """The way out for a column that is not what is stated: what it looks like, if it is that in every cell."""
@@ -228,8 +243,9 @@ class TextColumn:
         A target has no `most`.
         """
         wide = formats.wide(self.texts)
-        if not wide.any():
-            return None
+        return self._wide_numbers(wide, most) if wide.any() else None
+
+    def _wide_numbers(self, wide: NDArray, most: int | None) -> InferredType:
         if most is not None and self._like_an_id(most):
             return InferredType("ignore", self._many("whole numbers", ", some from 2^53 on"))
         rule = f"hold whole numbers below 2^53 ({LARGEST + 1}), as larger ones lose digits"
@@ -265,45 +281,74 @@ class TextColumn:
         about = f", as {counts[~fine].sum()} of {counts.sum()} cells are no {what}{how}"
         return self._refused(kind, f"hold {what} or words", ~fine, self._marker_or_category(), about, count=False)
 
-    def _otherwise_written(self, most: int) -> InferredType | None:
-        """Numbers, if a comma stands for what a point is here, or the reverse; or once separators and signs are taken off.
+    def _otherwise_written(self) -> InferredType | None:
+        """Numbers with marks between thousands, signs or units, or with another mark before decimals; None if they are none."""
+        texts, masks = self.texts, self.masks
+        if masks.codes.any():
+            return None
+        if other := self._other_decimal():
+            return other
+        some = numbers.shaped(texts)
+        amounts = int(some.sum())
+        if self.share(some) < MIXED or (amounts < len(texts) and amounts <= MANY_NUMBERS):
+            return None
+        found = numbers.find(texts.filter(pyarrow.array(some)), self.how.mark, self.name)
+        if not found or not (amounts == len(texts) or masks.numbers.sum() < amounts):
+            return None
+        if amounts < len(texts):
+            return self._mixed("numeric", some)
+        return self._as_found(found)
 
-        Of the latter, at most `most` different texts may be meant as categories.
-        """
+    def _other_decimal(self) -> InferredType | None:
+        """Numbers with a comma where the file should have a point, or the reverse."""
         decimal, texts, masks = self.how.decimal, self.texts, self.masks
         other = "," if decimal == "." else "."
         wrong = np.isfinite(formats.numbers(texts, other)) & ~formats.matches(texts, formats.CODE) & ~masks.numbers
-        if wrong.any() and self.share(wrong | masks.numbers) >= MIXED:
-            if not formats.grouped(texts, decimal)[wrong].all():
-                way_out = f"set data.format.decimal: {MARKS[other]}, or data.columns: {{{self.name}: categorical}}"
-                return self._refused("numeric", f"hold numbers with a decimal {MARKS[decimal]}", wrong, way_out)
+        if not wrong.any() or self.share(wrong | masks.numbers) < MIXED:
+            return None
+        if formats.grouped(texts, decimal)[wrong].all():
+            return None
+        way_out = f"set data.format.decimal: {MARKS[other]}, or {self._set_kind('categorical')}"
+        return self._refused("numeric", f"hold numbers with a decimal {MARKS[decimal]}", wrong, way_out)
+
+    def _as_found(self, found: list[Numbers]) -> InferredType:
+        """Numbers, if they can be read in one way; else the ways are named."""
+        values = [numbers.read(self.texts, how) for how in found]
+        units, asked = found[0].units, np.ones(len(self.texts), dtype=bool)
+        if len(found) > 1:
+            asked, rule = values[0] != values[1], "hold numbers that can be read in one way"
+        elif not numbers.one_currency(units):
+            rule = f"hold amounts of one unit, not of {', '.join(units)}"
+        elif found[0].accounting and (values[0] <= 0).all():
+            rule = "hold numbers that are not all in brackets"
+        elif (large := np.abs(values[0]) > LARGEST).any():
+            return self._wide_numbers(large, None)
         else:
-            wrong = ~masks.numbers
-            readings = (formats.decorated_numbers(texts, mark) for mark in MARKS)
-            are_numbers = any(np.isfinite(values).all() for values in readings)
-            if masks.codes.any() or not are_numbers or not self._like_an_id(most):
-                return None
-        about, way_out = self._readings(self._text(self._first_row(wrong)))
-        return self._refused("numeric", "hold plain numbers", wrong, way_out, about)
-
-    def _readings(self, text: str) -> tuple[str, str]:
-        """(which numbers a text may stand for, what to do about it)."""
-        decimal, other = self.how.decimal, "," if self.how.decimal == "." else "."
-        values = [float(formats.decorated_numbers(pyarrow.array([text]), mark)[0]) for mark in (decimal, other)]
-        one, two = (f"{value + 0.0:.15g}" for value in values)  # 0, where it is -0
-        way_out = f"write plain numbers, or {self._set_kind('categorical')}, or ignore"
-        if one == two or not np.isfinite(values).all():
-            return f", which may mean {one if np.isfinite(values[0]) else two}", way_out
-        told = f"{one} with {MARKS[other]}s between thousands, or {two} with a decimal {MARKS[other]}"
-        return f", which may mean {told}", f"for {two} set data.format.decimal: {MARKS[other]}; else {way_out}"
+            return InferredType("numeric", numbers=found[0])
+        place = int(self.codes[self._first_row(asked)])
+        told = [f"{value[place] + 0.0:.15g}" for value in values]
+        said = [flow({self.name: numbers.as_stated(how, self.how.mark)}) for how in found]
+        ways = [f"for {value} set data.numbers: {how}" for value, how in zip(told, said, strict=True)]
+        way_out = f"{'; '.join(ways)}; for words {self._set_kind('categorical')}"
+        return self._refused("numeric", rule, asked, way_out, f", which may mean {' or '.join(told)}")
 
 
-def stated_kinds(columns: Mapping[str, Kind], names: Sequence[str]) -> dict[str, Kind]:
-    """column -> the kind that data.columns gives it. Raises DataError for a name or pattern that fits no column."""
-    found: dict[str, Kind] = {}
-    for pattern, kind in columns.items():
+Said = TypeVar("Said")
+
+
+def stated(key: str, said: Mapping[str, Said], names: Sequence[str]) -> dict[str, Said]:
+    """column -> what data.`key` says of it. Raises DataError for a name or pattern that fits no column."""
+    found: dict[str, Said] = {}
+    for pattern, value in said.items():
         fitting = [name for name in names if fnmatchcase(name, pattern) or name == pattern]
         if not fitting:
-            raise DataError(f"data.columns must name columns, got {pattern!r}, which fits none; {nearest(pattern, [*names])}")
-        found.update(dict.fromkeys(fitting, kind))
-    return {**found, **{name: columns[name] for name in names if name in columns}}
+            hint = nearest(pattern, [*names])
+            raise DataError(f"data.{key} must name columns, got {pattern!r}, which fits none; {hint}")
+        found.update(dict.fromkeys(fitting, value))
+    return {**found, **{name: said[name] for name in names if name in said}}
+
+
+def stated_kinds(block: DataSpec, names: Sequence[str]) -> dict[str, Kind]:
+    """column -> the kind that the spec gives it: of data.columns, else numeric where data.numbers names it."""
+    numeric: dict[str, Kind] = dict.fromkeys(stated("numbers", block.numbers, names), "numeric")
+    return {**numeric, **stated("columns", block.columns, names)}

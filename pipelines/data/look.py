@@ -12,12 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipelines.data.cells.numbers import as_stated
 from pipelines.data.columns import Column, DataError, NDArray, Source, Target, find_target
 from pipelines.data.parts import check_size
 from pipelines.data.preprocess import LIMIT, CellError, fit
 from pipelines.data.read import Survey, survey
 from pipelines.data.split import count_duplicates, equal_rows, inputs_of, label_key, split_columns, split_rows
 from pipelines.spec.blocks import DataSpec, Kind
+from pipelines.spec.yaml_file import flow, scalar
 
 BARS = 24  # of a histogram of numbers
 MOST_BARS = 12  # of a histogram of categories; the others share one
@@ -52,6 +54,7 @@ class ColumnLook:
     frequent: tuple[tuple[str, int], ...]  # category or value, rows; the most frequent first
     example: str  # its first value
     histogram: tuple[tuple[str, int], ...]  # what a bar stands for, rows
+    written: str = ""  # how its numbers are written, as data.numbers says it; "" for 1234.5
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,17 @@ class Look:
     problems: tuple[str, ...]  # what `read` or `prepare` would refuse
     refused: str  # the one of them that is about the target, or a column that the spec names; "" if none is
 
+    @property
+    def numbers(self) -> dict[str, str]:
+        """column -> how its numbers are written, as YAML, of those that are not written as 1234.5."""
+        return {one.name: one.written for one in self.columns if one.written}
+
+    @property
+    def readings(self) -> Iterator[str]:
+        """What a person should know of them, a line each."""
+        for name, how in self.numbers.items():
+            yield f"numbers: {name} is read by data.numbers: {{{scalar(name)}: {how}}}"
+
 
 def look(block: DataSpec, base: Path | None = None) -> Look:
     """Look at all rows. A column or target that `read` would refuse is named in `problems`.
@@ -105,7 +119,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
         except DataError as error:
             problems.append(str(error))
             continue
-        columns.append(_column(found, name, column, left_out.get(name, "")))
+        columns.append(_column(found, name, column, left_out.get(name, ""), block.format.decimal))
         # What is untidy is looked at as text, and tells nothing yet.
         if name in source.inputs and name not in left_out and name not in found.problems:
             suspicions += suspect(name, kind, column, target, block.categories.most)
@@ -166,8 +180,10 @@ def _unfit(found: Survey, block: DataSpec, told: ColumnLook, column: Column) -> 
 # -- one column --
 
 
-def _column(found: Survey, name: str, column: Column, left_out: str) -> ColumnLook:
-    """`left_out`: why data.split takes it out of the inputs."""
+def _column(found: Survey, name: str, column: Column, left_out: str, decimal: str) -> ColumnLook:
+    """`left_out`: why data.split takes it out of the inputs; `decimal`: the file's."""
+    how = found.source.numbers.get(name)
+    written = as_stated(how, decimal) if how else {}
     kind, refused = found.source.kinds[name], found.refused.get(name)
     worded = bool(column.categories) or column.values.dtype.kind != "f"
     present = column.values[~column.gaps]
@@ -195,6 +211,7 @@ def _column(found: Survey, name: str, column: Column, left_out: str) -> ColumnLo
         frequent=tuple((spell(values[place]), int(counts[place])) for place in often[:FREQUENT]) if repeated else (),
         example=spell(present[0]) if len(present) else "",
         histogram=tuple(bars),
+        written=flow(written) if written else "",
     )
 
 

@@ -281,7 +281,8 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
                     counts[part][name] = count
     encoders = tuple(one.encoder for one in fitted)
     orders = {one.name: source.orders[one.name] for one in encoders if one.name in source.orders}
-    preprocessing = Preprocessing(encoders, orders)
+    numbers = {one.name: source.numbers[one.name] for one in encoders if one.name in source.numbers}
+    preprocessing = Preprocessing(encoders, orders, numbers)
     _check_names(source.name, encoders)
     scale, y = _scaled_target(source, target, rows["train"], spec)
 

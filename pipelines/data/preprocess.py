@@ -12,7 +12,7 @@ from pydantic import Field
 
 from pipelines.data.columns import Column, DataError, NDArray, Source
 from pipelines.spec import DataSpec
-from pipelines.spec.blocks import Kind
+from pipelines.spec.blocks import Kind, Numbers
 
 Scaling = Literal["none", "standardize", "minmax", "quantile"]
 QUANTILES = 1000  # at most; with fewer training rows, one a row
@@ -283,6 +283,7 @@ class Preprocessing:
 
     encoders: Annotated[tuple[Encoder, ...], Field(alias="columns")]  # as about.json calls them
     orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in formats.py
+    numbers: Mapping[str, Numbers] = field(default_factory=dict)  # column -> how its numbers are written, where not as 1234.5
 
     @property
     def columns(self) -> dict[str, Kind]:

@@ -55,6 +55,7 @@ def blocks(
                 block.missing.markers,
                 lambda row, first=first: text.line(first + row),  # type: ignore[misc]
                 text.decimal,
+                preprocessing.numbers,
             )
             yield _source(table, block, preprocessing), others
             first += batch.num_rows
@@ -77,7 +78,8 @@ def _source(table: Table, block: DataSpec, preprocessing: Preprocessing) -> Sour
     # Never by the cells of a block: how a file is cut must not change what 03/04/2024 means.
     stated = "" if block.format.dates == "auto" else block.format.dates
     orders = {name: preprocessing.orders.get(name, stated) for name in preprocessing.columns}
-    joined = JoinedTable(block.model_copy(update={"columns": {}}), {"": table}, preprocessing.columns, orders)
+    block = block.model_copy(update={"columns": {}, "numbers": {}})
+    joined = JoinedTable(block, {"": table}, preprocessing.columns, orders, preprocessing.numbers)
     found = {name: joined.infer(name) for name in preprocessing.columns}
     for column in found.values():
         if column.problem:

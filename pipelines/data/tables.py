@@ -13,10 +13,10 @@ from pyarrow.parquet import ParquetFile
 
 from pipelines.data import formats
 from pipelines.data.columns import PARTS, Column, DataError, NDArray, Source
-from pipelines.data.inference import InferredType, Reading, TextColumn, stated_kinds
+from pipelines.data.inference import InferredType, Reading, TextColumn, stated, stated_kinds
 from pipelines.data.text import open_text
 from pipelines.spec import DataSpec
-from pipelines.spec.blocks import DELIMITED, Kind
+from pipelines.spec.blocks import DELIMITED, Kind, Numbers
 from pipelines.spec.describe import nearest
 
 NAMED = 5  # names, or places, that a message lists
@@ -175,10 +175,18 @@ class JoinedTable:
     """The files of a source by part; {"": file} where there is one. Raises DataError unless they have the same columns.
 
     Kinds are inferred over all rows. `known`: column -> what the source itself says of it. `orders`:
-    column of dates -> how they begin, where that is known, as in formats.py.
+    column of dates -> how they begin, where that is known, as in formats.py. `numbers`: how those of a column
+    are written, where that is known.
     """
 
-    def __init__(self, block: DataSpec, files: Mapping[str, Table], known: Mapping[str, Kind], orders: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        block: DataSpec,
+        files: Mapping[str, Table],
+        known: Mapping[str, Kind],
+        orders: Mapping[str, str],
+        numbers: Mapping[str, Numbers] | None = None,
+    ) -> None:
         self.block, self.parts, self.files, self.orders = block, list(files), list(files.values()), orders
         first = self.files[0]
         self.names, self.shown, self.typed = first.names, first.shown, first.typed
@@ -191,7 +199,8 @@ class JoinedTable:
             check_same_columns(first, file)
             if not file.rows:
                 raise DataError(f"{file.shown}: the file has no rows below the header")
-        self.stated = {**known, **stated_kinds(block.columns, self.names)}
+        self.stated = {**known, **stated_kinds(block, self.names)}
+        self.numbers = {**stated("numbers", block.numbers, self.names), **(numbers or {})}
 
     def type_of(self, name: str) -> str:
         """What the files themselves say, as `Table.type_of` does; text where they differ."""
@@ -209,7 +218,10 @@ class JoinedTable:
         """The column as text, read as the spec says."""
         block, spelled = self.block, self.block.spellings.get(name, {})
         decimal, dates = "," if block.format.decimal == "comma" else ".", self.orders.get(name, block.format.dates)
-        return TextColumn(name, self._texts(name), Reading(block.missing.markers, spelled, decimal, dates, typed))
+        how = self.numbers.get(name)
+        if how and how.decimal is None:
+            how = how.model_copy(update={"decimal": block.format.decimal})
+        return TextColumn(name, self._texts(name), Reading(block.missing.markers, spelled, decimal, dates, typed, how))
 
     def check_spellings(self, name: str) -> None:
         """Raises DataError for a spelling that no cell has."""
@@ -237,7 +249,10 @@ class JoinedTable:
             return InferredType(stated)
         self.by_text.add(name)
         text = self.text(name, self.typed and native != "wide")
-        return text.target(stated, self.block.task) if target else text.input(stated, self.block.categories.most)
+        found = text.target(stated, self.block.task) if target else text.input(stated, self.block.categories.most)
+        if found.numbers:
+            self.numbers[name] = found.numbers
+        return found
 
     def explain(self, found: InferredType) -> str:
         """The problem in one sentence, with its place."""
@@ -274,6 +289,7 @@ class JoinedTable:
             part=self.part(),
             notes={name: found.note for name, found in types.items() if found.note},
             orders={name: found.order for name, found in types.items() if found.order},
+            numbers={name: found.numbers for name, found in types.items() if found.numbers},
         )
 
 
@@ -283,9 +299,11 @@ def open_table(block: DataSpec, path: Path, shown: str) -> Table:
         table = parquet_table(path, shown)
         check_names(shown, table.names)
         return table
-    text = open_text(path, shown, block.format, [*block.targets, *block.columns])
+    text = open_text(path, shown, block.format, [*block.targets, *block.columns, *block.numbers])
     check_names(shown, text.names)
-    as_text = {name for name, kind in stated_kinds(block.columns, text.names).items() if kind != "numeric"} | {*block.spellings}
+    kinds = stated_kinds(block, text.names).items()
+    as_text = {name for name, kind in kinds if kind != "numeric"} | {*block.spellings}
+    as_text |= {*stated("numbers", block.numbers, text.names)}
     table = TextTable(shown, text.names, text.batches, block.missing.markers, text.line, text.decimal, as_text)
     table.unnamed, table.guessed = text.unnamed, text.guessed
     return table

@@ -16,7 +16,8 @@ from pipelines.data.columns import DataError
 from pipelines.data.look import ColumnLook, Look, look, shown
 from pipelines.spec import DataSpec, Experiment, load, models_schema
 from pipelines.spec.file import as_option, known_path
-from pipelines.spec.yaml_file import YamlError, edit, parse
+from pipelines.spec.yaml_file import edit
+from pipelines.spec.yaml_file import scalar as text
 
 TEMPLATE = Path(__file__).parent / "template"  # its params.yaml is a link to this repository's own
 AT = 30  # column of a comment
@@ -78,7 +79,9 @@ def written(view: View, places: Mapping[str, str], name: str) -> str:
     spec = (TEMPLATE / "params.yaml").read_text(encoding="utf-8")
     spec = spec[spec.index("# One experiment") :]  # the lines before are of this repository
     for key, filled in _filled(view, places, name).items():  # each key's first line is the one that is meant
-        spec = re.sub(rf"^ *{key}:.*\n", lambda _, filled=filled: filled, spec, count=1, flags=re.MULTILINE)  # type: ignore[misc]
+        indent = filled[: len(filled) - len(filled.lstrip())]
+        key_line = rf"^{indent}{key}:.*\n"
+        spec = re.sub(key_line, lambda _, filled=filled: filled, spec, count=1, flags=re.MULTILINE)  # type: ignore[misc]
     leaves: dict[tuple[str | int, ...], Any] = {}
     for path, value in view.changes.items():
         leaves.update(_leaves(known_path(path, models_schema()), value))
@@ -122,6 +125,9 @@ def _filled(view: View, places: Mapping[str, str], name: str) -> dict[str, str]:
         kinds = "numeric, categorical, boolean, datetime, ignore"
         head = f"{'  columns:':<{AT - 1}} # {kinds}; a column that is left out is taken as it looks\n"
         lines["columns"] = head + columns
+    if found.numbers:
+        head = f"{'  numbers:':<{AT - 1}} # how they are written, where not as 1234.5\n"
+        lines["numbers"] = head + "".join(line(2, name, how) for name, how in found.numbers.items())
     return lines
 
 
@@ -180,15 +186,6 @@ def line(depth: int, key: str, value: object, comment: str = "") -> str:
     clean = " ".join("".join(c if c.isprintable() else " " for c in comment).split())
     clean = clean if len(clean) <= 100 else f"{clean[:97]}..."
     return f"{start:<{AT - 1}} # {clean}\n" if clean else f"{start}\n"
-
-
-def text(value: str) -> str:
-    """A text as YAML reads it as text: plain where it can be, else quoted."""
-    try:
-        plain = parse(f"{value}: {value} # x").value == {value: value} and not set(value) & set(",[]{}$")
-    except YamlError:
-        plain = False
-    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def flow(values: Iterable[str]) -> str:

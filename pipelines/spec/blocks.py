@@ -136,6 +136,29 @@ class Split(Spec):
 
 
 Kind = Literal["numeric", "categorical", "boolean", "datetime", "ignore"]
+Mark = Literal["none", "comma", "point", "blank", "apostrophe"]
+
+
+class Numbers(Spec):
+    """How the numbers of a column are written."""
+
+    thousands: Mark = Field("none", description="what stands between groups of three digits")
+    decimal: Literal["point", "comma"] | None = Field(None, description="before the decimals; null: data.format.decimal")
+    unit: Text | Annotated[tuple[Text, ...], Strict(False)] = Field(
+        (), description="what may stand before or behind a number, such as $, EUR or %; a list, if several do"
+    )
+    accounting: bool = Field(False, description="are (5) and 5- less than 0?")
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """unit as a list."""
+        return (self.unit,) if isinstance(self.unit, str) else self.unit
+
+    @model_validator(mode="after")
+    def _differ(self) -> Numbers:
+        if self.thousands == self.decimal:
+            raise ValueError(f"decimal must not be thousands, got {self.decimal} for both")
+        return self
 
 
 class DataSpec(Spec):
@@ -152,6 +175,10 @@ class DataSpec(Spec):
     task: Literal["auto", "regression", "binary", "multiclass"] = Field("auto", description="auto: by the target's values")
     columns: dict[str, Kind] = Field(
         {}, description="column, or a pattern such as id_*, -> what it holds; the others: as they look",
+        json_schema_extra={"x-key": "column"},
+    )  # fmt: skip
+    numbers: dict[str, Numbers] = Field(
+        {}, description="column or pattern -> how its numbers are written, where not as 1234.5",
         json_schema_extra={"x-key": "column"},
     )  # fmt: skip
     missing: Missing = Missing()
@@ -190,6 +217,10 @@ class DataSpec(Spec):
     @model_validator(mode="after")
     def _source_and_target(self) -> DataSpec:
         bundled = self.source in BUNDLED
+        for name, how in self.numbers.items():
+            if how.thousands == self.format.decimal and how.decimal is None:
+                must = "must be given where thousands is data.format.decimal"
+                raise ValueError(f"numbers.{name}.decimal {must}, got {how.thousands} for both")
         for part, path in self.paths.items():
             if not path.lower().endswith(FILES):
                 hint = nearest(path, list(BUNDLED))

@@ -11,10 +11,13 @@ from typing import Any
 from backends.spec import Model, Regularization
 from pipelines.spec.describe import LAYERED, Node, Path_, split_path
 from pipelines.spec.explain import Problem, shown
-from pipelines.spec.yaml_file import YamlError, parse, read_text
+from pipelines.spec.yaml_file import YamlError, flow, parse, read_text
 
 # How a problem of the data says what to set: "set data.format.encoding: latin-1", "set data.columns: {age: categorical}".
-TO_SET = re.compile(r"\bset (data\.[\w.]+): (?:\{([^{}]*): (\w+)\}|([\w-]+))")
+# The braces may hold quoted texts, and braces once more.
+QUOTED = r'"(?:[^"\\]|\\.)*"'
+INNER = rf"\{{(?:{QUOTED}|[^{{}}\"])*\}}"
+TO_SET = re.compile(rf"\bset (data\.[\w.]+): (\{{(?:{QUOTED}|{INNER}|[^{{}}\"])*\}}|[\w-]+)")
 DEFAULTS = {"model": Model(), "regularization": Regularization()}
 Places = dict[Path_, tuple[int, str]]  # path -> line (0 of an option), and what stands before a message
 
@@ -131,9 +134,16 @@ def _put_layer(raw: dict[str, Any], block: str, key: str, layer: int | str, valu
 
 def as_option(problem: str) -> str:
     """What is wrong with the data, and at its end what to set as an option, for those who have no spec yet."""
-    found = TO_SET.search(problem)
-    if found is None:
+    options: list[str] = []
+    for path, value in TO_SET.findall(problem):
+        try:
+            said = parse(value).value
+        except YamlError:
+            continue
+        pairs = said.items() if isinstance(said, dict) else [("", said)]
+        for key, inner in pairs:
+            change = f"{path}.{key}".rstrip(".") + f"={flow(inner)}"
+            options.append(f"--set {shlex.quote(change)}")
+    if not options:
         return problem
-    path, column, kind, value = found.groups()
-    change = f"{path}.{column}={kind}" if column else f"{path}={value}"
-    return f"{problem}; give it as --set {shlex.quote(change)}"
+    return f"{problem}; give it as {', or '.join(dict.fromkeys(options))}"

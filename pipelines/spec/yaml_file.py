@@ -6,6 +6,7 @@ Duplicate keys, anchors, aliases (which can expand to gigabytes), tags and YAML 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,25 @@ def write(value: dict[str, Any]) -> str:
     yaml.width = 1_000_000
     yaml.dump(_flow_lists(value), text)
     return text.getvalue()
+
+
+def scalar(value: str) -> str:
+    """A text as YAML reads it as text: plain where it can be, else quoted."""
+    try:
+        plain = parse(f"{value}: {value} # x").value == {value: value} and not set(value) & set(",[]{}$")
+    except YamlError:
+        plain = False
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def flow(value: Any) -> str:
+    """Plain values as YAML on one line."""
+    if isinstance(value, Mapping):
+        pairs = [f"{flow(key)}: {flow(inner)}" for key, inner in value.items()]
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(flow, value))}]"
+    return scalar(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _flow_lists(value: Any) -> Any:

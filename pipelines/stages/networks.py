@@ -13,7 +13,7 @@ import backends
 from backends import weights
 from backends.spec import Trial
 from pipelines.data import About, Source
-from pipelines.spec import Experiment
+from pipelines.spec import DataSpec, Experiment
 from pipelines.stages.files import read_json, sha256
 from pipelines.stages.metrics import decide, probabilities
 from pipelines.stages.paths import RunPaths, StageError
@@ -52,7 +52,10 @@ def split_rows(experiment: Experiment, places: RunPaths) -> About:
     """What is known about them. Raises StageError if there are none, or if another data block made them."""
     about = About.load(places.need(places.about, "split"))
     now = experiment.data.model_dump(mode="json")
-    other = list(differences(about.data, now, "data")) if about.data else []  # older outs do not say
+    other = []
+    if about.data:  # older outs do not say; a key that they lack had the default's meaning
+        was = DataSpec.model_validate(about.data).model_dump(mode="json")
+        other = list(differences(was, now, "data"))
     if other:
         raise StageError(
             f"{places.shown(places.data)} holds rows of another data block than the spec's: {', '.join(other[:5])}; "

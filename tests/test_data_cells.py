@@ -1,0 +1,152 @@
+"""Numbers and dates as people write them: found in all cells of a column, kept, and read in the same way later."""
+
+from __future__ import annotations
+
+import shlex
+
+import numpy as np
+import pandas
+import pyarrow
+import pytest
+
+from pipelines.data.cells import numbers
+from pipelines.data.columns import DataError
+from pipelines.data.look import look
+from pipelines.data.parts import About, prepare
+from pipelines.data.read import read
+from pipelines.data.rows import blocks, given
+from pipelines.spec import DataSpec, Experiment
+from pipelines.spec.file import as_option, values_of
+
+
+def block_of(source="t.csv", target="y", **changes):
+    return DataSpec.model_validate({"source": source, "target": target, **changes})
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write t.csv of a column `name` and a target, with semicolons between cells."""
+
+    def write(cells, name="a"):
+        rows = "".join(f"{cell};{n % 7 + n / 8}\n" for n, cell in enumerate(cells))
+        (tmp_path / "t.csv").write_text(f"{name};y\n{rows}")
+        return tmp_path
+
+    return write
+
+
+COMMA, POINT = {"thousands": "comma"}, {"thousands": "point", "decimal": "comma"}
+WRITTEN = {
+    "1,234.50|2,000|7": (COMMA, [1234.5, 2000, 7]),
+    "1,234,567|890": (COMMA, [1234567, 890]),
+    "1.234,5|2.345,75|12,5": (POINT, [1234.5, 2345.75, 12.5]),
+    "1 234|5 678|91": ({"thousands": "blank"}, [1234, 5678, 91]),
+    "1\u202f234,5|2\u00a0000": ({"thousands": "blank", "decimal": "comma"}, [1234.5, 2000]),
+    "1'234.5|6": ({"thousands": "apostrophe"}, [1234.5, 6]),
+    "12,34,567|1,00,000": (COMMA, [1234567, 100000]),
+    "$52,000.00 |$1,000.00|900": ({**COMMA, "unit": "$"}, [52000, 1000, 900]),
+    "$5,000|$734": ({**COMMA, "unit": "$"}, [5000, 734]),
+    "12,50 EUR|7,25 EUR": ({"decimal": "comma", "unit": "EUR"}, [12.5, 7.25]),
+    "USD 5|$6": ({"unit": ["USD", "$"]}, [5, 6]),
+    "-$5.5|$-6|+$7": ({"unit": "$"}, [-5.5, -6, 7]),
+    "5%|12.5 %|0": ({"unit": "%"}, [5, 12.5, 0]),
+    "36 months|60 months": ({"unit": "months"}, [36, 60]),
+    "(5.0)|3.5|4-": ({"accounting": True}, [-5, 3.5, -4]),
+    "($1,200.50)|$3": ({**COMMA, "unit": "$", "accounting": True}, [-1200.5, 3]),
+    "+5|- 6|−7": ({}, [5, -6, -7]),
+}  # fmt: skip
+NO_NUMBERS = ("K1|K2", "1st|2nd", "10+|5", "00123|1,000", "1,2,3|4", "1.2.3|4", "5%|0.05", "12 kg|9 lb", "12:30|9")
+
+
+@pytest.mark.parametrize("cells", WRITTEN)
+def test_numbers_are_read_as_all_cells_of_the_column_show(cells, table):
+    how, expected = WRITTEN[cells]
+    found = look(block_of(target="y"), table(cells.split("|")))
+    source = read(block_of(), table(cells.split("|")))
+    assert (source.kinds["a"], source.fetch("a").values.tolist()) == ("numeric", expected)
+    assert numbers.as_stated(source.numbers["a"], "point") == how
+    assert "a" in found.numbers or not how
+
+
+@pytest.mark.parametrize("cells", NO_NUMBERS)
+def test_what_only_looks_like_numbers_is_left_alone(cells):
+    texts = pyarrow.array(cells.split("|"), pyarrow.large_string())
+    assert numbers.find(texts, "point", "a") == []
+
+
+def test_the_unit_in_the_header_may_stand_in_some_cells(table):
+    source = read(block_of(), table(["9.1 kg", "8.5", "7kg"], "weight (kg)"))
+    assert source.fetch("weight (kg)").values.tolist() == [9.1, 8.5, 7]
+
+
+ASKED = {
+    "96,587|8,940|734": ([96587, 8940, 734], [96.587, 8.94, 734]),
+    "$3.459|$2.899": ([3.459, 2.899], [3459, 2899]),
+    "$5|€6": ([5, 6],),
+    "(1)|(2)|(3)": ([-1, -2, -3],),
+}
+
+
+@pytest.mark.parametrize("cells", ASKED)
+def test_of_two_readings_both_are_named_and_each_option_that_is_printed_gives_one(cells, table):
+    base = table(cells.split("|"))
+    problem, *_ = look(block_of(), base).problems
+    told = as_option(problem).partition("; give it as ")[2].split(", or ")
+    read_as = []
+    for option in told[:-1]:  # the last says categorical
+        changes = values_of([shlex.split(option)[1]])
+        experiment = Experiment().override({"data.source": "t.csv", "data.target": "y", **changes})
+        read_as.append(read(experiment.data, base).fetch("a").values.tolist())
+    assert read_as == list(ASKED[cells])
+    assert told[-1] == "--set data.columns.a=categorical"
+
+
+def test_words_among_them_are_named(table):
+    cells = [f"${n},000.50" for n in range(1, 40)] + ["n/a"]
+    (problem,) = look(block_of(), table(cells)).problems
+    assert "must hold numbers or words, found 'n/a', as 1 of 40 cells are no numbers" in problem
+    assert not look(block_of(missing={"markers": ["", "n/a"]}), table(cells)).problems
+
+
+def test_whole_numbers_that_lose_digits_are_refused_with_marks_too(table):
+    cells = ["9,007,199,254,740,993", "5", "9,007,199,254,740,993"]
+    assert "whole numbers below 2^53" in look(block_of(), table(cells)).problems[0]
+
+
+def test_a_target_of_amounts_is_a_number_and_few_such_texts_stay_classes(table, tmp_path):
+    text = "y;b\n" + "".join(f"${n},250;{n}\n" for n in range(1, 40))
+    (tmp_path / "t.csv").write_text(text)
+    source = read(block_of(), tmp_path)
+    assert source.fetch("y").values[:2].tolist() == [1250, 2250]
+    (tmp_path / "t.csv").write_text("y;b\n" + "".join(f"{n % 2 + 1}%;{n}\n" for n in range(20)))
+    assert read(block_of(), tmp_path).kinds["y"] == "categorical"
+
+
+def test_what_a_column_is_not_is_an_error_where_the_spec_says_how_it_is_written(table):
+    with pytest.raises(DataError, match=r"t\.csv:3: column 'a' must hold finite numbers, found '5,5'"):
+        read(block_of(numbers={"a": {"thousands": "comma"}}), table(["1,500", "5,5"]))
+    with pytest.raises(DataError, match=r"data\.numbers must name columns, got 'aa', which fits none"):
+        read(block_of(numbers={"aa": {}}), table(["1"]))
+
+
+def test_rows_that_are_answered_later_are_read_as_the_training_rows_were(table, tmp_path):
+    base = table([f"{n}.{n:03d},5 EUR" for n in range(1, 40)])
+    prepare(read(block_of(), base), block_of(), tmp_path / "out")
+    preprocessing = About.load(tmp_path / "out/about.json").preprocessing
+    assert preprocessing.numbers["a"].thousands == "point"
+    # No cell of these files shows it: by itself 1.234 would be a number with a point.
+    (tmp_path / "new.csv").write_text("a\n1.234\n2.000 EUR\n3\n")
+    ((source, _),) = blocks(tmp_path / "new.csv", "new.csv", block_of(), preprocessing, ())
+    assert source.fetch("a").values.tolist() == [1234, 2000, 3]
+    frame = pandas.DataFrame({"a": ["1.234", "2.000,5 EUR", None]})
+    np.testing.assert_equal(given(frame, block_of(), preprocessing).fetch("a").values, [1234, 2000.5, np.nan])
+    assert given({"a": [1.234]}, block_of(), preprocessing).fetch("a").values.tolist() == [1.234]  # a number is itself
+    with pytest.raises(DataError, match=r"found '\$5'; it did in the training rows"):
+        given({"a": ["$5"]}, block_of(), preprocessing)
+
+
+def test_two_marks_of_one_sign_are_refused():
+    with pytest.raises(ValueError, match="decimal must not be thousands, got comma for both"):
+        block_of(numbers={"a": {"thousands": "comma", "decimal": "comma"}})
+    with pytest.raises(ValueError, match=r"numbers\.a\.decimal must be given where thousands is data\.format\.decimal"):
+        block_of(numbers={"a": {"thousands": "point"}})

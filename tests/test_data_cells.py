@@ -65,7 +65,7 @@ def test_numbers_are_read_as_all_cells_of_the_column_show(cells, table):
     source = read(block_of(), table(cells.split("|")))
     assert (source.kinds["a"], source.fetch("a").values.tolist()) == ("numeric", expected)
     assert numbers.as_stated(source.numbers["a"], "point") == how
-    assert "a" in found.numbers or not how
+    assert "a" in found.written("numbers") or not how
 
 
 @pytest.mark.parametrize("cells", NO_NUMBERS)
@@ -150,3 +150,92 @@ def test_two_marks_of_one_sign_are_refused():
         block_of(numbers={"a": {"thousands": "comma", "decimal": "comma"}})
     with pytest.raises(ValueError, match=r"numbers\.a\.decimal must be given where thousands is data\.format\.decimal"):
         block_of(numbers={"a": {"thousands": "point"}})
+
+
+# Dates -----------------------------------------------------------------------------------------------------------------
+
+DATED = {
+    "6/16/14|11/2/12": (["%m/%d/%y"], ["2014-06-16", "2012-11-02"]),
+    "16/6/68|1/2/69": (["%d/%m/%y"], ["2068-06-16", "1969-02-01"]),
+    "31.12.70|1.2.99": (["%d.%m.%y"], ["1970-12-31", "1999-02-01"]),
+    "99-12-31|01-02-03": (["%y-%m-%d"], ["1999-12-31", "2001-02-03"]),
+    "3 May 2021|12 Jun 2020": (["%d %b %Y"], ["2021-05-03", "2020-06-12"]),
+    "January 5, 2020|July 14, 1999": (["%B %d, %Y"], ["2020-01-05", "1999-07-14"]),
+    "05-MAR-98|17-Dec-01": (["%d-%b-%y"], ["1998-03-05", "2001-12-17"]),
+    "Mon, 02 Feb 2015|Tue, 3 Feb 2015": (["%a, %d %b %Y"], ["2015-02-02", "2015-02-03"]),
+    "Monday, February 2, 2015": (["%A, %B %d, %Y"], ["2015-02-02"]),
+    "September-2015|March-2016": (["%B-%Y"], ["2015-09-01", "2016-03-01"]),
+    "Sep-15|Dec-99": (["%b-%y"], ["2015-09-01", "1999-12-01"]),
+    "2015-09|2016-12": (["%Y-%m"], ["2015-09-01", "2016-12-01"]),
+    "6/16/2014 2:30 PM|6/17/2014 11:00 AM": (["%m/%d/%Y %I:%M %p"], ["2014-06-16T14:30", "2014-06-17T11:00"]),
+    "6/16/14 14:30|11/2/12": (["%m/%d/%y %H:%M", "%m/%d/%y"], ["2014-06-16T14:30", "2012-11-02"]),
+    "2015-03-04|17 May 2016|6/16/14": (["%Y-%m-%d", "%d %b %Y", "%m/%d/%y"], ["2015-03-04", "2016-05-17", "2014-06-16"]),
+    "14:30|06:00:30": (["%H:%M", "%H:%M:%S"], ["1970-01-01T14:30", "1970-01-01T06:00:30"]),
+}
+
+
+def days_of(moments):
+    return (np.array(moments, "datetime64[s]").astype(np.int64) / 86400).tolist()
+
+
+@pytest.mark.parametrize("cells", DATED)
+def test_dates_are_read_as_all_cells_of_the_column_show(cells, table):
+    formats, expected = DATED[cells]
+    source = read(block_of(), table([cells.split("|")[0], *cells.split("|")]))
+    assert source.kinds["a"] == "datetime"
+    assert list(source.dates["a"].formats) == formats
+    assert source.fetch("a").values[1:].tolist() == pytest.approx(days_of(expected), abs=1e-9)
+
+
+def test_no_column_of_dates_becomes_categories_a_word_in_it_is_named(table):
+    cells = [f"{n % 28 + 1} May {1980 + n % 40}" for n in range(200)]
+    problem, *_ = look(block_of(), table(["unknown", *cells])).problems
+    assert "t.csv:2: column 'a' must hold dates or words, found 'unknown', as 1 of 201 cells are no dates" in problem
+
+
+@pytest.mark.parametrize(
+    "cells, meant", [("3/4/14|5/6/12", "2014-04-03 2014-03-04"), ("01-02-03", "2003-02-01 2003-01-02 2001-02-03")]
+)
+def test_an_order_that_no_cell_shows_is_asked_about_and_each_option_gives_one(cells, meant, table):
+    base = table([*cells.split("|"), *cells.split("|")])
+    problem, *_ = look(block_of(), base).problems
+    assert "which may mean " + " or ".join(meant.split()) in problem
+    read_as = []
+    for option in as_option(problem).partition("; give it as ")[2].split(", or "):
+        changes = values_of([shlex.split(option)[1]])
+        experiment = Experiment().override({"data.source": "t.csv", "data.target": "y", **changes})
+        read_as.append(read(experiment.data, base).fetch("a").values[0])
+    assert read_as == days_of(meant.split())
+    if "/" in cells:  # of the whole file
+        assert read(block_of(format={"dates": "day_first"}), base).fetch("a").values[0] == days_of(["2014-04-03"])[0]
+
+
+def test_the_pivot_says_the_century(table):
+    base = table(["6/16/30", "6/17/29"])
+    how = {"format": "%m/%d/%y", "pivot": 29}
+    assert read(block_of(dates={"a": how}), base).fetch("a").values.tolist() == days_of(["1930-06-16", "2029-06-17"])
+    assert read(block_of(dates={"a": {"pivot": 29}}), base).dates["a"].model_dump() == {
+        "format": ("%m/%d/%y",), "pivot": 29, "parts": ("day",),
+    }  # fmt: skip
+
+
+def test_parts_of_dates_become_inputs_and_later_rows_are_read_by_the_same_formats(table, tmp_path):
+    base = table([f"{n % 12 + 1}/{n % 28 + 1}/{n % 9 + 10} {n % 24}:30" for n in range(60)] + [""])
+    parts = ["year", "month", "weekday", "hour"]
+    block = block_of(dates={"a": {"parts": parts}}, scaling="none", split={"duplicates": "apart"})
+    about = prepare(read(block, base), block, tmp_path / "out")
+    preprocessing = About.load(tmp_path / "out/about.json").preprocessing
+    assert preprocessing == about.preprocessing
+    assert [name for name in preprocessing.inputs if "missing" not in name] == [f"a {part}" for part in parts]
+    X = preprocessing.apply(given({"a": ["1/2/15 3:30", "12/31/99 23:30"]}, block, preprocessing))
+    own = [preprocessing.inputs.index(f"a {part}") for part in parts]
+    assert X[:, own].tolist() == [[2015, 1, 4, 3], [1999, 12, 4, 23]]
+    with pytest.raises(DataError, match=r"found '2015-01-02'; it did in the training rows"):
+        given({"a": ["2015-01-02"]}, block, preprocessing)
+    native = given(pandas.DataFrame({"a": pandas.to_datetime(["2015-01-02 03:30"])}), block, preprocessing)
+    assert (preprocessing.apply(native)[0] == X[0]).all()
+
+
+def test_what_is_no_format_is_refused():
+    with pytest.raises(ValueError, match=r"format must be one of strptime, such as %m/%d/%y, got '%Q'"):
+        block_of(dates={"a": {"format": "%Q"}})

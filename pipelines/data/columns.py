@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from backends.spec import Task
-from pipelines.spec.blocks import Kind, Numbers
+from pipelines.spec.blocks import Dates, Kind, Numbers
 
 PARTS = ("train", "valid", "test")
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -60,6 +60,7 @@ class Source:
     notes: Mapping[str, str] = field(default_factory=dict)  # column -> why it is ignored though nothing says so
     orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in formats.py
     numbers: Mapping[str, Numbers] = field(default_factory=dict)  # column -> how its numbers are written, where not as 1234.5
+    dates: Mapping[str, Dates] = field(default_factory=dict)  # column -> how its dates are written, and their parts
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -13,10 +13,10 @@ import pyarrow
 from pyarrow import compute
 
 from pipelines.data import formats
-from pipelines.data.cells import numbers
+from pipelines.data.cells import dates, numbers
 from pipelines.data.columns import Column, DataError, NDArray
 from pipelines.data.formats import LARGEST
-from pipelines.spec.blocks import DataSpec, Kind, Numbers
+from pipelines.spec.blocks import DataSpec, Dates, Kind, Numbers
 from pipelines.spec.describe import nearest
 from pipelines.spec.yaml_file import flow
 
@@ -44,6 +44,7 @@ class InferredType:
     odd: tuple[str, ...] = ()  # the texts that break it, the most frequent first
     order: str = ""  # of days and months, as in formats.py
     numbers: Numbers | None = None  # how they are written, where not as 1234.5
+    dates: Dates | None = None  # how they are written, where formats.py does not know it, and their parts
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Reading:
     dates: str = "auto"  # or the order of days and months as in formats.py
     typed: bool = False  # by the file, so that text which looks like numbers stays text
     numbers: Numbers | None = None  # how numbers are written, where that is known
+    written: Dates = field(default_factory=Dates)  # how dates are written, where it has formats, and their parts
 
     @property
     def mark(self) -> str:
@@ -112,6 +114,8 @@ class TextColumn:
             return numbers.read(self.texts, self.how.numbers)
         if kind == "numeric":
             return formats.numbers(self.texts, self.how.decimal)
+        if kind == "datetime" and self.how.written.formats:
+            return dates.read(self.texts, self.how.written)
         return formats.days(self.texts, self.order) if kind == "datetime" else formats.booleans(self.texts, stated)
 
     def column(self, kind: Kind, stated: bool) -> Column:
@@ -167,12 +171,14 @@ class TextColumn:
 
     def as_stated(self, stated: Kind) -> InferredType:
         """Under a kind of numbers, dates or truth values."""
-        order = self.order if stated == "datetime" else ""
+        order = self.order if stated == "datetime" and not self.how.written.formats else ""
         wrong = ~np.isfinite(self.values(stated, stated=True))
         if not wrong.any():
             how = self.how.numbers if stated == "numeric" else None
             return self._unclear() if order == "unclear" else InferredType(stated, order=order, numbers=how)
         if stated == "numeric" and not self.how.numbers and (other := self._otherwise_written()):
+            return other
+        if stated == "datetime" and not self.how.written.formats and (other := self._other_dates()):
             return other
         return self._refused(stated, f"hold {RULES[stated]}", wrong, self._other_kind(stated, wrong))
 
@@ -188,7 +194,7 @@ class TextColumn:
             return self._unclear() if self.order == "unclear" else InferredType("datetime", order=self.order)
         if len(self.texts) <= 4 and not np.isnan(self.values("boolean", stated=False)).any():
             return InferredType("boolean")
-        if other := self._otherwise_written():
+        if other := self._other_dates() or self._otherwise_written():
             return other
         if look and not masks.codes.any() and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
@@ -311,6 +317,29 @@ class TextColumn:
         way_out = f"set data.format.decimal: {MARKS[other]}, or {self._set_kind('categorical')}"
         return self._refused("numeric", f"hold numbers with a decimal {MARKS[decimal]}", wrong, way_out)
 
+    def _other_dates(self) -> InferredType | None:
+        """Dates that formats.py does not know; None if they are none."""
+        if self.masks.numbers.any() or self.share(self.masks.dates) == 1:
+            return None
+        stated, order = self.how.written, self.how.dates
+        fine = dates.likely(self.texts, order, stated)
+        if self.share(fine) < MIXED:
+            return None
+        found = dates.find(self.texts.filter(pyarrow.array(fine)), order, stated)
+        if not found or not fine.all():
+            plain = self.share(self.masks.dates) >= MIXED
+            return None if plain else self._mixed("datetime", fine)
+        if len(found) == 1:
+            return InferredType("datetime", dates=found[0])
+        values = [dates.read(self.texts, how) for how in found]
+        asked = values[0] != values[1]
+        place = int(self.codes[self._first_row(asked)])
+        told = [str(np.datetime64(int(value[place]), "D")) for value in values]
+        said = [flow({self.name: dates.as_stated(how)}) for how in found]
+        ways = [f"for {day} set data.dates: {how}" for day, how in zip(told, said, strict=True)]
+        rule = "hold dates that can be read in one way"
+        return self._refused("datetime", rule, asked, "; ".join(ways), f", which may mean {' or '.join(told)}")
+
     def _as_found(self, found: list[Numbers]) -> InferredType:
         """Numbers, if they can be read in one way; else the ways are named."""
         values = [numbers.read(self.texts, how) for how in found]
@@ -349,6 +378,7 @@ def stated(key: str, said: Mapping[str, Said], names: Sequence[str]) -> dict[str
 
 
 def stated_kinds(block: DataSpec, names: Sequence[str]) -> dict[str, Kind]:
-    """column -> the kind that the spec gives it: of data.columns, else numeric where data.numbers names it."""
+    """column -> the kind that the spec gives it: of data.columns, else as data.numbers or data.dates name it."""
     numeric: dict[str, Kind] = dict.fromkeys(stated("numbers", block.numbers, names), "numeric")
-    return {**numeric, **stated("columns", block.columns, names)}
+    moments: dict[str, Kind] = dict.fromkeys(stated("dates", block.dates, names), "datetime")
+    return {**numeric, **moments, **stated("columns", block.columns, names)}

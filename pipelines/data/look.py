@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipelines.data.cells.numbers import as_stated
+from pipelines.data.cells.dates import as_stated as dates_as_stated
+from pipelines.data.cells.numbers import as_stated as numbers_as_stated
 from pipelines.data.columns import Column, DataError, NDArray, Source, Target, find_target
 from pipelines.data.parts import check_size
 from pipelines.data.preprocess import LIMIT, CellError, fit
@@ -54,7 +55,7 @@ class ColumnLook:
     frequent: tuple[tuple[str, int], ...]  # category or value, rows; the most frequent first
     example: str  # its first value
     histogram: tuple[tuple[str, int], ...]  # what a bar stands for, rows
-    written: str = ""  # how its numbers are written, as data.numbers says it; "" for 1234.5
+    written: str = ""  # how it is written, as data.numbers or data.dates say it; "" for 1234.5 and 2024-05-31
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,17 @@ class Look:
     problems: tuple[str, ...]  # what `read` or `prepare` would refuse
     refused: str  # the one of them that is about the target, or a column that the spec names; "" if none is
 
-    @property
-    def numbers(self) -> dict[str, str]:
-        """column -> how its numbers are written, as YAML, of those that are not written as 1234.5."""
-        return {one.name: one.written for one in self.columns if one.written}
+    def written(self, key: str) -> dict[str, str]:
+        """column -> what data.numbers, or data.dates, says of it, as YAML."""
+        kind = "numeric" if key == "numbers" else "datetime"
+        return {one.name: one.written for one in self.columns if one.written and one.kind == kind}
 
     @property
     def readings(self) -> Iterator[str]:
-        """What a person should know of them, a line each."""
-        for name, how in self.numbers.items():
-            yield f"numbers: {name} is read by data.numbers: {{{scalar(name)}: {how}}}"
+        """How cells are read that are not written plainly, a line each."""
+        for key in ("numbers", "dates"):
+            for name, how in self.written(key).items():
+                yield f"{key}: {name} is read by data.{key}: {{{scalar(name)}: {how}}}"
 
 
 def look(block: DataSpec, base: Path | None = None) -> Look:
@@ -182,8 +184,9 @@ def _unfit(found: Survey, block: DataSpec, told: ColumnLook, column: Column) -> 
 
 def _column(found: Survey, name: str, column: Column, left_out: str, decimal: str) -> ColumnLook:
     """`left_out`: why data.split takes it out of the inputs; `decimal`: the file's."""
-    how = found.source.numbers.get(name)
-    written = as_stated(how, decimal) if how else {}
+    source = found.source
+    written = numbers_as_stated(source.numbers[name], decimal) if name in source.numbers else {}
+    written |= dates_as_stated(source.dates[name]) if name in source.dates else {}
     kind, refused = found.source.kinds[name], found.refused.get(name)
     worded = bool(column.categories) or column.values.dtype.kind != "f"
     present = column.values[~column.gaps]

@@ -273,7 +273,8 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
     for name in inputs_of(source, spec.split):
         column = source.fetch(name)
         with named_rows(source, rows["train"]):
-            fitted.append(fit(name, source.kinds[name], column.of(rows["train"]), spec))
+            parts_of_dates = source.dates[name].parts if name in source.dates else ("day",)
+            fitted.append(fit(name, source.kinds[name], column.of(rows["train"]), spec, parts_of_dates))
         for part in missing:
             of_part = column.of(rows[part])
             for counts, count in ((missing, int(of_part.gaps.sum())), (unseen, fitted[-1].count_unseen(of_part))):
@@ -282,7 +283,8 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
     encoders = tuple(one.encoder for one in fitted)
     orders = {one.name: source.orders[one.name] for one in encoders if one.name in source.orders}
     numbers = {one.name: source.numbers[one.name] for one in encoders if one.name in source.numbers}
-    preprocessing = Preprocessing(encoders, orders, numbers)
+    dates = {one.name: source.dates[one.name] for one in encoders if one.name in source.dates}
+    preprocessing = Preprocessing(encoders, orders, numbers, dates)
     _check_names(source.name, encoders)
     scale, y = _scaled_target(source, target, rows["train"], spec)
 

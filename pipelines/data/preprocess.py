@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from pipelines.data.cells.dates import part_of
 from pipelines.data.columns import Column, DataError, NDArray, Source
 from pipelines.spec import DataSpec
-from pipelines.spec.blocks import Kind, Numbers
+from pipelines.spec.blocks import Dates, Kind, Numbers, Part
 
 Scaling = Literal["none", "standardize", "minmax", "quantile"]
 QUANTILES = 1000  # at most; with fewer training rows, one a row
@@ -146,6 +147,26 @@ class Numeric:
 
 
 @dataclass(frozen=True)
+class Moments:
+    """A column of dates of which several parts, or others than the day, are inputs: one encoder each."""
+
+    name: str
+    kind: Literal["datetime"]
+    parts: tuple[Part, ...]
+    each: tuple[Numeric, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it becomes."""
+        return tuple(name for encoder in self.each for name in encoder.inputs)
+
+    def encode(self, column: Column) -> Iterator[NDArray]:
+        """Each input of the rows, (n,) float32. Raises CellError."""
+        for part, encoder in zip(self.parts, self.each, strict=True):
+            yield from encoder.encode(Column(part_of(column.values, part)))
+
+
+@dataclass(frozen=True)
 class Flag:
     """A boolean column: 1 where it is true. `missing`: one more input, 1 where there is no value; None: there must be one."""
 
@@ -201,7 +222,7 @@ class Categorical:
         return np.array([*(own.get(category, rest) for category in categories), gap])
 
 
-Encoder = Numeric | Flag | Categorical
+Encoder = Numeric | Moments | Flag | Categorical
 
 
 def _filled(name: str, values: NDArray, gaps: NDArray, fill: float | None) -> NDArray:
@@ -242,8 +263,13 @@ class Fitted:
         return int(np.append(self.unseen, self.unseen_gaps)[column.values].sum())
 
 
-def fit(name: str, kind: Kind, column: Column, spec: DataSpec) -> Fitted:
-    """Fit on the training rows of a column. Raises CellError, with a place among them."""
+def fit(name: str, kind: Kind, column: Column, spec: DataSpec, parts: Sequence[Part] = ("day",)) -> Fitted:
+    """Fit on the training rows of a column; `parts` of dates. Raises CellError, with a place among them."""
+    if kind == "datetime" and tuple(parts) != ("day",):
+        each = [_fit_part(name, part, column.values, spec) for part in parts]
+        # One input says that there is no date.
+        each[1:] = [replace(one, indicator=False) for one in each[1:]]
+        return Fitted(Moments(name, "datetime", tuple(parts), tuple(each)))
     if kind in ("numeric", "datetime"):
         return Fitted(_fit_numeric(name, kind, column.values, spec))
     gaps, refuse = bool(column.gaps.any()), spec.missing.categorical == "refuse"
@@ -257,6 +283,11 @@ def fit(name: str, kind: Kind, column: Column, spec: DataSpec) -> Fitted:
     others = int(counts.sum() - counts[kept].sum())
     rare = (int(np.count_nonzero(counts)) - len(kept), others) if others else None
     return Fitted(Categorical(name, "categorical", own, bool(others), missing), not gaps, counts == 0, rare)
+
+
+def _fit_part(name: str, part: Part, days: NDArray, spec: DataSpec) -> Numeric:
+    own = name if part == "day" else f"{name} {part}"
+    return _fit_numeric(own, "datetime", part_of(days, part), spec)
 
 
 def _fit_numeric(name: str, kind: Any, values: NDArray, spec: DataSpec) -> Numeric:
@@ -284,6 +315,7 @@ class Preprocessing:
     encoders: Annotated[tuple[Encoder, ...], Field(alias="columns")]  # as about.json calls them
     orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in formats.py
     numbers: Mapping[str, Numbers] = field(default_factory=dict)  # column -> how its numbers are written, where not as 1234.5
+    dates: Mapping[str, Dates] = field(default_factory=dict)  # column -> how its dates are written, and their parts
 
     @property
     def columns(self) -> dict[str, Kind]:

@@ -55,7 +55,7 @@ def blocks(
                 block.missing.markers,
                 lambda row, first=first: text.line(first + row),  # type: ignore[misc]
                 text.decimal,
-                preprocessing.numbers,
+                {*preprocessing.numbers, *preprocessing.dates},
             )
             yield _source(table, block, preprocessing), others
             first += batch.num_rows
@@ -78,8 +78,9 @@ def _source(table: Table, block: DataSpec, preprocessing: Preprocessing) -> Sour
     # Never by the cells of a block: how a file is cut must not change what 03/04/2024 means.
     stated = "" if block.format.dates == "auto" else block.format.dates
     orders = {name: preprocessing.orders.get(name, stated) for name in preprocessing.columns}
-    block = block.model_copy(update={"columns": {}, "numbers": {}})
-    joined = JoinedTable(block, {"": table}, preprocessing.columns, orders, preprocessing.numbers)
+    block = block.model_copy(update={"columns": {}, "numbers": {}, "dates": {}})
+    numbers, dates = preprocessing.numbers, preprocessing.dates
+    joined = JoinedTable(block, {"": table}, preprocessing.columns, orders, numbers, dates)
     found = {name: joined.infer(name) for name in preprocessing.columns}
     for column in found.values():
         if column.problem:

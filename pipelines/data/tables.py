@@ -16,7 +16,7 @@ from pipelines.data.columns import PARTS, Column, DataError, NDArray, Source
 from pipelines.data.inference import InferredType, Reading, TextColumn, stated, stated_kinds
 from pipelines.data.text import open_text
 from pipelines.spec import DataSpec
-from pipelines.spec.blocks import DELIMITED, Kind, Numbers
+from pipelines.spec.blocks import DELIMITED, Dates, Kind, Numbers
 from pipelines.spec.describe import nearest
 
 NAMED = 5  # names, or places, that a message lists
@@ -175,8 +175,8 @@ class JoinedTable:
     """The files of a source by part; {"": file} where there is one. Raises DataError unless they have the same columns.
 
     Kinds are inferred over all rows. `known`: column -> what the source itself says of it. `orders`:
-    column of dates -> how they begin, where that is known, as in formats.py. `numbers`: how those of a column
-    are written, where that is known.
+    column of dates -> how they begin, where that is known, as in formats.py. `numbers` and `written`: how numbers
+    and dates of a column are written, where that is known.
     """
 
     def __init__(
@@ -186,6 +186,7 @@ class JoinedTable:
         known: Mapping[str, Kind],
         orders: Mapping[str, str],
         numbers: Mapping[str, Numbers] | None = None,
+        written: Mapping[str, Dates] | None = None,
     ) -> None:
         self.block, self.parts, self.files, self.orders = block, list(files), list(files.values()), orders
         first = self.files[0]
@@ -201,6 +202,7 @@ class JoinedTable:
                 raise DataError(f"{file.shown}: the file has no rows below the header")
         self.stated = {**known, **stated_kinds(block, self.names)}
         self.numbers = {**stated("numbers", block.numbers, self.names), **(numbers or {})}
+        self.written = {**stated("dates", block.dates, self.names), **(written or {})}
 
     def type_of(self, name: str) -> str:
         """What the files themselves say, as `Table.type_of` does; text where they differ."""
@@ -217,11 +219,12 @@ class JoinedTable:
     def text(self, name: str, typed: bool = False) -> TextColumn:
         """The column as text, read as the spec says."""
         block, spelled = self.block, self.block.spellings.get(name, {})
-        decimal, dates = "," if block.format.decimal == "comma" else ".", self.orders.get(name, block.format.dates)
+        decimal, order = "," if block.format.decimal == "comma" else ".", self.orders.get(name, block.format.dates)
+        dates = self.written.get(name, Dates())
         how = self.numbers.get(name)
         if how and how.decimal is None:
             how = how.model_copy(update={"decimal": block.format.decimal})
-        return TextColumn(name, self._texts(name), Reading(block.missing.markers, spelled, decimal, dates, typed, how))
+        return TextColumn(name, self._texts(name), Reading(block.missing.markers, spelled, decimal, order, typed, how, dates))
 
     def check_spellings(self, name: str) -> None:
         """Raises DataError for a spelling that no cell has."""
@@ -252,6 +255,8 @@ class JoinedTable:
         found = text.target(stated, self.block.task) if target else text.input(stated, self.block.categories.most)
         if found.numbers:
             self.numbers[name] = found.numbers
+        if found.dates:
+            self.written[name] = found.dates
         return found
 
     def explain(self, found: InferredType) -> str:
@@ -290,6 +295,7 @@ class JoinedTable:
             notes={name: found.note for name, found in types.items() if found.note},
             orders={name: found.order for name, found in types.items() if found.order},
             numbers={name: found.numbers for name, found in types.items() if found.numbers},
+            dates={name: self.written[name] for name, kind in kinds.items() if kind == "datetime" and name in self.written},
         )
 
 

@@ -20,7 +20,8 @@ import numpy as np
 import backends
 from backends import BackendError
 from pipelines import tracking
-from pipelines.data.preprocess import Categorical, Encoder, Flag
+from pipelines.data.preprocess import Categorical, Encoder, Flag, Moments
+from pipelines.spec.blocks import Dates
 from pipelines.stages.files import read_json, write_json
 from pipelines.stages.networks import Network, files_of, names_of, stored_networks
 from pipelines.stages.paths import RunPaths, StageError
@@ -83,7 +84,8 @@ def _short(error: Exception) -> str:
 
 def _mlflow(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
     about = networks[0].about
-    example = {encoder.name: example_of(encoder) for encoder in about.preprocessing.encoders}
+    dates = about.preprocessing.dates
+    example = {encoder.name: example_of(encoder, dates.get(encoder.name)) for encoder in about.preprocessing.encoders}
     answers = {name: "string" if name == "predicted" else "double" for name in names_of(about)}
     tracking.export(folder, files_of(model), about.preprocessing.columns, answers, example)
 
@@ -130,14 +132,16 @@ def stem(network: Network) -> str:
     return "network" if network.about.number is None else f"fold_{network.about.number}"
 
 
-def example_of(encoder: Encoder) -> list[Any]:
+def example_of(encoder: Encoder, dates: Dates | None = None) -> list[Any]:
     """Values of two rows: what stands for a missing value, and the first category. No row of the data is given away."""
     if isinstance(encoder, Categorical):
         first, last = (encoder.categories[place] if encoder.categories else "" for place in (0, -1))
         return [first, last]
     if isinstance(encoder, Flag):
         return ["false", "true"]
+    if isinstance(encoder, Moments) or encoder.kind == "datetime":
+        written = dates.formats[0] if dates and dates.formats else "%Y-%m-%dT%H:%M:%SZ"
+        days = 0.0 if isinstance(encoder, Moments) else encoder.fill or 0.0
+        return [(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=days)).strftime(written)] * 2
     value = encoder.fill or 0.0
-    if encoder.kind == "datetime":
-        return [(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=value)).strftime("%Y-%m-%dT%H:%M:%SZ")] * 2
     return [value, value]

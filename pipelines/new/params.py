@@ -125,9 +125,10 @@ def _filled(view: View, places: Mapping[str, str], name: str) -> dict[str, str]:
         kinds = "numeric, categorical, boolean, datetime, ignore"
         head = f"{'  columns:':<{AT - 1}} # {kinds}; a column that is left out is taken as it looks\n"
         lines["columns"] = head + columns
-    if found.numbers:
-        head = f"{'  numbers:':<{AT - 1}} # how they are written, where not as 1234.5\n"
-        lines["numbers"] = head + "".join(line(2, name, how) for name, how in found.numbers.items())
+    for key, plain in (("numbers", "1234.5"), ("dates", "2024-05-31")):
+        if written := found.written(key):
+            head = f"{f'  {key}:':<{AT - 1}} # how they are written, where not as {plain}\n"
+            lines[key] = head + "".join(line(2, name, how) for name, how in written.items())
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from datetime import datetime
 from typing import Annotated, Literal, TypeGuard
 from urllib.parse import urlsplit
 
@@ -161,6 +162,40 @@ class Numbers(Spec):
         return self
 
 
+Part = Literal["day", "year", "month", "weekday", "hour"]
+
+
+class Dates(Spec):
+    """How the dates of a column are written, and what of them counts."""
+
+    format: Text | Annotated[tuple[Text, ...], Strict(False)] = Field(
+        (), description="as of strptime, such as %m/%d/%y; a list, if cells differ; none: as the cells show"
+    )
+    pivot: Annotated[int, Field(ge=0, le=99)] = Field(
+        68, description="the last year of two digits that is 20..; those after it are 19.."
+    )
+    parts: Annotated[tuple[Part, ...], Strict(False), Field(min_length=1)] = Field(
+        ("day",), description="what becomes an input each: day (since 1970-01-01), year, month, weekday (Monday is 0), hour"
+    )
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """format as a list."""
+        return (self.format,) if isinstance(self.format, str) else self.format
+
+    @model_validator(mode="after")
+    def _known(self) -> Dates:
+        moment = datetime(2024, 5, 31, 12, 30)
+        for one in self.formats:
+            try:
+                datetime.strptime(moment.strftime(one), one)
+            except ValueError:
+                raise ValueError(f"format must be one of strptime, such as %m/%d/%y, got {one!r}") from None
+        if len(set(self.parts)) < len(self.parts):
+            raise ValueError(f"parts must name each once, got {', '.join(self.parts)}")
+        return self
+
+
 class DataSpec(Spec):
     """Which rows, what is predicted from them, and how columns become numbers (with statistics of the training rows)."""
 
@@ -179,6 +214,10 @@ class DataSpec(Spec):
     )  # fmt: skip
     numbers: dict[str, Numbers] = Field(
         {}, description="column or pattern -> how its numbers are written, where not as 1234.5",
+        json_schema_extra={"x-key": "column"},
+    )  # fmt: skip
+    dates: dict[str, Dates] = Field(
+        {}, description="column or pattern -> how its dates are written, and which parts of them are inputs",
         json_schema_extra={"x-key": "column"},
     )  # fmt: skip
     missing: Missing = Missing()

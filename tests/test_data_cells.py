@@ -201,7 +201,7 @@ def test_an_order_that_no_cell_shows_is_asked_about_and_each_option_gives_one(ce
     problem, *_ = look(block_of(), base).problems
     assert "which may mean " + " or ".join(meant.split()) in problem
     read_as = []
-    for option in as_option(problem).partition("; give it as ")[2].split(", or "):
+    for option in as_option(problem).partition("; give it as ")[2].split(", or ")[:-1]:  # the last says categorical
         changes = values_of([shlex.split(option)[1]])
         experiment = Experiment().override({"data.source": "t.csv", "data.target": "y", **changes})
         read_as.append(read(experiment.data, base).fetch("a").values[0])
@@ -239,3 +239,81 @@ def test_parts_of_dates_become_inputs_and_later_rows_are_read_by_the_same_format
 def test_what_is_no_format_is_refused():
     with pytest.raises(ValueError, match=r"format must be one of strptime, such as %m/%d/%y, got '%Q'"):
         block_of(dates={"a": {"format": "%Q"}})
+
+
+# Rows and files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        (tmp_path / "t.csv").write_text(text)
+        return tmp_path
+
+    return write
+
+
+ROWS = "".join(f"{n};{n % 5};{'uv'[n % 2]};;\n" for n in range(40))
+
+
+def test_rows_without_any_value_are_passed_over_and_counted(written, tmp_path):
+    base = written("a;b;y;;\n;;;;\n" + ROWS + ";;;;\n;;;;\n")
+    source = read(block_of(), base)
+    assert (source.rows, source.left_out, source.line(0)) == (40, {"blank": 3}, "t.csv:3")
+    about = prepare(source, block_of(), tmp_path / "out")
+    assert About.load(tmp_path / "out/about.json").rows_left_out == about.rows_left_out == {"blank": 3}
+    numbers_of_rows = np.concatenate([np.load(tmp_path / "out" / part / "rows.npy") for part in ("train", "valid", "test")])
+    assert sorted(numbers_of_rows) == [*range(1, 41)]
+    first = np.load(tmp_path / "out/train/X.npy")[:, 0]
+    order = np.argsort(np.load(tmp_path / "out/train/rows.npy"))
+    assert (np.diff(first[order]) > 0).all()
+
+
+def test_rows_without_a_target_are_left_out_where_the_spec_says_so(written):
+    base = written("a;b;y;;\n1;2;;;\n" + ROWS + "3;4; ;;\n;;;;\n")
+    (problem,) = look(block_of(), base).problems
+    assert problem == (
+        "t.csv:2: target 'y' must have a value in every row, found none here (and in 1 more rows); to leave such rows out set "
+        "data.missing.target: drop"
+    )
+    changes = values_of([shlex.split(as_option(problem).partition("; give it as ")[2])[1]])
+    block = Experiment().override({"data.source": "t.csv", "data.target": "y", **changes}).data
+    found = look(block, base)
+    assert (found.rows, found.problems, found.rows_left_out) == (40, (), {"blank": 1, "without a target": 2})
+
+
+HEADLESS = "".join(f"K{n % 2 + 1},{n % 4},L{n % 3},{'QR'[n % 2]}\n" for n in range(40))
+
+
+def test_a_first_line_that_looks_like_a_row_is_asked_about(written):
+    base = written(HEADLESS)
+    (asked,) = [one for one in look(block_of(target="Q"), base).suspicions if one.kind == "written"]
+    assert "set data.format.header: false; its columns are column_1 to column_4" in asked.why
+    found = look(block_of(target="column_4", format={"header": False}), base)
+    assert (found.rows, found.guessed, [one for one in found.suspicions if one.kind == "written"]) == (40, False, [])
+    taken = look(block_of(target="column_4"), base)
+    assert (taken.rows, taken.guessed) == (40, True)
+    named = look(block_of(target="d"), written("a,b,c,d\n" + HEADLESS))
+    assert (named.rows, named.guessed, [one for one in named.suspicions if one.kind == "written"]) == (40, False, [])
+
+
+def test_single_quotes_are_suspected_with_their_key(written):
+    base = written("a,y\n" + "".join(f"'{n}','{'pq'[n % 2]}'\n" for n in range(30)))
+    (asked,) = [one for one in look(block_of(), base).suspicions if one.kind == "written"]
+    assert "set data.format.quote: single" in asked.why
+    assert read(block_of(format={"quote": "single"}), base).kinds["a"] == "numeric"
+
+
+def test_rows_that_stand_in_quotes_as_a_whole_are_read_where_that_is_stated(written):
+    rows = "".join(f'"{n},""w, {n}"",{n % 5}"\n' for n in range(30))
+    for header in ("a,b,y\n", '"a,b,y"\n'):
+        base = written(header + rows)
+        with pytest.raises(DataError, match=r"found 2\d of 2\d rows that do so as a whole; set data\.format\.quote: rows"):
+            read(block_of(), base)
+        source = read(block_of(format={"quote": "rows"}), base)
+        assert (source.rows, source.kinds["a"], source.fetch("b").categories[0], source.line(3)) == (
+            30,
+            "numeric",
+            "w, 0",
+            "t.csv:5",
+        )

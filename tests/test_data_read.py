@@ -500,8 +500,9 @@ def test_a_target_of_untidy_numbers_is_refused(reads, refused):
 def test_a_class_that_says_no_value_is_refused_unless_it_is_stated_to_be_one(reads, refused):
     rows = "a,y\n1,p\n2,NaN\n3,q\n4,nan\n"
     assert refused(rows) == (
-        "t.csv:3: target 'y' must have a value in every row, found 'NaN' (and 1 more such cells); take such rows out, or, if it "
-        "is the name of a class, set data.columns: {y: categorical}"
+        "t.csv:3: target 'y' must have a value in every row, found 'NaN' (and 1 more such cells); if it means no value, add it "
+        "to data.missing.markers, and to leave such rows out set data.missing.target: drop; if it is the name of a class, set "
+        "data.columns: {y: categorical}"
     )
     assert "NaN" in reads(rows, columns={"y": "categorical"}).fetch("y").categories
     assert reads("a,y\n1,NA\n2,None\n3,NA\n").fetch("y").categories == ("NA", "None")

@@ -85,6 +85,8 @@ def block_of(params: Path, changes: list[str] | None, file: str | None, target: 
 
 def show(console: Console, found: Look) -> None:
     """A table of the columns, and below it what should be looked at."""
+    from pipelines.cli.summary import told_of
+
     rows = [_row(column, found) for column in found.columns]
     headline = f"{found.source}: {found.rows:,} rows, {len(found.columns)} columns"
     console.table(headline, ("column", "kind", "missing", "values", "least, median, greatest; or most frequent"), rows)
@@ -93,6 +95,10 @@ def show(console: Console, found: Look) -> None:
     elif found.task:
         console.say(f"{', '.join(found.targets)}: {found.task}")
     console.say(f"duplicates, rows that repeat an earlier one: {found.duplicates:,}")
+    if found.guessed:
+        console.say("header: none; the first line was taken for a row. If it names the columns set data.format.header: true")
+    if found.rows_left_out:
+        console.say(f"rows left out: {told_of(found.rows_left_out)}")
     for reading in found.readings:
         console.say(reading)
     for suspicion in found.suspicions:

@@ -36,6 +36,8 @@ def _data(report: Report) -> Iterator[str]:
     if report["folds"]:
         rows = f"{report['rows_train']} in {report['folds']} folds, {report['rows_test']} test"
     yield f"{report['source']}: {report['task']}, {report['inputs']} inputs, {report['outputs']} outputs; rows: {rows}"
+    if report["rows_left_out"]:
+        yield f"rows left out: {told_of(report['rows_left_out'])}"
     if set(report["kinds"]) != {"numeric"}:
         yield f"columns: {', '.join(f'{count} {kind}' for kind, count in report['kinds'].items())}"
     if report["left_out"]:
@@ -52,6 +54,11 @@ def _data(report: Report) -> Iterator[str]:
         across = report["duplicates"]["across"]
         where = f"{across} of such rows have an equal in another part" if across else "equal ones are in one part"
         yield f"duplicates: {report['duplicates']['rows']} rows equal an earlier one in every column; {where}"
+
+
+def told_of(left_out: Mapping[str, int]) -> str:
+    """Why rows are left out, and how many."""
+    return ", ".join(f"{rows:,} {why}" for why, rows in left_out.items())
 
 
 def _first(words: Sequence[str]) -> str:

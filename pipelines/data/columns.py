@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -61,11 +61,34 @@ class Source:
     orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in formats.py
     numbers: Mapping[str, Numbers] = field(default_factory=dict)  # column -> how its numbers are written, where not as 1234.5
     dates: Mapping[str, Dates] = field(default_factory=dict)  # column -> how its dates are written, and their parts
+    places: NDArray | None = None  # (rows,) numbers of the rows in the file, where some are left out
+    left_out: Mapping[str, int] = field(default_factory=dict)  # why rows are left out -> how many
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The columns that may become inputs."""
         return tuple(name for name, kind in self.kinds.items() if name not in self.targets and kind != "ignore")
+
+    def numbers_of(self, rows: NDArray) -> NDArray:
+        """Of some rows, those in the file."""
+        return rows if self.places is None else self.places[rows]
+
+    def without(self, reasons: Mapping[str, NDArray]) -> Source:
+        """The rows for which no reason holds, (rows,) a reason."""
+        reasons = {why: mask for why, mask in reasons.items() if mask.any()}
+        if not reasons:
+            return self
+        kept = np.flatnonzero(~np.any(list(reasons.values()), axis=0))
+        fetch, line = self.fetch, self.line
+        return replace(
+            self,
+            rows=len(kept),
+            fetch=lambda name: fetch(name).of(kept),
+            line=lambda row: line(int(kept[row])),
+            part=None if self.part is None else self.part[kept],
+            places=kept,
+            left_out={why: int(mask.sum()) for why, mask in reasons.items()},
+        )
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -139,8 +162,10 @@ class TargetColumns:
             others = ", ".join(source.targets)
             raise DataError(f"{self.name}: several targets must be numbers, found {name!r} to be {kind} among {others}")
         if column.gaps.any():
-            line = source.line(int(np.argmax(column.gaps)))
-            raise DataError(f"{line}: target {name!r} must have a value in every row, found none here; take such rows out")
+            line, more = source.line(int(np.argmax(column.gaps))), int(column.gaps.sum()) - 1
+            rest = f" (and in {more} more rows)" if more else ""
+            must = f"target {name!r} must have a value in every row, found none here{rest}"
+            raise DataError(f"{line}: {must}; to leave such rows out set data.missing.target: drop")
         return column
 
     @property

@@ -165,7 +165,10 @@ class TextColumn:
             return other
         odd = np.array([text.lower() in NO_VALUE for text in self.texts.to_pylist()], dtype=bool)
         if odd.any():
-            way_out = f"take such rows out, or, if it is the name of a class, {self._set_kind('categorical')}"
+            way_out = (
+                "if it means no value, add it to data.missing.markers, and to leave such rows out set data.missing.target: drop; "
+                f"if it is the name of a class, {self._set_kind('categorical')}"
+            )
             return self._refused("categorical", "have a value in every row", odd, way_out, what="target")
         return InferredType("categorical")
 
@@ -180,7 +183,10 @@ class TextColumn:
             return other
         if stated == "datetime" and not self.how.written.formats and (other := self._other_dates()):
             return other
-        return self._refused(stated, f"hold {RULES[stated]}", wrong, self._other_kind(stated, wrong))
+        rule = f"hold {RULES[stated]}"
+        if stated == "datetime" and self.how.written.formats:
+            rule = f"hold dates written as {', '.join(self.how.written.formats)}"
+        return self._refused(stated, rule, wrong, self._other_kind(stated, wrong))
 
     def _looks(self, most: int, look: bool) -> InferredType:
         """`look`: also at what may be numbers."""
@@ -332,13 +338,9 @@ class TextColumn:
         if len(found) == 1:
             return InferredType("datetime", dates=found[0])
         values = [dates.read(self.texts, how) for how in found]
-        asked = values[0] != values[1]
-        place = int(self.codes[self._first_row(asked)])
-        told = [str(np.datetime64(int(value[place]), "D")) for value in values]
-        said = [flow({self.name: dates.as_stated(how)}) for how in found]
-        ways = [f"for {day} set data.dates: {how}" for day, how in zip(told, said, strict=True)]
+        said = [dates.as_stated(how) for how in found]
         rule = "hold dates that can be read in one way"
-        return self._refused("datetime", rule, asked, "; ".join(ways), f", which may mean {' or '.join(told)}")
+        return self._asked("datetime", rule, values[0] != values[1], values, said)
 
     def _as_found(self, found: list[Numbers]) -> InferredType:
         """Numbers, if they can be read in one way; else the ways are named."""
@@ -354,12 +356,20 @@ class TextColumn:
             return self._wide_numbers(large, None)
         else:
             return InferredType("numeric", numbers=found[0])
+        said = [numbers.as_stated(how, self.how.mark) for how in found]
+        return self._asked("numeric", rule, asked, values, said)
+
+    def _asked(self, kind: Kind, rule: str, asked: NDArray, values: list[NDArray], said: list[dict[str, Any]]) -> InferredType:
+        """Several readings of the texts `asked`: `values` (texts,) of each, and what the spec would say of it."""
         place = int(self.codes[self._first_row(asked)])
-        told = [f"{value[place] + 0.0:.15g}" for value in values]
-        said = [flow({self.name: numbers.as_stated(how, self.how.mark)}) for how in found]
-        ways = [f"for {value} set data.numbers: {how}" for value, how in zip(told, said, strict=True)]
+        told = [self._value(kind, float(value[place])) for value in values]
+        key = "numbers" if kind == "numeric" else "dates"
+        ways = [f"for {one} set data.{key}: {flow({self.name: how})}" for one, how in zip(told, said, strict=True)]
         way_out = f"{'; '.join(ways)}; for words {self._set_kind('categorical')}"
-        return self._refused("numeric", rule, asked, way_out, f", which may mean {' or '.join(told)}")
+        return self._refused(kind, rule, asked, way_out, f", which may mean {' or '.join(told)}")
+
+    def _value(self, kind: Kind, value: float) -> str:
+        return f"{value + 0.0:.15g}" if kind == "numeric" else str(np.datetime64(int(value), "D"))
 
 
 Said = TypeVar("Said")

@@ -62,11 +62,12 @@ class ColumnLook:
 class Suspicion:
     """What is suspected of a column: it tells the target (leak), it numbers the rows (order), it says nothing (constant).
 
-    Or it has too many categories to have an input each (many), or several spellings of one (spelling).
+    Or it has too many categories to have an input each (many), or several spellings of one (spelling); or the whole file is not
+    written as it was read (written).
     """
 
     column: str
-    kind: Literal["leak", "order", "constant", "many", "spelling"]
+    kind: Literal["leak", "order", "constant", "many", "spelling", "written"]
     why: str
 
     def __str__(self) -> str:
@@ -87,6 +88,8 @@ class Look:
     suspicions: tuple[Suspicion, ...]
     problems: tuple[str, ...]  # what `read` or `prepare` would refuse
     refused: str  # the one of them that is about the target, or a column that the spec names; "" if none is
+    rows_left_out: Mapping[str, int]  # why -> how many
+    guessed: bool  # the first line was taken for a row
 
     def written(self, key: str) -> dict[str, str]:
         """column -> what data.numbers, or data.dates, says of it, as YAML."""
@@ -114,7 +117,8 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     classes = target.counts() if target else {}
     left_out = split_columns(block.split)
     columns: list[ColumnLook] = []
-    suspicions: list[Suspicion] = [*suspect_spellings(source.targets[0], classes)] if classes else []
+    suspicions = [Suspicion("the file", "written", found.suspicion)] if found.suspicion else []
+    suspicions += suspect_spellings(source.targets[0], classes) if classes else []
     for name, kind in source.kinds.items():
         try:
             column = source.fetch(name)
@@ -138,6 +142,8 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
         suspicions=tuple(suspicions),
         problems=(*found.problems.values(), *problems, *unsplit),
         refused=refused,
+        rows_left_out=source.left_out,
+        guessed=found.guessed,
     )
 
 

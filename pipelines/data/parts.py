@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -161,6 +161,7 @@ class About:
     number: int | None = None  # of the fold, from 1
     data: dict[str, Any] = field(default_factory=dict)  # the data block that the rows were split by; {}: not known
     folds: tuple[About, ...] = ()
+    rows_left_out: dict[str, int] = field(default_factory=dict)  # why rows of the source are in no part -> how many
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -239,7 +240,7 @@ def prepare(source: Source, spec: DataSpec, folder: Path, parts: Sequence[str] =
         source=source.name, task=target.task, targets=target.names, classes=target.classes, outputs=target.outputs,
         kinds=dict(source.kinds), duplicates=result.duplicates, rows={}, class_counts={}, missing={}, unseen={},
         preprocessing=Preprocessing(()), target_scale=TargetScale((), ()), sha256={},
-        data=spec.model_dump(mode="json"),
+        data=spec.model_dump(mode="json"), rows_left_out=dict(source.left_out),
     )  # fmt: skip
     if spec.split.folds is None:
         about = _write(about, source, spec, target, result.folds[0], parts, folder)
@@ -290,8 +291,9 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
 
     hashes = {}
     for part in parts:
-        own, width, inputs = rows[part], len(preprocessing.inputs), partial(preprocessing.encoded, source)
-        hashes[part] = write_part(about.where(folder, part), inputs, width, y[own], own, source.rows // 4 + 1)
+        own, width, inputs = rows[part], len(preprocessing.inputs), partial(_encoded, preprocessing, source)
+        numbers_of_rows, at_once = source.numbers_of(own), source.rows // 4 + 1
+        hashes[part] = write_part(about.where(folder, part), inputs, width, y[own], numbers_of_rows, at_once)
     return replace(
         about,
         rows={part: len(own) for part, own in rows.items()},
@@ -303,6 +305,12 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
         target_scale=scale,
         sha256=hashes,
     )
+
+
+def _encoded(preprocessing: Preprocessing, source: Source, numbers: NDArray) -> Iterator[NDArray]:
+    """Inputs of the rows that have these numbers in the file."""
+    places = source.places
+    return preprocessing.encoded(source, numbers if places is None else np.searchsorted(places, numbers))
 
 
 def _scaled_target(source: Source, target: Target, train: NDArray, spec: DataSpec) -> tuple[TargetScale, NDArray]:

@@ -266,10 +266,7 @@ class Fitted:
 def fit(name: str, kind: Kind, column: Column, spec: DataSpec, parts: Sequence[Part] = ("day",)) -> Fitted:
     """Fit on the training rows of a column; `parts` of dates. Raises CellError, with a place among them."""
     if kind == "datetime" and tuple(parts) != ("day",):
-        each = [_fit_part(name, part, column.values, spec) for part in parts]
-        # One input says that there is no date.
-        each[1:] = [replace(one, indicator=False) for one in each[1:]]
-        return Fitted(Moments(name, "datetime", tuple(parts), tuple(each)))
+        return Fitted(_fit_parts(name, parts, column.values, spec))
     if kind in ("numeric", "datetime"):
         return Fitted(_fit_numeric(name, kind, column.values, spec))
     gaps, refuse = bool(column.gaps.any()), spec.missing.categorical == "refuse"
@@ -285,9 +282,14 @@ def fit(name: str, kind: Kind, column: Column, spec: DataSpec, parts: Sequence[P
     return Fitted(Categorical(name, "categorical", own, bool(others), missing), not gaps, counts == 0, rare)
 
 
-def _fit_part(name: str, part: Part, days: NDArray, spec: DataSpec) -> Numeric:
-    own = name if part == "day" else f"{name} {part}"
-    return _fit_numeric(own, "datetime", part_of(days, part), spec)
+def _fit_parts(name: str, parts: Sequence[Part], days: NDArray, spec: DataSpec) -> Moments:
+    each: list[Numeric] = []
+    for part in parts:
+        own = name if part == "day" else f"{name} {part}"
+        fitted = _fit_numeric(own, "datetime", part_of(days, part), spec)
+        # One input says that there is no date.
+        each.append(replace(fitted, indicator=False) if each else fitted)
+    return Moments(name, "datetime", tuple(parts), tuple(each))
 
 
 def _fit_numeric(name: str, kind: Any, values: NDArray, spec: DataSpec) -> Numeric:

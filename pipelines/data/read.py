@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import numpy as np
 
 from backends.weights import write_atomically
-from pipelines.data.columns import Column, DataError, Source
+from pipelines.data.columns import Column, DataError, NDArray, Source
 from pipelines.project import project_of
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import BUNDLED, FILES, Kind
@@ -56,6 +56,8 @@ class Survey:
     stated: frozenset[str] = frozenset()  # columns whose kind data.columns gives
     problems: Mapping[str, str] = field(default_factory=dict)  # column -> what `read` would say; "": of the names in the spec
     refused: Mapping[str, InferredType] = field(default_factory=dict)  # those columns, with the kind that their cells break
+    suspicion: str = ""  # of the header and quotes
+    guessed: bool = False  # the first line was taken for a row
 
 
 def survey(block: DataSpec, base: Path | None = None) -> Survey:
@@ -73,7 +75,26 @@ def survey(block: DataSpec, base: Path | None = None) -> Survey:
     types = {name: table.infer(name) for name in table.names}
     refused = {name: found for name, found in types.items() if found.problem}
     problems |= {name: table.explain(found) for name, found in refused.items()}
-    return Survey(table.source(types), frozenset(table.stated), problems, refused)
+    source = table.source(types)
+    if not {*source.targets} & {*refused}:
+        source = source.without(_left_out(source, block))
+    guessed = table.guessed and block.format.header == "auto"
+    return Survey(source, frozenset(table.stated), problems, refused, table.suspicion, guessed)
+
+
+def _left_out(source: Source, block: DataSpec) -> dict[str, NDArray]:
+    """Why rows are left out -> which, (rows,): those without any value, and, where the spec says so, those without a target."""
+    gaps = np.zeros(source.rows, dtype=bool)
+    for name in source.targets:
+        gaps |= source.fetch(name).gaps
+    blank = gaps.copy()
+    for name in source.kinds:
+        if blank.any():
+            blank &= source.fetch(name).gaps
+    reasons = {"blank": blank}
+    if block.missing.target == "drop":
+        reasons["without a target"] = gaps & ~blank
+    return reasons
 
 
 def open_source(block: DataSpec, base: Path | None = None) -> JoinedTable:
@@ -102,7 +123,7 @@ def check_named(block: DataSpec, table: JoinedTable) -> None:
     if missing:
         more = f", ... ({len(table.names)} in all)" if len(table.names) > LISTED else ""
         header = "; if it names the columns set data.format.header: true"
-        guessed = f" (the first line looks like a row, most of its cells are numbers{header})" if table.guessed else ""
+        guessed = f" (the first line looks like a row{header})" if table.guessed else ""
         raise DataError(
             f"{table.shown}: data.target must name columns of the file, got {', '.join(map(repr, missing))}; "
             f"the columns are: {', '.join(table.names[:LISTED])}{more}{guessed}"

@@ -32,6 +32,7 @@ class Table:
     typed = True  # by the file: text that looks like numbers stays text
     unnamed: frozenset[str] = frozenset()  # columns that have no name in the header
     guessed = False  # the first line was taken for a row
+    suspicion = ""  # of the header and quotes
 
     def __init__(
         self, shown: str, names: Iterable[str], rows: int, read: Callable[[str], Any], line: Callable[[int], str]
@@ -193,6 +194,7 @@ class JoinedTable:
         self.names, self.shown, self.typed = first.names, first.shown, first.typed
         self.unnamed = frozenset[str]().union(*(file.unnamed for file in self.files))
         self.guessed = any(file.guessed for file in self.files)
+        self.suspicion = next((file.suspicion for file in self.files if file.suspicion), "")
         self.by_text: set[str] = set()  # columns whose numbers, dates or truth values are read from texts, once inferred
         self.starts = np.cumsum([0, *(file.rows for file in self.files)])
         self.targets = tuple(name for name in block.targets if name in self.names)
@@ -311,7 +313,7 @@ def open_table(block: DataSpec, path: Path, shown: str) -> Table:
     as_text = {name for name, kind in kinds if kind != "numeric"} | {*block.spellings}
     as_text |= {*stated("numbers", block.numbers, text.names)}
     table = TextTable(shown, text.names, text.batches, block.missing.markers, text.line, text.decimal, as_text)
-    table.unnamed, table.guessed = text.unnamed, text.guessed
+    table.unnamed, table.guessed, table.suspicion = text.unnamed, text.guessed, text.suspicion
     return table
 
 

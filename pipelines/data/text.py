@@ -12,7 +12,7 @@ import io
 import re
 import zlib
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -26,10 +26,11 @@ from pipelines.data.columns import DataError
 from pipelines.spec.blocks import Format
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
-QUOTES = {"double": '"', "single": "'", "none": None}
+QUOTES = {"double": '"', "rows": '"', "single": "'", "none": None}
 SAMPLE = 1 << 20  # bytes; a header of 50 000 columns fits
 BLOCK = 1 << 20  # bytes that are cut into cells at a time
 SAMPLED_ROWS = 200
+WHOLE = re.compile(r'"((?:[^"\r\n]|"")*)"[;, \t]*(\r?\n?)')
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -71,6 +72,8 @@ class TextFile:
     delimiter: str
     quote: str | None
     decimal: str
+    quoted_rows: bool = False  # each row stands in quotes as a whole
+    suspicion: str = ""  # of what was found out; a question to a person
 
     def batches(self, names: Sequence[str]) -> Iterator[Any]:
         """Blocks of rows of some columns, every cell a string.
@@ -95,6 +98,11 @@ class TextFile:
         if doubtful or (self.quote and last.count(self.quote.encode()) % 2):
             deque(self.rows(strict=True), 0)  # for the line of the quote
 
+    @property
+    def plain(self) -> Callable[[str], str] | None:
+        """What makes of a line one that pyarrow reads; None for most files."""
+        return unquoted if self.quoted_rows else one_space if self.delimiter == " " else None
+
     def _cut(self, names: Sequence[str]) -> Iterator[Any]:
         """What pyarrow makes of the file."""
         read = ReadOptions(
@@ -108,8 +116,9 @@ class TextFile:
         types = dict.fromkeys(self.names, pyarrow.large_string())
         convert = ConvertOptions(null_values=[], column_types=types, include_columns=list(names))
         with opened(self.path, self.shown) as file:
-            if self.delimiter == " ":  # runs of spaces, which pyarrow does not know
-                file = io.BytesIO(_spaced(decoded(file.read(), self.shown, self.encoding, whole=True)).encode(self.encoding))
+            if self.plain:
+                text = decoded(file.read(), self.shown, self.encoding, whole=True)
+                file = io.BytesIO(_each_line(text, self.plain).encode(self.encoding))
             with open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as reader:
                 yield from reader
         pyarrow.default_memory_pool().release_unused()  # what the strings took
@@ -118,8 +127,8 @@ class TextFile:
         """(line, cells) of every row, slowly. `strict`: raises DataError for what no writer of such files would write."""
         with opened(self.path, self.shown) as file:
             lines: Iterator[str] = io.TextIOWrapper(file, encoding=self.encoding, newline="")
-            if self.delimiter == " ":
-                lines = map(one_space, lines)
+            if self.plain:
+                lines = map(self.plain, lines)
             rest = islice(lines, self.first - 1, None)
             reader = csv.reader(rest, strict=strict, **_dialect(self.delimiter, self.quote))
             before = 0
@@ -188,13 +197,21 @@ def open_text(path: Path, shown: str, how: Format, expected: Collection[str] = (
         head = file.read(SAMPLE)
     encoding, whole, quote = _encoding(head, how.encoding), len(head) < SAMPLE, QUOTES[how.quote]
     sample = decoded(head, shown, encoding, whole)
+    _refuse_quoted_rows(shown, sample, how.quote)
+    if how.quote == "rows":
+        sample = _each_line(sample, unquoted)
     delimiter = DELIMITERS.get(how.delimiter) or _find_delimiter(sample, whole, quote, how, shown)
-    first, cells = _first_row(_spaced(sample) if delimiter == " " else sample, delimiter, quote)
+    first, cells = _first_row(_each_line(sample, one_space) if delimiter == " " else sample, delimiter, quote)
     if not cells:
         found = "blank lines alone" if head else "an empty file"
         raise DataError(f"{shown}: the file must have a header and rows, found {found}")
     like_a_row = 2 * sum(bool(NUMBER.fullmatch(cell)) for cell in cells) > len(cells)  # names seldom are numbers
-    named = how.header is True or (how.header == "auto" and (bool({*expected} & {*cells}) or not like_a_row))
+    rows = _sampled(_each_line(sample, one_space) if delimiter == " " else sample, delimiter, quote)
+    recurring = _recurring(cells, rows)
+    expects = bool({*expected} & {*cells})
+    named = how.header is True or (how.header == "auto" and (expects or not (like_a_row or recurring)))
+    suspicion = _suspicion(cells, rows, recurring) if how.header == "auto" and named else ""
+    suspicion = suspicion or _suspect_quotes(rows, how.quote)
     return TextFile(
         shown,
         path,
@@ -206,7 +223,42 @@ def open_text(path: Path, shown: str, how: Format, expected: Collection[str] = (
         delimiter=delimiter,
         quote=quote,
         decimal="." if how.decimal == "point" else ",",
+        quoted_rows=how.quote == "rows",
+        suspicion=suspicion,
     )
+
+
+def _refuse_quoted_rows(shown: str, sample: str, quote: str) -> None:
+    """Raises DataError where each row stands in quotes as a whole, and nothing says so."""
+    lines = [line for line in islice(io.StringIO(sample), SAMPLED_ROWS) if line.strip()][1:-1]
+    quoted = sum(bool(WHOLE.fullmatch(line)) and any(mark in line for mark in ",;\t|") for line in lines)
+    if quote == "double" and len(lines) > 2 and 2 * quoted > len(lines):
+        must = f"each cell may stand in quotes, found {quoted} of {len(lines)} rows that do so as a whole"
+        raise DataError(f"{shown}: {must}; set data.format.quote: rows")
+
+
+def _recurring(cells: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Cells of the first row that stand in their column once more; 0 if they are less than half. A name does not do that."""
+    later = [row for row in rows[1:] if len(row) == len(cells)]
+    columns = [{cell.strip() for cell in column} for column in zip(*later, strict=True)]
+    again = sum(bool(cell) and cell in column for cell, column in zip(cells, columns, strict=False))
+    return again if 2 * again >= len(cells) and again > 1 else 0
+
+
+def _suspicion(cells: Sequence[str], rows: Sequence[Sequence[str]], recurring: int) -> str:
+    if not recurring:
+        return ""
+    names = f"its columns are column_1 to column_{len(cells)}"
+    told = f"{recurring} of its {len(cells)} cells stand in their columns once more"
+    return f"is the first line a row? {told}; if so, set data.format.header: false; {names}"
+
+
+def _suspect_quotes(rows: Sequence[Sequence[str]], quote: str) -> str:
+    cells = [cell.strip() for row in rows for cell in row]
+    single = sum(len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in cells)
+    if quote != "double" or 10 * single < len(cells) or single < 2:
+        return ""
+    return f"are cells in single quotes? {single} of {len(cells)} are; if so, set data.format.quote: single"
 
 
 def _encoding(head: bytes, stated: str) -> str:
@@ -230,8 +282,14 @@ def one_space(line: str) -> str:
     return re.sub(r"^ +| +(?=\r?\n?$)", "", re.sub(" +", " ", line))
 
 
-def _spaced(sample: str) -> str:
-    return "".join(map(one_space, io.StringIO(sample, newline="")))
+def unquoted(line: str) -> str:
+    """A row without the quotes that it stands in as a whole; others as they are."""
+    whole = WHOLE.fullmatch(line)
+    return whole[1].replace('""', '"') + whole[2] if whole else line
+
+
+def _each_line(sample: str, plain: Callable[[str], str]) -> str:
+    return "".join(map(plain, io.StringIO(sample, newline="")))
 
 
 def _find_delimiter(sample: str, whole: bool, quote: str | None, how: Format, shown: str) -> str:
@@ -242,7 +300,7 @@ def _find_delimiter(sample: str, whole: bool, quote: str | None, how: Format, sh
     best = max(found, key=lambda mark: found[mark])
     if found[best][0] >= 0.5:
         return best
-    return " " if _regularity(_spaced(sample), whole, " ", quote)[0] >= 0.5 else usual
+    return " " if _regularity(_each_line(sample, one_space), whole, " ", quote)[0] >= 0.5 else usual
 
 
 def _regularity(sample: str, whole: bool, delimiter: str, quote: str | None) -> tuple[float, int]:
@@ -257,6 +315,15 @@ def _regularity(sample: str, whole: bool, delimiter: str, quote: str | None) -> 
         return 0.0, 0
     width, count = Counter(widths).most_common(1)[0]
     return (count / len(widths), width) if width > 1 else (0.0, 0)
+
+
+def _sampled(sample: str, delimiter: str, quote: str | None) -> list[list[str]]:
+    """The first rows that are not blank."""
+    reader = csv.reader(io.StringIO(sample, newline=""), **_dialect(delimiter, quote))
+    rows: list[list[str]] = []
+    with suppress(csv.Error):
+        rows += islice((row for row in reader if row), SAMPLED_ROWS)
+    return rows
 
 
 def _first_row(sample: str, delimiter: str, quote: str | None) -> tuple[int, list[str]]:

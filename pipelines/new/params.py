@@ -120,6 +120,8 @@ def _filled(view: View, places: Mapping[str, str], name: str) -> dict[str, str]:
         "backend": line(1, "backend", text(backend()), "lightning, keras, reference: the same experiment on each"),
         "experiment": line(1, "experiment", text(name)),
     }
+    if found.guessed and block.format.header == "auto":
+        lines["header"] = line(2, "header", "false", "the first line was taken for a row")
     columns = "".join(_columns(found))
     if columns:
         kinds = "numeric, categorical, boolean, datetime, ignore"

@@ -54,8 +54,8 @@ class Format(Spec):
     delimiter: Literal["auto", "comma", "semicolon", "tab", "pipe", "space"] = Field(
         "auto", description="what stands between cells"
     )
-    quote: Literal["double", "single", "none"] = Field(
-        "double", description="what encloses a cell that holds a delimiter or a line end"
+    quote: Literal["double", "single", "none", "rows"] = Field(
+        "double", description="what encloses a cell that holds a delimiter or a line end; rows: double, and a row as a whole"
     )
     encoding: Text = Field("auto", description="of the text, such as utf-8, utf-16 or latin-1; auto: UTF-8 or UTF-16")
     header: bool | Literal["auto"] = Field("auto", description="does the first line name the columns? else: column_1, ...")
@@ -90,6 +90,7 @@ class Missing(Spec):
     categorical: Literal["category", "refuse"] = Field(
         "category", description="in categorical and boolean columns: a category of its own, or an error"
     )
+    target: Literal["refuse", "drop"] = Field("refuse", description="rows without a target: an error, or they are left out")
 
 
 class Categories(Spec):

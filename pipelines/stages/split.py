@@ -44,4 +44,5 @@ def report_of(about: About, notes: Mapping[str, str]) -> dict[str, Any]:
         "unseen": known.unseen,
         "rare": known.rare,
         "duplicates": about.duplicates,
+        "rows_left_out": about.rows_left_out,
     }

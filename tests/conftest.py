@@ -96,8 +96,20 @@ DRAWN = ("test_report.py", "test_study_figures.py", "test_ui.py")  # look at fig
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Line by line; within one, and for the files of no line, as they were."""
     items.sort(key=lambda item: LINES.get(item.path.name, len(TOGETHER)))
+    take_back_variables()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """After the last test of a file."""
+    if nextitem is None or nextitem.path != item.path:
+        take_back_variables()
+
+
+def take_back_variables() -> None:
+    """What libraries have set for themselves, when they were imported or later (Ray): no command would be warm."""
     for name in os.environ.keys() - STARTED.keys():
-        if warm.AT_IMPORT.match(name):  # set by a library that a test file has imported: no command would be warm
+        if warm.AT_IMPORT.match(name):
             del os.environ[name]
 
 

@@ -10,8 +10,8 @@ Only specs, NumPy arrays and flat weights (weights.py) cross this border. In a s
 - trials of one seed and fold share their rows and their noise: U of these streams, `seed_index` (K,) says which is whose;
 - folds lie behind one another in the data; the rows of a chunk are counted over all of them, so that a step gathers rows
   and knows no fold. Validation and probe of a trial are on the rows of its own fold, `region` (K,);
-- losses are summed over trials and averaged over rows, so that no trial feels another; with class weights a row's ℓ and
-  its δ·y count w_c times in E and its gradient (losses.row_weights), and B stays what they are divided by;
+- losses are summed over trials and averaged over rows, so that no trial feels another; with class weights w_c or weights of
+  rows w_i, ℓ and δ·y count w_i·w_c times in E and its gradient (losses.weighed), and B stays what they are divided by;
 - a trial that ended has learning rate 0: its weights stay, and nobody reads them any more.
 """
 
@@ -43,6 +43,8 @@ class Data:
     """Training and validation rows. X (n, I); y as `losses.targets` takes it. Test rows never come here.
 
     Of F folds, `folds` are the numbers. They lie behind one another and are of one size: X (F·n, I), X_valid (F·m, I).
+    `weights` (F·n,) say how much each training row counts, on any scale; None: all alike. Raises ValueError for folds of
+    several sizes, and for weights that are negative or not finite, or all 0 in a fold.
     """
 
     X: NDArray
@@ -50,11 +52,16 @@ class Data:
     X_valid: NDArray
     y_valid: NDArray
     folds: tuple[int | None, ...] = (None,)
+    weights: NDArray | None = None
 
     def __post_init__(self) -> None:
         for what, rows in (("training", len(self.X)), ("validation", len(self.X_valid))):
             if rows % len(self.folds):
                 raise ValueError(f"{len(self.folds)} folds must have equally many {what} rows, got {rows} of all together")
+        if self.weights is not None:
+            w = self.weights.reshape(len(self.folds), -1)
+            if self.weights.shape != (len(self.X),) or not (np.isfinite(w) & (w >= 0)).all() or not w.any(1).all():
+                raise ValueError("weights must be one a training row, each finite and at least 0, and not all 0 in a fold")
 
     @property
     def rows(self) -> int:
@@ -75,7 +82,11 @@ class Data:
         X, y, X_valid, y_valid = (
             np.concatenate([getattr(data, name) for data in one]) for name in ("X", "y", "X_valid", "y_valid")
         )
-        return Data(X, y, X_valid, y_valid, tuple(folds))
+        given = [data.weights for data in one if data.weights is not None]
+        if given and len(given) < len(one):
+            raise ValueError("folds of one stack must all have weights of rows, or none")
+        # Each on its own scale, so that none outweighs another.
+        return Data(X, y, X_valid, y_valid, tuple(folds), np.concatenate(given) if given else None)
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ class Chunk(NamedTuple):
 class Losses(NamedTuple):
     """What `run` saw, as trained: at each step, before its update. All (K, S)."""
 
-    loss: NDArray  # E, the mean over the rows of the batch, each times its class weight, float64
+    loss: NDArray  # E, the mean over the rows of the batch, each times its weight, float64
     penalty: NDArray  # λΩ, float64
     largest: NDArray | None = None  # max|g| as the optimizer takes it; None: not told
 
@@ -166,9 +177,18 @@ class Stack(ABC):
         self.clip = None if clips[0] is None else np.array(clips, dtype=self.dtype)
 
     def targets(self) -> NDArray:
-        """Of all training rows, as the loss wants them, in the type of the weights: (F·n, O)."""
+        """Of all training rows, as `losses.weighed` wants them, in the type of the weights: (F·n, O), or (F·n, O + 1).
+
+        The last column then holds w_i, scaled to mean 1 over the training rows of the fold.
+        """
         assert self.data is not None
-        return targets(self.trials[0].task, self.data.y, self.trials[0].outputs, self.dtype)
+        d = targets(self.trials[0].task, self.data.y, self.trials[0].outputs, self.dtype)
+        if self.data.weights is None:
+            return d
+        w = self.data.weights.astype(np.float64).reshape(len(self.data.folds), -1)
+        w = w / w.max(1, keepdims=True)  # whose sum cannot overflow
+        w *= self.data.rows / w.sum(1, keepdims=True)
+        return np.concatenate([d, w.reshape(-1, 1).astype(self.dtype)], axis=1)
 
     def drive(self, chunks: Iterable[Chunk], report: Report) -> None:
         """Run chunks until there are no more, reporting each before asking for the next.

@@ -49,6 +49,19 @@ def class_weights(counts: Sequence[int], given: Sequence[float] | None) -> tuple
     return tuple(w * n / total for w in given)
 
 
+def weighed(xp: Any, task: Task, d: Array, outputs: int, classes: Array | None) -> tuple[Array, Array | None]:
+    """The targets (..., B, outputs) of what `Stack.targets` gives, and w_i·w_c of each row, (K or 1, B); None: all 1.
+
+    `classes` are the w_c of each trial, (K, classes), or None.
+    """
+    own = d[..., outputs] if d.shape[-1] > outputs else None
+    d = d if own is None else d[..., :outputs]
+    if classes is None:
+        return d, own
+    of_class = row_weights(xp, task, d, classes)
+    return d, of_class if own is None else own * of_class
+
+
 def row_weights(xp: Any, task: Task, d: Array, w: Array) -> Array:
     """w_c of the class of each row: d (B, outputs) or (K or 1, B, outputs) as `targets` gives it, w (K, classes) -> (K, B)."""
     if task == "binary":

@@ -1,5 +1,6 @@
 """Class weights: the numbers that a spec's words become, and what they do to the loss. Backends agree: the conformance suite."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from backends import draws, get, losses, weights
+from backends.activations import numerics
 from backends.conformance import BATCH, make_data, make_trial
-from backends.supervisor import fit
+from backends.conformance.cases import some_row_weights, some_weights
+from backends.losses import row_losses, targets
+from backends.supervisor import Supervisor, fit
 from pipelines import stages
 from pipelines.data import About
 from pipelines.spec import Experiment, SpecError, trial
@@ -159,3 +163,50 @@ def test_balanced_weights_find_more_of_a_rare_class(tmp_path):
         counts = About.load(places.about).class_counts["train"]
         assert saved.class_weights == (None if words == "none" else losses.class_weights(list(counts.values()), None))
     assert found["balanced"] > found["none"] + 0.2
+
+
+# -- weights of rows ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+def test_a_step_goes_down_the_slope_of_the_mean_of_weighted_losses_and_a_rows_scale_is_no_matter(task):
+    """On paper: (1/B) Σ w_i w_c ℓ_i, with Σ w_i = n."""
+    w = np.array(some_row_weights())
+    classes = some_weights(task)
+    whole = {"batch_size": len(w), "optimizer": {"name": "sgd", "learning_rate": 1.0}, "activation": "tanh", "epochs": 1}
+    one, plain = make_trial(task, class_weights=classes, **whole), make_data(task)
+    assert w.min() == 0 and w.mean() != 1
+    of_row = w * len(w) / w.sum() * (np.ones(len(w)) if classes is None else np.array(classes)[plain.y])
+    flat = weights.initial([one])
+
+    def mean(flat):
+        stack = get("reference").stack([one], plain)
+        stack.load({"weights": flat})
+        each = row_losses(numerics, task, stack.predict(plain.X)[0], targets(task, plain.y, one.outputs))
+        return (of_row * each).mean()
+
+    moved = []
+    for scale in (1.0, 1e300):
+        supervisor = Supervisor(get("reference"), [one], replace(plain, weights=scale * w))
+        supervisor.run()
+        moved.append(supervisor.stack.weights())
+        assert supervisor.progress[0].history[0]["train_loss"] == pytest.approx(mean(flat))
+    np.testing.assert_allclose(moved[0], moved[1], rtol=1e-12)
+    for place in range(0, flat.shape[1], 11):
+        nudge = np.zeros_like(flat)
+        nudge[0, place] = 1e-6
+        slope = (mean(flat + nudge) - mean(flat - nudge)) / 2e-6
+        assert (flat - moved[0])[0, place] == pytest.approx(slope, abs=2e-8)
+
+
+@pytest.mark.parametrize("w", [np.ones(3), np.full(70, np.nan), np.full(70, -1.0), np.zeros(70)], ids=["3", "NaN", "-1", "0"])
+def test_weights_of_rows_that_mean_nothing_are_refused(w):
+    with pytest.raises(ValueError, match="weights must be one a training row, each finite and at least 0, and not all 0"):
+        replace(make_data("binary"), weights=w)
+
+
+def test_equal_weights_of_rows_are_none():
+    one, plain = make_trial("multiclass", epochs=2), make_data("multiclass")
+    for name in ("reference", "lightning"):
+        (with_weights,), (without,) = (fit(get(name), [one], data) for data in (replace(plain, weights=np.full(70, 3.0)), plain))
+        np.testing.assert_allclose(with_weights.weights, without.weights, rtol=1e-12)

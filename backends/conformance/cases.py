@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import combinations, product
 from typing import Any, NamedTuple, get_args
@@ -23,6 +24,7 @@ from backends.spec import (
     AdamW,
     InitializerName,
     Model,
+    NDArray,
     Regularization,
     RMSprop,
     Spec,
@@ -229,7 +231,9 @@ def cases(structure: int, precision: str = "float64") -> Cases:
         make_trial(task, outputs=outputs, seed=seed, precision=precision, **_changes(case, number, structure))
         for number, (case, seed) in enumerate(zip(STACKS[structure], seeds, strict=False))
     ]
-    return Cases(STRUCTURE_NAMES[structure], tuple(trials), make_data(task, outputs))
+    data = make_data(task, outputs)
+    data = replace(data, weights=some_row_weights()) if structure % 2 else data
+    return Cases(STRUCTURE_NAMES[structure], tuple(trials), data)
 
 
 def _changes(case: Case, number: int, structure: int) -> dict[str, Any]:
@@ -267,6 +271,11 @@ def _changes(case: Case, number: int, structure: int) -> dict[str, Any]:
         **dict(zip(("l1", "l2"), penalties[case["penalty"]], strict=True)),
         **dict(zip(("dropout", "input_dropout"), dropouts[case["dropout"]], strict=True)),
     }
+
+
+def some_row_weights(rows: int = ROWS) -> NDArray:
+    """From 0 to 3, another for each row."""
+    return np.arange(rows) * 37 % 61 / 20
 
 
 def some_weights(task: Task, number: int = 0) -> tuple[float, ...] | None:

@@ -23,6 +23,7 @@ from backends.conformance.cases import (
     every_activation,
     make_data,
     make_trial,
+    some_row_weights,
     some_weights,
 )
 from backends.conformance.compare import (
@@ -106,7 +107,8 @@ def make_folds(task: Task, rows: int = 70) -> dict[int | None, Data]:
     for place, number in enumerate(FOLDS):
         train, valid, scale = slice(place * rows, place * rows + rows), slice(place * 11, place * 11 + 11), 1 + 0.2 * place
         X, X_valid = (scale * part for part in (whole.X[train], whole.X_valid[valid]))
-        folds[number] = Data(X, whole.y[train], X_valid, whole.y_valid[valid], (number,))
+        w = scale**20 * some_row_weights(rows) if task == "multiclass" else None
+        folds[number] = Data(X, whole.y[train], X_valid, whole.y_valid[valid], (number,), w)
     return folds
 
 

@@ -51,6 +51,7 @@ class Program:
         self.l1, self.l2 = (self._variable(shape if self.penalised else (1, 1)) for _ in range(2))
         self.limit, self.class_weights = self._variable((count, 1)), self._variable((count, first.classes))
         self.seed_index = self._variable((count,), "int32")
+        self.columns = columns(stack)
 
     def _variable(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.Variable:
         return keras.Variable(np.zeros(shape), dtype=dtype or self.dtype, trainable=False)
@@ -103,13 +104,13 @@ class Program:
 
     def _backward(self, theta: Weights, x: Tensor, d: Tensor, masks: Sequence[Tensor] | None) -> tuple[Any, ...]:
         """E (K,) float64, λΩ (K,), the gradient of E + λΩ, divided as `theta`, and the outputs."""
-        xp = self.xp
+        xp, classes = self.xp, self.class_weights.value if self.weighed else None
+        targets, w = losses.weighed(xp, self.task, d, self.outputs[-1], classes)
 
         def total(theta: Weights) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             logits = self.network.fields(self._pieces(theta), x, masks)[-1]
-            each = losses.row_losses(xp, self.task, logits, d)
-            if self.weighed:
-                each = each * losses.row_weights(xp, self.task, d, self.class_weights.value)
+            each = losses.row_losses(xp, self.task, logits, targets)
+            each = each if w is None else each * w
             # Sum over trials: a mean would divide every trial's gradient by K.
             return xp.sum(xp.mean(each, -1)), (each, logits)
 
@@ -159,3 +160,9 @@ class Program:
 def noisy_places(stack: Stack) -> tuple[bool, ...]:
     """At which places any trial has dropout; place 0 is the inputs."""
     return tuple(bool(row.any()) for row in stack.thresholds)
+
+
+def columns(stack: Stack) -> int:
+    """Of the targets that `run` takes: an output each, and one more where rows have weights."""
+    weighted = stack.data is not None and stack.data.weights is not None
+    return stack.trials[0].layers[-1].outputs + weighted

@@ -17,7 +17,7 @@ import numpy as np
 from backends import losses, weights
 from backends.base import Backend, Data, Gradients, Machine, NDArray, Signals, Stack, State, check_single, threads_for
 from backends.keras.network import to_keras
-from backends.keras.program import Program, noisy_places
+from backends.keras.program import Program, columns, noisy_places
 from backends.spec import Trial
 
 Tensor = Any
@@ -43,7 +43,8 @@ class KerasStack(Stack):
             d = self.targets()
             self.X, self.d = self._put(data.X), self._put(d)
             self._valid, X, d = (part.reshape(len(data.folds), -1, part.shape[1]) for part in (data.X_valid, data.X, d))
-            self._valid, self._probed = self._put(self._valid), (self._put(X[:, :PROBE_ROWS]), self._put(d[:, :PROBE_ROWS]))
+            d = d[:, :PROBE_ROWS, : trials[0].outputs]
+            self._valid, self._probed = self._put(self._valid), (self._put(X[:, :PROBE_ROWS]), self._put(d))
 
     @abstractmethod
     def _put(self, array: NDArray) -> Tensor:
@@ -113,6 +114,7 @@ def _lend(stack: KerasStack) -> tuple[Program, weakref.finalize[..., Any]]:
     key = (
         stack.trials[0].structure(), len(stack.trials), tuple(name for name, _, _ in stack.groups), len(stack.seeds) == 1,
         len(stack.seeds) == len(stack.trials), noisy_places(stack), stack.penalised, stack.class_weights is not None,
+        columns(stack),
     )  # fmt: skip
     at = next((i for i, (known, _) in enumerate(_idle) if known == key), None)
     program = stack.program_kind(stack) if at is None else _idle.pop(at)[1]

@@ -33,7 +33,7 @@ class TensorFlowProgram(Program):
     def __init__(self, stack: Stack) -> None:
         super().__init__(stack)
         real, word, index = tf.as_dtype(self.dtype), tf.uint32, tf.int32
-        X, d = tf.TensorSpec((None, self.units[0]), real), tf.TensorSpec((None, None), real)
+        X, d = tf.TensorSpec((None, self.units[0]), real), tf.TensorSpec((None, self.columns), real)
         own_X, own_d = tf.TensorSpec((None, None, self.units[0]), real), tf.TensorSpec((None, None, None), real)
         count, places = self.network.flat.shape[0], len(self.units)
 

@@ -20,7 +20,7 @@ from backends.base import Chunk, NDArray, Stack
 from backends.errors import BackendError
 from backends.lightning.network import Masks
 from backends.lightning.noise import multipliers, noise, upload
-from backends.losses import row_weights
+from backends.losses import weighed
 
 BLOCK_NUMBERS = 2**20  # numbers made ready at a time: 4 MB in float32
 
@@ -63,11 +63,11 @@ class Batch(NamedTuple):
     masks: Masks  # a place: (K, b, units), or None
     eta: Tensor  # (K, 1)
     size: int  # B, rows of the whole batch; b of them are here
-    weights: Tensor | None = None  # (K, b) of the rows' classes, where any trial has class weights
+    weights: Tensor | None = None  # w_i·w_c of the rows, (K or 1, b), where any have weights
 
 
 class Batches:
-    """Deals a stack's batches. X (F·n, I) and d (F·n, O) on the device; None for a stack that only predicts."""
+    """Deals a stack's batches. X (F·n, I) and d as `Stack.targets`, on the device; None for a stack that only predicts."""
 
     def __init__(self, stack: Stack, X: Tensor | None, d: Tensor | None, device: torch.device) -> None:
         self.X, self.d, self.device = X, d, device
@@ -80,7 +80,7 @@ class Batches:
         self.noisy = [bool(place.any()) for place in stack.thresholds]
         layers = stack.trials[0].layers
         self.units = [layers[0].inputs, *(layer.outputs for layer in layers[:-1])]
-        self.trials, self.task = len(stack.trials), stack.trials[0].task
+        self.trials, self.task, self.outputs = len(stack.trials), stack.trials[0].task, layers[-1].outputs
         self.class_weights = None if stack.class_weights is None else torch.from_numpy(stack.class_weights).to(device)
         # Which stream's rows and noise a trial takes; None where there is nothing to pick.
         own = len(stack.seeds) == self.trials
@@ -97,12 +97,12 @@ class Batches:
             rows = chunk.rows[:, part, places.start : places.stop]
             x, d = self._take(self.X, rows), self._take(self.d, rows)
             masks = self._masks_of_steps(chunk.noise[:, part], places)
-            weights = repeat(None) if self.class_weights is None else map(self.weights_of, d)
+            d, weights = zip(*map(self.weighed, d), strict=True)
             yield from map(Batch, x, d, masks, eta[part].unbind(), repeat(size), weights)
 
-    def weights_of(self, d: Tensor) -> Tensor | None:
-        """Of the classes of rows whose targets are d (Kx, b, O) or (b, O): (K, b), or None."""
-        return None if self.class_weights is None else row_weights(torch, self.task, d, self.class_weights)
+    def weighed(self, d: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The targets (Kx, b, O) or (b, O) of rows of `Stack.targets`, and their weights (K or 1, b), or None."""
+        return weighed(torch, self.task, d, self.outputs, self.class_weights)
 
     def masks(self, keys: NDArray, rows: int) -> Masks:
         """The multipliers of one step: keys (U, places, 2) -> a place: (K, rows, units), or None."""

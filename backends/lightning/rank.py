@@ -41,7 +41,8 @@ def take_up(folder: Path) -> LightningStack:
     job = Checkpoint.load(folder / "job")
     trials = [Trial.model_validate_json(json.dumps(trial)) for trial in job.numbers["trials"]]
     X, y = np.load(folder / "X.npy", mmap_mode="r"), np.load(folder / "y.npy", mmap_mode="r")
-    data = Data(X, y, X[:0], y[:0], tuple(job.numbers["folds"]))
+    own = folder / "weights.npy"
+    data = Data(X, y, X[:0], y[:0], tuple(job.numbers["folds"]), np.load(own) if own.exists() else None)
     stack = Lightning().stack(trials, data, Machine(**job.numbers["machine"]))
     stack.load(job.arrays)
     return stack

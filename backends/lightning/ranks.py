@@ -73,6 +73,8 @@ class Ranks:
         self.connections: dict[int, Connection] = {}
         np.save(folder / "X.npy", stack.data.X)
         np.save(folder / "y.npy", stack.data.y)
+        if stack.data.weights is not None:
+            np.save(folder / "weights.npy", stack.data.weights)
         numbers = {
             "trials": [trial.model_dump(mode="json") for trial in stack.trials],
             "folds": stack.data.folds,

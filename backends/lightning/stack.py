@@ -170,6 +170,7 @@ class LightningStack(Stack):
     def probe(self) -> Signals:
         """On the first min(n, 1024) training rows, some at a time: the sums then stay in the processor's cache."""
         X, d = (torch.split(self._folds(values)[:, :PROBE_ROWS], PROBE_PART, dim=1) for values in (self._X, self._d))
+        d = tuple(part[..., : self.batches.outputs] for part in d)
         with self._computing():
             parts = [self._signals(self._own(x), self._own(targets)) for x, targets in zip(X, d, strict=True)]
             squares, small, peaks = zip(*parts, strict=True)
@@ -200,7 +201,7 @@ class LightningStack(Stack):
         first, network = self.trials[0], self.network
         W, x, d = self._tensor(flat), self._tensor(X)[None], self._tensor(losses.targets(first.task, y, first.outputs))
         masks = network.quiet if noise is None else self.batches.masks(noise, len(X))
-        batch = Batch(x, d, masks, W[:, :0], len(X), self.batches.weights_of(d))
+        batch = Batch(x, d, masks, W[:, :0], len(X), self.batches.weighed(d)[1])
         g, parameters = torch.empty_like(W), network.views(W)
         with self._computing():
             run = network.forward(parameters, x, masks, self.bits)

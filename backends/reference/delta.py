@@ -70,7 +70,7 @@ def local_gradients(
 ) -> tuple[list[NDArray], list[Parameters]]:
     """δ of every layer, (B, units), and the mean of w·δ·y of every parameter, from the output back to the inputs.
 
-    w (B,) are the weights of the rows' classes; None: all 1.
+    w (B,) are the weights of the rows; None: all 1.
     """
     activation, a = ACTIVATIONS[trial.model.activation], d.dtype.type(trial.model.slope)
     deltas, corrections = [output_delta(trial, done.fields[-1], d)], list[Parameters]()

@@ -58,7 +58,9 @@ class ReferenceStack(Stack):
         trial = self.trials[k]
         layers = delta.parameters_of(trial, flat)
         done = delta.forward(trial, layers, X, noise)
-        w = None if self.class_weights is None else losses.row_weights(numerics, trial.task, d, self.class_weights[k, None])[0]
+        classes = None if self.class_weights is None else self.class_weights[k, None]
+        d, w = losses.weighed(numerics, trial.task, d, trial.outputs, classes)
+        w = w if w is None or classes is None else w[0]
         deltas, corrections = delta.local_gradients(trial, layers, done, d, w)
         # Δw = η·(mean of w·δ·y) is gradient descent, so the gradient of E is its negative.
         g = -delta.correction_vector(trial, corrections)
@@ -107,7 +109,7 @@ class ReferenceStack(Stack):
         start = self.region[k] * self.data.rows
         first = slice(start, start + min(self.data.rows, PROBE_ROWS))
         done = delta.forward(trial, layers, self.X[first])
-        deltas, _ = delta.local_gradients(trial, layers, done, self.d[first])
+        deltas, _ = delta.local_gradients(trial, layers, done, self.d[first, : trial.outputs])
         activation, a = ACTIVATIONS[trial.model.activation], self.slopes[k]
         slopes = [np.abs(activation.slope(numerics, v, a)) for v in done.fields[:-1]]
         return (

@@ -1,5 +1,6 @@
 """Class weights: the numbers that a spec's words become, and what they do to the loss. Backends agree: the conformance suite."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from backends.conformance.cases import some_row_weights, some_weights
 from backends.losses import row_losses, targets
 from backends.supervisor import Supervisor, fit
 from pipelines import stages
-from pipelines.data import About
+from pipelines.data import About, DataError
 from pipelines.spec import Experiment, SpecError, trial
 from pipelines.stages import RunPaths
 from pipelines.stages.files import read_json
@@ -210,3 +211,59 @@ def test_equal_weights_of_rows_are_none():
     for name in ("reference", "lightning"):
         (with_weights,), (without,) = (fit(get(name), [one], data) for data in (replace(plain, weights=np.full(70, 3.0)), plain))
         np.testing.assert_allclose(with_weights.weights, without.weights, rtol=1e-12)
+
+
+def rows_of(folder, cell=None, **data):
+    """Forty rows, of which every fourth weighs 5, or has this cell; and the spec that trains on them."""
+    w = [5 if n % 4 == 0 else 1 for n in range(40)]
+    lines = [f"{n * 7 % 40 + 0.5},{'yes' if n % 3 else 'no'},{cell if cell is not None and n == 3 else w[n]}" for n in range(40)]
+    (folder / "rows.csv").write_text("x,y,w\n" + "\n".join(lines) + "\n")
+    part = {"source": str(folder / "rows.csv"), "target": "y", "weight": "w", **data}
+    train = {"backend": "reference", "epochs": 2}
+    return Experiment.model_validate({"data": part, "model": {"hidden": [4]}, "train": train, "tracking": {"enabled": False}})
+
+
+@pytest.mark.parametrize("split", [{}, {"folds": 3}], ids=["", "folds"])
+def test_a_column_of_weights_counts_in_training_alone_and_is_no_input(tmp_path, monkeypatch, split):
+    monkeypatch.chdir(tmp_path)
+    weighted, places = rows_of(tmp_path, split=split), RunPaths(tmp_path)
+    report = stages.split(weighted, places)
+    about = About.load(places.about)
+    assert about.each[0].inputs == ("x",) and report["left_out"] == {"w": "it says how much a row counts (data.weight)"}
+    for one in about.each:
+        learn = one.open(places.data, "train")
+        np.testing.assert_array_equal(learn.weights, np.where(learn.rows % 4 == 0, 5, 1))
+        assert one.open(places.data, "valid").weights is None
+    stages.train(weighted, places)
+    stages.validate(weighted, places)
+    with_weights = read_json(places.trained / "metrics.json")
+    plain = RunPaths(tmp_path / "plain")
+    for stage in (stages.split, stages.train):
+        stage(weighted.override("data.weight", None).override("data.columns", {"w": "ignore"}), plain)
+    assert read_json(plain.trained / "metrics.json")["best_train_loss"] != with_weights["best_train_loss"]
+    file = next((places.data / "train").rglob("weights.npy"))
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    with pytest.raises(DataError, match=r"weights\.npy is damaged"):
+        stages.train(weighted, places)
+
+
+@pytest.mark.parametrize(
+    "cell, columns, told",
+    [
+        ("", {}, "rows.csv:5: .*found no value"),
+        ("-2", {}, "rows.csv:5: .*found -2"),
+        (1, {"w": "categorical"}, "found it to be cat"),
+    ],
+)
+def test_a_cell_that_is_no_weight_is_refused_with_its_line(tmp_path, cell, columns, told):
+    made = rows_of(tmp_path, cell, columns=columns)
+    with pytest.raises(DataError, match="column 'w' must hold a number of at least 0 in every training row") as error:
+        stages.split(made, RunPaths(tmp_path))
+    assert re.search(told, str(error.value))
+
+
+def test_the_column_of_weights_must_be_there_and_be_another_than_the_target(tmp_path):
+    with pytest.raises(SpecError, match="weight must be null for bundled sets, or name another column than the target, got 'y'"):
+        rows_of(tmp_path).override("data.weight", "y")
+    with pytest.raises(DataError, match=r"data\.weight must name a column of the file, got 'v'"):
+        stages.split(rows_of(tmp_path).override("data.weight", "v"), RunPaths(tmp_path))

@@ -68,7 +68,7 @@ class Case:
     def data(self) -> Data:
         """Training and validation rows."""
         train, valid = (self.about.open(RunPaths(self.folder).data, part) for part in ("train", "valid"))
-        return Data(train.X, train.y, valid.X, valid.y)
+        return Data(train.X, train.y, valid.X, valid.y, weights=train.weights)
 
     def truth(self) -> Truth:
         """What outputs on the validation rows are judged by."""

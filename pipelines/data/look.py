@@ -18,7 +18,7 @@ from pipelines.data.columns import Column, DataError, NDArray, Source, Target, f
 from pipelines.data.parts import check_size
 from pipelines.data.preprocess import LIMIT, CellError, fit
 from pipelines.data.read import Survey, survey
-from pipelines.data.split import count_duplicates, equal_rows, inputs_of, label_key, split_columns, split_rows
+from pipelines.data.split import count_duplicates, equal_rows, inputs_of, label_key, no_inputs, split_rows
 from pipelines.spec.blocks import DataSpec, Kind
 from pipelines.spec.yaml_file import flow, scalar
 
@@ -115,7 +115,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     target, problems = (None, []) if untidy else _target(source, block)
     refused = found.problems.get("") or untidy or "".join(problems)
     classes = target.counts() if target else {}
-    left_out = split_columns(block.split)
+    left_out = no_inputs(block)
     columns: list[ColumnLook] = []
     suspicions = [Suspicion("the file", "written", found.suspicion)] if found.suspicion else []
     suspicions += suspect_spellings(source.targets[0], classes) if classes else []
@@ -163,10 +163,10 @@ def _target(source: Source, block: DataSpec) -> tuple[Target | None, list[str]]:
 def _split(found: Survey, block: DataSpec, target: Target | None) -> tuple[int, list[str]]:
     """(rows that repeat an earlier one, why the rows cannot be split): what `split` would say."""
     source, problems = found.source, list[str]()
-    if target is not None and not {"", *split_columns(block.split)} & {*found.problems}:
+    if target is not None and not {"", *no_inputs(block)} & {*found.problems}:
         try:
-            inputs_of(source, block.split)
-            return split_rows(source, target, block.split).duplicates["rows"], []
+            inputs_of(source, block)
+            return split_rows(source, target, block.split, block.weight).duplicates["rows"], []
         except DataError as error:
             problems.append(str(error))
     first = equal_rows(source, [name for name, kind in source.kinds.items() if kind != "ignore"])

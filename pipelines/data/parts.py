@@ -18,22 +18,26 @@ from backends.spec import Task
 from backends.weights import stream_atomically, write_atomically
 from pipelines.data.columns import PARTS, DataError, NDArray, Source, Target, find_target
 from pipelines.data.preprocess import LIMIT, Encoder, Fitted, Preprocessing, TargetScale, fit, fit_target_scale, named_rows
-from pipelines.data.split import Rows, inputs_of, split_rows
+from pipelines.data.split import Rows, inputs_of, row_weights, split_rows
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import Kind
 
-ARRAYS = ("X", "y", "rows")
+ARRAYS = ("X", "y", "rows", "weights")  # the last one of training rows alone, where data.weight names a column
 # Sealed; "outs" of the first two say what the files beside them hold: name -> SHA-256.
 LISTINGS = ("run.json", "about.json", "study.json")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one part: X (n, I) float32 preprocessed, y as `backends.tasks.targets` takes it, numbers in the source."""
+    """Rows of one part: X (n, I) float32 preprocessed, y as `backends.losses.targets` takes it, numbers in the source.
+
+    `weights` (n,) float64 of training rows say how much each counts, as the column data.weight has them; None: all alike.
+    """
 
     X: NDArray
     y: NDArray
     rows: NDArray
+    weights: NDArray | None = None
 
 
 # -- files that say when they are damaged --
@@ -116,9 +120,18 @@ def _array(path: Path) -> NDArray:
 
 
 def write_part(
-    folder: Path, inputs: Callable[[NDArray], Iterable[NDArray]], width: int, y: NDArray, rows: NDArray, at_once: int
+    folder: Path,
+    inputs: Callable[[NDArray], Iterable[NDArray]],
+    width: int,
+    at_once: int,
+    y: NDArray,
+    rows: NDArray,
+    *more: NDArray,
 ) -> str:
-    """The files of one part; their SHA-256. `inputs` gives `width` columns (n,) float32 of some rows, `at_once` at most."""
+    """The files of one part, `more` its weights; their SHA-256.
+
+    `inputs` gives `width` columns (n,) float32 of some rows, `at_once` at most.
+    """
     with stream_atomically(folder / "X.npy") as file:
         np.lib.format.open_memmap(file.name, "w+", np.float32, (len(rows), width))
         if hasattr(os, "posix_fallocate"):  # to write to a memory map on a full disk is SIGBUS
@@ -129,10 +142,12 @@ def write_part(
             for place, values in enumerate(inputs(some)):
                 X[start : start + len(some), place] = values
             X.flush()
-    for name, array in (("y", y), ("rows", rows)):
-        with stream_atomically(folder / f"{name}.npy") as file:
+    written = [folder / "X.npy"]
+    for name, array in zip(ARRAYS[1:], (y, rows, *more), strict=False):
+        written.append(folder / f"{name}.npy")
+        with stream_atomically(written[-1]) as file:
             np.save(file, array)
-    return sha256(*(folder / f"{name}.npy" for name in ARRAYS))
+    return sha256(*written)
 
 
 @dataclass(frozen=True)
@@ -197,10 +212,11 @@ class About:
         Raises DataError for files that are damaged or missing.
         """
         place = self.where(folder, part)
-        files = [place / f"{name}.npy" for name in ARRAYS]
+        weighted = part == "train" and bool(self.data.get("weight"))
+        files = [place / f"{name}.npy" for name in (ARRAYS if weighted else ARRAYS[:-1])]
         arrays = [_array(file) for file in files]
         if sha256(*files) != self.sha256.get(part):
-            raise damaged(place / "X.npy, y.npy or rows.npy")
+            raise damaged(place / "X.npy, y.npy, rows.npy or weights.npy")
         return Part(*arrays)
 
     def save(self, path: Path) -> None:
@@ -235,7 +251,7 @@ def prepare(source: Source, spec: DataSpec, folder: Path, parts: Sequence[str] =
     Raises DataError, with file, line and column where there are any.
     """
     target = find_target(source, spec.task)
-    result = split_rows(source, target, spec.split)
+    result = split_rows(source, target, spec.split, spec.weight)
     about = About(
         source=source.name, task=target.task, targets=target.names, classes=target.classes, outputs=target.outputs,
         kinds=dict(source.kinds), duplicates=result.duplicates, rows={}, class_counts={}, missing={}, unseen={},
@@ -271,7 +287,7 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
     missing: dict[str, dict[str, int]] = {part: {} for part in ("train", *parts)}  # part -> column -> rows
     unseen: dict[str, dict[str, int]] = {part: {} for part in missing}
     fitted: list[Fitted] = []
-    for name in inputs_of(source, spec.split):
+    for name in inputs_of(source, spec):
         column = source.fetch(name)
         with named_rows(source, rows["train"]):
             parts_of_dates = source.dates[name].parts if name in source.dates else ("day",)
@@ -291,9 +307,15 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
 
     hashes = {}
     for part in parts:
+<<<<<<< HEAD
         own, width, inputs = rows[part], len(preprocessing.inputs), partial(_encoded, preprocessing, source)
         numbers_of_rows, at_once = source.numbers_of(own), source.rows // 4 + 1
         hashes[part] = write_part(about.where(folder, part), inputs, width, y[own], numbers_of_rows, at_once)
+=======
+        own, width, inputs = rows[part], len(preprocessing.inputs), partial(preprocessing.encoded, source)
+        more = [row_weights(source, spec.weight, own)] if spec.weight and part == "train" else []
+        hashes[part] = write_part(about.where(folder, part), inputs, width, source.rows // 4 + 1, y[own], own, *more)
+>>>>>>> fe04f82 (data.weight: a column says how much each training row counts; it is no input, and refused where it is no number)
     return replace(
         about,
         rows={part: len(own) for part, own in rows.items()},

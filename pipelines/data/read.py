@@ -130,6 +130,7 @@ def check_named(block: DataSpec, table: JoinedTable) -> None:
         )
     named = [("data.spellings", name) for name in block.spellings]
     named += [(f"data.split.{key}", name) for key in ("group", "time", "part") if (name := getattr(block.split, key))]
+    named += [("data.weight", block.weight)] if block.weight else []
     for key, name in named:
         if name not in table.names:
             hint = nearest(name, [*table.names])

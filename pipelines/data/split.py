@@ -14,7 +14,7 @@ import numpy as np
 
 from backends.draws import SPLIT, raw_words
 from pipelines.data.columns import PARTS, DataError, NDArray, Source, Target
-from pipelines.spec import Split
+from pipelines.spec import DataSpec, Split
 from pipelines.spec.describe import nearest
 
 Rows = dict[str, NDArray]  # part -> row numbers in drawn order, int64
@@ -47,18 +47,26 @@ def split_columns(spec: Split) -> dict[str, str]:
     return {name: how for name, how in ways.items() if name}
 
 
-def inputs_of(source: Source, spec: Split) -> list[str]:
+def no_inputs(spec: DataSpec) -> dict[str, str]:
+    """Columns that the spec keeps from being inputs, and what they do."""
+    return {**split_columns(spec.split), **({spec.weight: "it says how much a row counts (data.weight)"} if spec.weight else {})}
+
+
+def inputs_of(source: Source, spec: DataSpec) -> list[str]:
     """The columns that become inputs. Raises DataError if there are none."""
-    names = [name for name in source.inputs if name not in split_columns(spec)]
+    names = [name for name in source.inputs if name not in no_inputs(spec)]
     if not names:
         raise DataError(f"{source.name}: there must be a column to predict from, found none beside {', '.join(source.kinds)}")
     return names
 
 
-def split_rows(source: Source, target: Target, spec: Split) -> SplitResult:
-    """Raises DataError for parts without rows, classes that cannot be shared out or learned, and columns that do not serve."""
+def split_rows(source: Source, target: Target, spec: Split, weight: str | None = None) -> SplitResult:
+    """Rows that differ in the column `weight` alone count as equal.
+
+    Raises DataError for parts without rows, classes that cannot be shared out or learned, and columns that do not serve."""
     check_columns(source, spec)
     used = [name for name, kind in source.kinds.items() if kind != "ignore" or name in split_columns(spec)]
+    used = [name for name in used if name != weight or name in split_columns(spec)]
     splitter = Splitter(source, target, spec, equal_rows(source, used))
     part = splitter.parts()
     _refuse_empty(source.name, np.bincount(part, minlength=3), PARTS)
@@ -187,6 +195,24 @@ def _complete(source: Source, name: str, key: str) -> NDArray:
         line = source.line(int(np.argmax(column.gaps)))
         raise DataError(f"{line}: column {name!r} must have a value in every row (data.split.{key}), found none here")
     return column.values
+
+
+def row_weights(source: Source, name: str, rows: NDArray) -> NDArray:
+    """What the column data.weight says of these training rows, (n,) float64.
+
+    Raises DataError unless each is a number of at least 0, and one is not 0.
+    """
+    must = f"column {name!r} must hold a number of at least 0 in every training row, and not 0 in all of them (data.weight)"
+    if (kind := source.kinds[name]) != "numeric":
+        way_out = f"name another column, or set data.columns: {{{name}: numeric}}"
+        raise DataError(f"{source.name}: {must}, found it to be {kind}; {way_out}")
+    column = source.fetch(name).of(rows)
+    wrong = column.gaps | ~(column.values >= 0) if column.values.any() else np.full(len(rows), True)
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        found = "no value" if column.gaps[place] else f"{column.values[place]:g}"
+        raise DataError(f"{source.line(int(rows[place]))}: {must}, found {found}; mend it, or leave data.weight out")
+    return column.values.astype(np.float64)
 
 
 # -- checks --

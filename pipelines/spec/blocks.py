@@ -208,6 +208,9 @@ class DataSpec(Spec):
     target: Text | Annotated[tuple[Text, ...], Strict(False)] | None = Field(
         None, description="column or columns to predict; for files only, the bundled sets have their own"
     )
+    weight: Text | None = Field(
+        None, description="column that says how much a training row counts in the loss, at least 0, on any scale; no input then"
+    )
     task: Literal["auto", "regression", "binary", "multiclass"] = Field("auto", description="auto: by the target's values")
     columns: dict[str, Kind] = Field(
         {}, description="column, or a pattern such as id_*, -> what it holds; the others: as they look",
@@ -279,6 +282,8 @@ class DataSpec(Spec):
         if not bundled and not self.target:
             where = self.shown_source
             raise ValueError(f"target must name what to predict, a column of {where} or a list of them, got nothing")
+        if self.weight and (bundled or self.weight in self.targets):
+            raise ValueError(f"weight must be null for bundled sets, or name another column than the target, got {self.weight!r}")
         if isinstance(self.target, tuple) and len(set(self.target)) < len(self.target):
             raise ValueError(f"target must name each column once, got {', '.join(self.target)}")
         if isinstance(self.source, Files):

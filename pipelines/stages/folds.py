@@ -38,7 +38,8 @@ def open_rows(about: About, folder: Path, folds: Sequence[int | None]) -> tuple[
     for fold in dict.fromkeys(folds):
         one = about.fold(fold)
         learn, choose = (one.open(folder, part) for part in ("train", "valid"))
-        data[fold], truths[fold] = Data(learn.X, learn.y, choose.X, choose.y, (fold,)), Truth.of(one, choose.y)
+        data[fold] = Data(learn.X, learn.y, choose.X, choose.y, (fold,), learn.weights)
+        truths[fold] = Truth.of(one, choose.y)
     return (next(iter(data.values())) if len(data) == 1 else Data.of_folds(data)), truths
 
 

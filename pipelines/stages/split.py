@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.data import PARTS, About, prepare, read
-from pipelines.data.split import split_columns
+from pipelines.data.split import no_inputs
 from pipelines.spec import Experiment
 from pipelines.spec.to_trial import check_spec
 from pipelines.stages.files import replaced
@@ -24,7 +24,7 @@ def split(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
         source = read(experiment.data, places.base)
         with replaced(places.data, ("about.json", *PARTS)) as folder:
             about = prepare(source, experiment.data, folder)
-    return report_of(about, {**source.notes, **split_columns(experiment.data.split)})
+    return report_of(about, {**source.notes, **no_inputs(experiment.data)})
 
 
 def report_of(about: About, notes: Mapping[str, str]) -> dict[str, Any]:

@@ -316,6 +316,12 @@ WEIGHT_FAULTS = [
         keeping,
     ),
     Fault("class weights that neighbours feel", OF_ROWS, f"{OF_ROWS} * self.w.mean()", fates),
+    Fault("weights of rows left out", "losses = losses * own", "losses = losses + 0 * own"),
+    Fault(
+        "divided by the sum of a batch's own weights",
+        "losses = losses * own",
+        "losses = losses * own / own.mean(-1, keepdim=True)",
+    ),
 ]
 
 ROW_FAULTS = [

@@ -67,7 +67,14 @@ OF_LIGHTNING = [
 OF_KERAS = [
     Fault("clipping upwards", "program", "clipped", "s > limit", "s < limit"),
     Fault("λ2 without the 2", "program", "penalty", "half + second", "half"),
-    Fault("a loss without its weights", "program.Program", "_backward", "if self.weighed", "if False", RULE),
+    Fault("a loss without its weights", "program.Program", "_backward", "if self.weighed else", "if False else", RULE),
+    Fault(
+        "a loss without the weights of rows",
+        "program.Program",
+        "_backward",
+        "self.task, d, self.outputs",
+        "self.task, d[..., :3], self.outputs",
+    ),
     Fault("a decay of the first trial", "program.Program", "_moved", "number.value for", "number.value[:1] for"),
     Fault("the first fold for all", "stack.KerasStack", "_own", "values, chosen", "values, 0 * chosen", FOLDS),
     Fault("a block of rows left out", "stack.KerasStack", "predict", "start + PREDICT_ROWS]", "start + 10]", ROWS),

@@ -77,6 +77,7 @@ ON_PAPER = test_reference.test_losses_are_those_on_paper
 PYTORCHS = test_reference.test_optimizers_take_the_steps_of_pytorchs
 DROPPED = test_reference.test_a_hidden_output_is_dropped_after_its_activation_and_scaled_where_it_is_kept
 COLUMNS = test_supervisor.test_each_column_of_the_history_is_the_number_of_its_name
+ROWS_WEIGHED = test_class_weights.test_a_step_goes_down_the_slope_of_the_mean_of_weighted_losses_and_a_rows_scale_is_no_matter
 SCALED = test_class_weights.test_given_weights_are_scaled_to_mean_one_over_the_rows_and_keep_their_ratios
 THRESHOLD = test_draws.test_the_threshold_is_the_floor
 LAMBDAS = test_weights.test_penalties_lie_on_weight_matrices_alone_one_number_a_layer
@@ -301,6 +302,10 @@ SHARED = [
         WEIGHED,
         ("multiclass",),
     ),
+    Shared(
+        "weights of rows on their own scale", base.Stack, "targets", "self.data.rows / w.sum", "w.sum", ROWS_WEIGHED, ("binary",)
+    ),
+    Shared("weights of rows instead of classes", losses, "weighed", "own * of_class", "own", ROWS_WEIGHED, ("multiclass",)),
     Shared(
         "weights in the validation loss",
         Supervisor,

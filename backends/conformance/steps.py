@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from backends.conformance.cases import (
     every_activation,
     make_data,
     make_trial,
+    some_row_weights,
     some_weights,
 )
 from backends.conformance.compare import (
@@ -179,7 +181,7 @@ class StepChecks:
             }
             made = CASE_OPTIMIZERS[optimizer](n, 1)
             trials.append(make_trial("multiclass", hidden=(160, 190), optimizer=made, **own))
-        self._same_steps(subject, trials, make_data("multiclass"))
+        self._same_steps(subject, trials, replace(make_data("multiclass"), weights=some_row_weights()))
 
     @pytest.mark.parametrize("scale", [1e150, 1e-170])
     def test_a_gradient_whose_norm_over_or_underflows_is_clipped_to_its_length(self, subject: Backend, scale: float) -> None:

@@ -93,6 +93,7 @@ class TorchStack(Stack):
 
     def _losses(self, fields: list[Tensor], d: Tensor) -> Tensor:
         """ℓ of each row, (K, B)."""
+        d = d[..., : self.layers[-1].outputs]
         losses: Tensor = row_losses(torch, self.trials[0].task, fields[-1], d)
         return losses
 
@@ -121,7 +122,9 @@ class TorchStack(Stack):
         return losses.detach(), penalty, g, fields
 
     def _weighed(self, losses: Tensor, d: Tensor) -> Tensor:
-        """w·ℓ of each row, (K, B)."""
+        """w_i·w_c·ℓ of each row, (K, B)."""
+        own, d = d[..., self.layers[-1].outputs :].prod(-1), d[..., : self.layers[-1].outputs]
+        losses = losses * own
         return losses if self.w is None else losses * row_weights(torch, self.trials[0].task, d, self.w)
 
     def _clipped(self, g: Tensor) -> Tensor:

@@ -307,15 +307,10 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
 
     hashes = {}
     for part in parts:
-<<<<<<< HEAD
         own, width, inputs = rows[part], len(preprocessing.inputs), partial(_encoded, preprocessing, source)
         numbers_of_rows, at_once = source.numbers_of(own), source.rows // 4 + 1
-        hashes[part] = write_part(about.where(folder, part), inputs, width, y[own], numbers_of_rows, at_once)
-=======
-        own, width, inputs = rows[part], len(preprocessing.inputs), partial(preprocessing.encoded, source)
         more = [row_weights(source, spec.weight, own)] if spec.weight and part == "train" else []
-        hashes[part] = write_part(about.where(folder, part), inputs, width, source.rows // 4 + 1, y[own], own, *more)
->>>>>>> fe04f82 (data.weight: a column says how much each training row counts; it is no input, and refused where it is no number)
+        hashes[part] = write_part(about.where(folder, part), inputs, width, at_once, y[own], numbers_of_rows, *more)
     return replace(
         about,
         rows={part: len(own) for part, own in rows.items()},

@@ -183,11 +183,16 @@ class Driver:
         if state != "RUNNING":
             progress = [state.progress for state in one.states]
             one.trial = replace(
-                one.trial, state=state, reason=reason, epochs=sum(len(p["history"]) for p in progress),
-                values=() if state == "FAIL" else found.values, spread=() if state == "FAIL" else found.spread,
-                steps=sum(p["steps"] for p in progress), best_epoch=progress[0]["best_epoch"],
+                one.trial,
+                state=state,
+                reason=reason,
+                epochs=sum(len(p["history"]) for p in progress),
+                values=() if state == "FAIL" else found.values,
+                spread=() if state == "FAIL" else found.spread,
+                steps=sum(p["steps"] for p in progress),
+                best_epoch=progress[0]["best_epoch"],
                 history=mean_history([p["history"] for p in progress]),
-            )  # fmt: skip
+            )
             self._tell(one)
 
     def _rungs(self, candidates: Sequence[Candidate]) -> Iterator[int | None]:

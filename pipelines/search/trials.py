@@ -138,9 +138,12 @@ class OptunaStudy:
         self.check()
         noted = {name: value for name, value in asked.system_attrs.items() if not name.startswith("completed_rung_")}
         trial = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.RUNNING, params=asked.params, distributions=asked.distributions,
-            user_attrs=asked.user_attrs, system_attrs=noted,
-        )  # fmt: skip
+            state=optuna.trial.TrialState.RUNNING,
+            params=asked.params,
+            distributions=asked.distributions,
+            user_attrs=asked.user_attrs,
+            system_attrs=noted,
+        )
         key = self.storage.create_new_trial(self.id, trial)
         if (number := self.storage.get_trial_number_from_id(key)) != asked.number:
             raise optuna.exceptions.UpdateFinishedTrialError(f"trial {asked.number} was begun as {number}")

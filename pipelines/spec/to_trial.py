@@ -65,9 +65,16 @@ def trial(experiment: Experiment, about: Described) -> Trial:
         own = None if isinstance(asked, str) else _of_labels(asked, list(counts))
         numbers = class_weights(list(counts.values()), own)  # one a class, of mean 1 over the training rows
     network = Trial(
-        seed=e.seed, fold=about.number, task=about.task, inputs=len(about.inputs), outputs=about.outputs, model=e.model,
-        regularization=e.regularization, train=e.train, class_weights=numbers,
-    )  # fmt: skip
+        seed=e.seed,
+        fold=about.number,
+        task=about.task,
+        inputs=len(about.inputs),
+        outputs=about.outputs,
+        model=e.model,
+        regularization=e.regularization,
+        train=e.train,
+        class_weights=numbers,
+    )
     check_memory(network, about.rows)
     return network
 

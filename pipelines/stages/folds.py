@@ -65,13 +65,17 @@ def train_all(
         rows, truths = open_rows(about, folder, [trials[place].fold for place in places])
         file = checkpoint.with_stem(f"{checkpoint.stem}-{number + 1}") if checkpoint is not None and number else checkpoint
         found = fit(
-            backends.get(experiment.train.backend), [trials[place] for place in places], rows,
+            backends.get(experiment.train.backend),
+            [trials[place] for place in places],
+            rows,
             machine=Machine(experiment.train.devices, experiment.train.threads),
             metrics={fold: epoch_metrics(truth, monitor) for fold, truth in truths.items()},
             higher_is_better=HIGHER_IS_BETTER | ({monitor} if higher_is_better(monitor) else set()),
-            watch=_of_places(watch, places), checkpoint=file, keep=True,
+            watch=_of_places(watch, places),
+            checkpoint=file,
+            keep=True,
             halt=halt,
-        )  # fmt: skip
+        )
         results |= dict(zip(places, found, strict=True))
     return [results[place] for place in range(len(trials))]
 

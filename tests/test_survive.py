@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 SEED = 20
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "backend, kinds, options",
     [

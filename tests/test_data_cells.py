@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from decimal import Decimal
 
 import numpy as np
 import pandas
@@ -15,8 +16,10 @@ from pipelines.data.look import look
 from pipelines.data.parts import About, prepare
 from pipelines.data.read import read
 from pipelines.data.rows import blocks, given
-from pipelines.spec import DataSpec, Experiment
+from pipelines.spec import DataSpec, Experiment, load
 from pipelines.spec.file import as_option, values_of
+from pipelines.stages.paths import RunPaths
+from pipelines.stages.split import split
 
 
 def block_of(source="t.csv", target="y", **changes):
@@ -317,3 +320,123 @@ def test_rows_that_stand_in_quotes_as_a_whole_are_read_where_that_is_stated(writ
             "w, 0",
             "t.csv:5",
         )
+
+
+# What is asked about -----------------------------------------------------------------------------------------------------
+
+
+def asked(block, base, kind):
+    return [(one.column, one.why) for one in look(block, base).suspicions if one.kind == kind]
+
+
+def accepted(why, base):
+    """What is read where the printed line is given as an option."""
+    changes = values_of([shlex.split(as_option(why).partition("; give it as ")[2].partition(", or ")[0])[1]])
+    return read(Experiment().override({"data.source": "t.csv", "data.target": "y", **changes}).data, base)
+
+
+def test_marks_are_asked_about_and_both_answers_named(written):
+    base = written("a,y\n" + "".join(f"{n / 4},{n * n % 21}\n" for n in range(200)))
+    ((name, why),) = asked(block_of(), base, "task")
+    assert name == "y" and "for amounts set data.task: regression; for classes set data.task: multiclass" in why
+    assert not asked(block_of(task="multiclass"), base, "task")
+    rare = written("a,y\n" + "".join(f"{n / 4},{n // 10}\n" for n in range(92)))
+    (problem,) = look(block_of(), rare).problems
+    assert "if they are amounts set data.task: regression; else add rows" in problem
+
+
+def test_names_that_differ_by_a_sign_are_no_spellings_and_the_line_for_others_is_yaml(written):
+    tools = ["C", "C#", "C++", "A+", "A-", "A"]
+    places = ["Elm Road", "Elm Road", "elm road,", "Oak: North", "Oak: North", "Oak North"]
+    rows = "".join(f'{tools[n % 6]},"{places[n % 6]}",{n % 2}\n' for n in range(60))
+    base = written("tool,place {1},y\n" + rows)
+    ((name, why),) = asked(block_of(), base, "spelling")
+    assert name == "place {1}"
+    assert accepted(why, base).fetch("place {1}").categories == ("Elm Road", "Oak: North")
+
+
+SENTINELS = {"-200": [*range(1, 50)], "999": [*range(20, 90)], "0": [n / 10 for n in range(180, 400)], "-1": [*range(0, 90, 2)]}
+
+
+@pytest.mark.parametrize("sentinel", SENTINELS)
+def test_a_number_that_may_mean_no_value_is_shown_with_its_rows_and_a_line_that_makes_it_none(sentinel, written):
+    base = written(
+        "a,y\n"
+        + "".join(f"{cell},{n / 7}\n" for n, cell in enumerate([*SENTINELS[sentinel], sentinel, f"{sentinel}.0", sentinel]))
+    )
+    ((name, why),) = asked(block_of(), base, "sentinel")
+    assert name == "a" and why.startswith(f"{sentinel} in 3 rows")
+    source = accepted(why, base)
+    assert np.isnan(source.fetch("a").values).sum() == 3
+    block = block_of(numbers={"a": {"missing": float(sentinel)}})
+    preprocessing = prepare(source, block, base / "out").preprocessing
+    later = given({"a": [float(sentinel), 5.0]}, block, preprocessing)
+    assert np.isnan(later.fetch("a").values).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "cells", [range(100), [n % 3 - 1 for n in range(99)], [*range(-5, 90), -5, -5], [*range(60, 100), 99, 99]]
+)
+def test_a_plain_edge_is_not_suspected(cells, written):
+    assert not asked(block_of(), written("a,y\n" + "".join(f"{cell},{n / 7}\n" for n, cell in enumerate(cells))), "sentinel")
+
+
+def test_free_text_is_called_that_and_codes_are_identifiers(written):
+    said = ["works well", "too small", "came late but fine", "as described"]
+    letters = "abcdefghij"
+    rows = "".join(f"{said[n % 4]} {letters[n // 4 % 10]}{letters[n // 40]}xyz,u{n:03d},{n % 9},{n / 4}\n" for n in range(100))
+    notes = look(block_of(), written("text,id,a,y\n" + rows))
+    told = {column.name: column.note for column in notes.columns}
+    assert told["text"] == "free text: 100 different texts in 100 rows"
+    assert told["id"] == "100 different texts in 100 rows: looks like an identifier"
+
+
+@pytest.mark.parametrize("name", [None, "key"])
+def test_pandas_index_in_parquet_is_never_an_input(name, tmp_path):
+    frame = pandas.DataFrame({"a": np.arange(40.0), "y": np.arange(40) / 3}).sample(frac=1, random_state=0).rename_axis(name)
+    frame.to_parquet(tmp_path / "t.parquet")
+    block = block_of("t.parquet")
+    source = read(block, tmp_path)
+    assert source.inputs == ("a",) and list(source.notes.values()) == ["it is pandas' index"]
+    stated = block_of("t.parquet", columns={name or "__index_level_0__": "numeric"})
+    assert len(read(stated, tmp_path).inputs) == 2
+
+
+def test_text_in_parquet_is_numbers_where_marks_or_units_say_so_and_else_text(tmp_path):
+    columns = {
+        "plain": [str(n) for n in range(60)],
+        "list": [f"{n % 3},{n % 4}" for n in range(60)],
+        "fee": [f"${n},250.50" for n in range(1, 61)],
+        "day": [f"{n % 12 + 1}/{n % 28 + 1}/14" for n in range(60)],
+        "y": np.arange(60) / 3,
+    }
+    pandas.DataFrame(columns).to_parquet(tmp_path / "t.parquet")
+    found = read(block_of("t.parquet"), tmp_path).kinds
+    assert (found["plain"], found["list"], found["fee"], found["day"]) == ("ignore", "categorical", "numeric", "datetime")
+
+
+def test_whole_decimals_that_lose_digits_are_refused(tmp_path):
+    from pyarrow import parquet
+
+    cells = pyarrow.array([Decimal(2**53 + 1 + n % 3) for n in range(60)], pyarrow.decimal128(30, 0))
+    parquet.write_table(pyarrow.table({"a": cells, "y": np.arange(60) / 3}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"column 'a' must hold whole numbers below 2\^53"):
+        read(block_of("t.parquet"), tmp_path)
+
+
+def test_several_targets_of_two_values_are_sent_on_no_circle(written):
+    base = written("a,u,v\n" + "".join(f"{n},{n % 2},{n % 3 % 2}\n" for n in range(40)))
+    (problem,) = look(block_of(target=["u", "v"]), base).problems
+    assert problem.endswith("predict classes one target at a time: name one data.target")
+
+
+def test_split_lists_all_faults_as_data_does(written):
+    base = written(
+        "a,b,y\n" + "".join(f"{'n/a' if n == 3 else n},{'x' if n == 5 else n},{'' if n == 7 else 'p'}\n" for n in range(40))
+    )
+    (base / "params.yaml").write_text("data: {source: t.csv, target: y}\n")
+    problems = look(block_of(), base).problems
+    with pytest.raises(DataError) as caught:
+        split(load(base / "params.yaml"), RunPaths(base, base))
+    head, *lines = str(caught.value).splitlines()
+    assert head == "t.csv: 3 errors in the data:" and sorted(lines) == sorted(problems) and len(problems) == 3

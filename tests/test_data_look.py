@@ -242,8 +242,8 @@ def test_spellings_of_one_category_or_class_are_told_of(looks):
     rows = {"a": ["red", "Red ", "blue"] * 20, "b": range(60), "y": ["yes", "no", "Yes", "no"] * 15}
     found = {one.column: (one.kind, one.why) for one in looks(table(**rows), "y").suspicions if one.kind == "spelling"}
     assert found == {
-        "a": ("spelling", "are 'red' and 'Red' one? data.spellings joins them"),
-        "y": ("spelling", "are 'yes' and 'Yes' one? data.spellings joins them"),
+        "a": ("spelling", "are 'red' and 'Red' one? if so, set data.spellings: {a: {red: Red}}"),
+        "y": ("spelling", "are 'yes' and 'Yes' one? if so, set data.spellings: {y: {yes: Yes}}"),
     }
 
 

@@ -201,7 +201,10 @@ class TargetColumns:
         for name, column in zip(names, self.values.T, strict=True):
             values = np.unique(column)
             if len(values) == 2:
-                found = f"found only {self.spell(values)}; set data.task: binary"
+                way_out = (
+                    "set data.task: binary" if len(names) == 1 else "predict classes one target at a time: name one data.target"
+                )
+                found = f"found only {self.spell(values)}; {way_out}"
                 raise DataError(f"{self.name}: target {name!r} must take more than two values for regression, {found}")
         return Target("regression", names, (), self.values)
 

@@ -25,6 +25,7 @@ MANY_NUMBERS = 20  # a target with more different numbers, and most cells number
 MARKS = {".": "point", ",": "comma"}
 NO_VALUE = ("nan", "null", "n/a", "#n/a", "?")  # in lower case: no name of a class, unless data.columns says categorical
 NAMED = 5  # column names, or places, that a message lists
+WORDS = r"^[^\d_]*\p{L}{3,}[^\d_]*$|\p{L}{2,}\s+(\S+\s+)*\p{L}{2,}"  # a name, or several words; ids have digits
 MIXED = 0.5  # from this share of numbers on, a column of numbers and words is more likely untidy numbers than categories
 RULES = {
     "numeric": "finite numbers",
@@ -200,14 +201,15 @@ class TextColumn:
             return self._unclear() if self.order == "unclear" else InferredType("datetime", order=self.order)
         if len(self.texts) <= 4 and not np.isnan(self.values("boolean", stated=False)).any():
             return InferredType("boolean")
-        if other := self._other_dates() or self._otherwise_written():
+        other = self._other_dates() or self._otherwise_written()
+        if other and (look or self._surely(other)):
             return other
         if look and not masks.codes.any() and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
         if self.share(masks.dates) >= MIXED:
             return self._mixed("datetime", masks.dates)
         if self._like_an_id(most):
-            return InferredType("ignore", self._many("texts"))
+            return InferredType("ignore", self._prose or self._many("texts"))
         return InferredType("categorical")
 
     # -- what is wrong with it --
@@ -268,6 +270,13 @@ class TextColumn:
     def _like_an_id(self, most: int) -> bool:
         return len(self.texts) > most and len(self.texts) >= ID_LIKE * self.counts.sum()
 
+    @property
+    def _prose(self) -> str:
+        """What is said of texts that are words rather than codes; "" for these."""
+        if self.share(formats.matches(self.texts, WORDS)) < MIXED:
+            return ""
+        return f"free text: {len(self.texts)} different texts in {self.counts.sum()} rows"
+
     def _many(self, what: str, about: str = "") -> str:
         return f"{len(self.texts)} different {what} in {self.counts.sum()} rows{about}: looks like an identifier"
 
@@ -310,6 +319,11 @@ class TextColumn:
         if amounts < len(texts):
             return self._mixed("numeric", some)
         return self._as_found(found)
+
+    def _surely(self, other: InferredType) -> bool:
+        """Whether text in a file that knows numbers is dates, or amounts with marks or units; plain digits there are text."""
+        how = other.numbers
+        return other.kind == "datetime" or bool(how and numbers.as_stated(how, self.how.mark))
 
     def _other_decimal(self) -> InferredType | None:
         """Numbers with a comma where the file should have a point, or the reverse."""

@@ -5,8 +5,9 @@ A suspicion is a rule of thumb and a question to a person; nothing is left out b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,9 @@ RARE = 0.1  # of the rows with a category that has no input of its own: so many 
 LEAST_ROWS = 20  # below, such things happen by chance
 ROWS = 100_000  # of a larger set so many are looked at, evenly spaced
 SHOWN = 5  # spellings
+FEW_CLASSES = 5  # whole numbers of a target that are asked about no more
+SENTINEL_VALUES = 10  # of a column with no more, each is a category rather
+SENTINEL_ROWS = 3  # that hold such a number, at least
 DENSE = 2  # whole numbers, all different, on a range of at most twice as many: they number the rows
 
 
@@ -63,11 +67,11 @@ class Suspicion:
     """What is suspected of a column: it tells the target (leak), it numbers the rows (order), it says nothing (constant).
 
     Or it has too many categories to have an input each (many), or several spellings of one (spelling); or the whole file is not
-    written as it was read (written).
+    written as it was read (written). Or its numbers may be classes or amounts (task), or mean no value (sentinel).
     """
 
     column: str
-    kind: Literal["leak", "order", "constant", "many", "spelling", "written"]
+    kind: Literal["leak", "order", "constant", "many", "spelling", "written", "task", "sentinel"]
     why: str
 
     def __str__(self) -> str:
@@ -118,7 +122,8 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     left_out = no_inputs(block)
     columns: list[ColumnLook] = []
     suspicions = [Suspicion("the file", "written", found.suspicion)] if found.suspicion else []
-    suspicions += suspect_spellings(source.targets[0], classes) if classes else []
+    if target and classes:
+        suspicions += [*suspect_task(source, target, block), *suspect_spellings(source.targets[0], classes)]
     for name, kind in source.kinds.items():
         try:
             column = source.fetch(name)
@@ -272,6 +277,8 @@ def suspect(name: str, kind: Kind, column: Column, target: Target | None, most: 
         return
     if kind == "numeric" and _numbers_rows(column.values):
         yield Suspicion(name, "order", "whole numbers without repeats that number the rows: an id? data.columns can ignore it")
+    if kind == "numeric":
+        yield from suspect_sentinel(name, column.values)
     if kind == "categorical":
         rows = np.bincount(column.values[~column.gaps], minlength=len(column.categories))
         yield from _many(name, rows, most)
@@ -301,14 +308,46 @@ def _many(name: str, rows: NDArray, most: int) -> Iterator[Suspicion]:
 def suspect_spellings(name: str, rows: Mapping[str, int]) -> Iterator[Suspicion]:
     """Categories, or classes, that differ in case or marks alone. `rows` of each."""
     first: dict[str, str] = {}
-    alike: list[str] = []
+    alike: dict[str, str] = {}  # spelling -> the most frequent one
     for label in sorted(rows, key=lambda label: -rows[label]):
         other = first.setdefault(label_key(label), label)
         if other != label and label_key(label):
-            alike.append(f"{label!r} and {other!r}")
+            alike[label] = other
     if alike:
-        more = f", and {len(alike) - SHOWN} more" if len(alike) > SHOWN else ""
-        yield Suspicion(name, "spelling", f"are {', '.join(alike[:SHOWN])}{more} one? data.spellings joins them")
+        more = f" and {len(alike) - SHOWN} more" if len(alike) > SHOWN else ""
+        asked = ", ".join(f"{one!r} and {other!r}" for one, other in islice(alike.items(), SHOWN))
+        said = flow({name: dict(islice(alike.items(), SHOWN))})
+        yield Suspicion(name, "spelling", f"are {asked}{more} one? if so, set data.spellings: {said}")
+
+
+def suspect_task(source: Source, target: Target, block: DataSpec) -> Iterator[Suspicion]:
+    """Marks from 0 to 20 may be classes, or amounts."""
+    name = target.names[0]
+    if block.task != "auto" or source.kinds[name] != "numeric" or len(target.classes) <= FEW_CLASSES or not block.paths:
+        return
+    which = f"the {len(target.classes)} whole numbers {target.classes[0]} to {target.classes[-1]}"
+    ways = "for amounts set data.task: regression; for classes set data.task: multiclass"
+    yield Suspicion(name, "task", f"are {which} amounts, as marks are, or names of classes? {ways}")
+
+
+def suspect_sentinel(name: str, values: NDArray) -> Iterator[Suspicion]:
+    """A number at an edge of the range that may mean no value.
+
+    The only one below 0; 99 or 999, far from the rest; 0, where all others lie far above.
+    """
+    found, counts = np.unique(values[~np.isnan(values)], return_counts=True)
+    if len(found) <= SENTINEL_VALUES:
+        return
+    least, next_least, next_greatest, greatest = found[[0, 1, -2, -1]]
+    low = least < 0 <= next_least and least == np.floor(least)
+    low |= least == 0 and next_least > (greatest - next_least) / 5
+    nines = greatest >= 9 and {*f"{greatest:.0f}"} == {"9"} and greatest == np.floor(greatest)
+    high = nines and greatest - next_greatest > (next_greatest - least) / 4
+    for sure, edge, count, inner in ((low, least, counts[0], next_least), (high, greatest, counts[-1], next_greatest)):
+        if sure and count >= SENTINEL_ROWS:
+            told = f"{edge:.0f} in {count:,} rows, and no other value beyond {inner:g}"
+            said = flow({name: {"missing": int(edge)}})
+            yield Suspicion(name, "sentinel", f"{told}: does it mean no value? if so, set data.numbers: {said}")
 
 
 def _numbers_rows(values: NDArray) -> bool:
@@ -362,3 +401,24 @@ def split_purity(ranks: NDArray, y: NDArray) -> float:
 
     tree = DecisionTreeClassifier(max_leaf_nodes=max(2, len(np.unique(y))), random_state=0)
     return float(tree.fit(ranks[:, None], y).score(ranks[:, None], y))
+
+
+# -- all at once --
+
+
+def all_faults(error: DataError, block: DataSpec, base: Path | None) -> DataError:
+    """The error, or, where a look at the data finds more faults, one that lists them all."""
+    try:
+        problems = look(block, base).problems
+    except DataError:
+        return error
+    others = [problem for problem in problems if problem != str(error)]
+    return DataError(listed(block.shown_source, [str(error), *others]))
+
+
+def listed(source: str, problems: Sequence[str]) -> str:
+    """Several faults as one message."""
+    if len(problems) == 1:
+        return problems[0]
+    lines = "\n".join(problems)
+    return f"{source}: {len(problems)} errors in the data:\n{lines}"

@@ -21,6 +21,7 @@ Rows = dict[str, NDArray]  # part -> row numbers in drawn order, int64
 TRAIN, VALID, TEST = range(3)
 NAMED = 5  # classes that a message names
 DRAWS = 64  # orders of the groups that are tried at most; the one whose parts are nearest to their shares is taken
+SIGNS = "+#*%$€£&@<>=^~!?"  # another sign is another name
 NEAR = 0.001  # of the rows: near enough to try no further
 SPELLINGS = {
     **dict.fromkeys(("train", "training"), TRAIN),
@@ -94,7 +95,8 @@ class Splitter:
         self.strata = target.y if stratified else None  # classes to be shared out evenly
         if self.strata is not None and source.part is None:
             heads = slice(None) if self.together is None else self.together == np.arange(source.rows)
-            check_strata(source.name, target.classes, self.strata[heads], (spec.folds or 2) + 1)
+            numbers = source.kinds[target.names[0]] == "numeric"
+            check_strata(source.name, target.classes, self.strata[heads], (spec.folds or 2) + 1, numbers)
 
     def parts(self) -> NDArray:
         """The part of each row, (n,)."""
@@ -224,8 +226,11 @@ def _refuse_empty(source: str, counts: NDArray, names: Sequence[str]) -> None:
         raise DataError(f"{source}: each of the {len(names)} parts needs a row, got {counts.sum()} in all: {found}")
 
 
-def check_strata(source: str, classes: Sequence[str], y: NDArray, parts: int) -> None:
-    """Raises DataError if a class has too few rows for one in each part. y: the classes of different rows."""
+def check_strata(source: str, classes: Sequence[str], y: NDArray, parts: int, numbers: bool = False) -> None:
+    """Raises DataError if a class has too few rows for one in each part. y: the classes of different rows.
+
+    `numbers`: the classes are numbers, which may be amounts.
+    """
     counts = dict(zip(classes, np.bincount(y, minlength=len(classes)).tolist(), strict=True))
     short = [name for name, count in counts.items() if count < parts]
     if short:
@@ -235,17 +240,21 @@ def check_strata(source: str, classes: Sequence[str], y: NDArray, parts: int) ->
             other = similar_label(name, counts)
             told.append(f"{name!r} has {counts[name]}" + (f" (another spelling of {other!r}?)" if other else ""))
         more = f", and {len(short) - NAMED} more classes have too few" if len(short) > NAMED else ""
-        raise DataError(
-            f"{source}: each class must have at least {parts} different rows for a stratified split, {each}, but class "
-            f"{', class '.join(told)}{more}; add rows, join rare classes with data.spellings, or set data.split.stratify: false"
-        )
+        must = f"each class must have at least {parts} different rows for a stratified split, {each}"
+        ways = "add rows, join rare classes with data.spellings, or set data.split.stratify: false"
+        amounts = "if they are amounts set data.task: regression; else " if numbers else ""
+        raise DataError(f"{source}: {must}, but class {', class '.join(told)}{more}; {amounts}{ways}")
 
 
 def label_key(label: str) -> str:
-    """Labels of one key may be spellings of one another: without case, blanks and marks. Numbers and codes stay apart."""
+    """Labels of one key may be spellings of one another: without case, blanks and marks.
+
+    Numbers and codes stay apart, and so do names that differ by a sign: C, C# and C++; A+ and A-.
+    """
     if any(letter.isdigit() for letter in label):
         return label.casefold()
-    return "".join(letter for letter in label.casefold() if letter.isalnum())
+    key = "".join(letter for letter in label.casefold() if letter.isalnum() or letter in SIGNS)
+    return f"{key}-" if key and label.rstrip().endswith("-") else key
 
 
 def similar_label(label: str, rows: Mapping[str, int]) -> str:

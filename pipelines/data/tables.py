@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Table:
     unnamed: frozenset[str] = frozenset()  # columns that have no name in the header
     guessed = False  # the first line was taken for a row
     suspicion = ""  # of the header and quotes
+    index: frozenset[str] = frozenset()  # columns that pandas wrote as its index
 
     def __init__(
         self, shown: str, names: Iterable[str], rows: int, read: Callable[[str], Any], line: Callable[[int], str]
@@ -114,11 +116,23 @@ def parquet_table(path: Path, shown: str) -> Table:
     try:
         with ParquetFile(path) as file:
             names, rows = file.schema_arrow.names, file.metadata.num_rows
+            index = _index(file.schema_arrow.metadata or {})
     except (pyarrow.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DataError(f"{shown}: must be a Parquet file, found something else: {error}") from None
-    return Table(shown, names, rows, read, lambda row: f"{shown}, row {row + 1}")
+    table = Table(shown, names, rows, read, lambda row: f"{shown}, row {row + 1}")
+    table.index = index | {name for name in names if name.startswith("__index_level_")}
+    return table
+
+
+def _index(metadata: Mapping[bytes, bytes]) -> frozenset[str]:
+    """Columns that pandas wrote as its index, as the file's metadata say."""
+    try:
+        columns = json.loads(metadata.get(b"pandas", b"{}")).get("index_columns", [])
+    except (ValueError, AttributeError):
+        return frozenset()
+    return frozenset(name for name in columns if isinstance(name, str))
 
 
 class TextTable(Table):
@@ -223,10 +237,15 @@ class JoinedTable:
         block, spelled = self.block, self.block.spellings.get(name, {})
         decimal, order = "," if block.format.decimal == "comma" else ".", self.orders.get(name, block.format.dates)
         dates = self.written.get(name, Dates())
+        how = self.how_numbers(name)
+        return TextColumn(name, self._texts(name), Reading(block.missing.markers, spelled, decimal, order, typed, how, dates))
+
+    def how_numbers(self, name: str) -> Numbers | None:
+        """How the numbers of the column are written, where that is known."""
         how = self.numbers.get(name)
         if how and how.decimal is None:
-            how = how.model_copy(update={"decimal": block.format.decimal})
-        return TextColumn(name, self._texts(name), Reading(block.missing.markers, spelled, decimal, order, typed, how, dates))
+            how = how.model_copy(update={"decimal": self.block.format.decimal})
+        return how
 
     def check_spellings(self, name: str) -> None:
         """Raises DataError for a spelling that no cell has."""
@@ -241,6 +260,8 @@ class JoinedTable:
         stated, target = self.stated.get(name), name in self.targets
         if stated is None and name in self.unnamed and not target:
             return InferredType("ignore", "it has no name in the header")
+        if stated is None and not target and any(name in file.index for file in self.files):
+            return InferredType("ignore", "it is pandas' index")
         if stated == "ignore" and not target:
             return InferredType(stated)
         native = self.type_of(name)
@@ -267,9 +288,14 @@ class JoinedTable:
 
     def column(self, name: str, kind: Kind) -> Column:
         """The column's values, read now."""
-        if kind in ("categorical", "ignore") or name in self.by_text:
+        if kind in ("categorical", "ignore"):
             return self.text(name).column(kind, stated=name in self.stated)
-        return Column(np.concatenate([file.numbers(name) for file in self.files]))
+        if name in self.by_text:
+            values = self.text(name).column(kind, stated=name in self.stated).values
+        else:
+            values = np.concatenate([file.numbers(name) for file in self.files])
+        gaps = self.numbers[name].gaps if kind == "numeric" and name in self.numbers else ()
+        return Column(np.where(np.isin(values, gaps), np.nan, values) if gaps else values)
 
     def line(self, row: int) -> str:
         """Where a row stands."""
@@ -296,7 +322,7 @@ class JoinedTable:
             part=self.part(),
             notes={name: found.note for name, found in types.items() if found.note},
             orders={name: found.order for name, found in types.items() if found.order},
-            numbers={name: found.numbers for name, found in types.items() if found.numbers},
+            numbers={name: how for name, kind in kinds.items() if kind == "numeric" and (how := self.how_numbers(name))},
             dates={name: self.written[name] for name, kind in kinds.items() if kind == "datetime" and name in self.written},
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import backends
 from pipelines.data.columns import DataError
-from pipelines.data.look import ColumnLook, Look, look, shown
+from pipelines.data.look import ColumnLook, Look, listed, look, shown
 from pipelines.spec import DataSpec, Experiment, load, models_schema
 from pipelines.spec.file import as_option, known_path
 from pipelines.spec.yaml_file import edit
@@ -69,8 +69,10 @@ def view(files: Mapping[str, Path], target: Sequence[str], task: str, changes: M
         block = block.model_copy(update={"missing": block.missing.model_copy(update={"markers": markers})})
         found = look(block)
     if found.refused or not found.task:  # a target that is not there, has no values or does not suit --task
-        problem = as_option(found.refused) or f"{files['train']}: the file has no rows"
-        raise ProjectError(problem.replace("--set data.task=", "--task "))
+        first = found.refused or f"{files['train']}: the file has no rows"
+        faults = [first, *(problem for problem in found.problems if problem != first)]
+        told = listed(found.source, list(map(as_option, faults)))
+        raise ProjectError(told.replace("--set data.task=", "--task "))
     return View(found, block, gaps, changes)
 
 

@@ -150,11 +150,19 @@ class Numbers(Spec):
         (), description="what may stand before or behind a number, such as $, EUR or %; a list, if several do"
     )
     accounting: bool = Field(False, description="are (5) and 5- less than 0?")
+    missing: float | Annotated[tuple[float, ...], Strict(False)] = Field(
+        (), description="numbers that mean no value, such as -200 or 999; a list, if several do"
+    )
 
     @property
     def units(self) -> tuple[str, ...]:
         """unit as a list."""
         return (self.unit,) if isinstance(self.unit, str) else self.unit
+
+    @property
+    def gaps(self) -> tuple[float, ...]:
+        """missing as a list."""
+        return self.missing if isinstance(self.missing, tuple) else (self.missing,)
 
     @model_validator(mode="after")
     def _differ(self) -> Numbers:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.data import PARTS, About, prepare, read
+from pipelines.data import PARTS, About, DataError, prepare, read
+from pipelines.data.look import all_faults
 from pipelines.data.split import no_inputs
 from pipelines.spec import Experiment
 from pipelines.spec.to_trial import check_spec
@@ -17,13 +18,16 @@ from pipelines.stages.paths import RunPaths
 def split(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
     """Write outputs/data; returns what it holds.
 
-    Raises DataError with file, row and column for what cannot be used.
+    Raises DataError with file, row and column for all that cannot be used.
     """
     check_spec(experiment)
     with places.locked():
-        source = read(experiment.data, places.base)
-        with replaced(places.data, ("about.json", *PARTS)) as folder:
-            about = prepare(source, experiment.data, folder)
+        try:
+            source = read(experiment.data, places.base)
+            with replaced(places.data, ("about.json", *PARTS)) as folder:
+                about = prepare(source, experiment.data, folder)
+        except DataError as error:
+            raise all_faults(error, experiment.data, places.base) from None
     return report_of(about, {**source.notes, **no_inputs(experiment.data)})
 
 

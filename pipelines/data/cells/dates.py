@@ -5,8 +5,9 @@ One list of formats, tried on all different cells of a column; formats.py has th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from datetime import datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,18 @@ CLOCK = (
     "%H:%M", "%H:%M:%S", "%H:%M:%S.%f",
     "%I:%M %p", "%I:%M:%S %p", "%I:%M%p",
 )  # fmt: skip
+FIELDS = {
+    "%Y": r"\d{4}",
+    "%y": r"\d\d",
+    "%b": "[a-z]{3}",
+    "%B": "[a-z]{3,9}",
+    "%a": "[a-z]{3}",
+    "%A": "[a-z]{6,9}",
+    "%f": r"\d{1,6}",
+    "%p": "[ap]m",
+    **dict.fromkeys(("%m", "%d", "%H", "%I"), r"\d\d?"),
+    **dict.fromkeys(("%M", "%S"), r"\d\d"),
+}
 WEEKDAYS = ("%a, ", "%a ", "%A, ", "%A ")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_0 = np.datetime64("1900-01-01", "D").astype(int)  # of times without a date
@@ -122,11 +135,15 @@ def _met(cell: str, order: str) -> Iterator[str]:
         times = [join + clock for clock in CLOCK for join in (" ", ", ", "T")]
     dates = [prefix + date for date in (*NAMED, *NUMBERED[order], *MONTHS) for prefix in prefixes]
     for one in (*CLOCK, *(date + time for date in dates for time in times)):
-        try:
-            datetime.strptime(cell, one)
-        except ValueError:
-            continue
-        yield one
+        if _pattern(one).fullmatch(cell) and np.isfinite(_days(np.array([cell], dtype=object), one, 68)).all():
+            yield one
+
+
+@cache
+def _pattern(one: str) -> re.Pattern[str]:
+    """What a cell of a format looks like: thousands of cells are tried, and strptime compiles its own each time."""
+    parts = re.split(r"(%[a-zA-Z])", one)
+    return re.compile("".join(FIELDS.get(part) or re.escape(part) for part in parts), re.IGNORECASE)
 
 
 def as_stated(how: Dates) -> dict[str, Any]:

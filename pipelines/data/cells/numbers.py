@@ -40,10 +40,22 @@ PLAIN = (
 )
 EXPONENT = r"([eE][+-]?\d+)?"
 SIGNS = {
-    "$": "USD", "US$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY",
-    "₹": "INR", "₩": "KRW", "₽": "RUB", "₺": "TRY", "R$": "BRL",
-    "zł": "PLN", "Kč": "CZK", "kr": "SEK", "Fr": "CHF", "Rs": "INR",
-}  # fmt: skip
+    "$": "USD",
+    "US$": "USD",
+    "€": "EUR",
+    "£": "GBP",
+    "¥": "JPY",
+    "₹": "INR",
+    "₩": "KRW",
+    "₽": "RUB",
+    "₺": "TRY",
+    "R$": "BRL",
+    "zł": "PLN",
+    "Kč": "CZK",
+    "kr": "SEK",
+    "Fr": "CHF",
+    "Rs": "INR",
+}
 CODES = (
     "USD", "EUR", "GBP", "JPY", "CHF", "CNY", "INR", "AUD", "CAD", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "BRL", "MXN",
     "ZAR", "KRW", "RUB", "TRY", "NZD", "SGD", "HKD",
@@ -175,17 +187,12 @@ def _units(found: Any, name: str) -> tuple[str, ...] | None:
     """
     header = HEADER_UNIT.search(name)
     free = {*SIGNS, *CODES, *([header[1]] if header else [])}
-    counts: dict[str, int] = {}
-    zero = compute.match_substring_regex(found.field("digits"), r"^[0.,]*$")
-    without = ~_bool(zero)
-    for place in ("before", "after"):
-        there = found.field(place)
-        without &= _is(found, place, "")
-        for unit, rows in _counted(there):
-            if unit and place == "before" and unit not in free:
-                return None
-            if unit:
-                counts[unit] = counts.get(unit, 0) + rows
+    before, after = found.field("before"), found.field("after")
+    counts = {unit: rows for unit, rows in (*_counted(before), *_counted(after)) if unit}
+    if any(unit and unit not in free for unit, _ in _counted(before)):
+        return None
+    zero = _bool(compute.match_substring_regex(found.field("digits"), r"^[0.,]*$"))
+    without = _is(found, "before", "") & _is(found, "after", "") & ~zero
     if any(unit not in free for unit in counts) and (without.any() or len(counts) > 1):
         return None
     return tuple(sorted(counts, key=lambda unit: -counts[unit]))

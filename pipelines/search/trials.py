@@ -74,11 +74,12 @@ def identity(experiment: Experiment, data: Mapping[str, str]) -> dict[str, Any]:
 
 def _check_same(name: str, kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises StudyError with all that differs."""
-    wanted = json.loads(json.dumps(wanted))  # as it comes back from a storage
+    # As they come back from a storage.
+    wanted, usual = (json.loads(json.dumps(values)) for values in (wanted, flat(Experiment())))
     lines = [
         f"  {key}: was {_shown(kept, key)}, is {_shown(wanted, key)}"
         for key in dict.fromkeys([*kept, *wanted])
-        if kept.get(key) != wanted.get(key)
+        if kept.get(key, usual.get(key)) != wanted.get(key)  # keys that are newer than the study had their default
     ]
     if lines:
         raise StudyError(

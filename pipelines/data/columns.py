@@ -11,6 +11,7 @@ import numpy as np
 from backends.spec import Task
 from pipelines.spec.blocks import Dates, Kind, Numbers
 
+MICROSECONDS_A_DAY = 86_400_000_000
 PARTS = ("train", "valid", "test")
 NDArray = np.ndarray[Any, np.dtype[Any]]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow
 from pyarrow import compute
 
-from pipelines.data.columns import NDArray
+from pipelines.data.columns import MICROSECONDS_A_DAY, NDArray
 
 NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
 CODE = r"^0\d"  # 00123: its zeros mean something, so it is no number
@@ -25,7 +25,6 @@ PAIRS = (("false", "true"), ("no", "yes"))
 FALSE, TRUE = ("false", "no", "f", "n", "0"), ("true", "yes", "t", "y", "1")  # where data.columns says boolean
 
 Order = Literal["", "day_first", "month_first", "unclear"]  # "": no cell begins with a day or a month
-MICROSECONDS_A_DAY = 86_400_000_000
 DATES = {
     "": ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d"),
     "day_first": ("%d-%m-%Y", "%d/%m/%Y", "%d.%m.%Y"),

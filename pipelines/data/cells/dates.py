@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.columns import NDArray
-from pipelines.data.formats import MICROSECONDS_A_DAY
+from pipelines.data.columns import MICROSECONDS_A_DAY, NDArray
 from pipelines.spec.blocks import Dates
 
 NUMBERED = {

@@ -13,7 +13,7 @@ from pyarrow import compute, types
 from pyarrow.parquet import ParquetFile
 
 from pipelines.data import formats
-from pipelines.data.columns import PARTS, Column, DataError, NDArray, Source
+from pipelines.data.columns import MICROSECONDS_A_DAY, PARTS, Column, DataError, NDArray, Source
 from pipelines.data.inference import InferredType, Reading, TextColumn, stated, stated_kinds
 from pipelines.data.text import open_text
 from pipelines.spec import DataSpec
@@ -72,7 +72,7 @@ class Table:
         if types.is_date(cells.type) or types.is_timestamp(cells.type):
             zone = getattr(cells.type, "tz", None)
             cells = cells.cast(pyarrow.timestamp("us", zone), safe=False).cast(pyarrow.int64())
-            scale = formats.MICROSECONDS_A_DAY
+            scale = MICROSECONDS_A_DAY
         values: NDArray = cells.cast(pyarrow.float64(), safe=False).to_numpy()
         if np.isinf(values).any():
             row = int(np.isinf(values).argmax())

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.data import PARTS, About, DataError, prepare, read
-from pipelines.data.look import all_faults
 from pipelines.data.split import no_inputs
 from pipelines.spec import Experiment
 from pipelines.spec.to_trial import check_spec
@@ -27,6 +26,8 @@ def split(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
             with replaced(places.data, ("about.json", *PARTS)) as folder:
                 about = prepare(source, experiment.data, folder)
         except DataError as error:
+            from pipelines.data.look import all_faults  # which looks at the table once more
+
             raise all_faults(error, experiment.data, places.base) from None
     return report_of(about, {**source.notes, **no_inputs(experiment.data)})
 

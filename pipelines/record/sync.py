@@ -172,7 +172,7 @@ def send_waiting(
                     attempts += not isinstance(error, Refused)
                 else:
                     yield title(journal.head()), run_id
-        if not ours and journal.head():
+        if not ours and journal.path.is_file():
             yield title(journal.head()), None
     if failures:
         rest = len(journals(project)) - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -124,13 +124,12 @@ def write_part(
     inputs: Callable[[NDArray], Iterable[NDArray]],
     width: int,
     at_once: int,
-    y: NDArray,
     rows: NDArray,
-    *more: NDArray,
+    *arrays: NDArray,
 ) -> str:
-    """The files of one part, `more` its weights; their SHA-256.
+    """The files of one part; their SHA-256. `inputs` gives `width` columns (n,) float32 of some of `rows`, `at_once` at most.
 
-    `inputs` gives `width` columns (n,) float32 of some rows, `at_once` at most.
+    `arrays` (n, ...): y, the numbers of the rows in the source, and the weights where there are any.
     """
     with stream_atomically(folder / "X.npy") as file:
         np.lib.format.open_memmap(file.name, "w+", np.float32, (len(rows), width))
@@ -143,7 +142,7 @@ def write_part(
                 X[start : start + len(some), place] = values
             X.flush()
     written = [folder / "X.npy"]
-    for name, array in zip(ARRAYS[1:], (y, rows, *more), strict=False):
+    for name, array in zip(ARRAYS[1:], arrays, strict=False):
         written.append(folder / f"{name}.npy")
         with stream_atomically(written[-1]) as file:
             np.save(file, array)
@@ -307,10 +306,11 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
 
     hashes = {}
     for part in parts:
-        own, width, inputs = rows[part], len(preprocessing.inputs), partial(_encoded, preprocessing, source)
-        numbers_of_rows, at_once = source.numbers_of(own), source.rows // 4 + 1
-        more = [row_weights(source, spec.weight, own)] if spec.weight and part == "train" else []
-        hashes[part] = write_part(about.where(folder, part), inputs, width, at_once, y[own], numbers_of_rows, *more)
+        own, width, inputs = rows[part], len(preprocessing.inputs), partial(preprocessing.encoded, source)
+        arrays = [y[own], source.numbers_of(own)]
+        if spec.weight and part == "train":
+            arrays.append(row_weights(source, spec.weight, own))
+        hashes[part] = write_part(about.where(folder, part), inputs, width, source.rows // 4 + 1, own, *arrays)
     return replace(
         about,
         rows={part: len(own) for part, own in rows.items()},
@@ -322,12 +322,6 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
         target_scale=scale,
         sha256=hashes,
     )
-
-
-def _encoded(preprocessing: Preprocessing, source: Source, numbers: NDArray) -> Iterator[NDArray]:
-    """Inputs of the rows that have these numbers in the file."""
-    places = source.places
-    return preprocessing.encoded(source, numbers if places is None else np.searchsorted(places, numbers))
 
 
 def _scaled_target(source: Source, target: Target, train: NDArray, spec: DataSpec) -> tuple[TargetScale, NDArray]:

@@ -86,8 +86,9 @@ def name_of(key: str) -> str:
     """
     unique = posixpath.normpath(key) == key and not key.startswith("/")
     name = re.sub(rf"[^\w\-. :{'/' * unique}]|_(?=x[0-9A-F]+_)", lambda found: f"_x{ord(found[0]):X}_", key)
-    digest = hashlib.sha256(key.encode()).hexdigest()[:8]
-    return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 9]}_{digest}"
+    if len(name) > NAME_CHARACTERS:
+        name = f"{name[: NAME_CHARACTERS - 9]}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    return name
 
 
 def key_of(name: str) -> str:

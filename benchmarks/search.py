@@ -151,12 +151,12 @@ def make_rows(place: Path) -> Path:
     """The rows that a study of ours trains on, for the peers."""
     import numpy as np
 
-    from pipelines.data import Part, prepare, read
+    from pipelines.data import prepare, read
     from pipelines.spec import Experiment
 
     block = Experiment.model_validate({"data": {"source": "digits"}}).data
-    prepare(read(block, place), block, place / "rows", ("train", "valid"))
-    train, valid = (Part.load(place / "rows" / name) for name in ("train", "valid"))
+    about = prepare(read(block, place), block, place / "rows", ("train", "valid"))
+    train, valid = (about.open(place / "rows", name) for name in ("train", "valid"))
     np.savez(place / "rows.npz", X=train.X, y=train.y, X_valid=valid.X, y_valid=valid.y)
     return place / "rows.npz"
 

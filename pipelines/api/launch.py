@@ -13,10 +13,11 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+from backends.errors import interruption
 from backends.weights import write_atomically
 from pipelines import stages, tracking
 from pipelines.api.results import Run
-from pipelines.api.unfinished import BEGUN, RUNS, Launch, interruption, is_done
+from pipelines.api.unfinished import BEGUN, RUNS, Launch, is_done
 from pipelines.project import project_of
 from pipelines.record import Recording
 from pipelines.redact import redact

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines import stages, tracking
 from pipelines.api.launch import Progress, recorded, train_recorded
-from pipelines.api.unfinished import STUDY_NOTES, lost, lost_studies
+from pipelines.api.unfinished import lost
 from pipelines.project import project_of
 from pipelines.record import Recording
 from pipelines.record import sync as record
@@ -68,12 +68,15 @@ def sync(experiment: Experiment, here: bool = False) -> Synced:
     if places.run.exists():
         done.run_id = record.sync(places, experiment)
     try:
-        if experiment.tracking.enabled:
-            for note in project.glob(STUDY_NOTES) if here else lost_studies(project, experiment.tracking):
-                note.unlink()  # its trials are to be sent once more
-        for name, run_id in send_waiting(project, experiment.tracking, here):
-            done.waited[name] = run_id
-        for folder, kept in lost(project, experiment.tracking, here) if experiment.tracking.enabled else ():
+        done.waited |= send_waiting(project, experiment.tracking, here)
+        if not experiment.tracking.enabled:
+            return done
+        gone = lost(project, experiment.tracking, here)
+        for note in gone.studies:
+            note.unlink()  # its trials are to be sent once more
+        if gone.studies:
+            done.waited |= send_waiting(project, experiment.tracking, here)
+        for folder, kept in gone.launches:
             own = load(folder / "params.yaml")
             if own.tracking.enabled:
                 places = RunPaths(folder, base=project, project=project)

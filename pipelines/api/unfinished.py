@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from backends.errors import interruption
 from pipelines.data import DataError
 from pipelines.spec import Experiment, SpecError, Tracking, load
 from pipelines.stages import HeldError, RunPaths, StageError
@@ -60,14 +61,6 @@ class Launch:
         (folder / BEGUN).unlink()
 
 
-def interruption(error: BaseException) -> BaseException | None:
-    """The Ctrl-C or SIGTERM that an error came of."""
-    came: BaseException | None = error
-    while came is not None and isinstance(came, Exception):
-        came = came.__context__
-    return came
-
-
 def unfinished(project: Path) -> list[Path]:
     """Folders of the launches below runs/ that can be resumed, the oldest first."""
     found = sorted(path.parents[1] for path in (project / RUNS).glob(f"*/{BEGUN}"))
@@ -83,34 +76,37 @@ def elsewhere(project: Path, tracking: Tracking) -> Iterator[str]:
             yield str(error)
 
 
-def lost(project: Path, tracking: Tracking, here: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Launches below runs/ that are over and not on record: (folder, how it was begun).
+@dataclass(frozen=True)
+class Lost:
+    """What is over and not on record."""
 
-    Those that were begun for today's store, or all if wanted `here`. Raises TrackingError.
+    launches: list[tuple[Path, dict[str, Any]]]  # folder, how it was begun
+    studies: list[Path]  # the notes that say which trials were sent
+
+
+def lost(project: Path, tracking: Tracking, here: bool) -> Lost:
+    """Launches below runs/ and studies that today's store does not have.
+
+    Those that were begun for it, or all if wanted `here`. Raises TrackingError.
     """
-    waiting, over = {title(journal.head()) for journal in journals(project)}, {}
+    waiting, over, notes = {title(journal.head()) for journal in journals(project)}, {}, {}
     for path in sorted((project / RUNS).glob(f"*/{provenance.KEPT}/tags.json")):
         folder, kept = path.parents[2], read_json(path).get("launch")
         ours = here or (kept and kept["tracking"] == remembered(tracking))
         if ours and not (folder / BEGUN).exists() and RunPaths(folder).run.is_file():
             over[folder.relative_to(project).as_posix()] = folder, kept or {}
-    if over.keys() - waiting:
-        whole = {run.tags.get(LAUNCH) for run in recorded(tracking, project, deleted=True) if run.status != "RUNNING"}
-        yield from (over[name] for name in over.keys() - waiting - whole)
-
-
-def lost_studies(project: Path, tracking: Tracking) -> Iterator[Path]:
-    """What today's store no longer has of the studies that it got: the notes that say which trials those are.
-
-    Raises TrackingError.
-    """
-    waiting, notes = {title(journal.head()) for journal in journals(project)}, {}
     for path in project.glob(STUDY_NOTES):
-        if read_json(path).get("tracking") == remembered(tracking) and f"studies/{path.parents[1].name}" not in waiting:
-            notes[path.parents[1].name] = path
-    if notes:
-        there = {run.tags.get(STUDY) for run in recorded(tracking, project, deleted=True) if run.tags.get(KIND) == "study"}
-        yield from (path for name, path in notes.items() if name not in there)
+        if here or read_json(path).get("tracking") == remembered(tracking):
+            notes[f"studies/{path.parents[1].name}"] = path
+    if not (over.keys() | notes.keys()) - waiting:
+        return Lost([], [])
+    there = list(recorded(tracking, project, deleted=True))
+    launches = {run.tags.get(LAUNCH) for run in there if run.status != "RUNNING"}
+    studies = {f"studies/{run.tags.get(STUDY)}" for run in there if run.tags.get(KIND) == "study"}
+    return Lost(
+        [over[name] for name in sorted(over.keys() - waiting - launches)],
+        [notes[name] for name in sorted(notes.keys() - waiting - studies)],
+    )
 
 
 def choose(project: Path, name: str | None) -> Path:

@@ -96,7 +96,7 @@ class TextFile:
             last = deque(file, 1)[0]
         # pyarrow takes a cell whose quote is never closed without a word.
         if doubtful or (self.quote and last.count(self.quote.encode()) % 2):
-            deque(self.rows(strict=True), 0)  # for the line of the quote
+            self.check_quotes()
 
     @property
     def plain(self) -> Callable[[str], str] | None:
@@ -151,14 +151,18 @@ class TextFile:
         for line, row in self.rows():
             if len(row) != len(self.names):
                 if any("\n" in cell for cell in row):
-                    deque(self.rows(strict=True), 0)  # for the line of the quote
+                    self.check_quotes()
                 like = "first row" if self.guessed else "header"
                 raise DataError(
                     f"{self.shown}:{line}: every row must have {len(self.names)} cells as the {like} has, found {len(row)}"
                 )
-        deque(self.rows(strict=True), 0)  # for the line of the quote
+        self.check_quotes()
         named = next(name for name, mark in DELIMITERS.items() if mark == self.delimiter)
         raise DataError(f"{self.shown}: cannot be read as text with a {named} between cells: {reason}")
+
+    def check_quotes(self) -> None:
+        """Raises DataError with the line of a quote that is not closed, or not where one may be."""
+        deque(self.rows(strict=True), 0)
 
     def check_characters(self) -> None:
         """Raises DataError for the first byte that the encoding does not have, and for NUL."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -59,3 +60,4 @@ def chunks(connection: Connection) -> Iterator[Chunk]:
 
 if __name__ == "__main__":
     main()
+    gc.freeze()  # else Python looks for garbage among PyTorch's objects for 2 s before it ends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import sys
 import threading
@@ -68,3 +69,4 @@ def _end_with_its_run(journal: Journal) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(sys.argv[2]), Tracking.model_validate_json(sys.stdin.read()))
+    gc.freeze()  # as in cli/app.py

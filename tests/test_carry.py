@@ -257,8 +257,21 @@ def test_what_a_cell_must_be_the_model_says(loaded):
 
     with pytest.raises(MlflowException, match=r"row 2: column 'count' must hold .* found 'many'"):
         loaded.predict(rows(3).assign(count=["1", "many", "2"]))
-    with pytest.raises(MlflowException, match="missing inputs"):
+    with pytest.raises(MlflowException, match=r"must have the columns of the training rows, found no 'count'"):
         loaded.predict(rows(3).drop(columns="count"))
+
+
+def test_its_signature_says_what_the_columns_hold(loaded):
+    """And models of others keep theirs, though one of ours is loaded beside them."""
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    signature = loaded.metadata.signature
+    assert {one.name: one.type.name for one in signature.inputs} == {
+        "size (cm), %": "double", "count": "double", "grade": "string", "colour": "string", "day": "datetime", "fits": "boolean",
+    }  # fmt: skip
+    other = Model(signature=ModelSignature(Schema([ColSpec("long", "count")])), metadata={"columns": {}})
+    assert other.get_input_schema() is other.signature.inputs
 
 
 def test_the_model_names_its_run_its_columns_and_exactly_what_it_needs_and_is_not_pickled(client, recorded, loaded, project):

@@ -139,7 +139,7 @@ def test_rows_that_are_answered_later_are_read_as_the_training_rows_were(table, 
     assert preprocessing.numbers["a"].thousands == "point"
     # No cell of these files shows it: by itself 1.234 would be a number with a point.
     (tmp_path / "new.csv").write_text("a\n1.234\n2.000 EUR\n3\n")
-    ((source, _),) = blocks(tmp_path / "new.csv", "new.csv", block_of(), preprocessing, ())
+    ((source, *_),) = blocks(tmp_path / "new.csv", "new.csv", block_of(), preprocessing, ())
     assert source.fetch("a").values.tolist() == [1234, 2000, 3]
     frame = pandas.DataFrame({"a": ["1.234", "2.000,5 EUR", None]})
     np.testing.assert_equal(given(frame, block_of(), preprocessing).fetch("a").values, [1234, 2000.5, np.nan])

@@ -119,6 +119,19 @@ def test_rows_given_in_python_are_read_as_those_of_a_file(model, tmp_path):
         assert np.allclose(model.answers(frame)["p_two"], [float(row["p_two"]) for row in given], rtol=0, atol=0)
 
 
+def test_a_marker_that_is_a_number_means_no_value_as_a_number_too(tmp_path):
+    lines = [["x", "late"], *([["-999"] if n % 9 == 3 else [f"{n}"]][0] + ["ny"[n % 2]] for n in range(60))]
+    experiment = deltarule.load("params.yaml").override(
+        {
+            "data.source": str(write(tmp_path / "x.csv", lines)), "data.target": "late", "train.backend": "reference",
+            "data.missing.markers": ["", "-999"], "train.epochs": 1, "model.hidden": [4],
+        }
+    )  # fmt: skip
+    model = deltarule.run(experiment, tmp_path / "run").model
+    inputs = model.inputs({"x": ["-999", "5"]})
+    assert inputs[0, 1] == 1 and all(np.array_equal(model.inputs({"x": given}), inputs) for given in ([-999, 5], [None, 5.0]))
+
+
 def test_predict_reads_rows_as_answers_does(model, tmp_path):
     """Markers, spellings and texts of the spec too."""
     texts = pandas.read_csv(write(tmp_path / "all.csv", [HEADER, *rows()]), dtype=str, keep_default_na=False)
@@ -161,6 +174,50 @@ def test_what_the_training_rows_did_not_have_is_answered_and_told(model, tmp_pat
         "column 'colour': 2 rows with a category that the training rows did not have, or too rarely for an input",
         "column 'fits': 1 rows without a value, which no training row lacked",
     ]
+
+
+def test_kept_columns_stand_before_the_answers_as_they_are_in_the_file(model, tmp_path, monkeypatch):
+    """Also an input, the target and what is ignored; block by block."""
+    monkeypatch.setattr(text, "BLOCK", 200)
+    lines = rows(30)
+    lines[0][0], lines[1][0], lines[2][2] = "007", " 7", "a, b"
+    data = write(tmp_path / "all.csv", [HEADER, *lines])
+    whole, _ = answer(model, data)
+    keep = ["id", "colour", "kind", "id"]
+    told = [*predict(model, data, tmp_path / "kept.csv", keep=keep).told()]
+    with (tmp_path / "kept.csv").open(newline="", encoding="utf-8") as file:
+        header, *found = csv.reader(file)
+    assert header == ["id", "colour", "kind", *whole[0]]
+    assert [row[:3] for row in found] == [[line[0], line[2], line[5]] for line in lines]
+    assert [row[3:] for row in found] == [[*row.values()] for row in whole]
+    assert not [one for one in told if "passed over" in one]
+
+
+def test_kept_columns_of_parquet_keep_their_types(model, tmp_path):
+    table = pandas.read_csv(write(tmp_path / "all.csv", [HEADER, *rows(20)]), dtype={"id": str})
+    table["count"] = pandas.array([None, *range(1, 20)], dtype="Int64")
+    table["when"] = pandas.to_datetime(table.day)
+    table.to_parquet(tmp_path / "all.parquet")
+    for ending in ("csv", "parquet"):
+        predict(model, tmp_path / "all.parquet", tmp_path / f"kept.{ending}", keep=["count", "when", "id"])
+    assert (tmp_path / "kept.csv").read_text().splitlines()[2].startswith("1,2024-02-02 00:00:00,00001,")
+    found = pandas.read_parquet(tmp_path / "kept.parquet")
+    assert list(found.columns[:4]) == ["count", "when", "id", "predicted"]
+    assert found.when.equals(table.when) and found["count"].dropna().tolist() == [*range(1, 20)]
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (["kinds"], r"all.csv: --keep must name a column of the file, found no 'kinds'; did you mean kind\?"),
+        (["p_two"], "--keep must not name a column that the answers have too, got 'p_two'; leave it out"),
+    ],
+)
+def test_a_column_that_cannot_be_kept_is_one_error_and_nothing_is_left(model, tmp_path, keep, message):
+    data = write(tmp_path / "all.csv", [HEADER, *rows(20)])
+    with pytest.raises(DataError, match=message):
+        predict(model, data, tmp_path / "kept.csv", keep=keep)
+    assert [path.name for path in tmp_path.iterdir()] == ["all.csv"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from pipelines.data.columns import DataError, Source
 from pipelines.data.preprocess import Categorical
 from pipelines.data.rows import blocks, writer
 from pipelines.spec import DataSpec
-from pipelines.stages.networks import answer
+from pipelines.stages.networks import answer, names_of
 
 if TYPE_CHECKING:
     from pipelines.api.results import Model
@@ -40,19 +40,30 @@ class Answered:
             yield f"column {name!r}: {rows} rows without a value, which no training row lacked"
 
 
-def predict(model: Model, data: Path, out: Path | None, shown: Callable[[int], None] = lambda rows: None) -> Answered:
+def predict(
+    model: Model,
+    data: Path,
+    out: Path | None,
+    shown: Callable[[int], None] = lambda rows: None,
+    keep: Sequence[str] = (),
+) -> Answered:
     """Write an answer a row to `out`, CSV or Parquet by its ending, or to standard output; `shown` hears of the rows so far.
 
-    The file stands under its name once it is whole. Raises DataError with line and column for what cannot be answered.
+    Columns of the file to `keep` stand before the answers, as they are there. `out` stands once it is whole.
+    Raises DataError with line and column for what cannot be answered.
     """
     if out is not None and out.exists() and data.exists() and out.samefile(data):
         raise DataError(f"--out must be another file than the rows', got {out} for both; choose another name")
     network = model.networks[0]
     block, preprocessing = DataSpec.model_validate(network.run["spec"]["data"]), network.about.preprocessing
+    keep = tuple(dict.fromkeys(keep))
+    twice = next((name for name in names_of(network.about) if name in keep), None)
+    if twice is not None:
+        raise DataError(f"--keep must not name a column that the answers have too, got {twice!r}; leave it out")
     answered = Answered()
     with writer(out) as write:
-        for source, others in blocks(data, str(data), block, preprocessing, network.about.targets):
-            write(answer(model.networks, source))
+        for source, others, kept in blocks(data, str(data), block, preprocessing, network.about.targets, keep):
+            write({**kept, **answer(model.networks, source)})
             answered.unused = tuple(name for name in others if name not in network.about.kinds)
             _count(answered, network, source)
             shown(answered.rows)

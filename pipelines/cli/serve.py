@@ -43,6 +43,10 @@ def predict(
     model: Model,
     rows: Annotated[Path, typer.Argument(metavar="FILE", help="Rows with the columns that the training rows had.")],
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="CSV or Parquet; else standard output.")] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="COLUMN", help="Of the rows, before the answers; may be given again."),
+    ] = None,
 ) -> None:
     """Predict for the rows of a file.
 
@@ -54,7 +58,8 @@ def predict(
 
     console = Console(as_json=True)  # standard output is for the answers
     with console.progress("rows") as progress:
-        answered = carry_out(load_model(launched(model)), rows, out, lambda done: progress(done, None))
+        network = load_model(launched(model))
+        answered = carry_out(network, rows, out, lambda done: progress(done, None), keep or ())
     for sentence in answered.told():
         console.warn(sentence)
     if out is not None:

@@ -27,11 +27,17 @@ GIVEN = "the rows"  # as messages call those that are given in Python
 
 
 def blocks(
-    path: Path, shown: str, block: DataSpec, preprocessing: Preprocessing, known: Sequence[str]
-) -> Iterator[tuple[Source, list[str]]]:
-    """A file's rows, block by block, and the columns that are not needed. A header may have the columns `known` besides.
+    path: Path,
+    shown: str,
+    block: DataSpec,
+    preprocessing: Preprocessing,
+    known: Sequence[str],
+    keep: Sequence[str] = (),
+) -> Iterator[tuple[Source, list[str], Block]]:
+    """Blocks of a file's rows, the columns that are not needed, and those to `keep` as the file has them.
 
-    Raises DataError for a file that cannot be read, or lacks a column, before the first block.
+    A header may have the columns `known` too.
+    Raises DataError at once for a file that cannot be read, or lacks a column.
     """
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -46,8 +52,8 @@ def blocks(
     first = 0
     if shown.lower().endswith(DELIMITED):
         text = open_text(path, shown, block.format, [*preprocessing.columns, *known])
-        names, others = chosen(shown, text.names, preprocessing)
-        for batch in text.batches(names):
+        names, others = chosen(shown, text.names, preprocessing, keep)
+        for batch in text.batches([*dict.fromkeys([*names, *keep])]):
             table: Table = TextTable(
                 shown,
                 names,
@@ -57,15 +63,22 @@ def blocks(
                 text.decimal,
                 {*preprocessing.numbers, *preprocessing.dates},
             )
-            yield _source(table, block, preprocessing), others
+            yield _source(table, block, preprocessing), others, _kept(batch, keep)
             first += batch.num_rows
         return
-    names, others = chosen(shown, parquet_table(path, shown).names, preprocessing)
+    names, others = chosen(shown, parquet_table(path, shown).names, preprocessing, keep)
     with ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS, columns=names):
+        for batch in file.iter_batches(ROWS, columns=[*dict.fromkeys([*names, *keep])]):
             table = arrow_table(shown, pyarrow.Table.from_batches([batch]), first)
-            yield _source(table, block, preprocessing), others
+            yield _source(table, block, preprocessing), others, _kept(batch, keep)
             first += batch.num_rows
+
+
+def _kept(batch: Any, keep: Sequence[str]) -> Block:
+    """Columns of a block as the file has them: 007 stays 007, a whole number with gaps whole."""
+    import pandas
+
+    return {name: pandas.arrays.ArrowExtensionArray(batch.column(name)) for name in keep}
 
 
 def _source(table: Table, block: DataSpec, preprocessing: Preprocessing) -> Source:
@@ -73,6 +86,9 @@ def _source(table: Table, block: DataSpec, preprocessing: Preprocessing) -> Sour
 
     Raises DataError, with its line, for a cell that holds something else.
     """
+    import pyarrow
+
+    from pipelines.data import formats
     from pipelines.data.tables import JoinedTable
 
     # Never by the cells of a block: how a file is cut must not change what 03/04/2024 means.
@@ -81,6 +97,9 @@ def _source(table: Table, block: DataSpec, preprocessing: Preprocessing) -> Sour
     block = block.model_copy(update={"columns": {}, "numbers": {}, "dates": {}})
     numbers, dates = preprocessing.numbers, preprocessing.dates
     joined = JoinedTable(block, {"": table}, preprocessing.columns, orders, numbers, dates)
+    if block.shown_source.lower().endswith(DELIMITED):  # there -999 was a text, and a marker
+        markers = formats.numbers(pyarrow.array(block.missing.markers, pyarrow.large_string()))
+        joined.gaps = tuple(markers[np.isfinite(markers)])
     found = {name: joined.infer(name) for name in preprocessing.columns}
     for column in found.values():
         if column.problem:
@@ -90,8 +109,13 @@ def _source(table: Table, block: DataSpec, preprocessing: Preprocessing) -> Sour
     return replace(source, fetch=cache(source.fetch))  # a block is small, and asked for its columns more than once
 
 
-def chosen(shown: str, names: Sequence[str], preprocessing: Preprocessing) -> tuple[list[str], list[str]]:
-    """Those that are needed, in the order of the file, and the others. Raises DataError if one is missing."""
+def chosen(
+    shown: str, names: Sequence[str], preprocessing: Preprocessing, keep: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Those that are needed, in the order of the file, and the others.
+
+    Raises DataError if one is missing, or one to keep.
+    """
     from pipelines.data.tables import check_names
 
     check_names(shown, names)
@@ -102,7 +126,11 @@ def chosen(shown: str, names: Sequence[str], preprocessing: Preprocessing) -> tu
             f"{shown}: must have the columns of the training rows, found no {', '.join(map(repr, missing[:5]))}; "
             f"{nearest(missing[0], [*names])}"
         )
-    return [name for name in names if name in kinds], [name for name in names if name not in kinds]
+    unmet = next((name for name in keep if name not in names), None)
+    if unmet is not None:
+        raise DataError(f"{shown}: --keep must name a column of the file, found no {unmet!r}; {nearest(unmet, [*names])}")
+    rest = [name for name in names if name not in kinds and name not in keep]
+    return [name for name in names if name in kinds], rest
 
 
 # -- given in Python --
@@ -157,7 +185,7 @@ def _as_arrow(values: Any) -> Any:
 
 # -- answers --
 
-Block = Mapping[str, NDArray]  # column -> (n,)
+Block = Mapping[str, Any]  # column -> (n,), of NumPy or pandas
 
 
 @contextmanager

@@ -209,6 +209,7 @@ class JoinedTable:
         self.unnamed = frozenset[str]().union(*(file.unnamed for file in self.files))
         self.guessed = any(file.guessed for file in self.files)
         self.suspicion = next((file.suspicion for file in self.files if file.suspicion), "")
+        self.gaps: tuple[float, ...] = ()  # numbers that mean no value in any column
         self.by_text: set[str] = set()  # columns whose numbers, dates or truth values are read from texts, once inferred
         self.starts = np.cumsum([0, *(file.rows for file in self.files)])
         self.targets = tuple(name for name in block.targets if name in self.names)
@@ -294,7 +295,8 @@ class JoinedTable:
             values = self.text(name).column(kind, stated=name in self.stated).values
         else:
             values = np.concatenate([file.numbers(name) for file in self.files])
-        gaps = self.numbers[name].gaps if kind == "numeric" and name in self.numbers else ()
+        own = self.numbers[name].gaps if name in self.numbers else ()
+        gaps = (*self.gaps, *own) if kind == "numeric" else ()
         return Column(np.where(np.isin(values, gaps), np.nan, values) if gaps else values)
 
     def line(self, row: int) -> str:

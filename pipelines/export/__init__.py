@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ import numpy as np
 import backends
 from backends import BackendError
 from pipelines import tracking
-from pipelines.data.preprocess import Categorical, Encoder, Flag, Moments
-from pipelines.spec.blocks import Dates
+from pipelines.data.preprocess import Categorical, Encoder, Flag, Moments, Numeric, Preprocessing
+from pipelines.spec.blocks import DataSpec, Dates, Numbers
 from pipelines.stages.files import read_json, write_json
 from pipelines.stages.networks import Network, files_of, names_of, stored_networks
 from pipelines.stages.paths import RunPaths, StageError
+from pipelines.tracking.events import TYPES
 
 ROWS = 64  # on which ONNX is compared with the reference
 
@@ -84,10 +85,12 @@ def _short(error: Exception) -> str:
 
 def _mlflow(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
     about = networks[0].about
-    dates = about.preprocessing.dates
-    example = {encoder.name: example_of(encoder, dates.get(encoder.name)) for encoder in about.preprocessing.encoders}
+    how = about.preprocessing
+    decimal = DataSpec.model_validate(networks[0].run["spec"]["data"]).format.decimal
+    types = {encoder.name: type_of(encoder, how, decimal) for encoder in how.encoders}
+    example = {encoder.name: example_of(encoder, how.dates.get(encoder.name)) for encoder in how.encoders}
     answers = {name: "string" if name == "predicted" else "double" for name in names_of(about)}
-    tracking.export(folder, files_of(model), about.preprocessing.columns, answers, example)
+    tracking.export(folder, files_of(model), how.columns, types, answers, example)
 
 
 def _onnx(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
@@ -132,16 +135,31 @@ def stem(network: Network) -> str:
     return "network" if network.about.number is None else f"fold_{network.about.number}"
 
 
+def type_of(encoder: Encoder, how: Preprocessing, decimal: str) -> tuple[str, bool]:
+    """MLflow's type of a column, and whether there must be a value.
+
+    A string where its cells are written in a way of their own ($5, 31/12/2024). `decimal` is the file's.
+    """
+    name, fitted = encoder.name, encoder.each[0] if isinstance(encoder, Moments) else encoder
+    own = encoder.kind == "numeric" and decimal != "point"
+    if name in how.numbers:
+        own = how.numbers[name].model_copy(update={"missing": ()}) != Numbers(decimal="point")
+    if encoder.kind == "datetime":
+        own = bool(how.orders.get(name) or how.dates.get(name, Dates()).formats)
+    needed = (fitted.fill if isinstance(fitted, Numeric) else fitted.missing) is None
+    return "string" if own else TYPES[encoder.kind], needed
+
+
 def example_of(encoder: Encoder, dates: Dates | None = None) -> list[Any]:
     """Values of two rows: what stands for a missing value, and the first category. No row of the data is given away."""
     if isinstance(encoder, Categorical):
         first, last = (encoder.categories[place] if encoder.categories else "" for place in (0, -1))
         return [first, last]
     if isinstance(encoder, Flag):
-        return ["false", "true"]
+        return [False, True]
     if isinstance(encoder, Moments) or encoder.kind == "datetime":
-        written = dates.formats[0] if dates and dates.formats else "%Y-%m-%dT%H:%M:%SZ"
         days = 0.0 if isinstance(encoder, Moments) else encoder.fill or 0.0
-        return [(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=days)).strftime(written)] * 2
+        moment = datetime(1970, 1, 1) + timedelta(days=days)
+        return [moment.strftime(dates.formats[0]) if dates and dates.formats else moment] * 2
     value = encoder.fill or 0.0
     return [value, value]

@@ -18,11 +18,10 @@ from pipelines.spec import Experiment, Tracking, dump, flat, whole_spec
 from pipelines.stages.files import read_json, sha256
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
-from pipelines.tracking.events import LAUNCH, ORIGIN, OUTS, Event, params, texts
+from pipelines.tracking.events import LAUNCH, ORIGIN, OUTS, TYPES, Event, params, texts
 from pipelines.tracking.store import remembered
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "testing"}
-TYPES = {"numeric": "double", "categorical": "string", "boolean": "boolean", "datetime": "datetime"}
 DIGEST_CHARACTERS, SCHEMA_CHARACTERS, NAME_CHARACTERS = 36, 1_000_000, 400
 
 

@@ -19,6 +19,13 @@ from pipelines.redact import PLAIN, redacted
 Kind = Literal["create", "begin", "params", "metrics", "tags", "artifacts", "text", "inputs", "model", "mark", "end"]
 ORIGIN, OUTS, LAUNCH = "deltarule.origin", "deltarule.outs", "deltarule.launch"  # tags
 PARENT, TRIAL, STUDY, KIND = "mlflow.parentRunId", "deltarule.trial", "deltarule.study", "deltarule.kind"
+# Of a kind of column, MLflow's type.
+TYPES = {
+    "numeric": "double",
+    "categorical": "string",
+    "boolean": "boolean",
+    "datetime": "datetime",
+}
 # Limits of MLflow.
 NAME_CHARACTERS, PARAM_CHARACTERS, TAG_CHARACTERS = 250, 6000, 5000
 LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps this instead

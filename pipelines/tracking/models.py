@@ -34,21 +34,36 @@ import _deltarule
 import numpy
 import pandas
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model as Saved
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
-from mlflow.types.schema import DataType, Schema
+from mlflow.types.schema import AnyType, ColSpec, Schema
 
 _deltarule.ours_first()  # a server may have been started where there is another folder pipelines/
 
 from deltarule import DataError, load_model  # noqa: E402
 
 
-def pandas_types(schema):
-    """MLflow 3.17 refuses CSV where a column is of any type; here such cells stay the text that they are."""
-    return [one.type.to_pandas() if isinstance(one.type, DataType) else numpy.dtype(object) for one in schema.inputs]
+class Cells(Schema):
+    """Columns of such a model where rows come in: what a cell must hold the model says, as `deltarule predict` does.
+
+    MLflow's casts would make 1 of a 1.5 for long, and True of "no" and null for boolean, guess the order of a date, and
+    refuse "$5" and whole numbers for double.
+    """
+
+    def pandas_types(self):
+        return [numpy.dtype(object) for _ in self.inputs]
 
 
-Schema.pandas_types = pandas_types
+def get_input_schema(saved):
+    schema = theirs(saved)
+    if schema is None or "deltarule" not in (saved.metadata or {}):
+        return schema
+    return Cells([ColSpec(AnyType(), name, required=False) for name in schema.input_names()])
+
+
+theirs = Saved.get_input_schema
+Saved.get_input_schema = get_input_schema
 
 
 class Model(PythonModel):
@@ -79,13 +94,14 @@ def export(
     folder: Path,
     files: Iterable[Path],
     columns: Mapping[str, str],
+    types: Mapping[str, tuple[str, bool]],
     answers: Mapping[str, str],
     example: Mapping[str, Sequence[Any]],
 ) -> None:
     """Write the model into `folder`, which must not be there yet; all of it or nothing.
 
-    `files`: what `load_model` needs; `columns`: the raw columns and what they hold
-    `answers`: name -> MLflow's type; `example`: rows that it can be tried with
+    `files`: what `load_model` needs; `columns`: the raw columns and what they hold; `types` of them: MLflow's, and whether
+    there must be a value; `answers`: name -> MLflow's type; `example`: rows that it can be tried with
 
     Secrets in the files are left out; raises TrackingError if that would change what the model answers.
     """
@@ -97,7 +113,7 @@ def export(
         warnings.simplefilter("ignore")  # about type hints, in MLflow's own modules too
         from mlflow.models import Model, ModelSignature
         from mlflow.pyfunc import save_model
-        from mlflow.types.schema import AnyType, ColSpec, Schema
+        from mlflow.types.schema import ColSpec, Schema
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
         run, code, made = Path(scratch) / "run", Path(scratch) / "model.py", Path(scratch) / "model"
@@ -105,18 +121,16 @@ def export(
         for file in files:
             _copy(file, run / file.name)
         code.write_text(CODE, encoding="utf-8")
-        any_type: Any = AnyType
-        # MLflow takes no whole number for a double and no date for a text; the model itself says what a cell must be.
-        inputs = Schema([ColSpec(any_type(), name) for name in columns])
+        inputs = Schema([ColSpec(kind, name, required=needed) for name, (kind, needed) in types.items()])
         outputs = Schema([ColSpec(kind, name) for name, kind in answers.items()])
         save_model(
             made,
             python_model=str(code),
             artifacts={"run": str(run)},
             signature=ModelSignature(inputs, outputs),
-            input_example=pandas.DataFrame(dict(example)),
+            input_example=pandas.DataFrame(dict(example), dtype=object),
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIRED],
-            metadata={"columns": dict(columns)},
+            metadata={"deltarule": version("deltarule"), "columns": dict(columns)},
         )
         description = Model.load(made)
         flavor = description.flavors["python_function"]  # which names this machine's folders

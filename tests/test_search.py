@@ -15,6 +15,8 @@ import synthetic_study
 
 from backends.supervisor import Checkpoint
 from pipelines import stages
+from pipelines.cli.search import show_study
+from pipelines.console import Console
 from pipelines.data import DataError
 from pipelines.search import StudyError, driver, networks, search
 from pipelines.search.records import StudyRecord, load_study
@@ -164,7 +166,13 @@ def interrupt_at(monkeypatch, place: int) -> None:
     monkeypatch.setattr(driver, "save_curve", counted(driver.save_curve))
 
 
-@pytest.mark.parametrize("kind", [{}, PRUNED], ids=["plain", "pruned"])
+FEW = {
+    "space": {"model.activation": {"choices": ["relu", "tanh"]}, "train.optimizer.learning_rate": {"choices": [0.02, 1e30]}},
+    "search__pruner": "halving", "search__rung": 1, "search__sampler": "random", "search__trials": 14,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [{}, PRUNED, FEW], ids=["plain", "pruned", "equal trials"])
 def test_a_study_interrupted_at_any_write_is_the_study_that_was_not(project, monkeypatch, kind):
     whole = told(search(spec(**kind), name="whole"))
     place = 1
@@ -180,6 +188,79 @@ def test_a_study_interrupted_at_any_write_is_the_study_that_was_not(project, mon
         assert told(search(spec(**kind), name=f"cut{place}")) == whole, f"interrupted at write {place}"
         place += 5
     assert place > 40
+
+
+# -- equal trials --
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[str]:
+    """The networks that are trained from their start, as they come."""
+    found: list[str] = []
+    theirs = driver.advance
+
+    def advance(job: Any) -> Any:
+        found.extend(str(trial) for trial, state in zip(job.trials, job.states, strict=True) if state.step == 0)
+        return theirs(job)
+
+    monkeypatch.setattr(driver, "advance", advance)
+    return found
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_a_point_is_trained_once_and_equal_trials_take_over_what_it_came_to(project, trained, sampler):
+    space = {"model.activation": {"choices": ["relu", "tanh"]}, "model.dropout": {"low": 0.0, "high": 0.5, "step": 0.5}}
+    warned: list[str] = []
+    few = spec(space=space, search__sampler=sampler, search__trials=24)
+    study = search(few, warn=warned.append)
+    assert warned == ["search.space has 4 points: 20 of 24 trials or more draw one again, and take over what it came to"]
+    assert len(trained) == len({*trained}) == sum(t.same_as is None for t in study.trials) <= 4
+    assert study.trial(study.best).same_as is None
+    for trial in load_study(project / "studies/iris").trials:
+        first = trial if trial.same_as is None else study.trial(trial.same_as)
+        assert (trial.changes, trial.values, trial.best_epoch) == (first.changes, first.values, first.best_epoch)
+        assert trial.history[-1]["val_loss"] and (trial.same_as is None or (trial.same_as < trial.number and not trial.epochs))
+    taken = next(t for t in study.trials if t.same_as is not None)
+    assert taken.reason == f"as trial {taken.same_as}: completed 6 epochs"
+    assert elsewhere("iris").trials[taken.number].user_attrs["deltarule"]["same_as"] == taken.same_as
+    search(few.override("search.trials", 30))
+    assert len(trained) <= 4
+
+
+def test_trials_that_were_pruned_or_diverged_are_taken_over_too_and_shown_as_such(project, trained, capsys):
+    study = search(spec(**{**FEW, "search__trials": 24}))
+    first = [t for t in study.trials if t.same_as is None]
+    assert {t.state for t in first} == {"COMPLETE", "PRUNED", "FAIL"} and len(trained) == len(first) == 4
+    for trial in study.trials:
+        if trial.same_as is not None:
+            known = study.trial(trial.same_as)
+            assert (trial.state, trial.values, trial.curve) == (known.state, known.values, known.curve)
+            assert trial.reason == f"as trial {known.number}: {known.reason}"
+    show_study(Console(), study, 24)
+    shown = capsys.readouterr().out
+    assert all(f"{t.state.lower()}, as trial {t.same_as} " in shown for t in study.trials if t.same_as is not None)
+
+
+def test_trials_of_own_seeds_and_points_of_a_range_are_not_equal(project, trained):
+    space = {"model.activation": {"choices": ["relu", "tanh"]}}
+    assert not any(t.same_as for t in search(spec(space=space, search__trial_seeds="own"), name="own", warn=pytest.fail).trials)
+    search(spec(), name="range", warn=pytest.fail)
+    assert len(trained) == 20
+
+
+def test_what_another_program_ended_is_trained(project, trained):
+    from optuna.trial import create_trial
+
+    few = spec(space={"model.activation": {"choices": ["relu"]}}, search__trials=1)
+    search(few)
+    stored = elsewhere("iris").trials[0]
+    for state in ("COMPLETE", "FAIL"):
+        values = {"value": 0.001} if state == "COMPLETE" else {}
+        kind = getattr(__import__("optuna").trial.TrialState, state)
+        foreign = create_trial(state=kind, params=stored.params, distributions=stored.distributions, **values)
+        elsewhere("iris").add_trial(foreign)
+    study = search(few.override("search.trials", 4))
+    assert study.trial(3).same_as == 0 and study.trial(3).values == study.trial(0).values and len(trained) == 1
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "grid"])

@@ -134,6 +134,14 @@ def texts(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def test_a_trial_that_took_over_what_an_equal_one_came_to_says_of_which(project):
+    made, folder = study(4), make(project, 4)
+    taken = replace(made.trials[1], number=3, same_as=1, epochs=0)
+    save(folder, replace(made, trials=(*made.trials[:3], taken)))
+    send(project, folder, "finished")
+    assert [run.data.tags.get("deltarule.same_as") for run in runs(project, "trial")] == [None, None, None, "1"]
+
+
 def test_an_option_of_a_kind_that_was_searched_is_on_the_trials_that_have_it_alone(project):
     space = {"train.optimizer.name": {"choices": ["sgd", "adam"]}}
     spec_of = spec(search={"space": space}, train={"optimizer": {"name": "sgd"}})

@@ -13,7 +13,7 @@ from pipelines.cli.options import PARAMS, Changes, Json, Params, advised, begin
 
 if TYPE_CHECKING:
     from pipelines.search.driver import Progress as StudyProgress
-    from pipelines.search.records import StudyRecord
+    from pipelines.search.records import StudyRecord, TrialRecord
 
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study, as below studies/.")]
 study = typer.Typer(help="Look at studies.", no_args_is_help=True)
@@ -212,13 +212,18 @@ def show_study(console: Any, found: StudyRecord, rows: int) -> None:
 
     paths = list(found.spec.search.space)
     table = [
-        (str(t.number), t.state.lower(), *(number(v) for v in (t.values or ("",) * len(found.metrics))),
+        (str(t.number), _ended(t), *(number(v) for v in (t.values or ("",) * len(found.metrics))),
          *(number(t.changes.get(path, "")) for path in paths))
         for t in ranked(found)[:rows]
     ]  # fmt: skip
     short = [path.rpartition(".")[2] if not path.rpartition(".")[2].isdigit() else path for path in paths]
     console.table(f"study {found.name}", ("trial", "state", *found.metrics, *short), table)
     console.say(counted(found) + (f"; Pareto front: {', '.join(map(str, found.front))}" if len(found.metrics) > 1 else ""))
+
+
+def _ended(trial: TrialRecord) -> str:
+    taken = "" if trial.same_as is None else f", as trial {trial.same_as}"
+    return f"{trial.state.lower()}{taken}"
 
 
 def counted(found: StudyRecord) -> str:

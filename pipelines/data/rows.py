@@ -112,10 +112,7 @@ def _source(table: Table, block: DataSpec, preprocessing: Preprocessing) -> Sour
 def chosen(
     shown: str, names: Sequence[str], preprocessing: Preprocessing, keep: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Those that are needed, in the order of the file, and the others.
-
-    Raises DataError if one is missing, or one to keep.
-    """
+    """Those that are needed, as the file has them, and the others; raises DataError if one is missing."""
     from pipelines.data.tables import check_names
 
     check_names(shown, names)
@@ -126,8 +123,7 @@ def chosen(
             f"{shown}: must have the columns of the training rows, found no {', '.join(map(repr, missing[:5]))}; "
             f"{nearest(missing[0], [*names])}"
         )
-    unmet = next((name for name in keep if name not in names), None)
-    if unmet is not None:
+    for unmet in (name for name in keep if name not in names):
         raise DataError(f"{shown}: --keep must name a column of the file, found no {unmet!r}; {nearest(unmet, [*names])}")
     rest = [name for name in names if name not in kinds and name not in keep]
     return [name for name in names if name in kinds], rest

@@ -6,6 +6,7 @@ quick: so a study that was interrupted anywhere and goes on, with other workers,
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections import Counter
@@ -23,7 +24,7 @@ from pipelines.data import DataError
 from pipelines.executors import Executor
 from pipelines.search.networks import DatasetCache, Job, Network, State, advance, networks_of, split_state, stacks
 from pipelines.search.objective import ObjectiveValue, judge
-from pipelines.search.records import TrialRecord, save_curve
+from pipelines.search.records import TrialRecord, load_curve, save_curve
 from pipelines.search.sampling import rung_epochs
 from pipelines.search.trials import OURS, InMemoryStudy, StudyError, StudyStorage, drawn
 from pipelines.spec import Experiment, SpecError
@@ -47,7 +48,7 @@ class Progress:
     def add(self, trial: TrialRecord) -> None:
         """One more trial is over."""
         self.states[trial.state] += 1
-        if trial.state == "PRUNED":
+        if trial.state == "PRUNED" and trial.same_as is None:
             self.spared += self.each - trial.epochs
         if trial.state == "COMPLETE":
             value = trial.values[0]
@@ -124,7 +125,7 @@ class Driver:
         for one in known:
             if one.number not in fresh:
                 self.memory.write(one)
-        self._train([self._candidate(number) for number in fresh])
+        self._carry_out(fresh)
         shutil.rmtree(self.folder / JOBS, ignore_errors=True)
 
     def _plan(self, numbers: range, finished: Sequence[int]) -> list[int]:
@@ -150,6 +151,42 @@ class Driver:
             return Candidate(replace(trial, state="FAIL", reason=f"refused: {' '.join(str(error).split())}"))
         trial = replace(trial, variant=networks[0].dataset.name, weights=max(network.weights for network in networks))
         return Candidate(trial, networks, [State() for _ in networks])
+
+    # -- equal trials --
+
+    def _carry_out(self, fresh: Sequence[int]) -> None:
+        same = self._same_points(fresh)
+        self._train([self._candidate(number) for number in fresh if number not in same])
+        for number, first in same.items():
+            self._take_over(number, first)
+
+    def _same_points(self, fresh: Sequence[int]) -> dict[int, int]:
+        """Of these trials those that an earlier one equals in point and seed -> the first that does."""
+        first: dict[str, int] = {}
+        for one in self.memory.trials():
+            # What another program ended says nothing.
+            if one.user_attrs.get(OURS, {}).get("reason") or not one.state.is_finished():
+                first.setdefault(_point(one), one.number)
+        points = {number: _point(self.memory.trial(number)) for number in fresh}
+        return {n: first[point] for n, point in points.items() if point and first.get(point, n) < n}
+
+    def _take_over(self, number: int, first: int) -> None:
+        """A trial ends as the equal one did, with its values, reports and curve; nothing is trained."""
+        earlier = self.memory.trial(first)
+        for epoch, value in earlier.intermediate_values.items():
+            self.memory.report(number, epoch, value)
+        known = TrialRecord.of(earlier, self.experiment)
+        trial = replace(
+            known,
+            number=number,
+            generation=number // self.experiment.search.generation,
+            reason=f"as trial {first}: {known.reason}",
+            epochs=0,
+            steps=0,
+            history=load_curve(self.folder, known),
+            same_as=first,
+        )
+        self._tell(Candidate(trial))
 
     # -- rungs --
 
@@ -232,6 +269,12 @@ class Driver:
         if self.storage.write(self.memory.tell(trial.number, trial.state, values, trial.details())):
             self.progress.add(trial)
         one.states.clear()
+
+
+def _point(trial: Any) -> str:
+    """What was drawn, as text; "" where that is not known."""
+    changes = trial.user_attrs.get(OURS, {}).get("changes")
+    return json.dumps(changes, sort_keys=True) if changes else ""
 
 
 def _kept(file: Path) -> Checkpoint | None:

@@ -305,6 +305,7 @@ def trial_events(study: StudyRecord, trial: TrialRecord, own: _Own) -> list[Even
         "deltarule.generation": trial.generation,
         "deltarule.backend": study.spec.train.backend,
         **({"deltarule.seeds": str(study.spec.search.seeds)} if trial.spread else {}),
+        **({"deltarule.same_as": trial.same_as} if trial.same_as is not None else {}),
     }
     curves = [f"val_{metric}" for metric in study.metrics if metric != "weights"]
     history = [

@@ -28,7 +28,7 @@ State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
 History = tuple[dict[str, float], ...]  # one record an epoch
 ENDED: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAIL"}  # a trial that waits counts as running
 STUDIES = Path("studies")  # below the project
-DETAILS = ("spread", "reason", "epochs", "steps", "best_epoch", "seed", "generation", "variant", "weights", "curve")
+DETAILS = ("spread", "reason", "epochs", "steps", "best_epoch", "seed", "generation", "variant", "weights", "curve", "same_as")
 STUDY, SPEC, CURVES = "study.json", "params.yaml", "curves"
 SEAL = Path(".deltarule/trials.json")
 ANEW = "search anew under another --name"
@@ -54,6 +54,7 @@ class TrialRecord:
     weights: int = 0  # numbers in the network
     history: History = ()  # per epoch, mean over the seeds; () where only the study was read
     curve: str = ""  # SHA-256 of the file of its history
+    same_as: int | None = None  # the equal trial that it was taken over from
 
     @classmethod
     def of(cls, stored: FrozenTrial, experiment: Experiment) -> TrialRecord:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from decimal import Decimal
+from math import inf, prod
 from typing import TYPE_CHECKING, Any
 
 from pipelines.spec import Choices, Experiment, Range
@@ -77,6 +78,19 @@ def _steps(path: str, values: Range) -> list[Any]:
     low, high, step = (Decimal(str(number)) for number in (values.low, values.high, values.step or 1))
     kind = int if values.int or takes_whole_numbers(path) else float
     return [kind(low + i * step) for i in range(int((high - low) / step) + 1)]
+
+
+def points(experiment: Experiment) -> float:
+    """How many points a space has at most: inf where a range has no step, or each trial a seed of its own."""
+    own = experiment.search.trial_seeds == "own"
+    return inf if own else prod(_points(path, values) for path, values in experiment.search.space.items())
+
+
+def _points(path: str, values: Range | Choices) -> float:
+    if isinstance(values, Choices):
+        return len(values.choices)
+    step = values.step or (1 if values.int or takes_whole_numbers(path) else 0)
+    return (values.high - values.low) // step + 1 + len(values.others) if step else inf
 
 
 # -- samplers and pruners --

@@ -21,7 +21,7 @@ from pipelines.search.networks import Dataset, DatasetCache
 from pipelines.search.record import StudyRecorder
 from pipelines.search.records import CURVES, STUDIES, STUDY, StudyRecord, read_study, save_study
 from pipelines.search.results import importances, text
-from pipelines.search.sampling import grid
+from pipelines.search.sampling import grid, points
 from pipelines.search.storage import locked, uninterrupted
 from pipelines.search.trials import NothingFound, StudyError, StudyStorage, identity
 from pipelines.spec import Experiment, SpecError
@@ -61,8 +61,7 @@ def search(
     with locked(folder, experiment.search.storage, name) as held:
         if (folder / STUDY).exists():
             read_study(folder)
-        datasets = DatasetCache(folder, project)
-        base = datasets.of(experiment)
+        base = (datasets := DatasetCache(folder, project)).of(experiment)
         check_metrics(experiment, base)
         known = identity(experiment, base.about.sha256)
         storage = StudyStorage(folder, experiment, name, known, held)
@@ -78,6 +77,7 @@ def search(
             try:
                 left = total - storage.count_finished()
                 if left > 0:
+                    _warn_of_repeats(experiment, total, warn)
                     with _executor(experiment, base.about, left) as executor:
                         width = _fixed_width(experiment, storage, executor, networks_at_once(experiment, left), warn)
                         hear = on_progress, recorder.trial_ended
@@ -93,6 +93,15 @@ def search(
     if not any(one.state == "COMPLETE" for one in record.trials):
         raise NothingFound(f"no trial of study {name!r} completed, so there is no best; see deltarule study show {name}")
     return record
+
+
+def _warn_of_repeats(experiment: Experiment, total: int, warn: Callable[[str], None]) -> None:
+    found = points(experiment)
+    if found < total:
+        warn(
+            f"search.space has {found:.0f} points: {total - found:.0f} of {total} trials or more draw one again, "
+            "and take over what it came to"
+        )
 
 
 def _fixed_width(

@@ -19,6 +19,7 @@ from pipelines.compare.comparison import compare
 from pipelines.compare.listing import listing
 from pipelines.compare.pairs import Grouping
 from pipelines.compare.show import lines
+from pipelines.console import plain_columns
 from pipelines.report.compare_page import compare_page
 from pipelines.report.pages import brief
 from pipelines.spec import Experiment
@@ -69,6 +70,7 @@ def on_record(monkeypatch):
         course = {name: {1: 0.5, 2: 0.3} for name in ("train_loss", "val_loss", "val_accuracy")}
         monkeypatch.setattr(comparison, "histories", lambda _t, _p, ids, names: {i: known.get(i, course) for i in ids})
         monkeypatch.setattr(comparison, "texts", lambda *_: {})
+        monkeypatch.setattr(comparison, "with_intervals", lambda _t, _p, found: found)
 
     return put
 
@@ -135,6 +137,26 @@ def test_groups_that_are_equal_in_every_pair_are_said_to_be(on_record):
     said = only(compared(by="activation")).sentence
     assert "+0 in every one of 10 pairs by seed. No difference was seen. This does not show" in said
     assert only(compared(by="activation", margin="0.01")).verdict == "negligible"
+
+
+def test_the_values_of_the_pairs_stand_above_what_is_said_of_them(on_record):
+    runs = groups(APART[:3])
+    on_record(runs)
+    found = compared(by="activation", metrics=("loss",))
+    told = list(lines(found))
+    place = told.index(only(found).sentence)
+    heads, *rows = told[place - 4 : place]
+    assert re.fullmatch(r"pairs, validate_loss +relu +sigmoid +difference", heads)
+    for seed, row in enumerate(rows):
+        one, other = runs[2 * seed], runs[2 * seed + 1]
+        start = f"seed {seed}, split 0: {one.id[:8]}, {other.id[:8]}"
+        values = one.metrics["validate_loss"], other.metrics["validate_loss"]
+        assert row.startswith(start) and row.split()[-3:] == [
+            *(f"{value:.4g}" for value in values),
+            f"{values[1] - values[0]:+.3g}",
+        ]
+    on_record(groups([0.05] * 61))
+    assert not any(line.startswith("pairs") for line in lines(compared(by="activation")))
 
 
 # Pairs -----------------------------------------------------------------------------------------------------------------
@@ -447,11 +469,39 @@ def test_the_usual_columns_are_those_that_some_run_has():
 def test_a_narrow_terminal_gets_fewer_columns_and_none_that_is_cut():
     found = listing([run(1, 0.3, seed=1)])
     widths = {width: found.fitting(width) for width in (200, 100, 80, 10)}
-    assert widths[200].columns == found.columns
-    assert widths[100].columns == [name for name in found.columns if name != "activation"]
+    assert widths[200].columns == found.columns and widths[200].hidden == ()
+    assert all(max(map(len, plain_columns(each.columns, each.shown()))) <= width for width, each in widths.items() if width > 10)
     narrow, middle, wide = (set(widths[width].columns) for width in (10, 80, 100))
-    assert {"id", "name", "best_val_loss", "started"} <= narrow <= middle <= wide
+    assert {"id", "name", "best_val_loss"} <= narrow < middle < wide
     assert all(row[0] == "00000001" for row in widths[10].shown())
+
+
+def test_a_narrow_terminal_keeps_the_columns_that_differ_and_says_what_it_hides():
+    runs = [run(n, 0.1 * n, seed=3, train__backend=backend) for n, backend in enumerate(("keras", "lightning"))]
+    found = listing(runs).fitting(60)
+    assert "backend" in found.columns and not {"seed", "activation", "status"} & set(found.columns)
+    assert found.hidden[1:] == ("status (FINISHED in all)", "seed (3 in all)", "activation (relu in all)")
+    assert listing(runs[:1] * 2).fitting(10).hidden[-1].startswith("activation")
+
+
+def test_what_a_terminal_hides_is_said_below_the_table(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    _, out, _ = command("runs")
+    told = out.splitlines()[-1]
+    assert told.startswith("hidden: started (2001-09-09 01:46 in all), status (FINISHED in all)") and told.endswith(
+        "; a wider terminal shows them, or --columns"
+    )
+    assert "activation" in out.splitlines()[0] and max(map(len, out.splitlines()[:-1])) <= 80
+    assert "hidden" not in command("runs", "--columns", "id,status")[1]
+
+
+@pytest.mark.parametrize("name", ["val/loss", "metrics.val/loss", "val_loss", "metrics.val_loss"])
+def test_a_metric_may_be_called_as_mlflow_shows_it(on_record, name):
+    on_record(groups(APART))
+    assert choose.Keys([run(1, 0.2)]).find(name) == choose.Key("metrics", "val_loss", name)
+    assert len(deltarule.runs(f"{name} < 0.4")) == 20
+    assert only(compared(by="activation", metrics=("validate/loss",))).metric == "validate_loss"
 
 
 @pytest.fixture
@@ -526,8 +576,10 @@ def test_a_comparison_goes_to_the_terminal_to_json_and_to_a_page(command, tmp_pa
     _, out, err = command("compare", "--by", "activation", "--json")
     found = json.loads(out)
     assert found["comparisons"][0]["verdict"] == "real" and "The difference is real" in err
-    code, out, _ = command("compare", "runs/1", "runs/2")
+    code, out, _ = command("compare", "runs/1", "run 2")
     assert code == 0 and "params that differ" in out and "Each is one run, one seed" in out
+    heads = [line for line in out.splitlines() if line.endswith("run 2")]
+    assert len(heads) == 2 and all(re.fullmatch(r" +runs/1 +run 2", line) for line in heads)
     assert "20 runs" in command("compare")[1]
 
 

@@ -30,6 +30,7 @@ from pipelines.spec import Experiment
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import TrackingError, store
 from pipelines.tracking.backlog import journals
+from pipelines.tracking.events import ungrouped
 
 pytestmark = pytest.mark.slow
 FINGERPRINT = "3f2a" + "0" * 28
@@ -132,9 +133,9 @@ class Run:
         assert status == "FINISHED" and journals(self.project) == []
         found = asked(database, "SELECT step, key, value, COUNT(*) FROM metrics WHERE run_uuid = ? GROUP BY step, key", run_id)
         assert {count for *_, count in found} == {1}
-        kept = {(step, key): value for step, key, value, _ in found if step}
+        kept = {(step, ungrouped(key)): value for step, key, value, _ in found if step}
         assert kept == {(int(row["epoch"]), key): value for row in self.rows for key, value in row.items() if key != "epoch"}
-        assert {"best_epoch", "validate_accuracy", "test_accuracy"} <= {key for _, key, *_ in found}
+        assert {"best_epoch", "validate/accuracy", "test/accuracy"} <= {key for _, key, *_ in found}
         return True
 
 
@@ -144,7 +145,7 @@ def asked(database, question, *values):
 
 
 def steps(database, name):
-    question = "SELECT DISTINCT step FROM metrics JOIN runs USING (run_uuid) WHERE name = ? AND key = 'val_loss' ORDER BY step"
+    question = "SELECT DISTINCT step FROM metrics JOIN runs USING (run_uuid) WHERE name = ? AND key = 'val/loss' ORDER BY step"
     return [step for (step,) in asked(database, question, name)]
 
 
@@ -270,7 +271,7 @@ def test_a_slow_server_gets_a_run_in_few_requests_and_nothing_twice(project, ser
         proxy.shutdown()
     client = MlflowClient(tracking_uri=server.uri)
     assert client.get_run(run_id).info.status == "FINISHED"
-    assert len(client.get_metric_history(run_id, "val_loss")) == 9
+    assert len(client.get_metric_history(run_id, "val/loss")) == 9
     puts = [(path, body) for command, path, body in Slow.seen if command == "PUT"]
     others = [(path, body) for command, path, body in Slow.seen if command != "PUT"]
     batches = [body for path, body in others if path.endswith("log-batch")]

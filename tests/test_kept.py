@@ -366,6 +366,19 @@ def test_every_public_name_that_there_was_is_there():
     assert all(hasattr(deltarule, name) for name in deltarule.__all__)
 
 
+def test_a_run_of_then_and_one_of_today_have_their_metrics_under_one_key(session, shell):
+    """`again` is of today's code: its metrics have other names in MLflow."""
+    done = shell(session.project, "compare", "default", "again", "--json")
+    assert done.code == 0, done.err
+    for name in ("validate_loss", "test_loss"):
+        assert all(one["low"] < one["value"] < one["high"] for one in done.json["metrics"][name]), name
+    assert all(len(curve) > 1 for curve in done.json["curves"]["val_loss"])
+    asked = "name = {} and val/loss < 100 and validate_loss_low > 0 and rows_train > 10"
+    for name in ("default", "again"):
+        [run] = shell(session.project, "runs", "--where", asked.format(name), "--sort", "val_loss", "--json").json["runs"]
+        assert {"rows_train", "delta_rms_1", "train_loss"} <= run["metrics"].keys()
+
+
 def test_what_waited_for_the_store_is_sent_once(session, shell):
     project = session.project
     folder = launch_of(project, "waiting").relative_to(project).as_posix()
@@ -376,4 +389,7 @@ def test_what_waited_for_the_store_is_sent_once(session, shell):
     [found] = shell(project, "runs", "--where", "name = 'waiting'", "--json").json["runs"]
     assert found["id"] == sent[folder] and found["status"] == "FINISHED"
     assert found["metrics"]["val_loss"] == pytest.approx(float(history[-1]["val_loss"]), rel=1e-12)
+    with sqlite3.connect(project / ".mlflow/mlflow.db") as database:
+        names = {name for (name,) in database.execute("SELECT key FROM metrics WHERE run_uuid = ?", (found["id"],))}
+    assert {"train/loss", "val/loss", "validate/loss"} <= names
     assert folder not in shell(project, "sync", "--json").json["launches"]

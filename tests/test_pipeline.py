@@ -102,7 +102,7 @@ def test_the_ways_of_dvc_run_nothing_again_and_what_they_restore_is_on_record_on
         assert ran(dvc("repro", cwd=place)) == []
         found = runs(place)
         assert {run.data.params["model.activation"] for run in found} == {"relu", "tanh"} and len(found) == 2
-        assert all(run.info.status == "FINISHED" and "test_accuracy" in run.data.metrics for run in found)
+        assert all(run.info.status == "FINISHED" and "test/accuracy" in run.data.metrics for run in found)
 
 
 def test_of_two_repros_at_once_one_runs_the_stages_and_the_run_is_on_record_once(pipeline):
@@ -160,7 +160,7 @@ def test_going_back_restores_from_the_cache_and_is_on_record(pipeline):
     output = dvc("repro", cwd=pipeline)
     assert ran(output) == ["record"] and restored(output) == ["train", "validate", "test"]
     [run] = runs(pipeline, "afterwards")
-    assert run.data.params["seed"] == "0" and "test_accuracy" in run.data.metrics and run.info.status == "FINISHED"
+    assert run.data.params["seed"] == "0" and "test/accuracy" in run.data.metrics and run.info.status == "FINISHED"
 
 
 def test_plots_and_metrics_are_shown(pipeline):

@@ -33,7 +33,7 @@ def project(tmp_path_factory):
     points = [Metric("val_loss", value, 1, step) for step, value in LOSSES.items()]
     points += [Metric("val_loss", 0.75, 2, 1), Metric("odd", -math.inf, 1, 0)]  # a later value of step 1
     client.log_batch(runs[0], metrics=points, params=[Param("model.activation", "relu"), Param("data.target", "")])
-    client.log_metric(runs[1], "val_loss", 1.5, step=1)
+    client.log_metric(runs[1], "val/loss", 1.5, step=1)  # as runs have it since 0.2
     client.log_text(runs[0], "fold,loss\n1,0.5\n", "validate/folds.csv")
     client.update_run(runs[0], "FINISHED")
     study = client.create_run(
@@ -101,17 +101,18 @@ def test_a_history_has_one_value_a_step_the_last_that_was_written_and_nan_and_in
 def test_a_server_says_the_same_as_a_database(project, served):
     runs = comparable(recorded(TRACKING, project, children=True))
     ids = [run.id for run in runs]
+    assert [run.metrics.get("val_loss") for run in runs[-2:]] == ["1.5", "0.25"]
     curves = spelled(histories(TRACKING, project, ids, ["val_loss", "odd"]))
     assert comparable(recorded(served, project, children=True)) == runs
     study = next(run.id for run in runs if run.name == "S")
     assert named(recorded(served, project, parent=study)) == ["S 6", "S 5"]
     assert spelled(histories(served, project, ids, ["val_loss", "odd"])) == curves
-    assert texts(served, project, ids, "validate/folds.csv") == texts(TRACKING, project, ids, "validate/folds.csv")
+    assert texts(served, project, runs, "validate/folds.csv") == texts(TRACKING, project, runs, "validate/folds.csv")
 
 
 def test_files_are_read_from_the_runs_that_have_them(project):
-    ids = [run.id for run in recorded(TRACKING, project)]
-    assert list(texts(TRACKING, project, ids, "validate/folds.csv").values()) == ["fold,loss\n1,0.5\n"]
+    runs = recorded(TRACKING, project)
+    assert list(texts(TRACKING, project, runs, "validate/folds.csv").values()) == ["fold,loss\n1,0.5\n"]
 
 
 def test_a_trial_has_the_params_that_stand_on_its_study_and_its_own_above_them(project):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from synthetic_run import make, write_csv
 
-from pipelines.report import figures, run_page, style
+from pipelines.report import figures, run_page, run_report, style
 from pipelines.report.outs import Outs
 from pipelines.report.predictions import calibration, confusion, precision_recall, residuals, roc
 from pipelines.report.training import gradient_flow, gradient_profile, learning_curves, weights
@@ -48,6 +48,15 @@ def runs(tmp_path_factory):
     """task -> its places and its figures, which take a second or two."""
     places = {task: make(tmp_path_factory.mktemp(task), task) for task in EXPECTED}
     return {task: (where, figures(where.root)) for task, where in places.items()}
+
+
+def test_figures_and_page_have_the_name_and_the_id_of_the_run_where_they_are_known(tmp_path):
+    root, named = make(tmp_path, stages=("data", "train")).root, "cost $5 <b> and $6 (f993c720)"
+    title = next(drawing for _, drawing in run_report._of(Outs(root, named), "train")).get_suptitle()
+    assert title.splitlines() == ["digits, relu, lightning", f"run {named}"]
+    drawn = figures(root, ("train",), named)
+    assert drawn.keys() == TRAINED and not set(drawn.values()) & set(figures(root, ("train",)).values())
+    assert "run cost $5 &lt;b&gt; and $6 (f993c720)" in run_page(root, {}, named=named)
 
 
 @pytest.mark.parametrize("task", EXPECTED)

@@ -118,11 +118,11 @@ def test_a_trial_carries_what_was_drawn_the_curve_of_what_is_searched_and_its_be
         resolved = flat(made.spec.override(dict(trial.changes)))
         assert {key: own[key] for key in SPACE} == {key: texts(resolved[key]) for key in SPACE}
         assert own["regularization.l1 or"] == texts(trial.params["regularization.l1 or"])
-        history = {p.step: p.value for p in client.get_metric_history(child.info.run_id, "val_loss")}
+        history = {p.step: p.value for p in client.get_metric_history(child.info.run_id, "val/loss")}
         assert history == {row["epoch"]: row["val_loss"] for row in trial.history if math.isfinite(row["val_loss"])} | {
             row["epoch"]: 1.7976931348623157e308 for row in trial.history if row["val_loss"] == math.inf
         }
-        assert "val_accuracy" not in child.data.metrics and "train_loss" not in child.data.metrics
+        assert "val/accuracy" not in child.data.metrics and "train/loss" not in child.data.metrics
         best = next((row for row in trial.history if row["epoch"] == trial.best_epoch), None)
         assert child.data.metrics["best_val_accuracy"] == best["val_accuracy"]
         assert child.data.metrics.get("value") == (trial.values[0] if trial.values else None)
@@ -179,6 +179,8 @@ def test_the_parent_shows_what_was_best_after_how_many_trials(project):
     counts = load_study(folder).counts()
     assert {s: int(run.data.metrics[f"trials_{s.lower()}"]) for s in counts} == counts
     assert run.data.tags["deltarule.trials.pruned"] == str(counts["PRUNED"])
+    drawn = {key: value for key, value in run.data.tags.items() if key.startswith("deltarule.best.") and value}
+    assert drawn == {f"deltarule.best.{path}": texts(value) for path, value in winner.params.items()}
     assert run.data.params["search.space.model.dropout.high"] == "0.6" and run.data.params["train.epochs"] == "30"
     assert {"params.yaml", "study.json", "trials.csv", "winner.yaml"} <= files(project, run_id).keys()
 

@@ -21,14 +21,15 @@ from conftest import BIN, PYTHON, empty_store
 from stored import client_of, cut_short_after, files, free_port, points, until
 from synthetic_run import make, write_json
 
-from pipelines import tracking
+from pipelines import cli, tracking
+from pipelines.compare.choose import choose
 from pipelines.project import project_of
 from pipelines.record import events
 from pipelines.record.sync import RunSender, sync, write_receipt
 from pipelines.redact import redact
 from pipelines.spec import Experiment
 from pipelines.tracking import Event, TrackingError, locate, query, sender, store
-from pipelines.tracking.events import key_of, name_of
+from pipelines.tracking.events import key_of, metric_name, name_of, ungrouped
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
@@ -60,20 +61,22 @@ def test_a_run_carries_its_spec_its_history_its_results_and_where_it_comes_from(
     assert (run.info.status, run.info.run_name) == ("FINISHED", "digits relu lightning 3f2a")
     assert run.info.end_time is None  # the outs know no times, and how long the upload took is not the run's
     assert (params["model.hidden"], params["train.optimizer.name"], params["data.target"]) == ("[128, 64]", "adam", "null")
-    assert metrics["best_epoch"] == 5 and metrics["validate_accuracy"] == 0.9
-    assert (metrics["test_accuracy_low"], metrics["test_accuracy_high"]) == (0.85, 0.94)
-    history = client_of(project).get_metric_history(run_id, "delta_rms_1")
+    assert metrics["best_epoch"] == 5 and metrics["validate/accuracy"] == metrics["test/accuracy"] == 0.9
+    history = client_of(project).get_metric_history(run_id, "diagnostics/delta_rms/1")
     assert sorted(point.step for point in history) == [1, 2, 3, 4, 5, 6]
+    assert [tags[f"deltarule.rows.{part}"] for part in ("train", "valid", "test")] == ["60", "20", "20"]
+    assert not [name for name in metrics if name.startswith("rows") or name.endswith(("_low", "_high"))]
     assert tags["deltarule.fingerprint"].startswith("3f2a") and tags["deltarule.version.torch"] == "2.13.0"
     assert (tags["deltarule.data"], tags["deltarule.data.train"], tags["deltarule.task"]) == ("digits", "aa11", "multiclass")
     kept = files(project, run_id)
     assert {"params.yaml", "train/model.safetensors", "train/history.csv", "test/metrics.json"} <= kept.keys()
     assert {"figures/learning_curves.png", "figures/test_confusion.png", "figures/gradient_flow.png"} <= kept.keys()
+    assert f"run digits relu lightning 3f2a ({run_id[:8]})" in kept["report.html"].read_text()
 
 
 def test_best_values_come_from_the_best_epoch(project, no_figures):
     run = client_of(project).get_run(sync(make(project), EXPERIMENT))
-    history = {p.step: p.value for p in client_of(project).get_metric_history(run.info.run_id, "val_loss")}
+    history = {p.step: p.value for p in client_of(project).get_metric_history(run.info.run_id, "val/loss")}
     assert run.data.metrics["best_val_loss"] == history[5] != history[6]
 
 
@@ -110,7 +113,7 @@ def test_a_run_that_diverged_is_failed_with_its_reason_and_its_points(project, n
     run = client_of(project).get_run(run_id)
     assert run.info.status == "FAILED"
     assert "NaN" in run.data.tags["deltarule.message"]
-    losses = {p.step: p.value for p in client_of(project).get_metric_history(run_id, "train_loss")}
+    losses = {p.step: p.value for p in client_of(project).get_metric_history(run_id, "train/loss")}
     assert math.isnan(losses[3]) and losses[2] > 0
     assert run.data.metrics["best_epoch"] == 2
 
@@ -146,6 +149,63 @@ def test_names_on_record_lead_back_to_their_keys_and_mlflow_takes_them():
     assert len(name_of("x" * 300)) == 250 and name_of("x" * 300) != name_of("x" * 301)
 
 
+METRICS = {
+    "train_loss": "train/loss",
+    "val_r2.a/b": "val/r2.a/b",
+    "validate_rmse.size (cm)": "validate/rmse.size _x28_cm_x29_",
+    "test_openings": "test/openings",
+    "delta_rms_12": "diagnostics/delta_rms/12",
+    "dead_1": "diagnostics/dead/1",
+    "best_val_loss": "best_val_loss",
+    "value_test_x": "value_test_x",
+    "trials_complete": "trials_complete",
+}
+
+
+def test_metrics_stand_in_groups_in_mlflow_and_lead_back():
+    from mlflow.utils.validation import _validate_metric_name
+
+    assert {key: metric_name(key) for key in METRICS} == METRICS
+    assert [ungrouped(name) for name in METRICS.values()] == [*map(name_of, METRICS)] == [*map(ungrouped, map(name_of, METRICS))]
+    for name in METRICS.values():
+        _validate_metric_name(name)
+
+
+def names_of(project):
+    return {name for _, name, _ in points(project)}
+
+
+@pytest.mark.parametrize("calls", [3, 5, 7])
+def test_a_run_that_an_earlier_version_began_keeps_its_names_and_each_point_once(project, no_figures, monkeypatch, calls):
+    monkeypatch.setattr(sender, "METRICS_A_CALL", 30)
+    places = make(project)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.tracking.events.grouped", lambda metric: metric)
+        patch.setattr("mlflow.MlflowClient.log_batch", cut_short_after([calls], "log_batch"))
+        with pytest.raises(KeyboardInterrupt):
+            sync(places, EXPERIMENT)
+    begun = names_of(project)
+    sync(places, EXPERIMENT)
+    assert "train_loss" in begun and begun <= names_of(project)
+    found = [(ungrouped(name), step) for _, name, step in points(project)]
+    assert len(set(found)) == len(found) == sum(len(event.values) for event in events(places) if event.kind == "metrics")
+    [run] = query.recorded(EXPERIMENT.tracking, project)
+    assert {"train_loss", "val_accuracy", "validate_accuracy", "delta_rms_1", "rows_train"} <= run.metrics.keys()
+
+
+def test_ends_of_intervals_are_read_from_the_report_where_they_are_named(project, no_figures, monkeypatch, capsys):
+    sync(make(project), EXPERIMENT)
+    (project / "params.yaml").write_text("tracking: {experiment: tests}\n")
+    monkeypatch.chdir(project)
+    for words in (["--columns", "test_accuracy_high"], ["--where", "test_accuracy_low > 0.8", "--columns", "test_accuracy_high"]):
+        with pytest.raises(SystemExit):
+            cli.main(["runs", "--csv", *words])
+        assert capsys.readouterr().out == "test_accuracy_high\n0.94\n"
+    assert choose(EXPERIMENT.tracking, project, where="test_accuracy_low > 0.9") == []
+    [run] = choose(EXPERIMENT.tracking, project)
+    assert "test_accuracy_low" not in run.metrics and run.metrics["test_accuracy"] == 0.9
+
+
 def test_syncing_again_adds_nothing(project):
     places = make(project, epochs=80)  # more points than fit into one batch
     run_id = sync(places, EXPERIMENT)
@@ -176,16 +236,16 @@ def test_cut_short_anywhere_the_next_sync_completes_it_and_no_point_is_kept_twic
 
 def test_stages_come_on_record_as_they_are_done(project, no_figures):
     first = sync(make(project, stages=("data", "train")), EXPERIMENT)
-    assert "validate_accuracy" not in client_of(project).get_run(first).data.metrics
+    assert "validate/accuracy" not in client_of(project).get_run(first).data.metrics
     assert sync(make(project, stages=("validate", "test")), EXPERIMENT) == first
-    assert {"validate_accuracy", "test_accuracy"} <= client_of(project).get_run(first).data.metrics.keys()
+    assert {"validate/accuracy", "test/accuracy"} <= client_of(project).get_run(first).data.metrics.keys()
     assert len(points(project)) == len(set(points(project)))
 
 
 def test_a_report_on_another_model_is_not_taken_for_one_of_this_run(project, no_figures):
     make(project, fingerprint="ab" * 16)
     run_id = sync(make(project, stages=("data", "train")), EXPERIMENT)
-    assert "validate_accuracy" not in client_of(project).get_run(run_id).data.metrics
+    assert "validate/accuracy" not in client_of(project).get_run(run_id).data.metrics
     assert "validate/metrics.json" not in files(project, run_id)
 
 
@@ -200,8 +260,8 @@ def test_another_test_report_of_the_same_network_updates_its_run(project, no_fig
     run_id = sync(places, EXPERIMENT)
     write_json(project / "outputs/test/metrics.json", {"accuracy": value, "loss": 0.3})
     assert sync(places, EXPERIMENT) == run_id
-    assert client_of(project).get_run(run_id).data.metrics["test_accuracy"] == value
-    assert len(client_of(project).get_metric_history(run_id, "test_loss")) == 1
+    assert client_of(project).get_run(run_id).data.metrics["test/accuracy"] == value
+    assert len(client_of(project).get_metric_history(run_id, "test/loss")) == 1
 
 
 def test_another_network_of_the_same_fingerprint_is_a_run_of_its_own_for_points_cannot_be_taken_back(project, no_figures):
@@ -444,7 +504,7 @@ def test_a_locked_database_is_said_soon_and_the_next_sync_sends_all(project, no_
             patch.setattr("mlflow.MlflowClient", not_asked)  # it would wait 20 s for a lock, and for ever to open one
             sync(places, EXPERIMENT)
         other.execute("ROLLBACK")
-    assert client_of(project).get_run(sync(places, EXPERIMENT)).data.metrics["test_accuracy"] == 0.9
+    assert client_of(project).get_run(sync(places, EXPERIMENT)).data.metrics["test/accuracy"] == 0.9
 
 
 def test_a_full_disk_is_said_the_outs_stay_and_the_next_sync_sends_all(small_disk, no_figures, capfd):
@@ -546,6 +606,6 @@ def test_a_server_gets_what_it_missed_and_leaves_no_process_behind(project, no_f
     assert second.communicate(timeout=30) == ("", "") and second.returncode == 0
     assert capfd.readouterr() == ("", "")  # MLflow prints addresses, where --json's one line should stand alone
     run = client_of(project).get_run(run_id)
-    assert run.data.metrics["test_accuracy"] == 0.9
+    assert run.data.metrics["test/accuracy"] == 0.9
     assert len(points(project)) == len({point[:3] for point in points(project)})
     assert "test/metrics.json" in files(project, run_id)

@@ -17,8 +17,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(ui_pages.CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
 ]
-SHOWN = {"best_val_loss", "validate_accuracy", "model.activation", "regularization.l1", "regularization.l2", "model.dropout",
-         "train.backend"}  # fmt: skip
+SHOWN = {"Dataset", "best_val_loss", "validate/accuracy", "model.activation", "regularization.l1", "regularization.l2",
+         "model.dropout", "train.backend"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

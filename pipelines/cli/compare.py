@@ -45,16 +45,19 @@ def runs(
 
     Newest first. A study counts as one run; --study STUDY lists its trials.
     """
-    from pipelines.compare.choose import choose
+    from pipelines.compare.choose import INTERVAL, choose
     from pipelines.compare.listing import listing
     from pipelines.console import Console, plain_columns
     from pipelines.project import project_of
+    from pipelines.tracking.query import with_intervals
 
     _not_both(as_csv and as_json, "--csv and --json")
     _not_both(everything and limit is not None, "--all and --limit")
     console, tracking = Console(as_json or as_csv), experiment_of(params, changes).tracking
     with console.reserved():
         found = choose(tracking, project_of(Path()), study=study, where=where, children=children)
+        if INTERVAL.search(f"{columns} {sort}"):
+            found = with_intervals(tracking, project_of(Path()), found)
     names = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
     if not found:
         console.say("no run matches" if where else "no runs are on record; `deltarule run` and `dvc repro` make some")
@@ -67,6 +70,8 @@ def runs(
         sys.stdout.write(table.csv())
     elif not as_json and found:
         console.say("\n".join(plain_columns(table.columns, table.shown())))
+        if table.hidden:
+            console.say(f"hidden: {', '.join(table.hidden)}; a wider terminal shows them, or --columns")
         if len(table.runs) < table.total:
             console.say(f"{len(table.runs)} of {table.total} runs; --all shows all of them, --where and --limit fewer")
     if as_json:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pipelines.spec.describe import nearest
-from pipelines.tracking.events import KIND, STUDY
-from pipelines.tracking.query import Recorded, begins, recorded
+from pipelines.tracking.events import KIND, STUDY, ungrouped
+from pipelines.tracking.query import Recorded, begins, recorded, with_intervals
 
 if TYPE_CHECKING:
     from pipelines.spec import Tracking
@@ -43,6 +43,7 @@ OWN: dict[str, Callable[[Recorded], Value]] = {
 WORD, QUOTED = r"[^\s=<>!~(),\"'`]+", r"\"[^\"]*\"|'[^']*'|`[^`]*`"
 TERM = re.compile(rf"\s*({WORD}|{QUOTED})\s*(<=|>=|!=|==|[=<>~])\s*({WORD}|{QUOTED})\s*")
 AND = re.compile(r"and\s", re.IGNORECASE)
+INTERVAL = re.compile(r"_(low|high)\b")  # what a metric is called that the reports alone hold
 ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
@@ -82,8 +83,8 @@ class Keys:
     def find(self, text: str) -> Key:
         """The key that `text` means; raises QueryError with the nearest names if it means none, or several.
 
-        In this order: a whole name, of the run itself, its params, metrics, tags; the last part of a param's dotted path, if
-        there is one such path; a tag without its `deltarule.`. `params.`, `metrics.`, `tags.` before it say which kind.
+        In this order: a whole name, of the run itself, its params, metrics, tags; a metric as MLflow shows it; the end of a
+        param's path, if one ends so; a tag without its `deltarule.`. `params.`, `metrics.`, `tags.` before it say which kind.
         """
         for kind in ("params", "metrics", "tags"):
             if text.startswith(f"{kind}.") and text.partition(".")[2] in self.known[kind]:
@@ -91,6 +92,8 @@ class Keys:
         for kind, names in self.known.items():
             if text in names:
                 return Key(kind, text, text)
+        if (metric := ungrouped(text.removeprefix("metrics."))) in self.known["metrics"]:
+            return Key("metrics", metric, text)
         paths = [name for name in self.known["params"] if name.endswith(f".{text}") and not name.startswith("search.")]
         if len(paths) == 1:
             return Key("params", paths[0], text)
@@ -137,6 +140,8 @@ def choose(
         runs = recorded(tracking, project, children=children)
     else:
         runs = recorded(tracking, project, parent=study_of(recorded(tracking, project), study).id)
+    if where and INTERVAL.search(where):
+        runs = with_intervals(tracking, project, runs)
     return runs if where is None else matching(runs, parse(where, Keys(runs)))
 
 

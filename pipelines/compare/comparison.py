@@ -18,8 +18,8 @@ from pipelines.project import project_of
 from pipelines.spec.describe import nearest
 from pipelines.stages.paths import RunPaths
 from pipelines.stages.test import openers
-from pipelines.tracking.events import KIND
-from pipelines.tracking.query import Curves, Recorded, histories, meant, texts
+from pipelines.tracking.events import KIND, ungrouped
+from pipelines.tracking.query import Curves, Recorded, histories, meant, texts, with_intervals
 
 if TYPE_CHECKING:
     from pipelines.spec import Experiment, Tracking
@@ -54,6 +54,7 @@ class Result:
     groups: tuple[Group, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     notes: tuple[str, ...] = ()
+    called: tuple[str, ...] = ()  # each run, as it was asked for, or its short id
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -87,6 +88,7 @@ def compare(
     """
     project, tracking = project or project_of(Path()), experiment.tracking
     runs, notes = _runs(tracking, project, names, study, where)
+    typed = {meant(runs, text, project).id: text for text in names}
     curves = curve_names(runs)
     held: dict[str, Curves] = histories(tracking, project, [run.id for run in runs], curves)
     found = Result(
@@ -95,6 +97,7 @@ def compare(
         measured(runs),
         {name: tuple(held[run.id].get(name, {}) for run in runs) for name in curves},
         notes=tuple(notes),
+        called=tuple(typed.get(run.id, run.id[:SHORT]) for run in runs),
     )
     return found if grouping is None else _grouped(found, grouping, tracking, project)
 
@@ -113,7 +116,7 @@ def _runs(
     notes = [f"Left out, since their params are not on record (yet): {called}."] if bare else []
     if bare and names:
         raise QueryError(f"{notes[0]} Name others, or wait until it has begun to train")
-    found = [run for run in found if run not in bare]
+    found = with_intervals(tracking, project, [run for run in found if run not in bare])
     if len(found) < 2:
         raise QueryError(f"at least two runs are needed to compare, got {len(found)}; `deltarule runs` lists those on record")
     return found, notes
@@ -185,7 +188,7 @@ def _grouped(found: Result, asked: Grouping, tracking: Tracking, project: Path) 
 def metric_of(runs: Sequence[Recorded], text: str) -> str:
     """The metric that is meant: itself, or that of the validation report, or of the best epoch (where there is no report)."""
     known = dict.fromkeys(name for run in runs for name in run.metrics)
-    for name in (text, f"validate_{text}", f"best_val_{text}"):
+    for name in (text, ungrouped(text), f"validate_{text}", f"best_val_{text}"):
         if name in known:
             return name
     bare = [name for name in known if name.startswith(("validate_", "test_", "best_val_"))]
@@ -217,11 +220,11 @@ def margins_of(runs: Sequence[Recorded], text: str | None, metrics: Sequence[str
 def fold_values(pairings: Sequence[Pairing], metric: str, tracking: Tracking, project: Path) -> dict[str, dict[int, float]]:
     """Run id -> fold -> the metric on its validation rows, of the runs in pairs that have folds."""
     runs = {run.id: run for found in pairings for pair in found.pairs for run in (pair.one, pair.other)}
-    ids = [run.id for run in runs.values() if number(run.params.get(FOLDS)) is not None]
-    if not ids or not metric.startswith(VALIDATE):
+    split = [run for run in runs.values() if number(run.params.get(FOLDS)) is not None]
+    if not split or not metric.startswith(VALIDATE):
         return {}
     found = {}
-    for run_id, text in texts(tracking, project, ids, "validate/folds.csv").items():
+    for run_id, text in texts(tracking, project, split, "validate/folds.csv").items():
         values = {int(row["fold"]): number(row.get(metric.removeprefix(VALIDATE))) for row in csv.DictReader(io.StringIO(text))}
         found[run_id] = {fold: value for fold, value in values.items() if value is not None}
     return found

@@ -19,8 +19,8 @@ USUAL = (
     "id", "name", "status", "backend", "activation", "seed", "best_val_loss", "best_val_METRIC", "epochs", "started", "duration",
     "study",
 )  # fmt: skip
-# In which order they go where a terminal is narrow: names mostly say activation and backend.
-LESS = ("duration", "activation", "backend", "seed", "epochs", "status", "study", "best_val_METRIC")
+# In which order they go where a terminal is narrow, after those that are the same in every row.
+LESS = ("duration", "epochs", "started", "status", "study", "best_val_METRIC", "seed", "backend", "activation")
 SHORT = 8  # characters of an id that people see, and can give
 MONITOR = "train.early_stopping.monitor"
 
@@ -32,6 +32,7 @@ class Listing:
     keys: tuple[Key, ...]
     runs: tuple[Recorded, ...]
     total: int
+    hidden: tuple[str, ...] = ()  # columns that were left out, with what is the same in all rows
 
     @property
     def columns(self) -> list[str]:
@@ -45,10 +46,15 @@ class Listing:
     def fitting(self, width: int) -> Listing:
         """Without the columns that are missed least, until a line has at most `width` characters."""
         found, metric = self, chief_metric(self.runs) or "METRIC"
-        for name in LESS:
+        less = [name.replace("METRIC", metric) for name in LESS]
+        cells = zip(self.columns, zip(*self.shown(), strict=True), strict=False)
+        values = {name: {*each} for name, each in cells if name in less}
+        for name in sorted(values, key=lambda name: (len(values[name]) > 1, less.index(name))):
             if max(map(len, plain_columns(found.columns, found.shown()))) <= width:
                 break
-            found = replace(found, keys=tuple(key for key in found.keys if key.text != name.replace("METRIC", metric)))
+            same = f" ({min(values[name])} in all)" if len(values[name]) == 1 else ""
+            keys = tuple(key for key in found.keys if key.text != name)
+            found = replace(found, keys=keys, hidden=(*found.hidden, f"{name}{same}"))
         return found
 
     def csv(self) -> str:

@@ -9,13 +9,14 @@ from statistics import fmean, stdev
 from pipelines.compare.comparison import Measured, Result
 from pipelines.compare.listing import SHORT
 from pipelines.compare.pairs import Group
-from pipelines.compare.significance import left_out
+from pipelines.compare.significance import Comparison, left_out
 from pipelines.console import plain_columns
 from pipelines.report.pages import brief
 from pipelines.tracking.events import key_of
 
 WIDE = 6  # runs that stand side by side as columns; more are rows
 ROWS = 20  # of them at most
+PAIRS = 60  # that are shown at most; --json has all
 
 
 def lines(found: Result) -> Iterator[str]:
@@ -33,11 +34,19 @@ def _groups(found: Result) -> Iterator[str]:
     yield "groups, mean ± sd"
     rows = [(str(group), str(len(group.runs)), *(_spread(group, metric) for metric in metrics)) for group in found.groups]
     yield from plain_columns(("group", "runs", *metrics), rows)
+    few = sum(len(one.values) for one in found.comparisons) <= PAIRS
     for one in found.comparisons:
+        yield from _pairs(one) if few else ()
         yield one.sentence
         if one.left and one.pairs:
             yield f"  runs that are in no pair: {left_out(one)}"
     yield from (f"note: {note}" for note in found.notes)
+
+
+def _pairs(one: Comparison) -> Iterator[str]:
+    """The values that a difference comes of."""
+    rows = [(label, f"{a:.4g}", f"{b:.4g}", f"{b - a:+.3g}") for label, a, b in one.values]
+    yield from plain_columns((f"pairs, {one.metric}", one.one, one.other, "difference"), rows) if rows else ()
 
 
 def _spread(group: Group, metric: str) -> str:
@@ -48,7 +57,7 @@ def _spread(group: Group, metric: str) -> str:
 
 
 def _side_by_side(found: Result) -> Iterator[str]:
-    heads = ["", *(run.id[:SHORT] for run in found.runs)]
+    heads = ["", *found.called]
     yield "runs"
     yield from plain_columns(("id", "name", "status"), [(run.id[:SHORT], run.name, run.status) for run in found.runs])
     yield ""

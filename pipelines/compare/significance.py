@@ -59,6 +59,7 @@ class Comparison:
     verdict: Verdict = "cannot tell"
     better: str | None = None
     sentence: str = ""
+    values: tuple[tuple[str, float, float], ...] = ()  # (pair, of one, of the other)
 
 
 # -- statistics of paired differences --
@@ -148,9 +149,11 @@ def measure(found: Pairing, metric: str, margin: float | None, folds: Folds | No
     splits. `folds` are the values of each fold of runs that have them: run id -> fold -> value.
     """
     parts: dict[Any, list[float]] = {}
+    values = []
     for pair in found.pairs:
         for part, one, other in _values(pair, metric, folds or {}):
             parts.setdefault(part, []).append(other - one)
+            values.append((_called(pair, part[1]), one, other))
     settings = len({pair.setting for pair in found.pairs})
     alone: Unit = "seed" if settings < 2 else "pair"
     unit: Unit = alone if len(parts) < 2 else "split" if all(fold is None for _, fold in parts) else "fold"
@@ -170,6 +173,7 @@ def measure(found: Pairing, metric: str, margin: float | None, folds: Folds | No
         dict(found.left),
         found.differ,
         tuple(differences),
+        values=tuple(values),
     )
     if not differences:
         return bare
@@ -190,6 +194,17 @@ def _values(pair: Pair, metric: str, folds: Folds) -> Iterator[tuple[tuple[Any, 
         yield from (((pair.split, fold), one[fold], other[fold]) for fold in sorted(one))
     else:
         yield (pair.split, None), pair.one.metrics[metric], pair.other.metrics[metric]
+
+
+def _called(pair: Pair, fold: int | None) -> str:
+    split = pair.one.params.get("data.split.seed", "")
+    of = {
+        "seed": pair.seed,
+        "split": split,
+        "fold": fold or "",
+    }
+    places = [f"{name} {place}" for name, place in of.items() if place]
+    return f"{', '.join(places)}: {pair.one.id[:8]}, {pair.other.id[:8]}"
 
 
 def shared_rows(pair: Pair, metric: str) -> float:

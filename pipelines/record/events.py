@@ -18,7 +18,7 @@ from pipelines.spec import Experiment, Tracking, dump, flat, whole_spec
 from pipelines.stages.files import read_json, sha256
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
-from pipelines.tracking.events import LAUNCH, ORIGIN, OUTS, TYPES, Event, params, texts
+from pipelines.tracking.events import LAUNCH, ORIGIN, OUTS, ROW_COUNT, TYPES, Event, params, texts
 from pipelines.tracking.store import remembered
 
 CONTEXTS = {"train": "training", "valid": "validation", "test": "testing"}
@@ -115,9 +115,9 @@ def _name(about: Mapping[str, Any], spec: Mapping[str, Any], fingerprint: str) -
 def _data(places: RunPaths, about: dict[str, Any], data: Mapping[str, Any]) -> Iterator[Event]:
     """The parts themselves can be large, and are no artifacts."""
     hashes = {f"deltarule.data.{part}": digest for part, digest in about["sha256"].items()}
-    rows = {f"rows_{part}": float(count) for part, count in about["rows"].items()}
-    yield Event("tags", "data", redacted({"deltarule.data": about["source"], "deltarule.task": about["task"], **hashes}))
-    yield Event("metrics", "data", rows)
+    rows = {f"{ROW_COUNT}{part}": str(count) for part, count in about["rows"].items()}
+    named = {"deltarule.data": about["source"], "deltarule.task": about["task"]}
+    yield Event("tags", "data", redacted({**named, **hashes, **rows}))
     yield Event("inputs", "data", _inputs(about, data, "train", "valid"))
     yield Event("artifacts", "data", {"data/about.json": _below(places, places.about)})
     yield Event("mark", "data", {"outs": sha256(places.about)})
@@ -181,7 +181,11 @@ def _report(places: RunPaths, about: dict[str, Any], run: dict[str, Any], stage:
         yield Event("inputs", stage, _inputs(about, run["spec"]["data"], "test"))
     if read_json(folder / "about.json").get("held"):
         yield Event("tags", stage, {"deltarule.held": "a threshold was missed on the validation rows"})
-    yield Event("metrics", stage, _numbers(_flatten(read_json(folder / "metrics.json"), stage, "_")))
+    found = _numbers(_flatten(read_json(folder / "metrics.json"), stage, "_"))
+    # These stand in that file alone: MLflow would draw a chart of each.
+    ends = {f"{name}_{end}" for name in found for end in ("low", "high")}
+    found = {name: value for name, value in found.items() if name not in ends}
+    yield Event("metrics", stage, found)
     yield from _whole(places, stage, folder)
 
 

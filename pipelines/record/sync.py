@@ -28,6 +28,7 @@ TURN_SECONDS = 180  # for who sends this very run, and may itself wait for its t
 _ATTEMPTS = 2  # at one store: a store that hangs costs 8 s each time
 DRAWN = ("train", "validate", "test")
 PAGE = "report.html"
+NAME_SHOWN, ID_SHOWN = 50, 8  # characters: a figure is not broad
 log = logging.getLogger(__name__)
 
 
@@ -124,12 +125,14 @@ class RunSender:
 
     def _pictures(self, stage: str, folder: Path) -> Iterator[Event]:
         """What the outs of a stage show, and the page."""
+        root, run_id = self.places.root, self.sender.run_id or ""
+        named = f"{self.sender.head['name'][:NAME_SHOWN]} ({run_id[:ID_SHOWN]})"
         try:
             if not self._drawn:  # those of earlier stages are wanted in the page
-                self._drawn |= figures(self.places.root, DRAWN[: DRAWN.index(stage)])
-            now = figures(self.places.root, (stage,))
+                self._drawn |= figures(root, DRAWN[: DRAWN.index(stage)], named)
+            now = figures(root, (stage,), named)
             self._drawn |= now
-            page = run_page(self.places.root, self._drawn)
+            page = run_page(root, self._drawn, named=named)
         except Exception as error:
             why = redact(f"{stage}: {type(error).__name__}: {error}")[:TAG_CHARACTERS]
             yield Event("tags", stage, {"deltarule.not_drawn": why})

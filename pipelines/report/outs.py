@@ -25,6 +25,7 @@ class Outs:
     """What the stages wrote below the folder of a run."""
 
     folder: Path
+    named: str = ""  # the run's name and id, where they are known
 
     def path(self, name: str) -> Path:
         """Such as train/history.csv."""
@@ -75,7 +76,8 @@ class Outs:
         """What a figure or a page is of, at a glance; `folds` says what of several folds it shows."""
         run, source = self.run, Path(self.about["source"]).stem
         of = f", {folds.format(len(run['folds']))}" if "folds" in run else ""
-        return f"{source}, {run['spec']['model']['activation']}, {run['backend']}, run {run['fingerprint'][:4]}{of}"
+        which = f"\nrun {self.named}" if self.named else f", run {run['fingerprint'][:4]}"
+        return f"{source}, {run['spec']['model']['activation']}, {run['backend']}{which}{of}"
 
 
 def floats(cells: Sequence[str]) -> NDArray:

@@ -30,12 +30,12 @@ OF_REPORTS: dict[str, Callable[[Texts, str, Texts], Figure]] = {
 }
 
 
-def figures(folder: Path, stages: Sequence[str] = ("train", *PARTS)) -> dict[str, bytes]:
+def figures(folder: Path, stages: Sequence[str] = ("train", *PARTS), named: str = "") -> dict[str, bytes]:
     """Name -> PNG, of what the outs of these stages in a run's folder hold. Same outs, same bytes.
 
-    A report on another model than the one in place is not drawn.
+    A report on another model than the one in place is not drawn. `named`: the run's name and id.
     """
-    outs = Outs(folder)
+    outs = Outs(folder, named)
     wanted = [stage for stage in stages if stage in ("train", *outs.reports)]
     return {name: style.png(drawing) for stage in wanted for name, drawing in _of(outs, stage)}
 
@@ -71,12 +71,12 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[Any]]
 
 
-def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | None = None) -> str:
+def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | None = None, named: str = "") -> str:
     """The page of the run in `folder`, with the figures that are drawn of it. FileNotFoundError if nothing was trained there.
 
     `experiment` adds what the outs do not hold of the spec (thresholds, search, tracking), if it is of this run.
     """
-    outs = Outs(folder)
+    outs = Outs(folder, named)
     run, about = redacted(outs.run), redacted(outs.about)
     metrics = {stage: outs.json(f"{stage}/metrics.json") for stage in outs.reports}
     spec = Experiment.model_validate(redacted(whole_spec(outs.run["spec"], experiment)))

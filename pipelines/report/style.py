@@ -46,7 +46,7 @@ def figure(title: str, columns: int, width: float = 5.0, height: float = 3.9, ro
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=DPI)
-    drawing.suptitle(title, fontsize=11)
+    drawing.suptitle(title, fontsize=11, parse_math=False)  # names may hold a $
     panels = list(drawing.subplots(rows, columns, squeeze=False).flat)
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)

@@ -38,6 +38,7 @@ from pipelines.tracking.store import remembered
 NOTE = Path(".deltarule/record.json")  # in the folder of a study: which of its trials were written into journals
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 FILES = (STUDY, "trials.csv", "winner.yaml")
+BEST = "deltarule.best."  # tags of what was drawn for the winner
 BLOCKS = ("search", "tracking", "thresholds")  # of the study, and of no trial
 _CLAIM_SECONDS = 10  # for the sender of an earlier session, which may still be at work
 
@@ -356,6 +357,7 @@ class Progress:
         self._step = 0
         self._best: list[float] = []
         self._early: dict[int, TrialRecord] = {}  # those after the first that is missing
+        self._drawn: dict[str, str] = {}
 
     def add(self, trial: TrialRecord) -> Iterator[Event]:
         """Points at step n, after n trials: the best value of each metric so far; each change of the counts and of the winner."""
@@ -364,7 +366,13 @@ class Progress:
             self._early[trial.number] = trial
         while settled := self._early.pop(self._step, None):
             self._step += 1
-            yield Event("metrics", "progress", self._after(settled), self._step)
+            values = self._after(settled)
+            yield Event("metrics", "progress", values, self._step)
+            if "best_trial" in values:
+                drawn = {f"{BEST}{path}": value for path, value in settled.params.items()}
+                # MLflow takes no tag back.
+                self._drawn = {**dict.fromkeys(self._drawn, ""), **params(drawn)}
+                yield Event("tags", "progress", self._drawn)
 
     def _after(self, trial: TrialRecord) -> dict[str, float]:
         single = len(self.study.metrics) == 1

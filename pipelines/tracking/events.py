@@ -10,7 +10,7 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +29,10 @@ TYPES = {
 # Limits of MLflow.
 NAME_CHARACTERS, PARAM_CHARACTERS, TAG_CHARACTERS = 250, 6000, 5000
 LARGEST = 1.7976931348623157e308  # a database cannot hold inf; MLflow keeps this instead
+ROW_COUNT = "deltarule.rows."  # tags, one for each part
+# How metrics begin.
+_STAGES = "train|val|validate|test"
+_OF_LAYERS = "delta_rms|saturated|dead"
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,24 @@ def name_of(key: str) -> str:
 def key_of(name: str) -> str:
     """The key that has this name on record."""
     return re.sub(r"_x([0-9A-F]+)_", lambda found: chr(int(found[1], 16)), name)
+
+
+def metric_name(key: str, held: Container[str] = ()) -> str:
+    """The name on record of a metric; one that a run holds under its name of 0.1.0 keeps that."""
+    old = name_of(key)
+    return old if old in held else grouped(old)
+
+
+def grouped(metric: str) -> str:
+    """The name in MLflow, which draws together what is before the last slash: val/loss of val_loss."""
+    name = re.sub(rf"^({_OF_LAYERS})_", r"diagnostics/\1/", metric)
+    return re.sub(rf"^({_STAGES})_", r"\1/", name)
+
+
+def ungrouped(name: str) -> str:
+    """The metric of a name in MLflow; runs of 0.1.0 have it as their name there."""
+    metric = re.sub(rf"^diagnostics/({_OF_LAYERS})/", r"\1_", name)
+    return re.sub(rf"^({_STAGES})/", r"\1_", metric)
 
 
 def texts(values: Mapping[str, object]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import tempfile
@@ -10,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.redact import redact
 from pipelines.tracking.backlog import settle
-from pipelines.tracking.events import LARGEST, LAUNCH, PARENT
+from pipelines.tracking.events import LARGEST, LAUNCH, PARENT, ROW_COUNT, grouped, name_of, ungrouped
 from pipelines.tracking.store import (
     LookupFailed,
     Store,
@@ -43,7 +44,7 @@ WANTED = ("params.yaml", "source", "data", "train", "validate", "test")
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run on record. Times are seconds since 1970; metrics are the last values."""
+    """A run on record. Times are seconds since 1970; metrics are the last values, named as in the outs."""
 
     id: str
     name: str
@@ -53,6 +54,7 @@ class Recorded:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
+    files: str = ""  # MLflow's URI of its artifacts
 
     @property
     def parent(self) -> str | None:
@@ -105,16 +107,31 @@ def histories(tracking: Tracking, project: Path, ids: Sequence[str], names: Sequ
         return {run_id: _curves(client, run_id, names) for run_id in ids}
 
 
-def texts(tracking: Tracking, project: Path, ids: Sequence[str], place: str) -> dict[str, str]:
+def texts(tracking: Tracking, project: Path, runs: Sequence[Recorded], place: str) -> dict[str, str]:
     """Run id -> what its artifact at `place` holds, of the runs that have it. Raises TrackingError."""
     store, found = locate(tracking, project), {}
     with _reading(store), tempfile.TemporaryDirectory() as scratch:
-        client = client_of(store)
-        for run_id in ids:
-            if place in {held.path for held in client.list_artifacts(run_id, place.rpartition("/")[0])}:
-                (folder := Path(scratch) / run_id).mkdir()
-                found[run_id] = Path(client.download_artifacts(run_id, place, str(folder))).read_text(encoding="utf-8")
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        for run in runs:
+            files: Any = get_artifact_repository(run.files, store.uri)
+            if place in {held.path for held in files.list_artifacts(place.rpartition("/")[0])}:
+                (folder := Path(scratch) / run.id).mkdir()
+                found[run.id] = Path(files.download_artifacts(place, str(folder))).read_text(encoding="utf-8")
     return found
+
+
+def with_intervals(tracking: Tracking, project: Path, runs: Sequence[Recorded]) -> list[Recorded]:
+    """With NAME_low and NAME_high among the metrics, which the reports alone hold. Raises TrackingError."""
+    found = {run.id: run for run in runs}
+    for stage in ("validate", "test"):
+        judged = [run for run in runs if f"{stage}_loss" in run.metrics]
+        read = texts(tracking, project, judged, f"{stage}/metrics.json")
+        for run_id, text in read.items():
+            run, report = found[run_id], json.loads(text)
+            ends = {name_of(f"{stage}_{key}"): report[key] for key in report if key.endswith(("_low", "_high"))}
+            found[run_id] = replace(run, metrics={**ends, **run.metrics})
+    return [*found.values()]
 
 
 @contextmanager
@@ -141,9 +158,14 @@ def _with_studies(client: MlflowClient, runs: Sequence[Recorded]) -> list[Record
 
 
 def _plain(run: Run) -> Recorded:
-    info, metrics = run.info, {name: _number(value) for name, value in run.data.metrics.items()}
+    info, data = run.info, run.data
+    metrics = {ungrouped(name): _number(value) for name, value in data.metrics.items()}
+    for tag, text in data.tags.items():
+        if tag.startswith(ROW_COUNT) and text.isdigit():
+            metrics[f"rows_{tag.removeprefix(ROW_COUNT)}"] = float(text)
     start, end = (None if time is None else time / 1000 for time in (info.start_time, info.end_time))
-    return Recorded(info.run_id, info.run_name or "", info.status, start, end, run.data.params, metrics, run.data.tags)
+    name = info.run_name or ""
+    return Recorded(info.run_id, name, info.status, start, end, data.params, metrics, data.tags, info.artifact_uri)
 
 
 def _number(value: float) -> float:
@@ -152,12 +174,14 @@ def _number(value: float) -> float:
 
 
 def _curves(client: MlflowClient, run_id: str, names: Iterable[str]) -> Curves:
-    """Of a point that was sent twice, the later."""
+    """Of metrics by their keys. Of a point that was sent twice, the later."""
     curves = {}
-    for name in names:
-        history = sorted(client.get_metric_history(run_id, name), key=lambda point: (point.step, point.timestamp))
+    for key in names:
+        history = client.get_metric_history(run_id, grouped(key))
+        history = history or client.get_metric_history(run_id, key)
+        history = sorted(history, key=lambda point: (point.step, point.timestamp))
         if history:
-            curves[name] = {point.step: _number(point.value) for point in history}
+            curves[key] = {point.step: _number(point.value) for point in history}
     return curves
 
 

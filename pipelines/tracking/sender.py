@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,18 @@ from typing import TYPE_CHECKING, Any
 from pipelines.redact import redact
 from pipelines.tracking import models
 from pipelines.tracking.backlog import is_study, settle
-from pipelines.tracking.events import LARGEST, LAUNCH, ORIGIN, OUTS, PARENT, TAG_CHARACTERS, TRIAL, Event, merged, name_of
+from pipelines.tracking.events import (
+    LARGEST,
+    LAUNCH,
+    ORIGIN,
+    OUTS,
+    PARENT,
+    TAG_CHARACTERS,
+    TRIAL,
+    Event,
+    merged,
+    metric_name,
+)
 from pipelines.tracking.journal import Journal, Sent, keep_file
 from pipelines.tracking.store import Busy, Store, TrackingError, answering, check, connect, get_run, locate, search
 
@@ -294,11 +306,12 @@ class RemoteState:
         from mlflow.entities import Metric
 
         told = [event for event in events if event.kind == "metrics"]
-        held = self._held(name_of(name) for event in told for name in event.values)
+        named = partial(metric_name, held=self.run.data.metrics)
+        held = self._held(named(key) for event in told for key in event.values)
         now, missing = int(time.time() * 1000), dict[tuple[str, int], Metric]()
         for event in told:
-            for name, value in event.values.items():
-                point = name_of(name), event.step
+            for key, value in event.values.items():
+                point = named(key), event.step
                 before = missing.get(point, held.get(point))
                 if not _same(before, value):
                     when = max(event.time or now, before.timestamp + 1 if before else 0)

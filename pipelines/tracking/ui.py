@@ -28,9 +28,16 @@ VIEW, VIEW_TAG = "deltarule", "mlflow.sharedViewState.deltarule"
 # MLflow's first page is one for language models.
 RUNS_PAGE = f"#/experiments/{{}}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
 COLUMNS = (
-    "metrics.`best_val_loss`", "metrics.`validate_accuracy`", "metrics.`validate_rmse`", "params.`model.activation`",
-    "params.`regularization.l1`", "params.`regularization.l2`", "params.`model.dropout`", "params.`train.backend`",
-)  # fmt: skip
+    "attributes.`Dataset`",
+    "metrics.`best_val_loss`",
+    "metrics.`validate/accuracy`",
+    "metrics.`validate/rmse`",
+    "params.`model.activation`",
+    "params.`regularization.l1`",
+    "params.`regularization.l2`",
+    "params.`model.dropout`",
+    "params.`train.backend`",
+)
 _START_SECONDS, _STOP_SECONDS = 120, 10
 
 

@@ -72,6 +72,19 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_a_run_that_is_killed_as_soon_as_it_says_how_it_was_begun_can_be_resumed(project):
+    begin = """
+import os, deltarule
+from pipelines.api import unfinished
+kept = unfinished.write_json
+unfinished.write_json = lambda *what: (kept(*what), os.kill(os.getpid(), 9))
+deltarule.run(deltarule.load(), name="early")
+"""
+    assert subprocess.run([sys.executable, "-c", begin], env=environment()).returncode == -signal.SIGKILL
+    call("deltarule", "run", "--resume", "early", cwd=project)
+    assert [path.parent.name for path in project.glob("runs/*early/outputs/validate/metrics.json")] == ["validate"]
+
+
 def said(capsys, *words):
     with pytest.raises(SystemExit) as ended:
         main(list(words))

@@ -67,11 +67,12 @@ def launch(
     reports: dict[str, dict[str, Any]] = {}
     seconds: dict[str, float] = {}
     try:
-        with places.locked(), how.kept(place):
-            spec = dump(experiment)
+        spec = dump(experiment)
+        with places.locked():  # before it can be resumed
             write_atomically(place / "params.yaml", spec.encode())
             if redact(spec) != spec:  # a password, to run it again
                 (place / "params.yaml").chmod(0o600)
+        with places.locked(), how.kept(place):
             if how.track:
                 kept = {"name": how.name, "journal": how.log, "tracking": remembered(experiment.tracking)}
                 tracking.keep(place, "deltarule run", launch=kept)

@@ -6,7 +6,7 @@
     run.metrics["accuracy"], run.history["val_loss"], run.model.predict(rows)
     study = deltarule.search(experiment, trials=20)
 
-Nothing of its own: the work lives in pipelines/. Optuna is imported with the first study, not with this module.
+Nothing of its own: the work lives in pipelines/. Optuna and scikit-learn are imported when they are needed first.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from pipelines.stages import StageError
 if TYPE_CHECKING:
     import optuna
 
+    from pipelines.api.estimators import Classifier as Classifier
+    from pipelines.api.estimators import Regressor as Regressor
     from pipelines.api.evaluate import Report
     from pipelines.api.many import Trained as Trained
     from pipelines.compare.comparison import Result
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from pipelines.tracking.query import Recorded
 
 __all__ = [
-    "BackendError", "DataError", "Experiment", "Model", "Run", "SpecError", "StageError", "StudyError", "Trained", "compare",
-    "evaluate", "load", "load_model", "objective", "open_study", "run", "runs", "search", "train_many",
+    "BackendError", "Classifier", "DataError", "Experiment", "Model", "Regressor", "Run", "SpecError", "StageError", "StudyError",
+    "Trained", "compare", "evaluate", "load", "load_model", "objective", "open_study", "run", "runs", "search", "train_many",
 ]  # fmt: skip
 
 
@@ -166,7 +168,7 @@ def compare(
 
 
 def __getattr__(name: str) -> Any:
-    """What few need, and whose home brings much with it: StudyError Optuna's storages."""
+    """What few need, and whose home brings much with it: StudyError Optuna's storages, the estimators scikit-learn."""
     if name == "StudyError":
         from pipelines.search import StudyError
 
@@ -175,4 +177,8 @@ def __getattr__(name: str) -> Any:
         from pipelines.api.many import Trained
 
         return Trained
+    if name in ("Classifier", "Regressor"):
+        from pipelines.api import estimators
+
+        return getattr(estimators, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -45,7 +45,7 @@ def check_name(name: str) -> None:
 def get(name: str) -> Backend:
     """The backend of that name, with its framework imported."""
     check_name(name)
-    target, package = registered()[name]
+    target, package = REGISTRY.get(name) or registered()[name]
     module, _, attribute = target.partition(":")
     collects = gc.isenabled()
     gc.disable()  # an import makes 300 000 objects that stay: to look for garbage among them is a fifth of its time

@@ -65,7 +65,7 @@ BAD_TARGETS = {
     "constant": ([3] * 9, "auto", "target 'y' must take more than one value, found 3"),
     "one class": (["p"] * 9, "auto", "target 'y' must take more than one value, found p"),
     "words for regression": (["1", "p", "q"], "regression", r"t\.csv:3: target 'y' must hold numbers for regression, found 'p'"),
-    "two values for regression": ([0, 1] * 9, "regression", "must take more than two values for regression, found only 0, 1"),
+    "two values for regression": ([0.5, 1.5] * 9, "auto", "must take more than two values for regression, found only 0.5, 1.5"),
     "numbers for classes": (np.linspace(0, 1, 60), "multiclass", r"looks like a regression target \(60 different numbers"),
     "three for binary": ([0, 1, 2] * 9, "binary", "must have two classes for a binary task, found 3: 0, 1, 2"),
     "a gap": ([0.5, 2, None, 4], "auto", r"t\.csv:4: target 'y' must have a value in every row, found none here"),
@@ -79,6 +79,10 @@ def test_a_target_that_does_not_suit_its_task_is_refused(case):
     values, task, message = BAD_TARGETS[case]
     with pytest.raises(DataError, match=message):
         find_target(table(values), task)
+
+
+def test_two_values_are_amounts_where_the_spec_says_regression():
+    assert find_target(table([0, 1] * 9), "regression").y.shape == (18, 1)
 
 
 def test_dates_are_no_target():

@@ -291,6 +291,15 @@ def test_files_say_which_part_and_what_they_leave_open_trains_or_validates():
     assert (len(found["train"]), len(found["valid"])) == (40, 20)
 
 
+def test_training_rows_that_equal_test_rows_are_shared_out_as_any_others():
+    there = np.r_[np.arange(100), np.arange(100)]
+    found = dealt(
+        source({"a": there.astype(float), "y": there % 2}, part=np.repeat([-1, 2], 100)), train=0.4, valid=0.1, test=0.5
+    )
+    [rows] = found.folds
+    assert [len(rows[part]) for part in PARTS] == [80, 20, 100]
+
+
 def test_a_row_that_stands_in_two_files_is_told_of_and_stays_where_it_is():
     part = np.repeat([0, 1, 2], 4)
     rows = source({"a": [1.0, 2, 3, 4, 5, 6, 7, 8, 1, 9, 10, 11], "y": [0.0, 2, 3, 4, 5, 6, 7, 8, 0, 9, 10, 11]}, part=part)

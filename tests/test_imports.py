@@ -18,7 +18,7 @@ HEAVY = {
 # What may import what, by height: a module imports from its own height or from below.
 HEIGHTS = [
     {"backends"},
-    {"pipelines.executors", "pipelines.preload", "pipelines.project", "pipelines.redact", "pipelines.spec"},
+    {"pipelines.executors", "pipelines.given", "pipelines.preload", "pipelines.project", "pipelines.redact", "pipelines.spec"},
     {f"pipelines.{name}" for name in ("data", "tracking", "report", "console")},
     {"pipelines.stages", "pipelines.export"},
     {"pipelines.record"},

@@ -130,8 +130,9 @@ def find_target(source: Source, task: Task | Literal["auto"]) -> Target:
     Raises DataError for a target that has gaps, is constant, or does not suit the task.
     """
     target = TargetColumns(source)
+    stated = task != "auto"
     task = target.task if task == "auto" else task
-    return target.regression() if task == "regression" else target.classification(task)
+    return target.regression(stated) if task == "regression" else target.classification(task)
 
 
 class TargetColumns:
@@ -189,8 +190,8 @@ class TargetColumns:
             return self.labels[int(value)]
         return f"{value:.0f}" if value == int(value) else str(value)
 
-    def regression(self) -> Target:
-        """Numbers. Raises DataError for words, and for a target of two values."""
+    def regression(self, stated: bool = True) -> Target:
+        """Numbers. Raises DataError for words, and for two values, which are classes unless the spec has `stated` otherwise."""
         names = self.source.targets
         if self.labels:
             words = np.array([not label.lstrip("+-").replace(".", "", 1).isdigit() for label in self.labels])
@@ -201,7 +202,7 @@ class TargetColumns:
             )
         for name, column in zip(names, self.values.T, strict=True):
             values = np.unique(column)
-            if len(values) == 2:
+            if len(values) == 2 and not stated:
                 way_out = (
                     "set data.task: binary" if len(names) == 1 else "predict classes one target at a time: name one data.target"
                 )

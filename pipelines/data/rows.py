@@ -15,6 +15,7 @@ import numpy as np
 from backends.weights import stream_atomically
 from pipelines.data.columns import DataError, NDArray, Source
 from pipelines.data.preprocess import Preprocessing
+from pipelines.given import as_arrow, columns_of
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import DELIMITED, FILES
 from pipelines.spec.describe import nearest
@@ -146,14 +147,13 @@ def given(rows: Any, block: DataSpec, preprocessing: Preprocessing) -> Source:
     sizes = {len(columns[name]) for name in names}
     if len(sizes) > 1:
         raise DataError(f"{GIVEN}: all columns must be of one length, got {', '.join(map(str, sorted(sizes)))}")
-    table = pyarrow.table({name: _as_arrow(columns[name]) for name in names})
+    table = pyarrow.table({name: as_arrow(columns[name]) for name in names})
     return _source(arrow_table(GIVEN, table), block, preprocessing)
 
 
 def _columns(rows: Any, preprocessing: Preprocessing) -> dict[str, Sequence[Any] | NDArray]:
-    names = rows.columns if hasattr(rows, "columns") else rows if isinstance(rows, Mapping) else None
-    if names is not None:
-        return {str(name): rows[name] for name in names}
+    if hasattr(rows, "columns") or isinstance(rows, Mapping):
+        return columns_of(rows, "x")
     shape = f"shape {rows.shape}" if hasattr(rows, "shape") else type(rows).__name__
     kinds = preprocessing.columns
     for name, kind in kinds.items():
@@ -164,19 +164,6 @@ def _columns(rows: Any, preprocessing: Preprocessing) -> dict[str, Sequence[Any]
         first = ", ".join(list(kinds)[:3])
         raise DataError(f"{GIVEN} must be raw rows of {len(kinds)} columns ({first}, ...), got shape {X.shape}")
     return dict(zip(kinds, X.T, strict=True))
-
-
-def _as_arrow(values: Any) -> Any:
-    """As arrow takes it; of values that are no one type, as text."""
-    import pyarrow
-
-    array = np.asarray(values, dtype=object if isinstance(values, list | tuple) else None)
-    try:
-        return pyarrow.array(array, from_pandas=True)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
-        missing = ("None", "nan", "NaT", "<NA>")
-        cells = [None if not isinstance(value, str) and str(value) in missing else str(value) for value in array.tolist()]
-        return pyarrow.array(cells)
 
 
 # -- answers --

@@ -333,7 +333,7 @@ def deal(order: NDArray, fractions: Sequence[float], strata: NDArray | None = No
     classes = np.zeros(len(order), dtype=np.int64) if strata is None else strata[order]
     shares = share_out(np.bincount(classes), fractions)
     heads = np.ones(len(order), dtype=bool) if first is None else first[order] == order
-    sizes = None if first is None else np.bincount(first)
+    sizes = None if first is None else np.bincount(first[order])  # an equal row may be none of them
     places = np.flatnonzero(heads)[np.argsort(classes[heads], kind="stable")]  # of the units, class after class
     ends = np.cumsum(np.bincount(classes[heads], minlength=len(shares)))
     part = np.empty(len(order), dtype=np.int64)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 import backends
 from backends.spec import Model, Regularization, Seed, Spec, Train, check_penalties
+from pipelines.project import project_of
 from pipelines.spec import space
 from pipelines.spec.blocks import DataSpec, Threshold, Tracking
 from pipelines.spec.describe import Node, inlined, kind, members, node_at, split_path
@@ -84,6 +87,35 @@ class Experiment(Spec):
             raise TypeError(f"override needs a value for {path}; None is one, and must be given")
         return self._overridden(path if isinstance(path, Mapping) else {path: value}, ())
 
+    def with_data(self, X: Any, y: Any = None, *, target: Any = None, project: Path | None = None) -> Experiment:
+        """The experiment on rows that are given: a DataFrame or a mapping of columns with its `target`, or X (n, m) and y (n,).
+
+        They are kept in the project, in a Parquet file of .deltarule/rows that data.source names: a run on them can be repeated.
+        Columns without names are x0, x1, ... and y; an index is no column. Of pandas' type category is categorical, unless
+        data.columns says otherwise. Raises SpecError.
+        """
+        from pipelines.given import columns_of, free, keep
+
+        columns = columns_of(X, "x")
+        targets = [target] if isinstance(target, str) else list(target or self.data.targets)
+        if y is not None:
+            answers = columns_of(y, free("y", columns))
+            targets = targets if target else list(answers)
+            if len(targets) != len(answers) or columns.keys() & {*targets}:
+                must = "target must name each column of y once, and none of X"
+                raise SpecError(f"{must}, got {', '.join(targets)} for {', '.join(answers)}")
+            columns |= dict(zip(targets, answers.values(), strict=True))
+        categories = [name for name, values in columns.items() if str(getattr(values, "dtype", "")) == "category"]
+        unsaid = [name for name in categories if not any(fnmatchcase(name, said) for said in self.data.columns)]
+        return self.override(
+            {
+                "data.source": keep(columns, project or project_of(Path())),
+                "data.sha256": None,
+                "data.target": targets[0] if len(targets) == 1 else targets or None,
+                "data.columns": {**dict.fromkeys(unsaid, "categorical"), **self.data.columns},
+            }
+        )
+
     def drawn(self, changes: Mapping[str, object]) -> Experiment:
         """One trial of a study: `alone`, with what was drawn laid over it. Raises SpecError.
 
@@ -148,11 +180,16 @@ def _leave_options(raw: dict[str, Any], before: Train, changed: set[str], varied
 
 
 def _plain(value: Any) -> Any:
-    """Models as mappings; dicts and lists anew, so that no one shares them; what else it may be is judged with the spec."""
+    """Models as mappings, NumPy's values as Python's; dicts and lists anew, so that no one shares them.
+
+    What else it may be is judged with the spec.
+    """
     if isinstance(value, Spec):
         return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 

@@ -59,6 +59,7 @@ WRITTEN = {
     "+5|- 6|−7": ({}, [5, -6, -7]),
 }  # fmt: skip
 NO_NUMBERS = ("K1|K2", "1st|2nd", "10+|5", "00123|1,000", "1,2,3|4", "1.2.3|4", "5%|0.05", "12 kg|9 lb", "12:30|9")
+PHONES = ("030 1234567|0171 234567", "612 345 678|699 123 456", "+49 301 234 567|+49 711 222 333")
 
 
 @pytest.mark.parametrize("cells", WRITTEN)
@@ -71,7 +72,7 @@ def test_numbers_are_read_as_all_cells_of_the_column_show(cells, table):
     assert "a" in found.written("numbers") or not how
 
 
-@pytest.mark.parametrize("cells", NO_NUMBERS)
+@pytest.mark.parametrize("cells", [*NO_NUMBERS, *PHONES])
 def test_what_only_looks_like_numbers_is_left_alone(cells):
     texts = pyarrow.array(cells.split("|"), pyarrow.large_string())
     assert numbers.find(texts, "point", "a") == []
@@ -85,6 +86,7 @@ def test_the_unit_in_the_header_may_stand_in_some_cells(table):
 ASKED = {
     "96,587|8,940|734": ([96587, 8940, 734], [96.587, 8.94, 734]),
     "$3.459|$2.899": ([3.459, 2.899], [3459, 2899]),
+    "1.234|734|96.587": ([1.234, 734, 96.587], [1234, 734, 96587]),
     "$5|€6": ([5, 6],),
     "(1)|(2)|(3)": ([-1, -2, -3],),
 }
@@ -102,6 +104,21 @@ def test_of_two_readings_both_are_named_and_each_option_that_is_printed_gives_on
         read_as.append(read(experiment.data, base).fetch("a").values.tolist())
     assert read_as == list(ASKED[cells])
     assert told[-1] == "--set data.columns.a=categorical"
+
+
+@pytest.mark.parametrize("cells", ["1.234|0.734|5", "1.234|1734", "1.234|5.67|8", "1.234|5.678", "1.234|734|0", "7|8", "-1.5|2"])
+def test_decimals_that_cannot_be_thousands_are_not_asked_about(cells, table):
+    """Nor where every number has three: they are written so, and a spec would have to say it of many a file."""
+    base = table(cells.split("|") * 5)
+    assert not look(block_of(), base).problems
+    assert read(block_of(), base).fetch("a").values.tolist() == [float(cell) for cell in cells.split("|")] * 5
+
+
+def test_what_the_spec_says_of_points_is_not_asked_again(table):
+    """Nor of rows that are predicted later."""
+    base = table(["1.234", "734", "96.587"])
+    assert read(block_of(columns={"a": "numeric"}), base).fetch("a").values.tolist() == [1.234, 734, 96.587]
+    assert read(block_of(numbers={"a": POINT}), base).fetch("a").values.tolist() == [1234, 734, 96587]
 
 
 def test_words_among_them_are_named(table):

@@ -27,6 +27,7 @@ NO_VALUE = ("nan", "null", "n/a", "#n/a", "?")  # in lower case: no name of a cl
 NAMED = 5  # column names, or places, that a message lists
 WORDS = r"^[^\d_]*\p{L}{3,}[^\d_]*$|\p{L}{2,}\s+(\S+\s+)*\p{L}{2,}"  # a name, or several words; ids have digits
 MIXED = 0.5  # from this share of numbers on, a column of numbers and words is more likely untidy numbers than categories
+POINTED = r"^[+-]?[1-9]\d{0,2}\.\d{3}$"
 RULES = {
     "numeric": "finite numbers",
     "datetime": "dates such as 2024-05-31 or 2024-05-31T12:30:00Z",
@@ -156,7 +157,7 @@ class TextColumn:
         if stated == "numeric" or (task == "regression" and (masks.numbers | masks.codes).any()):
             return self.as_stated("numeric")
         if masks.numbers.all():
-            return self._wide(None) or InferredType("numeric")
+            return self._wide(None) or self._thousands() or InferredType("numeric")
         if (masks.numbers | masks.not_finite).all():
             return self._not_finite()
         if not masks.codes.any() and masks.numbers.sum() > MANY_NUMBERS and self.share(masks.numbers) >= MIXED:
@@ -193,7 +194,7 @@ class TextColumn:
         """`look`: also at what may be numbers."""
         masks = self.masks
         if look and masks.numbers.all():
-            return self._wide(most) or InferredType("numeric")
+            return self._wide(most) or self._thousands() or InferredType("numeric")
         some_not_finite = masks.not_finite.any() and not masks.not_finite.all()
         if look and some_not_finite and (masks.numbers | masks.codes | masks.not_finite).all():
             return self._not_finite()
@@ -320,6 +321,18 @@ class TextColumn:
             return self._mixed("numeric", some)
         return self._as_found(found)
 
+    def _thousands(self) -> InferredType | None:
+        """Asked of 1.234 beside 734: decimals, or points between thousands?"""
+        pointed = formats.matches(self.texts, POINTED)
+        whole = formats.matches(self.texts, r"^[+-]?[1-9]\d{0,2}$")
+        both = pointed.any() and whole.any()
+        if self.how.decimal == "," or not both:
+            return None
+        if not (pointed | whole).all():
+            return None
+        grouped = Numbers(thousands="point", decimal="comma")
+        return self._as_found([Numbers(decimal="point"), grouped])
+
     def _surely(self, other: InferredType) -> bool:
         """Whether text in a file that knows numbers is dates, or amounts with marks or units; plain digits there are text."""
         how = other.numbers
@@ -370,7 +383,7 @@ class TextColumn:
             return self._wide_numbers(large, None)
         else:
             return InferredType("numeric", numbers=found[0])
-        said = [numbers.as_stated(how, self.how.mark) for how in found]
+        said = [numbers.as_stated(how, self.how.mark) or {"decimal": how.decimal} for how in found]
         return self._asked("numeric", rule, asked, values, said)
 
     def _asked(self, kind: Kind, rule: str, asked: NDArray, values: list[NDArray], said: list[dict[str, Any]]) -> InferredType:

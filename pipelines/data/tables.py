@@ -268,7 +268,9 @@ class JoinedTable:
         native = self.type_of(name)
         if native == "nothing" and not target and stated is None:
             return InferredType("ignore", "no cell holds a value")
-        if native not in ("text", "wide", "nothing") and name not in self.block.spellings:
+        asked = stated is None and native == "numeric" and not self.typed
+        thousands = asked and self._maybe_thousands(name)
+        if native not in ("text", "wide", "nothing") and name not in self.block.spellings and not thousands:
             kind = "categorical" if target and native != "numeric" else native
             if stated in (None, native) or (stated == "numeric" and native == "boolean"):
                 return InferredType(kind if stated is None else stated)  # type: ignore[arg-type]
@@ -282,6 +284,13 @@ class JoinedTable:
         if found.dates:
             self.written[name] = found.dates
         return found
+
+    def _maybe_thousands(self, name: str) -> bool:
+        """Whether 1.234 stands beside 734; its texts tell for certain."""
+        values = np.abs(np.concatenate([file.numbers(name) for file in self.files]))
+        parts = values[values % 1 > 0] * 1000
+        likely = parts.size and np.mean(parts % 10 > 0.5) > 0.5 and (values % 1 == 0).any()
+        return bool(likely and np.nanmin(values) >= 1 and np.nanmax(values) < 1000)
 
     def explain(self, found: InferredType) -> str:
         """The problem in one sentence, with its place."""

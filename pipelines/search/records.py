@@ -28,7 +28,19 @@ State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
 History = tuple[dict[str, float], ...]  # one record an epoch
 ENDED: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAIL"}  # a trial that waits counts as running
 STUDIES = Path("studies")  # below the project
-DETAILS = ("spread", "reason", "epochs", "steps", "best_epoch", "seed", "generation", "variant", "weights", "curve", "same_as")
+DETAILS = (
+    "spread",
+    "reason",
+    "epochs",
+    "steps",
+    "best_epoch",
+    "seed",
+    "generation",
+    "variant",
+    "weights",
+    "curve",
+    "same_as",
+)
 STUDY, SPEC, CURVES = "study.json", "params.yaml", "curves"
 SEAL = Path(".deltarule/trials.json")
 ANEW = "search anew under another --name"

@@ -145,7 +145,7 @@ def find(texts: Any, decimal: str, name: str) -> list[Numbers]:
     digits = compute.utf8_trim_whitespace(found.field("digits"))
     codes = compute.any(compute.match_substring_regex(digits, r"^0\d")).as_py()
     units = _units(found, name)
-    if units is None or codes:
+    if units is None or codes or _phones(digits):
         return []
     accounting = bool(opened.any() or behind.any())
     kept: list[Numbers] = []
@@ -157,6 +157,14 @@ def find(texts: Any, decimal: str, name: str) -> list[Numbers]:
             kept.append(how)
             known.append(values)
     return _likely(kept, decimal, bool(units) and {*units} <= {*SIGNS, *CODES})
+
+
+def _phones(digits: Any) -> bool:
+    """Whether all have blanks, and as many digits, nine or more: 612 345 678."""
+    blanks = compute.all(compute.match_substring(digits, " ")).as_py()
+    length = compute.utf8_length(compute.replace_substring(digits, " ", ""))
+    least, most = compute.min_max(length).as_py().values()
+    return bool(blanks and 9 <= least == most)
 
 
 def _likely(found: list[Numbers], decimal: str, money: bool) -> list[Numbers]:

@@ -72,7 +72,9 @@ def by_scikit_learn(truth, outputs):
         return found if truth.outputs == 1 else found | own
     y, P, predicted = truth.y, probabilities(truth.task, outputs), decide(truth.task, outputs)
     judged = [1] if truth.task == "binary" else range(P.shape[1])
+    of_positive = {"f1": metrics.f1_score, "precision": metrics.precision_score, "recall": metrics.recall_score}
     return {
+        **({name: score(y, predicted) for name, score in of_positive.items()} if truth.task == "binary" else {}),
         "accuracy": metrics.accuracy_score(y, predicted),
         "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted),
         "macro_f1": metrics.f1_score(y, predicted, average="macro"),
@@ -235,6 +237,15 @@ assert not {"sklearn", "scipy", "pandas", "pyarrow"} & set(sys.modules)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_what_is_never_said_to_be_of_the_positive_class_has_no_precision_and_a_recall_of_0():
+    truth, outputs = Truth("binary", np.array([0, 1, 1]), 1), np.full((3, 1), -1.0)
+    assert [evaluate(truth, outputs)[name] for name in ("f1", "precision", "recall")] == [0, 0, 0]
+    assert epoch_metrics(truth, "precision")(outputs)["precision"] == 0
+    assert intervals(truth, outputs)["precision"] == (0, 0)
+    with pytest.raises(ValueError, match="f1 needs validation rows of two classes"):
+        epoch_metrics(Truth("binary", np.ones(5, dtype=int), 1), "f1")
+
+
 def test_a_monitor_that_there_is_not_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match=r"must be one of loss, accuracy, .*, got 'rmse'"):
         epoch_metrics(case("binary")[0], "rmse")
@@ -246,7 +257,9 @@ def test_a_monitor_that_there_is_not_is_refused_with_those_there_are():
 
 
 def test_which_metrics_grow_as_they_get_better():
-    assert sorted(HIGHER_IS_BETTER) == ["accuracy", "balanced_accuracy", "macro_f1", "pr_auc", "r2", "roc_auc"]
+    assert sorted(HIGHER_IS_BETTER) == [
+        "accuracy", "balanced_accuracy", "f1", "macro_f1", "pr_auc", "precision", "r2", "recall", "roc_auc"
+    ]  # fmt: skip
     assert higher_is_better("r2.waist") and not higher_is_better("rmse.r2")  # a target may be called r2
 
 

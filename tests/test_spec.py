@@ -157,8 +157,8 @@ FILES = {
     "tracking:\n  uri: postgresql://me:a@host/x\n": (
         ":2: tracking.uri must hold no password, since params.yaml is kept and shown; set MLFLOW_TRACKING_URI in the environment"
     ),
-    "train: {early_stopping: {monitor: f1}}\n": (
-        ":1: train.early_stopping.monitor must be a metric of the validation rows, got 'f1'; did you mean macro_f1?"
+    "train: {early_stopping: {monitor: macro_f2}}\n": (
+        ":1: train.early_stopping.monitor must be a metric of the validation rows, got 'macro_f2'; did you mean macro_f1?"
     ),
     'search:\n  space:\n    "model.ac\\ntivation": {choices: [relu]}\n': (
         ":3: a key must be printable text, got 'model.ac\\ntivation'"

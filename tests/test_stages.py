@@ -85,7 +85,8 @@ def test_four_stages_give_metrics_on_every_bundled_set(places, source):
         assert on_disk == {k: v for k, v in reports[name].items() if k != "openings"}
         curves = {"roc.csv", "pr.csv", "calibration.csv", "classes.csv"}
         kinds = {"residuals.csv"} if source in ("diabetes", "linnerud") else {"confusion.csv"} | curves
-        assert {p.name for p in places.report(name).iterdir()} == {"about.json", "metrics.json", "predictions.csv"} | kinds
+        whole = {"about.json", "metrics.json", "baselines.json", "predictions.csv"}
+        assert {p.name for p in places.report(name).iterdir()} == whole | kinds
 
 
 @pytest.mark.parametrize("source", ["iris", "breast_cancer", "linnerud"])
@@ -243,8 +244,8 @@ def test_train_and_validate_work_where_there_are_no_test_rows(places):
         carry_out(spec, places, "test")
 
 
-def test_test_and_validate_open_the_rows_of_their_part_alone(places):
-    spec = experiment()
+def test_test_and_validate_open_the_rows_of_their_part_alone_but_for_baselines(places):
+    spec = experiment(validation__baselines=False)
     carry_out(spec, places, "split", "train")
     for part in ("train", "test"):
         (places.data / part).rename(places.root / part)
@@ -252,6 +253,8 @@ def test_test_and_validate_open_the_rows_of_their_part_alone(places):
     (places.root / "test").rename(places.data / "test")
     (places.data / "valid").rename(places.root / "valid")
     carry_out(spec, places, "test")
+    with pytest.raises(DataError, match="is missing"):
+        carry_out(experiment(), places, "test")
 
 
 def test_the_test_rows_stay_closed_until_validate_has_reported(places):

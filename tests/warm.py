@@ -43,7 +43,7 @@ LIBRARIES = """
     mlflow.pyfunc mlflow.tracking mlflow.store.tracking.sqlalchemy_workspace_store mlflow.store.model_registry.sqlalchemy_store
     dvc.cli.parser dvc.repo.reproduce dvc.repo.artifacts dvc.repo.datasets dvc.repo.metrics dvc.repo.params dvc.repo.plots
     dvc.repo.open_repo dvc._debug dvc.analytics dvc.compare dvc.cachemgr dvc.data_cloud dvc.dirs dvc.rwlock dvc.utils.strictyaml
-    typer._click.decorators dvc_data.hashfile.db.local scmrepo.git dulwich.worktree configobj networkx
+    typer._click.decorators dvc_data.hashfile.db.local scmrepo.git dulwich.worktree configobj networkx sklearn.ensemble
 """
 FRAMEWORKS = {
     "none": {}, "reference": {},

@@ -14,7 +14,8 @@ from typing import Any
 
 from backends.spec import Trial
 from pipelines.data import About
-from pipelines.spec import METRICS, Experiment, fingerprint, source_hash, trial
+from pipelines.spec import METRICS, Experiment, SpecError, fingerprint, source_hash, trial
+from pipelines.spec.blocks import HALF
 from pipelines.stages import metrics
 from pipelines.stages.files import write_csv, write_json
 from pipelines.stages.folds import check_monitor, over_folds, train_all
@@ -60,6 +61,8 @@ def evaluate(experiment: Experiment, places: RunPaths, *, seeds: int = 15, test:
     those that the pipeline's split wrote. Raises StageError if it has not been carried out, or with other data, if no seed gives
     a network, and, before anything is trained, for test rows that may not be opened.
     """
+    if (threshold := experiment.validation.threshold) != HALF:
+        raise SpecError(f"validation.threshold must be 0.5 for evaluate, got {threshold}; add --set validation.threshold=0.5")
     with places.locked():
         about = split_rows(experiment, places)
         if test:

@@ -63,7 +63,8 @@ class Model:
     def predict(self, X: Any) -> NDArray:
         """Raw rows, as `inputs` takes them -> labels (n,), or targets in their own units, (n,) for one, (n, m) for several.
 
-        A label is the likeliest class; of two, the second where it has a half at least.
+        A label is the likeliest class; of two, the second where it has a half at least, or what
+        validation.threshold has chosen.
         """
         columns = self.answers(X)
         if self.classes:

@@ -87,7 +87,7 @@ def run(
         )  # fmt: skip
     for warning in done.warnings:
         console.warn(advised(warning, changes))
-    show(console, done.reports, done.seconds)
+    show(console, done.reports, done.seconds, done.folder)
     if done.run_id:
         follows = "" if done.complete else ", where figures, report and model follow"
         console.say(f"on record in MLflow as run {done.run_id}{follows}; look at it with: deltarule ui")

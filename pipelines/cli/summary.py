@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipelines.console import Console, number
+from pipelines.report.outs import Outs
 
 Report = Mapping[str, Any]
 WORDS = {"train": "training", "valid": "validation", "test": "test"}
+# Beside those of simple models.
+CHIEF = ("loss", "accuracy", "balanced_accuracy", "f1", "rmse", "r2")
 PARTS = {"validate": "validation", "test": "test (95 % interval)"}
 
 
-def show(console: Console, reports: Mapping[str, Report], seconds: Mapping[str, float]) -> None:
-    """A few lines for split and one for train, a table of metrics for validate and test, and the time each stage took."""
+def show(console: Console, reports: Mapping[str, Report], seconds: Mapping[str, float], folder: Path = Path()) -> None:
+    """A few lines for split and one for train, tables for validate and test, of a run in `folder`, and the seconds."""
     if "split" in reports:
         for line in _data(reports["split"]):
             console.say(line)
@@ -25,9 +29,25 @@ def show(console: Console, reports: Mapping[str, Report], seconds: Mapping[str, 
         heads = {"validate": "validation (mean ± sd of folds)", "test": "test (mean ± sd of folds)"} if folds else PARTS
         columns = ["metric", *(heads[stage] for stage in judged)]
         console.table("", columns, [[name, *(_value(reports[s], name) for s in judged)] for name in _names(reports[judged[-1]])])
+    for stage in judged[-1:]:
+        _beside(console, Outs(folder).beside(stage), reports[stage], stage)
     if "openings" in reports.get("test", {}):
         console.say(f"experiments that have opened these test rows so far: {reports['test']['openings']}")
     console.say("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items()))
+
+
+def _beside(console: Console, told: Report, report: Report, stage: str) -> None:
+    """The network and the baselines, a line each; and what is wrong with the network."""
+    names = [name for name in CHIEF if name in report]
+    models = {"the network": report, **told["baselines"]} if told.get("baselines") else {}
+    if models:
+        lines = [[name, *(number(one.get(metric, "")) for metric in names)] for name, one in models.items()]
+        part = PARTS[stage].partition(" ")[0]
+        console.table("", [f"on the {part} rows", *names], lines)
+    for sentence in told.get("notes", ()):
+        console.say(sentence)
+    for sentence in told.get("warnings", ()):
+        console.warn(sentence)
 
 
 def _data(report: Report) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pipelines.compare.choose import Key, Keys, QueryError, alike, matching, num
 from pipelines.tracking.query import Recorded
 
 # Of the params, what makes no other network.
-BESIDE = ("search.", "tracking.", "thresholds", "train.devices", "train.threads")
+BESIDE = ("search.", "tracking.", "thresholds", "validation.", "train.devices", "train.threads")
 MOST = 12  # groups: 66 comparisons
 SOME = 50  # runs without a partner of which it is looked up why
 ROWS = ("deltarule.data.train", "deltarule.data.valid")

@@ -21,9 +21,9 @@ import backends
 from backends import BackendError
 from pipelines import tracking
 from pipelines.data.preprocess import Categorical, Encoder, Flag, Moments, Numeric, Preprocessing
-from pipelines.spec.blocks import DataSpec, Dates, Numbers
-from pipelines.stages.files import read_json, write_json
-from pipelines.stages.networks import Network, files_of, names_of, stored_networks
+from pipelines.spec.blocks import HALF, DataSpec, Dates, Numbers
+from pipelines.stages.files import read_json, sha256, write_json
+from pipelines.stages.networks import Network, files_of, names_of, stored_networks, threshold_file
 from pipelines.stages.paths import RunPaths, StageError
 from pipelines.tracking.events import TYPES
 
@@ -54,7 +54,8 @@ def carry(places: RunPaths, forms: Sequence[str]) -> None:
     if digest is None:
         return
     folder = places.carried(digest)
-    mark = f"{digest} {' '.join(forms)}"
+    chosen = threshold_file(places.model)
+    mark = " ".join([digest, *forms, *([sha256(chosen)] if chosen.is_file() else [])])
     if (folder / "files.json").exists() and read_json(folder / "files.json")["mark"] == mark:
         return
     shutil.rmtree(folder.parent, ignore_errors=True)  # of another network, or half made
@@ -90,7 +91,8 @@ def _mlflow(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
     types = {encoder.name: type_of(encoder, how, decimal) for encoder in how.encoders}
     example = {encoder.name: example_of(encoder, how.dates.get(encoder.name)) for encoder in how.encoders}
     answers = {name: "string" if name == "predicted" else "double" for name in names_of(about)}
-    tracking.export(folder, files_of(model), how.columns, types, answers, example)
+    files = [*files_of(model), threshold_file(files_of(model)[2])]
+    tracking.export(folder, filter(Path.is_file, files), how.columns, types, answers, example)
 
 
 def _onnx(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
@@ -102,6 +104,8 @@ def _onnx(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
         X = np.linspace(-3, 3, ROWS * inputs, dtype=np.float32).reshape(inputs, ROWS).T.copy()
         about = network.about
         told = {name: getattr(about, name) for name in ("task", "inputs", "classes", "targets")}
+        if network.threshold != HALF:
+            told["threshold"] = network.threshold
         if not about.classes:
             told["target_scale"] = asdict(about.target_scale)
         save_onnx(folder / f"{stem(network)}.onnx", network.trial, network.flat, X, network.outputs(X), told)

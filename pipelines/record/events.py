@@ -15,6 +15,7 @@ from pipelines.redact import redact, redacted
 from pipelines.report.outs import Outs, over_epochs
 from pipelines.report.run_report import summary
 from pipelines.spec import Experiment, Tracking, dump, flat, whole_spec
+from pipelines.spec.blocks import HALF
 from pipelines.stages.files import read_json, sha256
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
@@ -66,7 +67,9 @@ def creation(first: Event, places: RunPaths, experiment: Experiment, new_run: bo
         project = places.project or project_of(root)
         identity[LAUNCH] = root.relative_to(project).as_posix() if root.is_relative_to(project) else root.name
     values = head(name or first.values["name"], identity, begun, experiment.tracking)
-    return replace(first, values=values)
+    plain = experiment.validation.threshold == HALF
+    after = "train" if plain else "validate"  # which says what the model decides by
+    return replace(first, values={**values, "model_after": after})
 
 
 def head(name: str, identity: Mapping[str, str], tags: Mapping[str, str], tracking: Tracking) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class RunSender:
             if stage in DRAWN and self.places.run.is_file():
                 with tempfile.TemporaryDirectory() as scratch:
                     self.sender.put(list(self._pictures(stage, Path(scratch))), Path(scratch))
-            if stage == "train" and self.places.run.is_file():
+            if stage == self.sender.head.get("model_after", "train") and self.places.run.is_file():
                 carry(self.places, self.sender.head.get("files", ()))
                 self.sender.put(list(carried(self.places)), self.places.root)
         return self.sender.run_id

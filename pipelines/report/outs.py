@@ -72,6 +72,11 @@ class Outs:
         there = [stage for stage in REPORTS if self.path(f"{stage}/about.json").is_file()]
         return [stage for stage in there if model and self.json(f"{stage}/about.json")["model_hash"] == model]
 
+    def beside(self, stage: str) -> dict[str, Any]:
+        """The network of a report beside simple models; {} in reports of earlier versions."""
+        name = f"{stage}/baselines.json"
+        return self.json(name) if self.path(name).is_file() else {}
+
     def title(self, folds: str = "{} folds") -> str:
         """What a figure or a page is of, at a glance; `folds` says what of several folds it shows."""
         run, source = self.run, Path(self.about["source"]).stem

@@ -82,19 +82,21 @@ def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | 
     spec = Experiment.model_validate(redacted(whole_spec(outs.run["spec"], experiment)))
     names = [name for name in list(metrics.values())[-1] if not name.endswith(ENDS)] if metrics else []
     usual = flat(Experiment())
+    bad = run["ended"] == "diverged" or _is_held(outs) or _beside_said(outs, "warnings")
     every = [name for found in metrics.values() for name in found]
     return render(
         "run.html",
         title=redact(outs.title()),
         run=run,
         parts=PARTS,
-        verdict="failed" if run["ended"] == "diverged" or _is_held(outs) else "agrees",
+        verdict="failed" if bad else "agrees",
         said=summary(outs),
         metrics=metrics,
         names=names,
         higher_is_better=[name for name in names if higher_is_better(name)],
         of_folds=any(name.endswith("_sd") for name in every),
         of_intervals=any(name.endswith("_low") for name in every),
+        beside=[table for stage in metrics for table in _beside(outs, stage, metrics[stage])],
         tables=[table for stage in metrics for table in _tables(outs, stage)],
         figures={name: image(png) for name, png in drawn.items()},
         stages_of={kind: [stage for stage in PARTS if f"{stage}_{kind}" in drawn] for kind in OF_REPORTS},
@@ -115,8 +117,9 @@ def run_page(folder: Path, drawn: Mapping[str, bytes], experiment: Experiment | 
 def summary(outs: Outs) -> list[str]:
     """The run in a few sentences: what it was, how it ended, how good it is."""
     run, about = redacted(outs.run), redacted(outs.about)
-    said = [_what(run, about), _ended(run)]
+    said = [*_beside_said(outs, "warnings"), _what(run, about), _ended(run)]
     said += [_result(stage, outs.json(f"{stage}/metrics.json"), about) for stage in outs.reports]
+    said += dict.fromkeys(_beside_said(outs, "notes"))  # once, of validation and test
     if _is_held(outs):
         said.append("A threshold of the spec was missed on the validation rows, so the test rows stay closed.")
     elif "test" not in outs.reports and run["ended"] != "diverged":
@@ -126,6 +129,11 @@ def summary(outs: Outs) -> list[str]:
 
 def _is_held(outs: Outs) -> bool:
     return "validate" in outs.reports and bool(outs.json("validate/about.json").get("held"))
+
+
+def _beside_said(outs: Outs, kind: str) -> list[str]:
+    """The warnings, or the notes, of a network beside simple models."""
+    return [redact(one) for stage in outs.reports for one in outs.beside(stage).get(kind, [])]
 
 
 def _what(run: Found, about: Found) -> str:
@@ -172,6 +180,17 @@ def _with_interval(found: Found, name: str) -> str:
 
 
 # -- tables --
+
+
+def _beside(outs: Outs, stage: str, found: Found) -> Iterator[Table]:
+    """The network and the baselines, a column each."""
+    told = outs.beside(stage)
+    if models := told.get("baselines"):
+        names = [name for name in found if not name.endswith(ENDS)]
+        rows = [[spelled(name), found[name], *(one.get(name) for one in models.values())] for name in names]
+        learnt = f"learnt from {number(told['rows'])} training rows"
+        title = f"Beside simple models ({learnt}), on the {PARTS[stage]} rows"
+        yield Table(title, ["metric", "network", *models], rows)
 
 
 def _tables(outs: Outs, stage: str) -> Iterator[Table]:

@@ -1,4 +1,7 @@
-"""The blocks of the spec that no backend sees: data, thresholds, tracking. search stands in study.py, the others in backends/."""
+"""The blocks of the spec that no backend sees: data, validation, thresholds, tracking.
+
+search stands in study.py, the others in backends/.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,8 @@ NO_ENCODINGS = ("undefined", "idna", "punycode", "unicode-escape", "raw-unicode-
 OPENML = re.compile(r"openml:[1-9][0-9]*")
 
 
+# From which probability on a row is of the second of two classes, if nothing else is said.
+HALF = 0.5
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -302,6 +307,31 @@ class DataSpec(Spec):
             if split.folds and self.source.valid:
                 raise ValueError(f"split.folds must be null where source.valid is given, got {split.folds}; that file validates")
         return self
+
+
+Aim = Annotated[dict[str, Fraction], Field(json_schema_extra={"x-key": "metric"})]
+
+
+class Validation(Spec):
+    """How a trained network decides, and what it is judged beside."""
+
+    threshold: Literal["f1", "balanced_accuracy"] | Aim | Fraction = Field(
+        HALF,
+        description="of two classes: from which probability on a row is of the second; or by which aim that is chosen on the "
+        "validation rows: the best f1 or balanced_accuracy, or {recall: 0.9}, {precision: 0.8}",
+    )
+
+    baselines: bool = Field(
+        True, description="beside the majority class or the mean, a linear model and HistGradientBoosting, on the same rows"
+    )
+
+    @field_validator("threshold")
+    @classmethod
+    def _one_aim(cls, aim: str | float | dict[str, float]) -> str | float | dict[str, float]:
+        if isinstance(aim, dict) and list(aim) not in (["recall"], ["precision"]):
+            found = " and ".join(aim) or "none"
+            raise ValueError(f"validation.threshold must name recall or precision, one of them, got {found}")
+        return aim
 
 
 class Threshold(Spec):

@@ -16,7 +16,7 @@ import backends
 from backends.spec import Model, Regularization, Seed, Spec, Train, check_penalties
 from pipelines.project import project_of
 from pipelines.spec import space
-from pipelines.spec.blocks import DataSpec, Threshold, Tracking
+from pipelines.spec.blocks import DataSpec, Threshold, Tracking, Validation
 from pipelines.spec.describe import Node, inlined, kind, members, node_at, split_path
 from pipelines.spec.explain import Problem, explain, unusable_text
 from pipelines.spec.file import SpecError, change_of, known_path, lay_over, located, place_option, read
@@ -32,6 +32,7 @@ class Experiment(Spec):
     model: Model = Model()
     regularization: Regularization = Regularization()
     train: Train = Train()
+    validation: Validation = Validation()
     thresholds: dict[str, Threshold] = Field(
         {}, description="metric of the validation report -> bounds that hold the pipeline", json_schema_extra={"x-key": "metric"}
     )

@@ -19,7 +19,7 @@ CONTRACTS = [
     f"backends/{name}.py" for name in ("activations", "base", "draws", "losses", "optimizers", "spec", "supervisor", "weights")
 ]
 SHARED = ["pipelines/spec/to_trial.py", *(f"pipelines/stages/{name}.py" for name in ("files", "folds", "metrics", "networks"))]
-REPORTS = [f"pipelines/stages/{name}.py" for name in ("curves", "reports")]
+REPORTS = ["pipelines/stages/baselines", *(f"pipelines/stages/{name}.py" for name in ("curves", "reports"))]
 JUDGING = ["backends/reference", *CONTRACTS, "pipelines/data", *SHARED, *REPORTS]
 WRITING = ["backends/spec.py", "backends/weights.py", "pipelines/stages/files.py"]  # how a file gets its name once it is whole
 # What each stage runs, of our own: files and folders. dvc.yaml lists the same ones; for projects elsewhere `source_hash` hashes
@@ -37,7 +37,8 @@ def fingerprint(experiment: Experiment, data_hashes: Mapping[str, str], source_h
     """What the train stage depends on, as 32 hex digits: of one fingerprint, one trained network.
 
     Covers seed, model, regularization and train of the resolved spec, the training and validation parts, into which the data
-    block has gone, and the source that the stage runs. Not: thresholds, search, tracking, the test part, versions, machine.
+    block has gone, and the source that the stage runs. Not: validation, thresholds, search, tracking, the test part, versions,
+    the machine.
     """
     if any(part.startswith("test") for part in data_hashes):
         raise ValueError(f"data_hashes must be of the training and validation parts alone, got {sorted(data_hashes)}")

@@ -134,7 +134,8 @@ class Metric(NamedTuple):
     better: Direction
     least: float
     most: float
-    of: Literal["any", "classes", "numbers", "networks"]
+    # positive: of the second of two classes
+    of: Literal["any", "classes", "positive", "numbers", "networks"]
 
 
 # What a study may be judged by. stages/metrics.py computes them; several targets have "rmse.NAME" each.
@@ -148,6 +149,9 @@ METRICS = {
     "log_loss": Metric("minimize", 0, inf, "classes"),
     "brier": Metric("minimize", 0, 2, "classes"),
     "calibration_error": Metric("minimize", 0, 1, "classes"),
+    "f1": Metric("maximize", 0, 1, "positive"),
+    "precision": Metric("maximize", 0, 1, "positive"),
+    "recall": Metric("maximize", 0, 1, "positive"),
     "rmse": Metric("minimize", 0, inf, "numbers"),
     "mae": Metric("minimize", 0, inf, "numbers"),
     "r2": Metric("maximize", -inf, 1, "numbers"),

@@ -13,6 +13,7 @@ import numpy as np
 from backends.losses import class_weights
 from backends.optimizers import RULES
 from backends.spec import ClassWeights, Task, Trial, storage
+from pipelines.spec.blocks import HALF, Validation
 from pipelines.spec.describe import nearest
 from pipelines.spec.explain import shown
 from pipelines.spec.file import SpecError
@@ -57,6 +58,7 @@ def trial(experiment: Experiment, about: Described) -> Trial:
     """
     e, asked = experiment, experiment.train.class_weights
     numbers = None
+    check_threshold(e.validation, about.task)
     if asked != "none" and about.task == "regression":
         given = asked if isinstance(asked, str) else f"weights of {', '.join(asked)}"
         raise SpecError(f"train.class_weights must be none for a regression task, which has no classes, got {given}")
@@ -77,6 +79,13 @@ def trial(experiment: Experiment, about: Described) -> Trial:
     )
     check_memory(network, about.rows)
     return network
+
+
+def check_threshold(validation: Validation, task: Task) -> None:
+    """Raises SpecError for one where there is nothing that it decides."""
+    asked = validation.threshold
+    if asked != HALF and task != "binary":
+        raise SpecError(f"validation.threshold must be 0.5 for a {task} task, since it parts two classes, got {asked}")
 
 
 def _of_labels(asked: ClassWeights, labels: list[str]) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.stages.metrics import Truth, average_precision, decide, judged, ranking, roc_area, wilson
+from pipelines.stages.metrics import Truth, average_precision, judged, ranking, roc_area, wilson
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 POINTS = 1000  # of a curve; the area below it moves by less than 1/2000 then, which is half of the third decimal
@@ -88,7 +88,7 @@ def calibration(truth: Truth, P: NDArray, outputs: NDArray, intervals: bool = Tr
     if truth.task == "binary":
         p, true = P[:, 1], truth.y == 1
     else:
-        predicted = decide(truth.task, outputs)
+        predicted = truth.decide(outputs)
         p, true = P[np.arange(len(P)), predicted], predicted == truth.y
     order = np.argsort(p, kind="stable")
     p, true = p[order], true[order]
@@ -117,7 +117,7 @@ class OfClass(NamedTuple):
 
 def by_class(truth: Truth, P: NDArray, outputs: NDArray) -> Iterator[OfClass]:
     """Of each class in turn, of two classes of both. P (n, classes), outputs (n, O)."""
-    said, classes = decide(truth.task, outputs), P.shape[1]
+    said, classes = truth.decide(outputs), P.shape[1]
     once = np.ones((1, len(P)))
     for c in range(classes):
         actual, claimed = truth.y == c, said == c

@@ -19,12 +19,16 @@ from backends.losses import mean_loss, predictions, targets
 from backends.spec import Task
 from pipelines.data import About
 from pipelines.data.preprocess import TargetScale
-from pipelines.spec import METRICS
+from pipelines.spec import METRICS, SpecError
+from pipelines.spec.blocks import HALF, Validation
+from pipelines.spec.to_trial import check_threshold
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Interval = tuple[float, float]
 
-CLASSIFICATION, REGRESSION = (tuple(name for name, metric in METRICS.items() if metric.of == of) for of in ("classes", "numbers"))
+CLASSIFICATION, POSITIVE, REGRESSION = (
+    tuple(name for name, metric in METRICS.items() if metric.of == of) for of in ("classes", "positive", "numbers")
+)
 BINS = 15  # of the calibration error, of equal width (Guo et al. 2017)
 RESAMPLES, FEWEST, DRAWN = 1000, 200, 10**7  # of the rows: most, fewest, and rows in all of them together, about
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
@@ -43,11 +47,17 @@ class Truth:
     outputs: int
     names: tuple[str, ...] = ()
     scale: TargetScale | None = None
+    threshold: float = HALF  # of two classes
 
     @staticmethod
-    def of(about: About, y: NDArray) -> Truth:
+    def of(about: About, y: NDArray, threshold: float = HALF) -> Truth:
         """Of the rows of a part, as `split` wrote them."""
-        return Truth(about.task, y, about.outputs, about.targets, about.target_scale if about.task == "regression" else None)
+        scale = about.target_scale if about.task == "regression" else None
+        return Truth(about.task, y, about.outputs, about.targets, scale, threshold)
+
+    def decide(self, outputs: NDArray) -> NDArray:
+        """See `decide`."""
+        return decide(self.task, outputs, self.threshold)
 
     @property
     def own(self) -> NDArray:
@@ -64,7 +74,7 @@ class Truth:
 def names(truth: Truth) -> tuple[str, ...]:
     """All metrics of a task: of several targets each has its own, "rmse.NAME", and the mean over them is "rmse"."""
     if truth.task != "regression":
-        return ("loss", *CLASSIFICATION)
+        return ("loss", *CLASSIFICATION, *(POSITIVE if truth.task == "binary" else ()))
     each = tuple(f"{metric}.{name}" for metric in REGRESSION for name in truth.names) if truth.outputs > 1 else ()
     return ("loss", *REGRESSION, *each)
 
@@ -75,10 +85,13 @@ def probabilities(task: Task, outputs: NDArray) -> NDArray:
     return np.stack([1 - p, p], axis=1) if task == "binary" else p
 
 
-def decide(task: Task, outputs: NDArray) -> NDArray:
-    """The predicted class of each row, (n,): the likeliest; of two, the second iff its probability is at least 0.5."""
+def decide(task: Task, outputs: NDArray, threshold: float = HALF) -> NDArray:
+    """The predicted class of each row, (n,): the likeliest.
+
+    Of two, the second iff its probability is at least the threshold.
+    """
     if task == "binary":
-        return (outputs[:, 0] >= 0).astype(np.int64)
+        return (outputs[:, 0] >= math.log(threshold / (1 - threshold))).astype(np.int64)
     return np.asarray(outputs.argmax(axis=1))
 
 
@@ -113,6 +126,45 @@ def _with_means(truth: Truth, each: dict[str, NDArray]) -> dict[str, Any]:
     return found
 
 
+# -- the threshold of two classes --
+
+
+def choose_threshold(validation: Validation, truth: Truth, outputs: NDArray) -> float:
+    """What validation.threshold asks for, on validation rows with outputs (n, O): between two of their probabilities.
+
+    Of equally good ones the highest; with a recall that must be had the best precision, and the other
+    way round. Raises SpecError where there are not two classes, and for a precision that none has.
+    """
+    key, aim = "validation.threshold", validation.threshold
+    check_threshold(validation, truth.task)
+    if isinstance(aim, float):
+        return aim
+    if not judged(truth):
+        raise SpecError(f"{key} must be a number where all validation rows are of one class, got {aim}")
+    P = probabilities(truth.task, outputs)[:, 1]
+    counts = ranking(truth.y == 1, P)(np.ones((1, len(P))))
+    # Down to each distinct probability, from the highest.
+    hits, wrong = (count[0].cumsum() for count in counts)
+    worth = _worth(aim, hits, wrong)
+    best = int(worth.argmax())
+    if worth[best] < 0:
+        most = f"{(hits / (hits + wrong)).max():.4g}"
+        raise SpecError(f"{key} must ask for what validation rows can have, got {aim}; they have {most}")
+    steps = np.append(np.unique(P)[::-1], 0.0)
+    middle = (steps[best] + steps[best + 1]) / 2
+    return float(np.clip(middle, 1e-12, 1 - 1e-12))  # 0 and 1 have no logit
+
+
+def _worth(aim: str | dict[str, float], hits: NDArray, wrong: NDArray) -> NDArray:
+    """What each threshold is worth, of which so many rows are of the second class and so many not; -1: nothing."""
+    recall, precision = hits / hits[-1], hits / (hits + wrong)
+    if isinstance(aim, dict):
+        [(name, least)] = aim.items()
+        of, other = (recall, precision) if name == "recall" else (precision, recall)
+        return np.where(of >= least, other, -1)
+    return 2 * hits / (hits[-1] + hits + wrong) if aim == "f1" else recall - wrong / wrong[-1]
+
+
 # -- each epoch --
 
 
@@ -142,7 +194,7 @@ def check_metric(truth: Truth, monitor: str, key: str = "train.early_stopping.mo
     kind = monitor.partition(".")[0]
     if monitor not in names(truth):
         raise ValueError(f"{key} must be one of {', '.join(names(truth))}, got {monitor!r}")
-    if kind in ("roc_auc", "pr_auc") and not judged(truth):
+    if kind in ("roc_auc", "pr_auc", *POSITIVE) and not judged(truth):
         raise ValueError(f"{key}: {monitor} needs validation rows of two classes, found one; use loss or accuracy")
     if kind == "r2" and not _varying(truth.own).all():
         raise ValueError(f"{key}: {monitor} needs targets that vary over the validation rows, found a constant; use rmse")
@@ -155,7 +207,7 @@ def _varying(y: NDArray) -> NDArray:
 
 def _cheap(truth: Truth, outputs: NDArray) -> dict[str, float]:
     if truth.task != "regression":
-        return {"accuracy": float((decide(truth.task, outputs) == truth.y).mean())}
+        return {"accuracy": float((truth.decide(outputs) == truth.y).mean())}
     y = truth.own
     error = truth.predicted(outputs) - y
     squares, spread = (error * error).mean(0), np.where(_varying(y), y.var(0), 0)
@@ -176,7 +228,7 @@ def intervals(truth: Truth, outputs: NDArray) -> dict[str, Interval]:
     itself = measure(np.ones((1, len(truth.y))))
     found = {name: _percentiles(np.concatenate([block[name] for block in blocks]), itself[name][0]) for name in blocks[0]}
     if truth.task != "regression":
-        right = decide(truth.task, outputs) == truth.y
+        right = truth.decide(outputs) == truth.y
         found["accuracy"] = wilson(int(right.sum()), len(right))
     return {name: pair for name in names(truth) if (pair := found.get(name)) is not None}
 
@@ -227,7 +279,7 @@ def _mean(W: NDArray, values: NDArray) -> NDArray:
 
 
 def _class_kernel(truth: Truth, outputs: NDArray) -> Kernel:
-    y, P, predicted = truth.y, probabilities(truth.task, outputs), decide(truth.task, outputs)
+    y, P, predicted = truth.y, probabilities(truth.task, outputs), truth.decide(outputs)
     one_hot, hit = np.eye(P.shape[1]), (predicted == y).astype(np.float64)
     tiny = np.finfo(np.float64).eps  # scikit-learn clips there
     logs = -np.log(np.clip(P[np.arange(len(y)), y], tiny, 1 - tiny))
@@ -245,6 +297,14 @@ def _class_kernel(truth: Truth, outputs: NDArray) -> Kernel:
             "brier": _mean(W, squares),
             "calibration_error": np.abs(_mean(W, gaps)).sum(0),
         }
+        if truth.task == "binary":
+            hits, rows, said = right[:, 1], actual[:, 1], claimed[:, 1]
+            found |= {
+                "f1": _ratio(2 * hits, rows + said),
+                # 0 where none is said to be of it, as scikit-learn has it.
+                "precision": np.nan_to_num(_ratio(hits, said)),
+                "recall": _ratio(hits, rows),
+            }
         if rankings:
             counts = [groups(W) for groups in rankings]
             found["roc_auc"] = _nanmean(np.stack([roc_area(*pair) for pair in counts], axis=1))

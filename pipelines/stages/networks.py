@@ -14,11 +14,13 @@ from backends import weights
 from backends.spec import Trial
 from pipelines.data import About, Source
 from pipelines.spec import DataSpec, Experiment
+from pipelines.spec.blocks import HALF
 from pipelines.stages.files import read_json, sha256
 from pipelines.stages.metrics import decide, probabilities
 from pipelines.stages.paths import RunPaths, StageError
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
+THRESHOLD = "threshold.json"
 ROWS_AT_ONCE = 65536  # bounds the memory of a forward pass
 
 
@@ -31,6 +33,7 @@ class Network:
     sha256: str  # of its file
     about: About
     run: dict[str, Any]
+    threshold: float = HALF  # chosen by validate
 
     def outputs(self, X: NDArray) -> NDArray:
         """Before softmax or sigmoid, (n, O), by the reference: whatever trained it, no framework is needed to predict."""
@@ -89,7 +92,17 @@ def _open(about: About, run_file: Path, model_file: Path, other: Iterable[str], 
     found += [*other, *([] if digest == run["model_hash"] else ["model.safetensors"])]
     if found:
         raise StageError(f"{what}: {', '.join(found[:5])}; run {command} first", exit_code=2)
-    return [Network(trial, flat, digest, about.fold(trial.fold), run) for trial, flat in weights.load_all(model_file)]
+    chosen = threshold_file(model_file)
+    told = read_json(chosen) if chosen.is_file() else {}
+    threshold = told["threshold"] if told.get("model_hash") == digest else HALF  # else an earlier network's
+    each = weights.load_all(model_file)
+    return [Network(one, flat, digest, about.fold(one.fold), run, threshold) for one, flat in each]
+
+
+def threshold_file(model: Path) -> Path:
+    """What validate has chosen for a network, if anything: beside an exported one, or in the outs of a run."""
+    beside = model.with_name(THRESHOLD)
+    return beside if beside.is_file() else model.parent.with_name("validate") / THRESHOLD
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[str]:
@@ -157,8 +170,9 @@ def answer(networks: Sequence[Network], rows: Source) -> dict[str, NDArray]:
         own = np.mean([scale.undo(z) for scale, z in zip(scales, outputs, strict=True)], axis=0)
         return dict(zip(names_of(about), own.T, strict=True))
     P = np.mean([probabilities(about.task, z) for z in outputs], axis=0)
+    threshold = networks[0].threshold
     if len(networks) == 1:
-        chosen = decide(about.task, outputs[0])
-    else:  # of two classes the second where it has a half at least, as one network decides
-        chosen = (P[:, 1] >= 0.5).astype(np.int64) if P.shape[1] == 2 else P.argmax(axis=1)
+        chosen = decide(about.task, outputs[0], threshold)
+    else:  # of two classes the second where it reaches the threshold, as one network decides
+        chosen = (P[:, 1] >= threshold).astype(np.int64) if P.shape[1] == 2 else P.argmax(axis=1)
     return dict(zip(names_of(about), [np.array(about.classes)[chosen], *P.T], strict=True))

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.spec.blocks import HALF, Validation
 from pipelines.stages import curves, metrics
 from pipelines.stages.files import listed, replaced, write_csv, write_json, write_rows
 from pipelines.stages.folds import over_folds
-from pipelines.stages.metrics import Truth
-from pipelines.stages.networks import Network
+from pipelines.stages.metrics import Truth, choose_threshold
+from pipelines.stages.networks import THRESHOLD, Network
 from pipelines.stages.paths import RunPaths
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 CURVES = ("roc.csv", "pr.csv", "calibration.csv", "classes.csv")
-OUTS = ("about.json", "metrics.json", "folds.csv", "predictions.csv", "confusion.csv", "residuals.csv", *CURVES)
+BESIDE = ("baselines.json", THRESHOLD)
+OUTS = ("about.json", "metrics.json", *BESIDE, "folds.csv", "predictions.csv", "confusion.csv", "residuals.csv", *CURVES)
 PREDICTED = "the predicted class"  # whose probability calibration.csv is about, where there are several
 
 
@@ -29,6 +31,7 @@ class Judged:
     truth: Truth
     rows: NDArray
     outputs: NDArray
+    X: NDArray
     fold: int | None = None
 
 
@@ -46,11 +49,25 @@ def measured(each: Sequence[Judged]) -> dict[str, float]:
 def judge(network: Network, places: RunPaths, part: str) -> Judged:
     """Open the rows of one part, of a fold its own, and predict."""
     opened = network.about.open(places.data, part)
-    truth = Truth.of(network.about, opened.y)
-    return Judged(truth, opened.rows, network.outputs(opened.X), network.about.number)
+    truth = Truth.of(network.about, opened.y, network.threshold)
+    return Judged(truth, opened.rows, network.outputs(opened.X), opened.X, network.about.number)
 
 
-def write_report(folder: Path, networks: Sequence[Network], each: Sequence[Judged], found: dict[str, float], **more: Any) -> None:
+def decided(validation: Validation, each: Sequence[Judged]) -> list[Judged]:
+    """With the threshold that is asked for, chosen on these rows, which validate; of folds one for all."""
+    truth = replace(each[0].truth, y=np.concatenate([one.truth.y for one in each]))
+    threshold = choose_threshold(validation, truth, np.concatenate([one.outputs for one in each]))
+    return [replace(one, truth=replace(one.truth, threshold=threshold)) for one in each]
+
+
+def write_report(
+    folder: Path,
+    networks: Sequence[Network],
+    each: Sequence[Judged],
+    found: dict[str, float],
+    beside: dict[str, Any],
+    **more: Any,
+) -> None:
     """All outs of validate or test; about.json, which says whose report it is, comes last.
 
     Of folds the rows of one come after the other, and folds.csv has the metrics of each.
@@ -58,14 +75,22 @@ def write_report(folder: Path, networks: Sequence[Network], each: Sequence[Judge
     whose = {"model_hash": networks[0].sha256, "fingerprint": networks[0].run["fingerprint"], **more}
     with replaced(folder, OUTS) as fresh:
         write_json(fresh / "metrics.json", found)
-        if each[0].truth.task == "regression":
-            _write_regression(fresh, each)
-        else:
-            _write_classes(fresh, each, networks[0].about.classes)
-        if each[0].fold is not None:
-            rows = [{"fold": one.fold, "rows": len(one.rows), **metrics.evaluate(one.truth, one.outputs)} for one in each]
-            write_rows(fresh / "folds.csv", rows)
+        write_json(fresh / "baselines.json", beside)
+        _write_tables(fresh, networks, each)
         write_json(fresh / "about.json", {**whose, "outs": listed(fresh, OUTS)})
+
+
+def _write_tables(fresh: Path, networks: Sequence[Network], each: Sequence[Judged]) -> None:
+    """What is said of each row, of each fold, and by which threshold."""
+    if each[0].truth.task == "regression":
+        _write_regression(fresh, each)
+    else:
+        _write_classes(fresh, each, networks[0].about.classes)
+    if each[0].fold is not None:
+        rows = [{"fold": one.fold, "rows": len(one.rows), **metrics.evaluate(one.truth, one.outputs)} for one in each]
+        write_rows(fresh / "folds.csv", rows)
+    if (threshold := each[0].truth.threshold) != HALF:
+        write_json(fresh / THRESHOLD, {"model_hash": networks[0].sha256, "threshold": threshold})
 
 
 def _numbered(each: Sequence[Judged]) -> tuple[list[str], list[list[Any]]]:
@@ -78,7 +103,7 @@ def _write_classes(folder: Path, each: Sequence[Judged], classes: Sequence[str])
     first = each[0].truth
     outputs = np.concatenate([one.outputs for one in each])
     truth = replace(first, y=np.concatenate([one.truth.y for one in each]))
-    P, predicted = metrics.probabilities(truth.task, outputs), metrics.decide(truth.task, outputs)
+    P, predicted = metrics.probabilities(truth.task, outputs), truth.decide(outputs)
     pairs = [(classes[a], classes[p]) for a, p in zip(truth.y.tolist(), predicted.tolist(), strict=True)]
     numbered, heads = _numbered(each)
     header = (*numbered, "label", "predicted", *(f"p_{name}" for name in classes))

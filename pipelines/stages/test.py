@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.data import About
 from pipelines.spec import Experiment
+from pipelines.stages.baselines import beside
 from pipelines.stages.files import read_json
 from pipelines.stages.networks import Network, load_networks
 from pipelines.stages.paths import RunPaths, StageError
@@ -24,7 +25,8 @@ def test(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
         openings = enter(places.ledger, about.sha256["test"], networks[0].run["fingerprint"])
         each = [judge(network, places, "test") for network in networks]
         found = measured(each)
-        write_report(places.report("test"), networks, each, found)
+        told = beside(experiment, networks, each, found, places, "test")
+        write_report(places.report("test"), networks, each, found, told)
     return {**found, "openings": openings}
 
 

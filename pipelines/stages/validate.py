@@ -7,9 +7,10 @@ from typing import Any
 
 from pipelines.spec import Experiment, SpecError, Threshold
 from pipelines.stages import metrics
+from pipelines.stages.baselines import beside
 from pipelines.stages.networks import load_networks
 from pipelines.stages.paths import HeldError, RunPaths
-from pipelines.stages.reports import judge, measured, write_report
+from pipelines.stages.reports import decided, judge, measured, write_report
 
 
 class ThresholdError(HeldError):
@@ -25,7 +26,7 @@ def validate(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
     """
     with places.locked():
         networks = load_networks(experiment, places)
-        each = [judge(network, places, "valid") for network in networks]
+        each = decided(experiment.validation, [judge(network, places, "valid") for network in networks])
         known = metrics.names(each[0].truth)
         if unknown := [name for name in experiment.thresholds if name not in known]:
             raise SpecError(
@@ -34,7 +35,8 @@ def validate(experiment: Experiment, places: RunPaths) -> dict[str, Any]:
             )
         found = measured(each)
         missed = list(misses(experiment.thresholds, found))
-        write_report(places.report("validate"), networks, each, found, held=bool(missed))
+        told = beside(experiment, networks, each, found, places, "validation")
+        write_report(places.report("validate"), networks, each, found, told, held=bool(missed))
     if missed:
         raise ThresholdError(
             f"validation holds the pipeline: {'; '.join(missed)}; the report is in {places.shown(places.report('validate'))}"

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends import BackendError
-from pipelines.api.results import Model, Run, load_model
+from pipelines.api.advice import in_python
+from pipelines.api.results import Model, Run
+from pipelines.api.results import load_model as _load_model
 from pipelines.data import DataError
 from pipelines.spec import Experiment, SpecError
 from pipelines.spec import load as _load
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from pipelines.api.many import Trained as Trained
     from pipelines.compare.comparison import Result
     from pipelines.search import StudyError as StudyError
+    from pipelines.search.driver import Progress
     from pipelines.search.records import StudyRecord
     from pipelines.tracking.query import Recorded
 
@@ -39,6 +42,7 @@ __all__ = [
     "BackendError", "Classifier", "DataError", "Experiment", "Model", "Regressor", "Run", "SpecError", "StageError", "StudyError",
     "Trained", "compare", "evaluate", "load", "load_model", "objective", "open_study", "run", "runs", "search", "train_many",
 ]  # fmt: skip
+load_model = in_python()(_load_model)
 
 
 def load(path: str | PathLike[str] = "params.yaml", overrides: Sequence[str] = ()) -> Experiment:
@@ -82,35 +86,45 @@ def train_many(
     return train_all(experiments, width=width, progress=progress)
 
 
+@in_python()
 def search(
     experiment: Experiment,
     *,
     name: str | None = None,
     trials: int | None = None,
     warn: Callable[[str], None] = lambda text: None,
+    progress: Callable[[Progress], None] = lambda progress: None,
 ) -> StudyRecord:
     """Top a study up to `trials` trials in all (search.trials unless given), in studies/NAME of the project; what it found.
 
-    A study of that name and spec is continued. `warn` is told what went wrong with MLflow. Raises StudyError, SpecError,
-    DataError, BackendError, ExecutorError and StorageError.
+    A study of that name and spec is continued. `warn` is told what went wrong with MLflow; `progress` hears where the study
+    stands whenever a trial begins or ends: its `total`, `running`, `states` and `best` (value, trial). Raises StudyError,
+    SpecError, DataError, BackendError, ExecutorError and StorageError.
     """
     from pipelines.search import search as carry_out
 
-    return carry_out(experiment, name=name, trials=trials, warn=warn)
+    return carry_out(experiment, name=name, trials=trials, warn=warn, on_progress=progress)
 
 
+@in_python()
 def evaluate(
-    experiment: Experiment, folder: str | PathLike[str] = ".", *, seeds: int = 15, test: bool = False, train: bool = False
+    experiment: Experiment,
+    folder: str | PathLike[str] = ".",
+    *,
+    seeds: int = 15,
+    test: bool = False,
+    train: bool = False,
+    progress: Callable[[dict[str, float]], None] | None = None,
 ) -> Report:
-    """Train under `seeds` seeds as one stack, on the rows that split put below `folder`; means, sd and 95 % intervals.
+    """Train under `seeds` seeds as one stack, on the rows of the run in `folder`; means, sd and 95 % intervals.
 
-    `test` opens the test rows as the test stage would; `train` measures on the training rows too, dropout off. Raises
-    StageError.
+    `test` opens the test rows as the test stage would; `train` measures on the training rows too, dropout off; `progress` is
+    called with the record of each epoch, and its seed. Raises StageError.
     """
     from pipelines.api.evaluate import evaluate as train_all
     from pipelines.stages import RunPaths
 
-    return train_all(experiment, RunPaths(Path(folder)), seeds=seeds, test=test, train=train)
+    return train_all(experiment, RunPaths(Path(folder)), seeds=seeds, test=test, train=train, progress=progress)
 
 
 def objective(experiment: Experiment) -> Callable[[Any], float | tuple[float, ...]]:
@@ -142,6 +156,7 @@ def runs(
     return choose(tracking, project_of(Path()), study=study, where=where, children=children)
 
 
+@in_python()
 def compare(
     *names: str,
     study: str | None = None,

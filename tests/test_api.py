@@ -152,3 +152,59 @@ def test_mistakes_raise_and_never_exit(tmp_path):
         deltarule.load(tmp_path / "params.yaml")
     with pytest.raises(deltarule.SpecError, match="did you mean keras"):
         experiment("iris", **{"train.backend": "kears"})
+
+
+def test_progress_of_a_study_and_of_many_seeds(iris, tmp_path, monkeypatch):
+    seen = []
+    deltarule.evaluate(iris.experiment, iris.folder, seeds=2, progress=seen.append)
+    assert sorted((record["seed"], record["epoch"]) for record in seen) == [(s, e) for s in (0, 1) for e in (1, 2, 3)]
+    assert "val_loss" in seen[0]
+    monkeypatch.chdir(tmp_path)
+    space = {"search.space": {"model.dropout": {"choices": [0.0, 0.3]}}, "tracking.enabled": False}
+    stands = []
+    deltarule.search(experiment("iris", **space), trials=2, progress=lambda at: stands.append((at.total, at.states.total())))
+    assert stands[-1] == (2, 2)
+
+
+ADVICE = {
+    "no test rows opened": lambda run, folder: run.test_metrics,
+    "nothing there": lambda run, folder: deltarule.Run(folder).metrics,
+    "no epochs": lambda run, folder: deltarule.Run(folder).history,
+    "no model to load": lambda run, folder: deltarule.load_model(folder),
+    "no rows for seeds": lambda run, folder: deltarule.evaluate(run.experiment, folder, seeds=2),
+    "other rows": lambda run, folder: deltarule.evaluate(run.experiment.override("data.scaling", "none"), run.folder, seeds=2),
+    "one run on record": lambda run, folder: deltarule.compare(experiment=run.experiment),
+}
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_what_is_raised_names_what_can_be_called(iris, tmp_path, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((deltarule.StageError, ValueError), match=r"deltarule\.\w+\(") as error:
+        ADVICE[case](iris, tmp_path)
+    assert "`" not in str(error.value) and "dvc" not in str(error.value)
+
+
+def test_the_advice_of_what_is_raised_helps(iris, tmp_path):
+    opened = deltarule.run(iris.experiment, tmp_path / "opened", test=True)
+    assert "accuracy" in opened.test_metrics
+    other = iris.experiment.override("data.scaling", "none")
+    folder = tmp_path / "new"
+    deltarule.run(other, folder)
+    assert deltarule.Run(folder).metrics and deltarule.load_model(folder).features
+    assert deltarule.evaluate(other, folder, seeds=2).seeds == (0, 1)
+
+
+def test_a_study_without_a_winner_and_a_threshold_that_was_missed_say_where_to_look(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wild = {"search.space": {"train.optimizer.learning_rate": {"choices": [1e30, 1e31]}}, "tracking.enabled": False}
+    lost = experiment("diabetes", **wild, **{"train.optimizer": {"name": "sgd"}, "data.scaling": "none"})
+    with pytest.raises(deltarule.StudyError, match=r"see deltarule\.open_study\('s', experiment\)\.trials"):
+        deltarule.search(lost, name="s", trials=2)
+    assert [trial.state.name for trial in deltarule.open_study("s", lost).trials] == ["FAIL", "FAIL"]
+    held = experiment("iris", thresholds={"accuracy": {"min": 1.0}, "loss": {"max": 1e-9}})
+    with pytest.raises(deltarule.StageError, match="loss"):
+        deltarule.run(held, "held")
+    with pytest.raises(deltarule.StageError, match=r"see Run\(folder\)\.metrics"):
+        deltarule.evaluate(held, "held", seeds=2, test=True)
+    assert deltarule.Run("held").metrics["loss"] > 1e-9

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from backends.spec import Trial
+from backends.supervisor import Record
 from pipelines.data import About
 from pipelines.spec import METRICS, Experiment, SpecError, fingerprint, source_hash, trial
 from pipelines.spec.blocks import HALF
@@ -26,6 +27,7 @@ from pipelines.stages.test import check_validated, enter
 
 WIDTH = 16  # networks in a stack at most
 INF = math.inf
+Progress = Callable[[Record], None]  # an epoch's record, with its seed
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,21 @@ class Report:
         return {"seeds": list(self.seeds), **found, "failed": {str(seed): why for seed, why in self.failed.items()}}
 
 
-def evaluate(experiment: Experiment, places: RunPaths, *, seeds: int = 15, test: bool = False, train: bool = False) -> Report:
+def evaluate(
+    experiment: Experiment,
+    places: RunPaths,
+    *,
+    seeds: int = 15,
+    test: bool = False,
+    train: bool = False,
+    progress: Progress | None = None,
+) -> Report:
     """Train under seeds seed, seed + 1, ...; write outputs/evaluate; validation metrics, and with `test` those of the test rows.
 
     With `train` also those of the training rows, dropout off: how well the networks fit what they learnt from. The rows are
-    those that the pipeline's split wrote. Raises StageError if it has not been carried out, or with other data, if no seed gives
-    a network, and, before anything is trained, for test rows that may not be opened.
+    those that the pipeline's split wrote. `progress` is called with each epoch's record and its seed. Raises StageError if the
+    split has not been carried out, or with other data, if no seed gives a network, and, before anything is trained, for test
+    rows that may not be opened.
     """
     if (threshold := experiment.validation.threshold) != HALF:
         raise SpecError(f"validation.threshold must be 0.5 for evaluate, got {threshold}; add --set validation.threshold=0.5")
@@ -70,7 +81,7 @@ def evaluate(experiment: Experiment, places: RunPaths, *, seeds: int = 15, test:
         networks = [trial(experiment, one) for one in about.each]
         numbers = [experiment.seed + i for i in range(seeds)]
         trials = [network.model_copy(update={"seed": seed}) for seed in numbers for network in networks]
-        flat, failed = _train(experiment, places, about, trials)
+        flat, failed = _train(experiment, places, about, trials, progress)
         if not flat:
             raise StageError(f"no seed gave a network: {next(iter(failed.values()))}")
         if test:  # one entry for them all: their mean is one look
@@ -92,11 +103,17 @@ def evaluate(experiment: Experiment, places: RunPaths, *, seeds: int = 15, test:
 
 
 def _train(
-    experiment: Experiment, places: RunPaths, about: About, trials: Sequence[Trial]
+    experiment: Experiment, places: RunPaths, about: About, trials: Sequence[Trial], progress: Progress | None
 ) -> tuple[dict[int, list[NDArray]], dict[int, str]]:
     """Weights by seed, one a fold, and why there are none for the others."""
+
+    def watch(place: int, record: Record) -> bool:
+        if progress is not None:
+            progress({"seed": trials[place].seed, **record})
+        return False
+
     check_monitor(experiment, about, places.data)
-    results = train_all(experiment, about, places.data, trials, width=WIDTH)
+    results = train_all(experiment, about, places.data, trials, watch=watch, width=WIDTH)
     flat: dict[int, list[NDArray]] = {}
     failed: dict[int, str] = {}
     for one, result in zip(trials, results, strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 
 import backends
 from backends.weights import write_atomically
+from pipelines.api.advice import in_python
 from pipelines.data import Source
 from pipelines.data.rows import given
 from pipelines.spec import DataSpec, Experiment, SpecError, load
@@ -161,10 +162,14 @@ class Run:
         """Every path of the run."""
         return RunPaths(Path(self.folder))
 
+    @in_python()
+    def _need(self, path: Path, stage: str = "train") -> Path:
+        return self.places.need(path, stage)
+
     @cached_property
     def metrics(self) -> dict[str, float]:
         """On the validation rows, with the weights of the best epoch."""
-        return read_json(self.places.need(self.places.report("validate") / "metrics.json", "validate"))
+        return read_json(self._need(self.places.report("validate") / "metrics.json", "validate"))
 
     @cached_property
     def test_metrics(self) -> dict[str, float]:
@@ -172,23 +177,24 @@ class Run:
 
         StageError if they were not opened.
         """
-        return read_json(self.places.need(self.places.report("test") / "metrics.json", "test"))
+        return read_json(self._need(self.places.report("test") / "metrics.json", "test"))
 
     @cached_property
     def history(self) -> Columns:
         """One value an epoch, of folds one fold after the other: train_loss, train_penalty, val_loss, delta_rms_1, ..."""
-        return _columns(self.places.need(self.places.history, "train"), text=())
+        return _columns(self._need(self.places.history), text=())
 
     @cached_property
     def predictions(self) -> Columns:
         """One value a validation row: its number in the source, its label, what was predicted, probabilities."""
         text = ("label", "predicted") if self.model.classes else ()
-        return _columns(self.places.need(self.places.report("validate") / "predictions.csv", "validate"), text)
+        return _columns(self._need(self.places.report("validate") / "predictions.csv", "validate"), text)
 
     @cached_property
     def model(self) -> Model:
         """The weights of the best epoch, ready for raw rows; with folds, their networks as one."""
-        return Model(*load_networks(self.experiment, self.places))
+        with in_python():
+            return Model(*load_networks(self.experiment, self.places))
 
     def write_report(self, path: Path) -> None:
         """The page of the run, whole or not at all. Raises StageError if nothing was trained there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -154,6 +155,37 @@ def test_mistakes_raise_and_never_exit(tmp_path):
         experiment("iris", **{"train.backend": "kears"})
 
 
+def test_figures_and_curves_are_those_of_the_report(iris, tmp_path, monkeypatch):
+    page = tmp_path / "report.html"
+    iris.write_report(page)
+    assert {"learning_curves", "validate_confusion"} <= iris.figures.keys()
+    assert all(png.startswith(b"\x89PNG") for png in iris.figures.values())
+    drawing = iris.plot()
+    assert drawing.axes[0].get_title() == "Loss without penalty" and drawing._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_run_is_shown_in_a_cell_with_everything_escaped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = ["a,<b>kind</b>", *(f"{row % 7},{('<script>', 'no')[row % 2]}" for row in range(60))]
+    (tmp_path / "<i>.csv").write_text("\n".join(lines))
+    changes = {"data.source": "<i>.csv", "data.target": "<b>kind</b>", "data.split.duplicates": "apart"}
+    run = deltarule.run(deltarule.Experiment().override({**SMALL, **changes}), "<run>")
+    shown = run._repr_html_()
+    assert "tell &lt;script&gt; from no" in shown and "&lt;run&gt;" in shown and "&lt;i&gt;, relu, reference" in shown
+    assert not {"<i>", "<script>", "<run>"} & {*re.findall("<[^ >]*>", shown)} and len(shown) < 2000
+    assert deltarule.Run(tmp_path)._repr_html_() is None
+
+
+def test_a_run_without_an_epoch_has_no_curves(tmp_path):
+    wild = experiment("diabetes", **{"train.optimizer": {"name": "sgd", "learning_rate": 1e30}, "data.scaling": "none"})
+    with pytest.raises(deltarule.StageError, match="diverged"):
+        deltarule.run(wild, tmp_path)
+    run = deltarule.Run(tmp_path)
+    assert "diverged" in run._repr_html_()
+    with pytest.raises(deltarule.StageError, match="has no epoch to draw"):
+        run.plot()
+
+
 def test_progress_of_a_study_and_of_many_seeds(iris, tmp_path, monkeypatch):
     seen = []
     deltarule.evaluate(iris.experiment, iris.folder, seeds=2, progress=seen.append)
@@ -169,7 +201,7 @@ def test_progress_of_a_study_and_of_many_seeds(iris, tmp_path, monkeypatch):
 ADVICE = {
     "no test rows opened": lambda run, folder: run.test_metrics,
     "nothing there": lambda run, folder: deltarule.Run(folder).metrics,
-    "no epochs": lambda run, folder: deltarule.Run(folder).history,
+    "no model": lambda run, folder: deltarule.Run(folder).plot(),
     "no model to load": lambda run, folder: deltarule.load_model(folder),
     "no rows for seeds": lambda run, folder: deltarule.evaluate(run.experiment, folder, seeds=2),
     "other rows": lambda run, folder: deltarule.evaluate(run.experiment.override("data.scaling", "none"), run.folder, seeds=2),

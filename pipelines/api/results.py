@@ -162,6 +162,27 @@ class Run:
         """Every path of the run."""
         return RunPaths(Path(self.folder))
 
+    @property
+    def figures(self) -> dict[str, bytes]:
+        """Name -> PNG, those of the report. Raises StageError if nothing was trained."""
+        from pipelines.report import figures
+
+        return figures(self._need(self.places.run).parents[2])
+
+    def plot(self) -> Any:
+        """The learning curves, as a figure of matplotlib, which notebooks show. Raises StageError if there is no epoch."""
+        from pipelines.report import learning_curves
+
+        if not self.history["epoch"]:
+            raise StageError(f"{self.folder} has no epoch to draw: the run diverged within the first")
+        return learning_curves(Path(self.folder))
+
+    def _repr_html_(self) -> str | None:
+        """The run in a few sentences, as a notebook shows it."""
+        from pipelines.report import run_cell
+
+        return run_cell(Path(self.folder)) if self.places.run.is_file() else None
+
     @in_python()
     def _need(self, path: Path, stage: str = "train") -> Path:
         return self.places.need(path, stage)

@@ -1,5 +1,5 @@
 """Figures, and pages that show them. The numbers are in the outs of the stages; a figure only draws them."""
 
-from pipelines.report.run_report import figures, run_page
+from pipelines.report.run_report import figures, learning_curves, run_cell, run_page
 
-__all__ = ["figures", "run_page"]
+__all__ = ["figures", "learning_curves", "run_cell", "run_page"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,6 +59,19 @@ def _training(outs: Outs) -> Iterator[tuple[str, Figure]]:
         yield "gradient_profile", training.gradient_profile(history, title, best, outs.run["spec"]["model"]["activation"])
     if weights := outs.table("train/weights.csv"):
         yield "weights", training.weights(weights, outs.title("{} folds together"))
+
+
+def learning_curves(folder: Path) -> Figure:
+    """The figure itself, of a run with an epoch; `_repr_png_` is what notebooks show of it."""
+    _, drawing = next(_training(Outs(folder)))
+    drawing._repr_png_ = partial(style.png, drawing)  # type: ignore[attr-defined]
+    return drawing
+
+
+def run_cell(folder: Path) -> str:
+    """The run in a few sentences, for a cell of a notebook."""
+    outs = Outs(folder)
+    return render("cell.html", title=redact(outs.title()), said=summary(outs), folder=folder)
 
 
 # -- the page --

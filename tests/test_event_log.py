@@ -149,6 +149,19 @@ def steps(database, name):
     return [step for (step,) in asked(database, question, name)]
 
 
+def test_the_machine_is_measured_where_mlflows_own_variable_asks_for_it(project, monkeypatch):
+    pytest.importorskip("psutil")
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    run, database = Run(project), project / ".mlflow/mlflow.db"
+    run.epochs(1, 4)
+    points = "SELECT step, COUNT(*) FROM metrics WHERE key = 'system/cpu_utilization_percentage' GROUP BY step"
+    until(lambda: len(asked(database, points)) > 2, "points of the processor")
+    run.epochs(5, 8)
+    assert run.end().complete
+    assert {count for _, count in asked(database, points)} == {1} and steps(database, project.name) == [*range(1, 9)]
+
+
 # A server --------------------------------------------------------------------------------------------------------------
 
 

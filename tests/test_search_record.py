@@ -25,14 +25,14 @@ from pipelines.api.pipeline import send_waiting
 from pipelines.cli import main
 from pipelines.record.sync import deliver
 from pipelines.search import records
-from pipelines.search.record import StudyJournal, StudyRecorder, unwritten_studies
+from pipelines.search.record import StudyJournal, StudyRecorder, study_events, unwritten_studies
 from pipelines.search.records import load_study
 from pipelines.search.results import ranked
 from pipelines.search.storage import open_storage
 from pipelines.spec import Experiment, flat
 from pipelines.tracking import TrackingError, locate, sender, waiting
 from pipelines.tracking.backlog import journals, settle
-from pipelines.tracking.events import key_of, killed, params
+from pipelines.tracking.events import key_of, killed, merged, params
 from pipelines.tracking.journal import Journal
 from pipelines.tracking.ui import served
 
@@ -183,6 +183,11 @@ def test_the_parent_shows_what_was_best_after_how_many_trials(project):
     assert drawn == {f"deltarule.best.{path}": texts(value) for path, value in winner.params.items()}
     assert run.data.params["search.space.model.dropout.high"] == "0.6" and run.data.params["train.epochs"] == "30"
     assert {"params.yaml", "study.json", "trials.csv", "winner.yaml"} <= files(project, run_id).keys()
+
+
+def test_tags_of_the_spec_stand_on_the_study(project):
+    folder = make(project, 1, epochs=1, experiment=spec(tracking={"tags": {"team": "blue"}}))
+    assert merged(study_events(load_study(folder), folder, ""), "tags")["team"] == "blue"
 
 
 def test_of_several_metrics_each_has_its_best_and_there_is_no_winner(project):

@@ -157,6 +157,16 @@ FILES = {
     "tracking:\n  uri: postgresql://me:a@host/x\n": (
         ":2: tracking.uri must hold no password, since params.yaml is kept and shown; set MLFLOW_TRACKING_URI in the environment"
     ),
+    "tracking:\n  tags: {team: blue, api_key: abc}\n": (
+        ":2: tracking.tags must hold no secret, since params.yaml is kept and shown; leave out api_key"
+    ),
+    "tracking: {tags: {note: 'password=hunter2hunter'}}\n": (
+        ":1: tracking.tags must hold no secret, since params.yaml is kept and shown; leave out note"
+    ),
+    "tracking: {tags: {mlflow.user: me}}\n": (
+        ":1: tracking.tags must have names of letters, digits, blanks and _ . : -, and mlflow. and deltarule. are taken, "
+        "got 'mlflow.user'"
+    ),
     "train: {early_stopping: {monitor: macro_f2}}\n": (
         ":1: train.early_stopping.monitor must be a metric of the validation rows, got 'macro_f2'; did you mean macro_f1?"
     ),

@@ -395,6 +395,50 @@ def served_history(port, run_id):
         return answer.read()
 
 
+FOUND = """
+import mlflow
+[run_id] = mlflow.search_runs().run_id
+print(run_id, open(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="train/history.csv")).read())
+"""
+
+
+@pytest.mark.slow
+def test_plain_mlflow_finds_the_runs_where_it_looks_by_itself_in_a_project_that_may_be_moved(tmp_path, no_figures):
+    (tmp_path / "a project/.dvc").mkdir(parents=True)
+    places = make(tmp_path / "a project", stages=("data", "train"))
+    history, run_id = places.history.read_text(), sync(places, EXPERIMENT)
+    moved = (tmp_path / "a project").rename(tmp_path / "moved")
+    quiet = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    assert not any(name in quiet for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"))
+    done = subprocess.run([PYTHON, "-c", FOUND], cwd=moved, env=quiet, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{run_id} {history}\n"
+    command = [BIN / "mlflow", "ui", "--workers", "1", "--port", str(port := free_port())]
+    server = subprocess.Popen(command, cwd=moved, env=quiet, start_new_session=True)
+    try:
+        assert until(lambda: served_history(port, run_id), "its file") == (moved / "outputs/train/history.csv").read_bytes()
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    [experiment] = client_of(moved).search_experiments()
+    assert experiment.name == "tests" and experiment.tags["mlflow.experimentKind"]
+    assert sync(make(moved, stages=("data", "train"), fingerprint="5" * 32), EXPERIMENT) != run_id and len(runs(moved)) == 2
+
+
+def test_what_lies_where_mlflow_looks_is_left_alone(tmp_path, no_figures):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "mlflow.db").write_text("mine")
+    sync(make(tmp_path, stages=("data", "train")), EXPERIMENT)
+    assert (tmp_path / "mlflow.db").read_text() == "mine" and not (tmp_path / "mlflow.db").is_symlink()
+    sync(make(tmp_path, stages=("data", "train")), Experiment.model_validate({"tracking": {"uri": "other/runs.db"}}))
+    assert not (tmp_path / "runs.db").exists()
+
+
+def test_tags_of_the_spec_stand_on_the_run(project, no_figures):
+    tagged = Experiment.model_validate({"tracking": {"experiment": "tests", "tags": {"team": "blue", "cost centre": "7"}}})
+    tags = client_of(project).get_run(sync(make(project), tagged)).data.tags
+    assert (tags["team"], tags["cost centre"], tags["deltarule.origin"]) == ("blue", "7", "pipeline")
+
+
 def test_a_folder_of_launches_belongs_to_the_project_round_it(project):
     assert project_of(project / "runs/1") == project
 

@@ -66,6 +66,7 @@ def test_the_store_holds_200_runs_of_both_backends_and_a_study(runs):
 
 
 def test_the_table_of_runs_shows_what_tells_them_apart(pages):
+    pages.tab.set_viewport_size({"width": 2 * ui_pages.WIDTH, "height": ui_pages.HEIGHT})  # what is out of sight is not there
     pages.runs()
     assert set(pages.columns()) >= SHOWN and len(pages.columns()) <= len(SHOWN) + 3  # name, time, duration
     shown = pages.cells("digits lightning")

@@ -15,6 +15,7 @@ from pipelines.record.sync import RunSender, send_waiting
 from pipelines.spec import Tracking
 from pipelines.tracking.backlog import is_study
 from pipelines.tracking.journal import LOG, Journal
+from pipelines.tracking.sender import measure
 from pipelines.tracking.store import Busy, TrackingError, import_mlflow, store_of
 
 # Training goes first, but for what a run waits for at its end: its id in MLflow.
@@ -44,8 +45,9 @@ def _follow(journal: Journal, sender: RunSender) -> bool:
     while journal.path.exists():  # else someone removed it
         over = journal.over()  # before it is read: what came later is looked for again
         try:
-            if sender.send():
+            if run_id := sender.send():
                 os.nice(max(0, RUN_NICE - os.nice(0)))
+                measure(run_id, sender.sender.store.uri)
             pause = POLL_SECONDS
         except TrackingError as error:
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -146,6 +146,7 @@ def _spec(spec: Mapping[str, Any]) -> Iterator[Event]:
     experiment = Experiment.model_validate(spec)
     yield Event("params", "train", params({key: v for key, v in flat(experiment).items() if key.partition(".")[0] in spec}))
     yield Event("text", "train", {"params.yaml": redact(dump(experiment))})
+    yield Event("tags", "train", experiment.tracking.tags)
 
 
 def _note(places: RunPaths, run: Mapping[str, Any], files: Sequence[str]) -> dict[str, str]:

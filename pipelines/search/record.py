@@ -276,7 +276,7 @@ def study_events(study: StudyRecord, folder: Path, outs: str) -> list[Event]:
     return [
         Event("create", "create", {**values, "files": []}),
         Event("params", "spec", params(_Own(spec).shared)),
-        Event("tags", "spec", texts({STUDY_TAG: study.name, "deltarule.backend": spec.train.backend})),
+        Event("tags", "spec", texts({**spec.tracking.tags, STUDY_TAG: study.name, "deltarule.backend": spec.train.backend})),
         Event("text", "spec", {SPEC: redact(dump(spec))}),
         Event("mark", "spec", {"outs": identity["deltarule.identity"]}),
     ]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, Strict, field_validator, model_validator
 
 from backends.spec import Count, Seed, Spec
+from pipelines.redact import redacted
 from pipelines.spec.describe import nearest
 
 # name -> names of its target columns, which scikit-learn leaves out for all but one
@@ -28,6 +29,7 @@ BUNDLED = {
 DELIMITED = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 FILES = (*DELIMITED, ".parquet")
 NO_ENCODINGS = ("undefined", "idna", "punycode", "unicode-escape", "raw-unicode-escape")  # codecs of Python, of no file
+TAG = re.compile(r"(?!mlflow\.|deltarule\.)\w[\w .:-]{0,249}")
 OPENML = re.compile(r"openml:[1-9][0-9]*")
 
 
@@ -355,6 +357,7 @@ class Tracking(Spec):
     enabled: bool = Field(True, description="false: no run is recorded")
     uri: Text | None = Field(None, description="tracking server; null: a sqlite database inside the project")
     experiment: Text = Field("deltarule", description="the MLflow experiment that the runs stand under")
+    tags: dict[str, str] = Field({}, description="name -> text, put on each run and study; no secrets")
     files: Annotated[tuple[Literal["mlflow", "onnx", "native"], ...], Strict(False)] = Field(
         ("mlflow", "onnx"),
         description="of the network, put on each run: mlflow, a model of raw rows; onnx; native, a file of the framework it was "
@@ -365,6 +368,13 @@ class Tracking(Spec):
     def _agrees(self) -> Tracking:
         if len(set(self.files)) < len(self.files):
             raise ValueError(f"files must name each kind once, got {', '.join(self.files)}")
+        for name, text in self.tags.items():
+            if not TAG.fullmatch(name):
+                known = "letters, digits, blanks and _ . : -"
+                taken = "mlflow. and deltarule. are taken"
+                raise ValueError(f"tags must have names of {known}, and {taken}, got {name!r}")
+            if redacted({name: text}) != {name: text}:
+                raise ValueError(f"tags must hold no secret, since params.yaml is kept and shown; leave out {name}")
         if has_password(self.uri):
             known = (
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

@@ -28,7 +28,8 @@ DIFF = "source/uncommitted.diff"  # in the run
 FILE_BYTES, PATCH_CHARACTERS = 500_000, 1_000_000  # what is larger is left out
 SECONDS = 10
 FILES_A_CALL = 200  # a command line has a limit
-OURS = ("outputs", "runs", "studies", "mlruns", ".mlflow", ".deltarule", ".dvc")  # new files there are no source
+# New files there are no source.
+OURS = ("outputs", "runs", "studies", "mlruns", ".mlflow", "mlflow.db", "mlartifacts", ".deltarule", ".dvc")
 WRITTEN = ("dvc.lock", "outputs/record.json")  # the pipeline rewrites them
 WHOLE, CUT = "whole", "cut"
 # A diff whose form does not depend on the user's settings.

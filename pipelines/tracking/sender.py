@@ -6,15 +6,16 @@ not yet noted, or sent without an answer, is simply sent again.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import math
 import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -339,6 +340,22 @@ def _parts(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 # -- what is added later --
+
+
+@cache
+def measure(run_id: str, uri: str) -> None:
+    """Metrics of this machine, where MLflow's variable asks for them."""
+    from mlflow import environment_variables as variables
+
+    asked: Any = variables.MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+    if asked.get():
+        with suppress(ImportError):  # of psutil
+            from mlflow.system_metrics import system_metrics_monitor as system
+
+            kind: Any = system.SystemMetricsMonitor
+            monitor = kind(run_id, resume_logging=True, tracking_uri=uri)
+            atexit.register(monitor.finish)
+            monitor.start()
 
 
 def attach(tracking: Tracking, project: Path, fingerprint: str, files: Mapping[str, str], tags: Mapping[str, str]) -> str | None:

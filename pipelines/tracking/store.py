@@ -7,7 +7,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ _SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 _SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}  # not language models
+DEFAULT = ".mlflow/mlflow.db"  # in the project
 _LOCK_SECONDS = 60  # others hold the lock for a second or two each
 _TURN_SECONDS = 180  # a run is a few seconds, most of them for its figures
 _BUSY_SECONDS = 5
@@ -111,7 +112,7 @@ def locate(tracking: Tracking, project: Path) -> Store:
 
 def absolute(uri: str | None, project: Path) -> str:
     """A path becomes a sqlite URI (a folder holds mlflow.db), relative to the project."""
-    uri = uri or ".mlflow/mlflow.db"
+    uri = uri or DEFAULT
     scheme, colon, rest = uri.partition("://")
     if not colon:
         path = Path(uri).expanduser()
@@ -183,9 +184,14 @@ def check(store: Store) -> None:
 def connect(store: Store) -> tuple[MlflowClient, str]:
     """A client and the id of the experiment, made if it is missing. Call it with the store's lock held."""
     check(store)
-    if store.database and store.missing:
+    new = store.missing
+    if store.database and new:
         _make(store.database)
     client = client_of(store)
+    if new:  # mlflow.search_runs() looks into the first experiment
+        client.rename_experiment("0", store.experiment)
+        for name, value in _SHOWN_AS.items():
+            client.set_experiment_tag("0", name, value)
     found = client.get_experiment_by_name(store.experiment)
     if found is None:
         return client, str(client.create_experiment(store.experiment, artifact_location=store.artifacts, tags=_SHOWN_AS))
@@ -235,7 +241,14 @@ def _make(database: Path) -> None:
     with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as scratch:
         made = Path(scratch) / database.name
         client_of(Store(f"sqlite:///{made}", "", database.parent)).search_experiments(max_results=1)
+        with closing(sqlite3.connect(made)) as first, first:
+            first.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/'")
         made.rename(database)
+    if database.parts[-2:] == Path(DEFAULT).parts:
+        # Where MLflow looks by itself.
+        for name in (database.name, "mlartifacts"):
+            with suppress(OSError):
+                (database.parents[1] / name).symlink_to(f".mlflow/{name}")
 
 
 @contextmanager

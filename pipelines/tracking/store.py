@@ -7,7 +7,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ _SETTINGS = {
 }
 _SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}  # not language models
 DEFAULT = ".mlflow/mlflow.db"  # in the project
+ARTIFACTS = "mlflow-artifacts:/"
 _LOCK_SECONDS = 60  # others hold the lock for a second or two each
 _TURN_SECONDS = 180  # a run is a few seconds, most of them for its figures
 _BUSY_SECONDS = 5
@@ -77,7 +78,7 @@ class Store:
     @property
     def artifacts(self) -> str | None:
         """Where a sqlite store's artifacts stand, see _deltarule.artifacts; a server decides itself."""
-        return "mlflow-artifacts:/" if self.database else None
+        return ARTIFACTS if self.database else None
 
     @property
     def missing(self) -> bool:
@@ -160,13 +161,19 @@ def import_mlflow() -> None:
 
 
 def client_of(store: Store) -> MlflowClient:
-    """MLflow's client, which connects when it is first asked."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    """MLflow's client."""
+    _quiet()
     from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+
+
+def _quiet() -> None:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow  # noqa: F401 - which sets the levels of its loggers
 
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)  # errors reach us as such; it writes their tracebacks too
-    return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
 
 
 def check(store: Store) -> None:
@@ -238,11 +245,12 @@ def search(client: MlflowClient, experiment_id: str, wanted: str, view: int = 1)
 
 def _make(database: Path) -> None:
     """It takes its name once it is whole: half made it could never be opened again."""
+    _quiet()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
     with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as scratch:
         made = Path(scratch) / database.name
-        client_of(Store(f"sqlite:///{made}", "", database.parent)).search_experiments(max_results=1)
-        with closing(sqlite3.connect(made)) as first, first:
-            first.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/'")
+        SqlAlchemyStore(f"sqlite:///{made}", ARTIFACTS)  # type: ignore[no-untyped-call]
         made.rename(database)
     if database.parts[-2:] == Path(DEFAULT).parts:
         # Where MLflow looks by itself.

@@ -29,8 +29,14 @@ def points(project):
     return [(row["run_uuid"], row["key"], row["step"]) for row in rows(project, "metrics")]
 
 
+def artifacts(project, run_id):
+    """The folder of a run's files: below its experiment's 0/ for the first one of a store."""
+    found = [*(project / ".mlflow/mlartifacts").glob(f"**/{run_id}/artifacts")]
+    return found[0] if found else project / ".mlflow/mlartifacts" / run_id / "artifacts"
+
+
 def files(project, run_id):
-    base = project / ".mlflow/mlartifacts" / run_id / "artifacts"
+    base = artifacts(project, run_id)
     return {p.relative_to(base).as_posix(): p for p in base.rglob("*") if p.is_file()}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas
 import pytest
 from conftest import PYTHON, call, empty_store
+from stored import artifacts
 from synthetic_run import make
 from test_source import git
 
@@ -112,7 +113,7 @@ def recorded(client, run):
 
 
 def artifact(project, run_id, place):
-    return project / ".mlflow/mlartifacts" / run_id / "artifacts" / place
+    return artifacts(project, run_id) / place
 
 
 def test_it_says_how_it_was_begun(recorded, project):
@@ -140,7 +141,7 @@ def test_its_rows_are_inputs_by_digest_and_columns_and_the_test_rows_only_once_t
 
 
 def test_its_description_says_what_it_was(recorded):
-    what, ended, result, opened, begun, kept = recorded.data.tags["mlflow.note.content"].splitlines()
+    *_, what, ended, result, opened, begun, kept = recorded.data.tags["mlflow.note.content"].splitlines()
     assert what.startswith("- A network (hidden layers 4, relu) was trained on 54 rows of kinds, all.csv to tell ")
     assert "completed 2 epochs" in ended and "On 18 validation rows: accuracy 0." in result
     assert opened == "- The test rows have not been opened."
@@ -419,7 +420,7 @@ def test_mlflow_predicts_with_the_model_of_every_backend(project, tmp_path):
     run_ids = {run["name"]: run["id"] for run in on_record}
     said = call(PYTHON, "-P", "-c", PREDICT, *run_ids.values(), cwd=tmp_path, MLFLOW_TRACKING_URI=store)
     for backend, run_id in run_ids.items():
-        [native] = tmp_path.glob(f".mlflow/mlartifacts/{run_id}/artifacts/native/*")
+        [native] = (artifacts(tmp_path, run_id) / "native").iterdir()
         assert native.name == NATIVE[backend]
         assert (tmp_path / f"{run_id}.json").exists(), said
         found = json.loads((tmp_path / f"{run_id}.json").read_text())["predictions"]

@@ -571,7 +571,7 @@ def test_the_report_joins_the_run_of_its_experiment(deltarule, tiny):
     [run_id] = [run["id"] for run in json.loads(deltarule("runs", "--json").stdout)["runs"]]
     done = deltarule("parity", "--backends", "reference", "--json")
     assert json.loads(done.stdout)["run_id"] == run_id and f"attached to run {run_id}" in done.stderr
-    [kept] = tiny.glob(f".mlflow/mlartifacts/{run_id}/artifacts/parity/parity.json")
+    [kept] = tiny.glob(f".mlflow/mlartifacts/0/{run_id}/artifacts/parity/parity.json")
     assert json.loads(kept.read_text())["passed"] and kept.with_name("parity.html").exists()
     other = deltarule("parity", "--backends", "reference", "--json", "--set", "seed=1")
     assert json.loads(other.stdout)["run_id"] is None

@@ -17,7 +17,6 @@ import pytest
 from conftest import call
 
 import backends
-import deltarule
 from backends import weights
 from pipelines import stages
 from pipelines.api.evaluate import evaluate
@@ -29,6 +28,7 @@ from pipelines.data.parts import read_json
 from pipelines.report.outs import Outs
 from pipelines.spec import DataSpec, Experiment, SpecError, load
 from pipelines.stages import RunPaths, StageError, ThresholdError
+from pipelines.stages.networks import stored_networks
 from pipelines.stages.test import enter, openers
 
 ALL = ("split", "train", "validate", "test")
@@ -517,7 +517,7 @@ OPENED = {  # what opens each of them
     "data/train/X.npy": lambda spec, places: stages.train(spec, places),
     "data/valid/y.npy": lambda spec, places: stages.train(spec, places),
     "data/test/rows.npy": lambda spec, places: stages.test(spec, places),
-    "data/about.json": lambda spec, places: deltarule.load_model(places.root),
+    "data/about.json": lambda spec, places: stored_networks(places.root),
     "train/model.safetensors": lambda spec, places: stages.validate(spec, places),
     "train/run.json": lambda spec, places: stages.validate(spec, places),
     "train/history.csv": lambda spec, places: Run(places.root).history,

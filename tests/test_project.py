@@ -73,7 +73,7 @@ def test_a_repository_of_ones_own_keeps_what_it_has(data, tmp_path, deltarule):
     said = deltarule("new", ".", "--data", "../rows.csv", "--target", "kind", cwd=mine).stdout.splitlines()
     assert said == [
         "mine: a project that predicts kind from data/rows.csv; initialised DVC",
-        ".gitignore exists: added 9 lines at its end",
+        ".gitignore exists: added 11 lines at its end",
         "README.md exists: left as it is",
         "look at params.yaml, then: dvc repro",
     ]
@@ -203,9 +203,9 @@ def test_an_error_of_a_new_project_says_which_option_helps(tmp_path, data):
     with pytest.raises(ProjectError, match=r"; give it as --set 'data\.columns\.y z=categorical'$"):
         create(tmp_path / "mine", tmp_path / "mixed.csv", ["y z"])
     numbers = tmp_path / "numbers.csv"
-    numbers.write_text("a,y\n" + "".join(f"{n},{n % 2}\n" for n in range(40)))
-    with pytest.raises(ProjectError, match=r"; give it as --task binary$"):
-        create(tmp_path / "mine", numbers, ["y"], "regression")
+    numbers.write_text("a,y\n" + "".join(f"{n},{n}.5\n" for n in range(40)))
+    with pytest.raises(ProjectError, match=r"; give it as --task regression$"):
+        create(tmp_path / "mine", numbers, ["y"], "multiclass")
 
 
 def test_what_fails_on_the_way_leaves_nothing(data, tmp_path, monkeypatch):

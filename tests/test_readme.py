@@ -34,6 +34,7 @@ def commands() -> list[str]:
     return [line[2:] for block in blocks("README.md", "console") for line in block.splitlines() if line.startswith("$ ")]
 
 
+@pytest.mark.timeout(1800)
 def test_every_command_of_the_readme_works(project):
     (project / ".venv/bin").mkdir(parents=True)
     for file in {file.name: file for place in filter(None, (BIN, WARM)) for file in Path(place).iterdir()}.values():

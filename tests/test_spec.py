@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import warnings
@@ -493,9 +492,9 @@ def test_override_from_python_reports_every_problem_without_a_file():
         "seed must be a whole number in [0, 4294967296), got true",
         "model.dropout must be a number in [0, 1) or a list of such, got nan",
     ]
-    for path, value, said in (("seed", np.int64(3), "got 3 (a int64)"), ("train", 3, "train must be a mapping, got 3")):
-        with pytest.raises(SpecError, match=re.escape(said)):
-            Experiment().override(path, value)
+    with pytest.raises(SpecError, match="train must be a mapping, got 3"):
+        Experiment().override("train", 3)
+    assert Experiment().override("seed", np.int64(3)) == Experiment().override("seed", 3)
     with pytest.raises(SpecError, match=r"^unknown key model\.dropot; did you mean dropout\?$"):
         Experiment().override("model.dropot", 0.1)
     with pytest.raises(TypeError, match="needs a value"):

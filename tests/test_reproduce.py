@@ -232,8 +232,8 @@ def patch_of(project: Path, scratch: Path, files: dict[str, str], link: str = ""
 
 
 def recorded_commit(project: Path) -> str:
-    [run] = client_of(project).search_runs(["1"], "attributes.run_name = 'clean'")
-    return run.data.tags[COMMIT]
+    [clean] = [run for run in query.recorded(Experiment().tracking, project) if run.name == "clean"]
+    return client_of(project).get_run(clean.id).data.tags[COMMIT]
 
 
 def test_uncommitted_code_runs_only_with_trust_and_the_commit_says_whose_code_runs(project, tmp_path, monkeypatch, capfd):

@@ -13,8 +13,17 @@ import tarfile
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import BIN, PYTHON, ROOT, WARM, call, environment
+from scipy import stats
+
+from backends import get
+from backends.base import Data
+from backends.supervisor import fit
+from pipelines.data import About
+from pipelines.spec import load, trial
+from pipelines.stages import RunPaths, split
 
 pytestmark = pytest.mark.slow
 PAGES = ["README.md", "docs/pipeline.md", "docs/python-api.md", "docs/search.md", "docs/your-own-data.md"]
@@ -92,6 +101,29 @@ def test_the_numbers_of_the_readme_are_those_of_the_default_run():
     for name in ("loss", "accuracy"):
         value, low, high = (f"{metrics[key]:.4g}" for key in (name, f"{name}_low", f"{name}_high"))
         assert f"\n{name:18} {value} [{low}, {high}]\n" in (ROOT / "README.md").read_text()
+
+
+def test_the_comparison_of_the_readme_says_what_five_seeds_of_each_say(tmp_path):
+    """The same ten networks as one stack, whose numbers are those of ten runs."""
+    text = (ROOT / "README.md").read_text()
+    shown = re.findall(r"^seed (\d), split 0: \w{8}, \w{8}  (\S+) +(\S+) +(\S+)$", text, re.MULTILINE)
+    assert [row[0] for row in shown] == ["0", "1", "2", "3", "4"]
+    spec = load(ROOT / "params.yaml")
+    places = RunPaths(tmp_path)
+    split(spec, places)
+    about = About.load(places.about)
+    each = [spec.override({"seed": seed, "model.activation": phi}) for phi in ("relu", "tanh") for seed in range(5)]
+    data = Data(*(getattr(about.open(places.data, part), name) for part in ("train", "valid") for name in ("X", "y")))
+    results = fit(get("lightning"), [trial(one, about) for one in each], data)
+    relu, tanh = np.reshape([result.best["val_loss"] for result in results], (2, 5))
+    assert np.transpose([relu, tanh, tanh - relu]) == pytest.approx(np.array(shown)[:, 1:].astype(float), abs=5e-4)
+    found = stats.ttest_rel(tanh, relu)
+    low, high = found.confidence_interval()
+    said = f"{(tanh - relu).mean():.3g}, 95 % interval [{low:.3g}, {high:.3g}] by Student's t"
+    assert (
+        said in (ROOT / "README.md").read_text()
+        and f"(p = {found.pvalue:.2g}): tanh is better." in (ROOT / "README.md").read_text()
+    )
 
 
 def look_at_the_ui(project: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_part_that_is_not_asked_for_is_not_written(tmp_path):
 
 def test_a_part_is_three_files_that_numpy_would_write(tmp_path):
     X, rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32), np.arange(50)
-    digest = write_part(tmp_path, lambda some: iter(X[some].T), 3, 7, rows, rows * 2, rows)
+    digest = write_part(tmp_path, lambda some: X[some], 3, 7, rows, rows * 2, rows)
     whole = io.BytesIO()
     for name, array in (("X", X), ("y", rows * 2), ("rows", rows)):
         file = io.BytesIO()

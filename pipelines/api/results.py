@@ -15,7 +15,6 @@ import backends
 from backends.weights import write_atomically
 from pipelines.api.advice import in_python
 from pipelines.data import Source
-from pipelines.data.rows import given
 from pipelines.spec import DataSpec, Experiment, SpecError, load
 from pipelines.stages.files import check, read_json
 from pipelines.stages.networks import Network, answer, load_networks, stored_networks
@@ -126,6 +125,8 @@ class Model:
 
 def rows_of(network: Network, X: Any) -> Source:
     """Rows that are given in Python, with the columns that a network needs."""
+    from pipelines.data.rows import given
+
     block = DataSpec.model_validate(network.run["spec"]["data"])
     return given(X, block, network.about.preprocessing)
 

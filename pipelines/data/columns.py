@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -44,8 +44,24 @@ class Column:
 
 
 @dataclass(frozen=True)
+class InferredType:
+    """What a column holds. `note` says why it is ignored; `problem` what must hold, with `row`, the first that breaks it."""
+
+    kind: Kind
+    note: str = ""
+    problem: str = ""
+    row: int | None = None
+    odd: tuple[str, ...] = ()  # the texts that break it, the most frequent first
+    order: str = ""  # of days and months, a key of dates.PLAIN
+    numbers: Numbers | None = None  # how they are written, where not as 1234.5
+    dates: Dates | None = None  # how they are written, where not as in dates.PLAIN, and their parts
+
+
+@dataclass(frozen=True)
 class Source:
     """Rows as they were read, with what their columns hold: as the spec says, else as they look.
+
+    A column that `read` would refuse is text, and named in `problems`.
 
     `part` (rows,) int8 is the place of each row's part in PARTS where the data come split; -1 leaves it open. `line` names a row,
     counted from 0.
@@ -59,11 +75,16 @@ class Source:
     line: Callable[[int], str]
     part: NDArray | None = None
     notes: Mapping[str, str] = field(default_factory=dict)  # column -> why it is ignored though nothing says so
-    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in formats.py
+    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, a key of dates.PLAIN
     numbers: Mapping[str, Numbers] = field(default_factory=dict)  # column -> how its numbers are written, where not as 1234.5
     dates: Mapping[str, Dates] = field(default_factory=dict)  # column -> how its dates are written, and their parts
     places: NDArray | None = None  # (rows,) numbers of the rows in the file, where some are left out
     left_out: Mapping[str, int] = field(default_factory=dict)  # why rows are left out -> how many
+    problems: Mapping[str, str] = field(default_factory=dict)  # column -> what `read` would say; "": of the names in the spec
+    refused: Mapping[str, InferredType] = field(default_factory=dict)  # those columns, with the kind that their cells break
+    stated: Container[str] = ()  # columns whose kind data.columns gives
+    suspicion: str = ""  # of the header and quotes
+    guessed: bool = False  # the first line was taken for a row
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -203,9 +224,8 @@ class TargetColumns:
         for name, column in zip(names, self.values.T, strict=True):
             values = np.unique(column)
             if len(values) == 2 and not stated:
-                way_out = (
-                    "set data.task: binary" if len(names) == 1 else "predict classes one target at a time: name one data.target"
-                )
+                one = "set data.task: binary"
+                way_out = one if len(names) == 1 else "predict classes one target at a time: name one data.target"
                 found = f"found only {self.spell(values)}; {way_out}"
                 raise DataError(f"{self.name}: target {name!r} must take more than two values for regression, {found}")
         return Target("regression", names, (), self.values)

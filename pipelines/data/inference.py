@@ -3,68 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import pyarrow
-from pyarrow import compute
+import pyarrow as pa
+from pyarrow import compute as pc
 
-from pipelines.data import formats
-from pipelines.data.cells import dates, numbers
-from pipelines.data.columns import Column, DataError, NDArray
-from pipelines.data.formats import LARGEST
+from pipelines.data.cells import booleans, dates, distinct, matches, numbers
+from pipelines.data.cells.numbers import LARGEST
+from pipelines.data.columns import Column, DataError, InferredType, NDArray
 from pipelines.spec.blocks import DataSpec, Dates, Kind, Numbers
 from pipelines.spec.describe import nearest
 from pipelines.spec.yaml_file import flow
 
 ID_LIKE = 0.9  # text looks like an identifier where so large a share of its values differs
 MANY_NUMBERS = 20  # a target with more different numbers, and most cells numbers, is no list of classes
-MARKS = {".": "point", ",": "comma"}
+NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
+# Digits in groups of three, by the mark before decimals; 0,405 are no thousands.
+GROUPED = {"point": r"^[+-]?[1-9]\d{0,2}([, ']\d{3})+(\.\d*)?$", "comma": r"^[+-]?[1-9]\d{0,2}([. ']\d{3})+(,\d*)?$"}
 NO_VALUE = ("nan", "null", "n/a", "#n/a", "?")  # in lower case: no name of a class, unless data.columns says categorical
 NAMED = 5  # column names, or places, that a message lists
 WORDS = r"^[^\d_]*\p{L}{3,}[^\d_]*$|\p{L}{2,}\s+(\S+\s+)*\p{L}{2,}"  # a name, or several words; ids have digits
 MIXED = 0.5  # from this share of numbers on, a column of numbers and words is more likely untidy numbers than categories
-POINTED = r"^[+-]?[1-9]\d{0,2}\.\d{3}$"
+POINTED, WHOLE = r"^[+-]?[1-9]\d{0,2}\.\d{3}$", r"^[+-]?[1-9]\d{0,2}$"
+Readings = list[tuple[Any, NDArray]]  # Numbers or Dates, and the values of the texts under them
 RULES = {
     "numeric": "finite numbers",
     "datetime": "dates such as 2024-05-31 or 2024-05-31T12:30:00Z",
     "boolean": "true and false, yes and no, or 1 and 0",
 }
-
-
-@dataclass(frozen=True)
-class InferredType:
-    """A kind; `note` says why it is ignored; `problem` what must hold, with `row`, the first that breaks it."""
-
-    kind: Kind
-    note: str = ""
-    problem: str = ""
-    row: int | None = None
-    odd: tuple[str, ...] = ()  # the texts that break it, the most frequent first
-    order: str = ""  # of days and months, as in formats.py
-    numbers: Numbers | None = None  # how they are written, where not as 1234.5
-    dates: Dates | None = None  # how they are written, where formats.py does not know it, and their parts
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the cells of a column of text are read."""
-
-    markers: Sequence[str]  # that mean no value
-    spellings: Mapping[str, str]
-    decimal: str = "."
-    dates: str = "auto"  # or the order of days and months as in formats.py
-    typed: bool = False  # by the file, so that text which looks like numbers stays text
-    numbers: Numbers | None = None  # how numbers are written, where that is known
-    written: Dates = field(default_factory=Dates)  # how dates are written, where it has formats, and their parts
-
-    @property
-    def mark(self) -> str:
-        """What stands before decimals, in the spec's words."""
-        return MARKS[self.decimal]
 
 
 class TypeMasks(NamedTuple):
@@ -80,16 +49,28 @@ class TextColumn:
     """A column of text: stripped, spelled, and without what means no value.
 
     `codes` (rows,) int32 are places in `texts`, a pyarrow array of strings that differ; -1 is a missing value. `encoded` is a
-    dictionary array, whose texts may repeat.
+    dictionary array, whose texts may repeat. `order` of days and months is a key of dates.PLAIN or auto; `typed`: text that
+    looks like numbers stays text; `how` are its numbers written, and `written` its dates, where that is known.
     """
 
-    def __init__(self, name: str, encoded: Any, how: Reading) -> None:
-        self.name, self.how, texts = name, how, compute.utf8_trim_whitespace(encoded.dictionary)
-        if how.spellings:
-            place = compute.index_in(texts, pyarrow.array(list(how.spellings), texts.type))
-            texts = compute.coalesce(pyarrow.array(list(how.spellings.values()), texts.type).take(place), texts)
-        missing = compute.is_in(texts, pyarrow.array(list(how.markers), texts.type))
-        joined = compute.if_else(missing, None, texts).dictionary_encode()
+    def __init__(
+        self,
+        name: str,
+        encoded: Any,
+        block: DataSpec,
+        order: str,
+        typed: bool,
+        how: Numbers | None,
+        written: Dates,
+    ) -> None:
+        self.name, self.stated_order, self.typed, self.how, self.written = name, order, typed, how, written
+        self.decimal, spellings = block.format.decimal, block.spellings.get(name, {})
+        texts = pc.utf8_trim_whitespace(encoded.dictionary)
+        if spellings:
+            place = pc.index_in(texts, pa.array(list(spellings), texts.type))
+            texts = pc.coalesce(pa.array(list(spellings.values()), texts.type).take(place), texts)
+        missing = pc.is_in(texts, pa.array(block.missing.markers, texts.type))
+        joined = pc.if_else(missing, None, texts).dictionary_encode()
         codes, places = (part.indices.fill_null(-1).to_numpy(zero_copy_only=False) for part in (encoded, joined))
         self.codes: NDArray = np.append(places, np.int32(-1))[codes]
         self.texts = joined.dictionary
@@ -106,25 +87,23 @@ class TextColumn:
     @cached_property
     def order(self) -> str:
         """Of days and months in its dates."""
-        return formats.date_order(self.texts) if self.how.dates == "auto" else self.how.dates
+        return dates.order_of(self.texts) if self.stated_order == "auto" else self.stated_order
 
     # -- what it holds --
 
     def values(self, kind: Kind, stated: bool) -> NDArray:
         """float64 of each text; not finite for what the kind does not allow."""
-        if kind == "numeric" and self.how.numbers:
-            return numbers.read(self.texts, self.how.numbers)
         if kind == "numeric":
-            return formats.numbers(self.texts, self.how.decimal)
-        if kind == "datetime" and self.how.written.formats:
-            return dates.read(self.texts, self.how.written)
-        return formats.days(self.texts, self.order) if kind == "datetime" else formats.booleans(self.texts, stated)
+            return numbers.read(self.texts, self.how) if self.how else numbers.plain(self.texts, self.decimal)
+        if kind == "datetime":
+            return dates.read(self.texts, self.written) if self.written.formats else dates.plain(self.texts, self.order)
+        return booleans(self.texts, stated)
 
     def column(self, kind: Kind, stated: bool) -> Column:
         """Its rows under a kind; as categories in order, where that is what they are."""
         if kind not in ("categorical", "ignore"):
             return Column(np.append(self.values(kind, stated), np.nan)[self.codes])
-        order = compute.sort_indices(self.texts).to_numpy()
+        order = pc.sort_indices(self.texts).to_numpy()
         place = np.empty(len(order) + 1, dtype=np.int32)
         place[order], place[-1] = np.arange(len(order)), -1
         return Column(place[self.codes], tuple(self.texts.take(order).to_pylist()))
@@ -132,32 +111,30 @@ class TextColumn:
     @cached_property
     def masks(self) -> TypeMasks:
         """What each of its texts is, looked at once."""
-        values = formats.numbers(self.texts, self.how.decimal)
-        codes = ~np.isnan(values) & formats.matches(self.texts, formats.CODE)
-        not_finite = formats.matches(self.texts, formats.NOT_FINITE) | np.isinf(values)
-        dates = ~np.isnan(formats.days(self.texts, self.order))
-        return TypeMasks(np.isfinite(values) & ~codes, codes & ~not_finite, not_finite, dates)
+        values = numbers.plain(self.texts, self.decimal)
+        codes = ~np.isnan(values) & matches(self.texts, numbers.CODE)
+        not_finite = matches(self.texts, NOT_FINITE) | np.isinf(values)
+        moments = ~np.isnan(dates.plain(self.texts, self.order))
+        return TypeMasks(np.isfinite(values) & ~codes, codes & ~not_finite, not_finite, moments)
 
     def input(self, stated: Kind | None, most: int) -> InferredType:
         """Under the kind that is stated, else under the one it looks like. More categories than `most` may be an id."""
         if not len(self.texts) and stated is None:
             return InferredType("ignore", "no cell holds a value")
-        if stated in ("categorical", "ignore"):
-            return InferredType(stated)
-        return self._looks(most, not self.how.typed) if stated is None else self.as_stated(stated)
+        return self._looks(most, not self.typed) if stated is None else self.as_stated(stated)
 
     def target(self, stated: Kind | None, task: str) -> InferredType:
         """A target is numbers if all its cells are, else classes."""
         if stated not in (None, "numeric", "categorical"):
             must = f"data.columns must say numeric or categorical, or nothing, got {stated}"
             return InferredType("categorical", problem=f"column {self.name!r} is a target: {must}")
-        if stated == "categorical" or (self.how.typed and not stated):
+        if stated == "categorical" or (self.typed and not stated):
             return InferredType("categorical")
         masks = self.masks
         if stated == "numeric" or (task == "regression" and (masks.numbers | masks.codes).any()):
             return self.as_stated("numeric")
         if masks.numbers.all():
-            return self._wide(None) or self._thousands() or InferredType("numeric")
+            return self._numbers(None)
         if (masks.numbers | masks.not_finite).all():
             return self._not_finite()
         if not masks.codes.any() and masks.numbers.sum() > MANY_NUMBERS and self.share(masks.numbers) >= MIXED:
@@ -176,25 +153,25 @@ class TextColumn:
 
     def as_stated(self, stated: Kind) -> InferredType:
         """Under a kind of numbers, dates or truth values."""
-        order = self.order if stated == "datetime" and not self.how.written.formats else ""
+        plain = not (self.how if stated == "numeric" else self.written.formats)
+        order = self.order if stated == "datetime" and plain else ""
         wrong = ~np.isfinite(self.values(stated, stated=True))
         if not wrong.any():
-            how = self.how.numbers if stated == "numeric" else None
+            how = self.how if stated == "numeric" else None
             return self._unclear() if order == "unclear" else InferredType(stated, order=order, numbers=how)
-        if stated == "numeric" and not self.how.numbers and (other := self._otherwise_written()):
-            return other
-        if stated == "datetime" and not self.how.written.formats and (other := self._other_dates()):
+        others = {"numeric": self._otherwise_written, "datetime": self._other_dates}
+        if plain and stated in others and (other := others[stated]()):
             return other
         rule = f"hold {RULES[stated]}"
-        if stated == "datetime" and self.how.written.formats:
-            rule = f"hold dates written as {', '.join(self.how.written.formats)}"
+        if stated == "datetime" and not plain:
+            rule = f"hold dates written as {', '.join(self.written.formats)}"
         return self._refused(stated, rule, wrong, self._other_kind(stated, wrong))
 
     def _looks(self, most: int, look: bool) -> InferredType:
         """`look`: also at what may be numbers."""
         masks = self.masks
         if look and masks.numbers.all():
-            return self._wide(most) or self._thousands() or InferredType("numeric")
+            return self._numbers(most)
         some_not_finite = masks.not_finite.any() and not masks.not_finite.all()
         if look and some_not_finite and (masks.numbers | masks.codes | masks.not_finite).all():
             return self._not_finite()
@@ -203,14 +180,19 @@ class TextColumn:
         if len(self.texts) <= 4 and not np.isnan(self.values("boolean", stated=False)).any():
             return InferredType("boolean")
         other = self._other_dates() or self._otherwise_written()
-        if other and (look or self._surely(other)):
+        # Text in a file that knows numbers may be dates, or amounts with marks or units; plain digits there are text.
+        if other and (look or other.kind == "datetime"):
+            return other
+        if other and other.numbers and numbers.as_stated(other.numbers, self.decimal):
             return other
         if look and not masks.codes.any() and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
         if self.share(masks.dates) >= MIXED:
             return self._mixed("datetime", masks.dates)
         if self._like_an_id(most):
-            return InferredType("ignore", self._prose or self._many("texts"))
+            prose = f"free text: {len(self.texts)} different texts in {self.counts.sum()} rows"
+            words = self.share(matches(self.texts, WORDS)) >= MIXED
+            return InferredType("ignore", prose if words else self._many("texts"))
         return InferredType("categorical")
 
     # -- what is wrong with it --
@@ -222,10 +204,11 @@ class TextColumn:
         counts = np.where(wrong, self.counts, 0)
         more = f" (and {counts.sum() - 1} more such cells)" if count and counts.sum() > 1 else ""
         row = self._first_row(wrong)
+        found = self.texts[int(self.codes[row])].as_py()
         often = np.argsort(-counts, kind="stable")[:NAMED]
         return InferredType(
             kind,
-            problem=f"{what} {self.name!r} must {rule}, found {self._text(row)!r}{more}{about}; {way_out}",
+            problem=f"{what} {self.name!r} must {rule}, found {found!r}{more}{about}; {way_out}",
             row=row,
             odd=tuple(self.texts[int(place)].as_py() for place in often if counts[place]),
         )
@@ -233,9 +216,6 @@ class TextColumn:
     def _first_row(self, chosen: NDArray) -> int:
         """Of those that hold one of the chosen texts."""
         return int(np.argmax(np.append(chosen, False)[self.codes]))
-
-    def _text(self, row: int) -> str:
-        return str(self.texts[int(self.codes[row])])
 
     def _set_kind(self, kind: str) -> str:
         return f"set data.columns: {flow({self.name: kind})}"
@@ -252,15 +232,13 @@ class TextColumn:
     def _marker_or_category(self) -> str:
         return f"if that means no value, add it to data.missing.markers; else {self._set_kind('categorical')}"
 
-    def _wide(self, most: int | None) -> InferredType | None:
-        """Whole numbers of which float64 would lose digits: an id if nearly all differ, else refused.
+    def _numbers(self, most: int | None) -> InferredType:
+        """Numbers, unless there is a doubt about them. A target has no `most`."""
+        wide = numbers.wide(self.texts)
+        return self._wide(wide, most) if wide.any() else self._thousands() or InferredType("numeric")
 
-        A target has no `most`.
-        """
-        wide = formats.wide(self.texts)
-        return self._wide_numbers(wide, most) if wide.any() else None
-
-    def _wide_numbers(self, wide: NDArray, most: int | None) -> InferredType:
+    def _wide(self, wide: NDArray, most: int | None) -> InferredType:
+        """Whole numbers of which float64 would lose digits: an id if nearly all differ, else refused."""
         if most is not None and self._like_an_id(most):
             return InferredType("ignore", self._many("whole numbers", ", some from 2^53 on"))
         rule = f"hold whole numbers below 2^53 ({LARGEST + 1}), as larger ones lose digits"
@@ -271,13 +249,6 @@ class TextColumn:
     def _like_an_id(self, most: int) -> bool:
         return len(self.texts) > most and len(self.texts) >= ID_LIKE * self.counts.sum()
 
-    @property
-    def _prose(self) -> str:
-        """What is said of texts that are words rather than codes; "" for these."""
-        if self.share(formats.matches(self.texts, WORDS)) < MIXED:
-            return ""
-        return f"free text: {len(self.texts)} different texts in {self.counts.sum()} rows"
-
     def _many(self, what: str, about: str = "") -> str:
         return f"{len(self.texts)} different {what} in {self.counts.sum()} rows{about}: looks like an identifier"
 
@@ -286,7 +257,7 @@ class TextColumn:
         return self._refused(
             "datetime",
             "hold dates of which one can tell the day from the month",
-            np.isnan(formats.days(self.texts)),
+            np.isnan(dates.plain(self.texts)),
             "set data.format.dates: day_first or month_first",
             ", and in no cell a number above 12",
         )
@@ -314,7 +285,7 @@ class TextColumn:
         amounts = int(some.sum())
         if self.share(some) < MIXED or (amounts < len(texts) and amounts <= MANY_NUMBERS):
             return None
-        found = numbers.find(texts.filter(pyarrow.array(some)), self.how.mark, self.name)
+        found = numbers.find(texts.filter(pa.array(some)), self.decimal, self.name)
         if not found or not (amounts == len(texts) or masks.numbers.sum() < amounts):
             return None
         if amounts < len(texts):
@@ -323,80 +294,69 @@ class TextColumn:
 
     def _thousands(self) -> InferredType | None:
         """Asked of 1.234 beside 734: decimals, or points between thousands?"""
-        pointed = formats.matches(self.texts, POINTED)
-        whole = formats.matches(self.texts, r"^[+-]?[1-9]\d{0,2}$")
-        both = pointed.any() and whole.any()
-        if self.how.decimal == "," or not both:
+        pointed, whole = matches(self.texts, POINTED), matches(self.texts, WHOLE)
+        both = pointed.any() and whole.any() and (pointed | whole).all()
+        if self.decimal == "comma" or not both:
             return None
-        if not (pointed | whole).all():
-            return None
-        grouped = Numbers(thousands="point", decimal="comma")
-        return self._as_found([Numbers(decimal="point"), grouped])
-
-    def _surely(self, other: InferredType) -> bool:
-        """Whether text in a file that knows numbers is dates, or amounts with marks or units; plain digits there are text."""
-        how = other.numbers
-        return other.kind == "datetime" or bool(how and numbers.as_stated(how, self.how.mark))
+        ways = (Numbers(decimal="point"), Numbers(thousands="point", decimal="comma"))
+        return self._as_found([(how, numbers.read(self.texts, how)) for how in ways])
 
     def _other_decimal(self) -> InferredType | None:
         """Numbers with a comma where the file should have a point, or the reverse."""
-        decimal, texts, masks = self.how.decimal, self.texts, self.masks
-        other = "," if decimal == "." else "."
-        wrong = np.isfinite(formats.numbers(texts, other)) & ~formats.matches(texts, formats.CODE) & ~masks.numbers
-        if not wrong.any() or self.share(wrong | masks.numbers) < MIXED:
+        decimal, texts, fine = self.decimal, self.texts, self.masks.numbers
+        other = "comma" if decimal == "point" else "point"
+        wrong = np.isfinite(numbers.plain(texts, other)) & ~matches(texts, numbers.CODE) & ~fine
+        if self.share(wrong | fine) < MIXED or matches(texts, GROUPED[decimal])[wrong].all():
             return None
-        if formats.grouped(texts, decimal)[wrong].all():
-            return None
-        way_out = f"set data.format.decimal: {MARKS[other]}, or {self._set_kind('categorical')}"
-        return self._refused("numeric", f"hold numbers with a decimal {MARKS[decimal]}", wrong, way_out)
+        way_out = f"set data.format.decimal: {other}, or {self._set_kind('categorical')}"
+        return self._refused("numeric", f"hold numbers with a decimal {decimal}", wrong, way_out)
 
     def _other_dates(self) -> InferredType | None:
-        """Dates that formats.py does not know; None if they are none."""
+        """Dates that dates.PLAIN does not know; None if they are none."""
         if self.masks.numbers.any() or self.share(self.masks.dates) == 1:
             return None
-        stated, order = self.how.written, self.how.dates
-        fine = dates.likely(self.texts, order, stated)
+        readings = list(dates.readings(self.texts, self.stated_order, self.written))
+        fine = max((np.isfinite(values) for _, values in readings), key=np.count_nonzero)
         if self.share(fine) < MIXED:
             return None
-        found = dates.find(self.texts.filter(pyarrow.array(fine)), order, stated)
-        if not found or not fine.all():
-            plain = self.share(self.masks.dates) >= MIXED
-            return None if plain else self._mixed("datetime", fine)
+        if not fine.all():
+            return None if self.share(self.masks.dates) >= MIXED else self._mixed("datetime", fine)
+        found = distinct(readings)
         if len(found) == 1:
-            return InferredType("datetime", dates=found[0])
-        values = [dates.read(self.texts, how) for how in found]
-        said = [dates.as_stated(how) for how in found]
+            return InferredType("datetime", dates=found[0][0])
         rule = "hold dates that can be read in one way"
-        return self._asked("datetime", rule, values[0] != values[1], values, said)
+        return self._asked("datetime", rule, found[0][1] != found[1][1], found)
 
-    def _as_found(self, found: list[Numbers]) -> InferredType:
+    def _as_found(self, found: Readings) -> InferredType:
         """Numbers, if they can be read in one way; else the ways are named."""
-        values = [numbers.read(self.texts, how) for how in found]
-        units, asked = found[0].units, np.ones(len(self.texts), dtype=bool)
+        how, values = found[0]
+        asked = np.ones(len(self.texts), dtype=bool)
         if len(found) > 1:
-            asked, rule = values[0] != values[1], "hold numbers that can be read in one way"
-        elif not numbers.one_currency(units):
-            rule = f"hold amounts of one unit, not of {', '.join(units)}"
-        elif found[0].accounting and (values[0] <= 0).all():
+            asked, rule = values != found[1][1], "hold numbers that can be read in one way"
+        elif len({numbers.SIGNS.get(unit, unit) for unit in how.units}) > 1:
+            rule = f"hold amounts of one unit, not of {', '.join(how.units)}"
+        elif how.accounting and (values <= 0).all():
             rule = "hold numbers that are not all in brackets"
-        elif (large := np.abs(values[0]) > LARGEST).any():
-            return self._wide_numbers(large, None)
+        elif (large := np.abs(values) > LARGEST).any():
+            return self._wide(large, None)
         else:
-            return InferredType("numeric", numbers=found[0])
-        said = [numbers.as_stated(how, self.how.mark) or {"decimal": how.decimal} for how in found]
-        return self._asked("numeric", rule, asked, values, said)
+            return InferredType("numeric", numbers=how)
+        return self._asked("numeric", rule, asked, found)
 
-    def _asked(self, kind: Kind, rule: str, asked: NDArray, values: list[NDArray], said: list[dict[str, Any]]) -> InferredType:
-        """Several readings of the texts `asked`: `values` (texts,) of each, and what the spec would say of it."""
+    def _asked(self, kind: Kind, rule: str, asked: NDArray, found: Readings) -> InferredType:
+        """Which of several readings of the texts `asked` is meant."""
         place = int(self.codes[self._first_row(asked)])
-        told = [self._value(kind, float(value[place])) for value in values]
-        key = "numbers" if kind == "numeric" else "dates"
-        ways = [f"for {one} set data.{key}: {flow({self.name: how})}" for one, how in zip(told, said, strict=True)]
+        told, ways = list[str](), list[str]()
+        for how, values in found:
+            if kind == "numeric":
+                told.append(f"{values[place] + 0.0:.15g}")
+                key, said = "numbers", numbers.as_stated(how, self.decimal) or {"decimal": how.decimal}
+            else:
+                told.append(str(np.datetime64(int(values[place]), "D")))
+                key, said = "dates", dates.as_stated(how)
+            ways.append(f"for {told[-1]} set data.{key}: {flow({self.name: said})}")
         way_out = f"{'; '.join(ways)}; for words {self._set_kind('categorical')}"
         return self._refused(kind, rule, asked, way_out, f", which may mean {' or '.join(told)}")
-
-    def _value(self, kind: Kind, value: float) -> str:
-        return f"{value + 0.0:.15g}" if kind == "numeric" else str(np.datetime64(int(value), "D"))
 
 
 Said = TypeVar("Said")

@@ -5,6 +5,7 @@ A suspicion is a rule of thumb and a question to a person; nothing is left out b
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +19,7 @@ from pipelines.data.cells.numbers import as_stated as numbers_as_stated
 from pipelines.data.columns import Column, DataError, NDArray, Source, Target, find_target
 from pipelines.data.parts import check_size
 from pipelines.data.preprocess import LIMIT, CellError, fit
-from pipelines.data.read import Survey, survey
+from pipelines.data.read import survey
 from pipelines.data.split import count_duplicates, equal_rows, inputs_of, label_key, no_inputs, split_rows
 from pipelines.spec.blocks import DataSpec, Kind
 from pipelines.spec.yaml_file import flow, scalar
@@ -113,15 +114,14 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
 
     `block` may lack a target (`DataSpec.model_construct`). Raises DataError where there is no table to look at.
     """
-    found = survey(block, base)
-    source = found.source
-    untidy = next((found.problems[name] for name in source.targets if name in found.problems), "")
+    source = survey(block, base)
+    untidy = next((source.problems[name] for name in source.targets if name in source.problems), "")
     target, problems = (None, []) if untidy else _target(source, block)
-    refused = found.problems.get("") or untidy or "".join(problems)
+    refused = source.problems.get("") or untidy or "".join(problems)
     classes = target.counts() if target else {}
     left_out = no_inputs(block)
     columns: list[ColumnLook] = []
-    suspicions = [Suspicion("the file", "written", found.suspicion)] if found.suspicion else []
+    suspicions = [Suspicion("the file", "written", source.suspicion)] if source.suspicion else []
     if target and classes:
         suspicions += [*suspect_task(source, target, block), *suspect_spellings(source.targets[0], classes)]
     for name, kind in source.kinds.items():
@@ -130,12 +130,12 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
         except DataError as error:
             problems.append(str(error))
             continue
-        columns.append(_column(found, name, column, left_out.get(name, ""), block.format.decimal))
+        columns.append(_column(source, name, column, left_out.get(name, ""), block.format.decimal))
         # What is untidy is looked at as text, and tells nothing yet.
-        if name in source.inputs and name not in left_out and name not in found.problems:
+        if name in source.inputs and name not in left_out and name not in source.problems:
             suspicions += suspect(name, kind, column, target, block.categories.most)
-            problems += _unfit(found, block, columns[-1], column)
-    duplicates, unsplit = _split(found, block, target)
+            problems += _unfit(source, block, columns[-1], column)
+    duplicates, unsplit = _split(source, block, target)
     return Look(
         source=source.name,
         rows=source.rows,
@@ -145,30 +145,28 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
         classes=classes,
         duplicates=duplicates,
         suspicions=tuple(suspicions),
-        problems=(*found.problems.values(), *problems, *unsplit),
+        problems=(*source.problems.values(), *problems, *unsplit),
         refused=refused,
         rows_left_out=source.left_out,
-        guessed=found.guessed,
+        guessed=source.guessed,
     )
 
 
 def _target(source: Source, block: DataSpec) -> tuple[Target | None, list[str]]:
     """What is predicted, and what is wrong with it."""
-    if not source.targets:
-        return None, []
     try:
-        target = find_target(source, block.task)
-        if target.task == "regression":
+        target = find_target(source, block.task) if source.targets else None
+        if target and target.task == "regression":
             check_size(source, target, target.y)
     except DataError as error:
         return None, [str(error)]
     return target, []
 
 
-def _split(found: Survey, block: DataSpec, target: Target | None) -> tuple[int, list[str]]:
+def _split(source: Source, block: DataSpec, target: Target | None) -> tuple[int, list[str]]:
     """(rows that repeat an earlier one, why the rows cannot be split): what `split` would say."""
-    source, problems = found.source, list[str]()
-    if target is not None and not {"", *no_inputs(block)} & {*found.problems}:
+    problems = []
+    if target is not None and not {"", *no_inputs(block)} & {*source.problems}:
         try:
             inputs_of(source, block)
             return split_rows(source, target, block.split, block.weight).duplicates["rows"], []
@@ -178,27 +176,25 @@ def _split(found: Survey, block: DataSpec, target: Target | None) -> tuple[int, 
     return count_duplicates(first, np.zeros(source.rows))["rows"], problems
 
 
-def _unfit(found: Survey, block: DataSpec, told: ColumnLook, column: Column) -> Iterator[str]:
+def _unfit(source: Source, block: DataSpec, told: ColumnLook, column: Column) -> Iterator[str]:
     """What becomes of no number for a network: values beyond float32, and gaps where the spec wants none."""
     beyond = told.least is not None and told.greatest is not None and max(-told.least, told.greatest) > LIMIT
     numbers = told.kind in ("numeric", "datetime")
     if beyond or (told.missing and (block.missing.numeric if numbers else block.missing.categorical) == "refuse"):
         try:
-            for _ in fit(told.name, told.kind, column, block).encoder.encode(column):
-                pass
+            deque(fit(told.name, told.kind, column, block).encoder.encode(column), 0)
         except CellError as error:
-            yield f"{found.source.line(error.place)}: {error}"
+            yield f"{source.line(error.place)}: {error}"
 
 
 # -- one column --
 
 
-def _column(found: Survey, name: str, column: Column, left_out: str, decimal: str) -> ColumnLook:
+def _column(source: Source, name: str, column: Column, left_out: str, decimal: str) -> ColumnLook:
     """`left_out`: why data.split takes it out of the inputs; `decimal`: the file's."""
-    source = found.source
     written = numbers_as_stated(source.numbers[name], decimal) if name in source.numbers else {}
     written |= dates_as_stated(source.dates[name]) if name in source.dates else {}
-    kind, refused = found.source.kinds[name], found.refused.get(name)
+    kind, refused = source.kinds[name], source.refused.get(name)
     worded = bool(column.categories) or column.values.dtype.kind != "f"
     present = column.values[~column.gaps]
     values, counts = np.unique(present, return_counts=True)
@@ -206,25 +202,29 @@ def _column(found: Survey, name: str, column: Column, left_out: str, decimal: st
     def spell(value: Any) -> str:
         return column.categories[int(value)] if worded else shown(kind, float(value))
 
+    def most(number: int) -> Iterator[tuple[str, int]]:
+        yield from ((spell(values[place]), int(counts[place])) for place in often[:number])
+
     often = np.argsort(-counts, kind="stable")
     numbers = not worded and kind != "boolean" and bool(len(values))
     repeated = not numbers or bool((counts > 1).any())
-    bars = _bars(spell, values, counts) if numbers else _most_frequent(spell, values[often], counts[often])
+    bars = _bars(spell, values, counts) if numbers else most(MOST_BARS)
+    others = 0 if numbers else int(counts[often[MOST_BARS:]].sum())
     return ColumnLook(
         name=name,
         kind=refused.kind if refused else kind,
-        stated=name in found.stated,
-        note=found.source.notes.get(name, "") or (f"no input: {left_out}" if left_out else ""),
-        problem=found.problems.get(name, ""),
+        stated=name in source.stated,
+        note=source.notes.get(name, "") or (f"no input: {left_out}" if left_out else ""),
+        problem=source.problems.get(name, ""),
         odd=refused.odd if refused else (),
         missing=int(column.gaps.sum()),
         distinct=len(values),
         least=float(values[0]) if numbers else None,
         median=2 * float(np.median(present / 2)) if numbers else None,  # halves: a sum may be beyond float64
         greatest=float(values[-1]) if numbers else None,
-        frequent=tuple((spell(values[place]), int(counts[place])) for place in often[:FREQUENT]) if repeated else (),
+        frequent=tuple(most(FREQUENT)) if repeated else (),
         example=spell(present[0]) if len(present) else "",
-        histogram=tuple(bars),
+        histogram=(*bars, *([(f"{len(values) - MOST_BARS} others", others)] if others else [])),
         written=flow(written) if written else "",
     )
 
@@ -240,12 +240,6 @@ def _bars(spell: Callable[[Any], str], values: NDArray, counts: NDArray) -> Iter
     rows = np.bincount(place, weights=counts, minlength=BARS)
     for low, high, count in zip(edges, edges[1:], rows, strict=False):
         yield f"{spell(low)} to {spell(high)}", int(count)
-
-
-def _most_frequent(spell: Callable[[Any], str], values: NDArray, counts: NDArray) -> Iterator[tuple[str, int]]:
-    yield from zip(map(spell, values[:MOST_BARS]), counts[:MOST_BARS].tolist(), strict=True)
-    if len(values) > MOST_BARS:
-        yield f"{len(values) - MOST_BARS} others", int(counts[MOST_BARS:].sum())
 
 
 def shown(kind: Kind, value: float) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -121,26 +120,21 @@ def _array(path: Path) -> NDArray:
 
 def write_part(
     folder: Path,
-    inputs: Callable[[NDArray], Iterable[NDArray]],
+    inputs: Callable[[NDArray], NDArray],
     width: int,
     at_once: int,
     rows: NDArray,
     *arrays: NDArray,
 ) -> str:
-    """The files of one part; their SHA-256. `inputs` gives `width` columns (n,) float32 of some of `rows`, `at_once` at most.
+    """The files of one part; their SHA-256. `inputs` gives X (n, `width`) float32 of some of `rows`, `at_once` at most.
 
     `arrays` (n, ...): y, the numbers of the rows in the source, and the weights where there are any.
     """
     with stream_atomically(folder / "X.npy") as file:
-        np.lib.format.open_memmap(file.name, "w+", np.float32, (len(rows), width))
-        if hasattr(os, "posix_fallocate"):  # to write to a memory map on a full disk is SIGBUS
-            os.posix_fallocate(file.fileno(), 0, os.path.getsize(file.name))
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), width)}
+        np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, len(rows), at_once):
-            some = rows[start : start + at_once]
-            X = np.lib.format.open_memmap(file.name, "r+")  # anew, for what was written to be out of memory
-            for place, values in enumerate(inputs(some)):
-                X[start : start + len(some), place] = values
-            X.flush()
+            file.write(inputs(rows[start : start + at_once]).data)
     written = [folder / "X.npy"]
     for name, array in zip(ARRAYS[1:], arrays, strict=False):
         written.append(folder / f"{name}.npy")
@@ -297,19 +291,19 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
                 if count:
                     counts[part][name] = count
     encoders = tuple(one.encoder for one in fitted)
-    orders = {one.name: source.orders[one.name] for one in encoders if one.name in source.orders}
-    numbers = {one.name: source.numbers[one.name] for one in encoders if one.name in source.numbers}
-    dates = {one.name: source.dates[one.name] for one in encoders if one.name in source.dates}
-    preprocessing = Preprocessing(encoders, orders, numbers, dates)
+
+    def known(said: Mapping[str, Any]) -> dict[str, Any]:
+        return {one.name: said[one.name] for one in encoders if one.name in said}
+
+    preprocessing = Preprocessing(encoders, known(source.orders), known(source.numbers), known(source.dates))
     _check_names(source.name, encoders)
     scale, y = _scaled_target(source, target, rows["train"], spec)
 
     hashes = {}
     for part in parts:
-        own, width, inputs = rows[part], len(preprocessing.inputs), partial(preprocessing.encoded, source)
-        arrays = [y[own], source.numbers_of(own)]
-        if spec.weight and part == "train":
-            arrays.append(row_weights(source, spec.weight, own))
+        own, width, inputs = rows[part], len(preprocessing.inputs), partial(preprocessing.apply, source)
+        weights = [row_weights(source, spec.weight, own)] if spec.weight and part == "train" else []
+        arrays = (y[own], source.numbers_of(own), *weights)
         hashes[part] = write_part(about.where(folder, part), inputs, width, source.rows // 4 + 1, own, *arrays)
     return replace(
         about,

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from pipelines.data.cells.dates import part_of
 from pipelines.data.columns import Column, DataError, NDArray, Source
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import Dates, Kind, Numbers, Part
@@ -225,6 +224,21 @@ class Categorical:
 Encoder = Numeric | Moments | Flag | Categorical
 
 
+def part_of(days: NDArray, part: str) -> NDArray:
+    """A part of each date (n,) float64, NaN where there is none. Week days count from 0, Monday."""
+    if part == "day":
+        return days
+    gaps = np.isnan(days)
+    whole = np.floor(np.where(gaps, 0, days))
+    if part == "hour":
+        hours = np.floor((np.where(gaps, 0, days) - whole) * 24 + 1e-6)
+        return np.where(gaps, np.nan, hours)
+    dates = whole.astype("datetime64[D]")
+    months = dates.astype("datetime64[M]").astype(np.int64)
+    parts = {"year": months // 12 + 1970, "month": months % 12 + 1, "weekday": (whole + 3) % 7}
+    return np.where(gaps, np.nan, parts[part].astype(np.float64))
+
+
 def _filled(name: str, values: NDArray, gaps: NDArray, fill: float | None) -> NDArray:
     if fill is None:
         _refuse_gaps(name, gaps, "numeric: median")
@@ -315,7 +329,7 @@ class Preprocessing:
     """The encoders of all columns that a network is given, in the order of its inputs."""
 
     encoders: Annotated[tuple[Encoder, ...], Field(alias="columns")]  # as about.json calls them
-    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, as in formats.py
+    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, a key of dates.PLAIN
     numbers: Mapping[str, Numbers] = field(default_factory=dict)  # column -> how its numbers are written, where not as 1234.5
     dates: Mapping[str, Dates] = field(default_factory=dict)  # column -> how its dates are written, and their parts
 
@@ -329,18 +343,16 @@ class Preprocessing:
         """Names of a network's inputs: "age", "age missing", "colour=red", "colour infrequent"."""
         return tuple(name for encoder in self.encoders for name in encoder.inputs)
 
-    def apply(self, source: Source) -> NDArray:
-        """Raw rows with the columns and kinds of the training rows -> what the network sees, (n, I) float32.
+    def apply(self, source: Source, rows: NDArray | None = None) -> NDArray:
+        """Raw rows, all or some, with the columns and kinds of the training rows -> what the network sees, (n, I) float32.
 
         Raises DataError for values that cannot be used.
         """
-        X = np.empty((source.rows, len(self.inputs)), dtype=np.float32)
-        for place, values in enumerate(self.encoded(source, np.arange(source.rows))):
-            X[:, place] = values
-        return X
-
-    def encoded(self, source: Source, rows: NDArray) -> Iterator[NDArray]:
-        """Each input of some rows, (n,) float32. Raises DataError."""
+        rows = np.arange(source.rows) if rows is None else rows
+        X = np.empty((len(rows), len(self.inputs)), dtype=np.float32)
+        columns = iter(X.T)
         with named_rows(source, rows):
             for encoder in self.encoders:
-                yield from encoder.encode(source.fetch(encoder.name).of(rows))
+                for values in encoder.encode(source.fetch(encoder.name).of(rows)):
+                    next(columns)[:] = values
+        return X

@@ -7,8 +7,8 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from http.client import HTTPException
 from itertools import islice, takewhile
 from pathlib import Path
@@ -25,7 +25,6 @@ from pipelines.spec.blocks import BUNDLED, FILES, Kind
 from pipelines.spec.describe import nearest
 
 if TYPE_CHECKING:
-    from pipelines.data.inference import InferredType
     from pipelines.data.tables import JoinedTable, Table
 
 LISTED = 50  # columns in a message
@@ -42,44 +41,24 @@ def read(block: DataSpec, base: Path | None = None) -> Source:
 
     Raises DataError with file, row and column for what cannot be read, or holds what its kind does not allow.
     """
-    found = survey(block, base)
-    for problem in found.problems.values():
+    source = survey(block, base)
+    for problem in source.problems.values():
         raise DataError(problem)
-    return found.source
+    return source
 
 
-@dataclass(frozen=True)
-class Survey:
-    """A source that may not be what the spec asks for: a column that `read` would refuse is text."""
-
-    source: Source
-    stated: frozenset[str] = frozenset()  # columns whose kind data.columns gives
-    problems: Mapping[str, str] = field(default_factory=dict)  # column -> what `read` would say; "": of the names in the spec
-    refused: Mapping[str, InferredType] = field(default_factory=dict)  # those columns, with the kind that their cells break
-    suspicion: str = ""  # of the header and quotes
-    guessed: bool = False  # the first line was taken for a row
-
-
-def survey(block: DataSpec, base: Path | None = None) -> Survey:
-    """Look at every column. Raises DataError where there is no table."""
+def survey(block: DataSpec, base: Path | None = None) -> Source:
+    """The same, where what `read` would refuse stands in `problems`. Raises DataError where there is no table."""
     if block.source in BUNDLED:
-        return Survey(read_bundled(str(block.source)))
+        return read_bundled(str(block.source))
     table = open_source(block, base)
-    problems = {}
-    try:
-        check_named(block, table)
-    except DataError as error:
-        problems[""] = str(error)
+    unmet = unmet_names(block, table)
     for name in {*block.spellings} & {*table.names}:
         table.check_spellings(name)
-    types = {name: table.infer(name) for name in table.names}
-    refused = {name: found for name, found in types.items() if found.problem}
-    problems |= {name: table.explain(found) for name, found in refused.items()}
-    source = table.source(types)
-    if not {*source.targets} & {*refused}:
+    source = table.source({name: table.infer(name) for name in table.names})
+    if not {*source.targets} & {*source.refused}:
         source = source.without(_left_out(source, block))
-    guessed = table.guessed and block.format.header == "auto"
-    return Survey(source, frozenset(table.stated), problems, refused, table.suspicion, guessed)
+    return replace(source, problems={"": unmet, **source.problems}) if unmet else source
 
 
 def _left_out(source: Source, block: DataSpec) -> dict[str, NDArray]:
@@ -102,10 +81,12 @@ def open_source(block: DataSpec, base: Path | None = None) -> JoinedTable:
     from pipelines.data.tables import JoinedTable, open_table
 
     if not block.paths:
-        markers = (*block.missing.markers, MISSING)
-        block = block.model_copy(update={"missing": block.missing.model_copy(update={"markers": markers})})
-        table, kinds = open_openml(str(block.source), block.sha256, base, markers)
-        return JoinedTable(block, {"": table}, kinds, {})
+        missing = block.missing.model_copy(update={"markers": (*block.missing.markers, MISSING)})
+        block = block.model_copy(update={"missing": missing})
+        table, kinds = open_openml(block, base)
+        joined = JoinedTable(block, {"": table})
+        joined.stated = {**kinds, **joined.stated}
+        return joined
     paths = {part: (shown, (base or Path()) / shown) for part, shown in block.paths.items()}
     for shown, path in paths.values():
         if path.is_dir():
@@ -114,27 +95,27 @@ def open_source(block: DataSpec, base: Path | None = None) -> JoinedTable:
         if not path.is_file():
             way_out = "a relative path starts at the project's root"
             raise DataError(f"data.source must be a file, found none at {shown!r}; {way_out}")
-    return JoinedTable(block, {part: open_table(block, path, shown) for part, (shown, path) in paths.items()}, {}, {})
+    return JoinedTable(block, {part: open_table(block, path, shown) for part, (shown, path) in paths.items()})
 
 
-def check_named(block: DataSpec, table: JoinedTable) -> None:
-    """Raises DataError unless the columns that the spec names are there."""
+def unmet_names(block: DataSpec, table: JoinedTable) -> str:
+    """What is wrong with the columns that the spec names; "" where they are there."""
     missing = [name for name in block.targets if name not in table.names]
     if missing:
         more = f", ... ({len(table.names)} in all)" if len(table.names) > LISTED else ""
         header = "; if it names the columns set data.format.header: true"
         guessed = f" (the first line looks like a row{header})" if table.guessed else ""
-        raise DataError(
+        return (
             f"{table.shown}: data.target must name columns of the file, got {', '.join(map(repr, missing))}; "
             f"the columns are: {', '.join(table.names[:LISTED])}{more}{guessed}"
         )
-    named = [("data.spellings", name) for name in block.spellings]
-    named += [(f"data.split.{key}", name) for key in ("group", "time", "part") if (name := getattr(block.split, key))]
-    named += [("data.weight", block.weight)] if block.weight else []
+    by = [(f"data.split.{key}", getattr(block.split, key)) for key in ("group", "time", "part")]
+    named = [*(("data.spellings", name) for name in block.spellings), *by, ("data.weight", block.weight)]
     for key, name in named:
-        if name not in table.names:
+        if name and name not in table.names:
             hint = nearest(name, [*table.names])
-            raise DataError(f"{table.shown}: {key} must name a column of the file, got {name!r}; {hint}")
+            return f"{table.shown}: {key} must name a column of the file, got {name!r}; {hint}"
+    return ""
 
 
 # -- data sets by name --
@@ -158,11 +139,12 @@ def read_bundled(name: str) -> Source:
     return Source(name, len(X), kinds, BUNDLED[name], columns.__getitem__, lambda row: f"{name}, row {row + 1}")
 
 
-def open_openml(source: str, sha256: str | None, base: Path | None, markers: Sequence[str]) -> tuple[Table, dict[str, Kind]]:
-    """The rows, and what the file says of its columns; `source` is openml:ID.
+def open_openml(block: DataSpec, base: Path | None) -> tuple[Table, dict[str, Kind]]:
+    """The rows, and what the file says of its columns.
 
-    Raises DataError if it cannot be had, or is not the file that `sha256` stands for.
+    Raises DataError if it cannot be had, or is not the file that data.sha256 stands for.
     """
+    source, sha256 = block.shown_source, block.sha256
     kept = kept_at(source, base)
     held = kept.is_file()
     content = kept.read_bytes() if held else _fetch(source)
@@ -176,7 +158,7 @@ def open_openml(source: str, sha256: str | None, base: Path | None, markers: Seq
     if not held:
         kept.parents[1].mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(kept, content)
-    return read_arff(content, source, markers)
+    return read_arff(content, block)
 
 
 def kept_at(source: str, base: Path | None) -> Path:
@@ -208,15 +190,16 @@ def _get(url: str) -> bytes:
     return content
 
 
-def read_arff(content: bytes, shown: str, markers: Sequence[str]) -> tuple[Table, dict[str, Kind]]:
+def read_arff(content: bytes, block: DataSpec) -> tuple[Table, dict[str, Kind]]:
     """ARFF is comma-separated text below a list of columns, and keeps to one of the quotes.
 
     Raises DataError for sparse rows.
     """
-    import pyarrow
+    import pyarrow as pa
 
     from pipelines.data.tables import TextTable
 
+    shown = block.shown_source
     try:
         file = io.StringIO(content.decode("utf-8-sig"), newline="")
     except UnicodeDecodeError as error:
@@ -237,12 +220,12 @@ def read_arff(content: bytes, shown: str, markers: Sequence[str]) -> tuple[Table
         if any(row[0].startswith("{") for row in some):
             must = "must have a value for every column in each row, found sparse ARFF"
             raise DataError(f"{shown}: {must}; choose another data set")
-        cells = [pyarrow.array([cell.strip() for cell in column], pyarrow.large_string()) for column in zip(*some, strict=True)]
-        batches.append(pyarrow.record_batch(cells, list(columns)))
+        cells = [pa.array([cell.strip() for cell in column], pa.large_string()) for column in zip(*some, strict=True)]
+        batches.append(pa.record_batch(cells, list(columns)))
     kinds: dict[str, Kind] = {name: "numeric" for name, told in columns.items() if told.lower().startswith(NUMBERS)}
     kinds |= {name: "categorical" for name, told in columns.items() if told.startswith("{")}
 
     def select(names: Sequence[str]) -> list[Any]:
         return [batch.select(list(names)) for batch in batches]
 
-    return TextTable(shown, columns, select, markers, lambda row: f"{shown}:{row + 1}"), kinds
+    return TextTable(shown, columns, select, lambda row: f"{shown}:{row + 1}", block), kinds

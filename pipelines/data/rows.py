@@ -8,20 +8,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas
+import pyarrow as pa
+from pyarrow.parquet import ParquetFile, ParquetWriter
 
 from backends.weights import stream_atomically
+from pipelines.data.cells.numbers import plain
 from pipelines.data.columns import DataError, NDArray, Source
 from pipelines.data.preprocess import Preprocessing
+from pipelines.data.tables import JoinedTable, Table, TextTable, arrow_table, check_names, parquet_table
+from pipelines.data.text import TextFile, open_text
 from pipelines.given import as_arrow, columns_of
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import DELIMITED, FILES
 from pipelines.spec.describe import nearest
-
-if TYPE_CHECKING:
-    from pipelines.data.tables import Table
 
 ROWS = 65536  # of a block of Parquet
 GIVEN = "the rows"  # as messages call those that are given in Python
@@ -40,45 +43,41 @@ def blocks(
     A header may have the columns `known` too.
     Raises DataError at once for a file that cannot be read, or lacks a column.
     """
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
-
-    from pipelines.data.tables import TextTable, arrow_table, parquet_table
-    from pipelines.data.text import open_text
-
     if not path.is_file():
         raise DataError(f"the rows must come in a file, found {'a folder' if path.is_dir() else 'nothing'} at {shown}")
     if not shown.lower().endswith(FILES):
         raise DataError(f"the rows must come in a file that ends in {', '.join(FILES)}, got {shown!r}")
-    first = 0
-    if shown.lower().endswith(DELIMITED):
-        text = open_text(path, shown, block.format, [*preprocessing.columns, *known])
-        names, others = chosen(shown, text.names, preprocessing, keep)
-        for batch in text.batches([*dict.fromkeys([*names, *keep])]):
-            table: Table = TextTable(
-                shown,
-                names,
-                lambda some, batch=batch: [batch.select(list(some))],  # type: ignore[misc]
-                block.missing.markers,
-                lambda row, first=first: text.line(first + row),  # type: ignore[misc]
-                text.decimal,
-                {*preprocessing.numbers, *preprocessing.dates},
-            )
+    delimited, first = shown.lower().endswith(DELIMITED), 0
+    text = open_text(path, shown, block.format, [*preprocessing.columns, *known]) if delimited else None
+    names, others = chosen(shown, text.names if text else parquet_table(path, shown).names, preprocessing, keep)
+    columns = [*dict.fromkeys([*names, *keep])]
+    with ExitStack() as stack:
+        batches = text.batches(columns) if text else stack.enter_context(ParquetFile(path)).iter_batches(ROWS, columns=columns)
+        for batch in batches:
+            table = _table(shown, names, batch, first, text, block, preprocessing)
             yield _source(table, block, preprocessing), others, _kept(batch, keep)
             first += batch.num_rows
-        return
-    names, others = chosen(shown, parquet_table(path, shown).names, preprocessing, keep)
-    with ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS, columns=[*dict.fromkeys([*names, *keep])]):
-            table = arrow_table(shown, pyarrow.Table.from_batches([batch]), first)
-            yield _source(table, block, preprocessing), others, _kept(batch, keep)
-            first += batch.num_rows
+
+
+def _table(
+    shown: str,
+    names: Sequence[str],
+    batch: Any,
+    first: int,
+    text: TextFile | None,
+    block: DataSpec,
+    preprocessing: Preprocessing,
+) -> Table:
+    """A block of rows, from row `first` of its file on, as a table."""
+    if text is None:
+        return arrow_table(shown, pa.Table.from_batches([batch]), first)
+    as_text = {*preprocessing.numbers, *preprocessing.dates}
+    line = text.line
+    return TextTable(shown, names, lambda some: [batch.select(list(some))], lambda row: line(first + row), block, as_text)
 
 
 def _kept(batch: Any, keep: Sequence[str]) -> Block:
     """Columns of a block as the file has them: 007 stays 007, a whole number with gaps whole."""
-    import pandas
-
     return {name: pandas.arrays.ArrowExtensionArray(batch.column(name)) for name in keep}
 
 
@@ -87,26 +86,13 @@ def _source(table: Table, block: DataSpec, preprocessing: Preprocessing) -> Sour
 
     Raises DataError, with its line, for a cell that holds something else.
     """
-    import pyarrow
-
-    from pipelines.data import formats
-    from pipelines.data.tables import JoinedTable
-
-    # Never by the cells of a block: how a file is cut must not change what 03/04/2024 means.
-    stated = "" if block.format.dates == "auto" else block.format.dates
-    orders = {name: preprocessing.orders.get(name, stated) for name in preprocessing.columns}
-    block = block.model_copy(update={"columns": {}, "numbers": {}, "dates": {}})
-    numbers, dates = preprocessing.numbers, preprocessing.dates
-    joined = JoinedTable(block, {"": table}, preprocessing.columns, orders, numbers, dates)
+    joined = JoinedTable(block, {"": table}, preprocessing)
     if block.shown_source.lower().endswith(DELIMITED):  # there -999 was a text, and a marker
-        markers = formats.numbers(pyarrow.array(block.missing.markers, pyarrow.large_string()))
+        markers = plain(pa.array(block.missing.markers, pa.large_string()))
         joined.gaps = tuple(markers[np.isfinite(markers)])
-    found = {name: joined.infer(name) for name in preprocessing.columns}
-    for column in found.values():
-        if column.problem:
-            must = joined.explain(column).partition("; ")[0]
-            raise DataError(f"{must}; it did in the training rows")
-    source = joined.source(found)
+    source = joined.source({name: joined.infer(name) for name in preprocessing.columns})
+    for problem in source.problems.values():
+        raise DataError(f"{problem.partition('; ')[0]}; it did in the training rows")
     return replace(source, fetch=cache(source.fetch))  # a block is small, and asked for its columns more than once
 
 
@@ -114,8 +100,6 @@ def chosen(
     shown: str, names: Sequence[str], preprocessing: Preprocessing, keep: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
     """Those that are needed, as the file has them, and the others; raises DataError if one is missing."""
-    from pipelines.data.tables import check_names
-
     check_names(shown, names)
     kinds = preprocessing.columns
     missing = [name for name in kinds if name not in names]
@@ -138,16 +122,12 @@ def given(rows: Any, block: DataSpec, preprocessing: Preprocessing) -> Source:
 
     Raises DataError for a matrix that does not fit, a column that is missing, and columns of unequal length.
     """
-    import pyarrow
-
-    from pipelines.data.tables import arrow_table
-
     columns = _columns(rows, preprocessing)
     names, _ = chosen(GIVEN, list(columns), preprocessing)
     sizes = {len(columns[name]) for name in names}
     if len(sizes) > 1:
         raise DataError(f"{GIVEN}: all columns must be of one length, got {', '.join(map(str, sorted(sizes)))}")
-    table = pyarrow.table({name: as_arrow(columns[name]) for name in names})
+    table = pa.table({name: as_arrow(columns[name]) for name in names})
     return _source(arrow_table(GIVEN, table), block, preprocessing)
 
 
@@ -177,39 +157,22 @@ def writer(path: Path | None) -> Iterator[Callable[[Block], None]]:
 
     Numbers are written to the last bit. Nothing is left of a file that could not be finished.
     """
-    if path is None:
-        yield _csv(sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return
-    if path.suffix.lower() not in (".csv", ".parquet"):
+    ending = ".csv" if path is None else path.suffix.lower()
+    if ending not in (".csv", ".parquet"):
         raise DataError(f"--out must end in .csv or .parquet, got {str(path)!r}")
-    with stream_atomically(path) as file, ExitStack() as stack:
-        yield _csv(file) if path.suffix.lower() == ".csv" else _parquet(file, stack)
-
-
-def _csv(file: IO[bytes]) -> Callable[[Block], None]:
-    import pandas
-
-    header = iter([True])
+    header, sinks = iter([True]), list[Any]()  # the first block's columns open a file of Parquet
 
     def write(block: Block) -> None:
-        text = pandas.DataFrame(block).to_csv(index=False, header=next(header, False), lineterminator="\n")
-        file.write(text.encode())
-
-    return write
-
-
-def _parquet(file: IO[bytes], stack: ExitStack) -> Callable[[Block], None]:
-    """`stack` closes what is opened here."""
-    import pyarrow
-    from pyarrow.parquet import ParquetWriter
-
-    sinks: list[Any] = []
-
-    def write(block: Block) -> None:
-        table = pyarrow.table({name: pyarrow.array(values) for name, values in block.items()})
+        if ending == ".csv":
+            text = pandas.DataFrame(block).to_csv(index=False, header=next(header, False), lineterminator="\n")
+            file.write(text.encode())
+            return
+        table = pa.table({name: pa.array(values) for name, values in block.items()})
         if not sinks:
             sinks.append(stack.enter_context(ParquetWriter(file, table.schema)))
         sinks[0].write_table(table)
 
-    return write
+    with ExitStack() as stack:
+        file = sys.stdout.buffer if path is None else stack.enter_context(stream_atomically(path))
+        yield write
+        file.flush()

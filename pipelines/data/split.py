@@ -66,9 +66,10 @@ def split_rows(source: Source, target: Target, spec: Split, weight: str | None =
 
     Raises DataError for parts without rows, classes that cannot be shared out or learned, and columns that do not serve."""
     check_columns(source, spec)
-    used = [name for name, kind in source.kinds.items() if kind != "ignore" or name in split_columns(spec)]
-    used = [name for name in used if name != weight or name in split_columns(spec)]
-    splitter = Splitter(source, target, spec, equal_rows(source, used))
+    by = split_columns(spec)
+    used = [name for name, kind in source.kinds.items() if name in by or (kind != "ignore" and name != weight)]
+    first = equal_rows(source, used)
+    splitter = Splitter(source, target, spec, first)
     part = splitter.parts()
     _refuse_empty(source.name, np.bincount(part, minlength=3), PARTS)
     numbers = [part] if spec.folds is None else splitter.folds(part)
@@ -77,72 +78,59 @@ def split_rows(source: Source, target: Target, spec: Split, weight: str | None =
     for rows in folds:
         if target.classes:
             check_training_classes(source, target, rows["train"], splitter.by_chance)
-    return SplitResult(folds, count_duplicates(splitter.first, part))
+    return SplitResult(folds, count_duplicates(first, part))
 
 
 class Splitter:
-    """Deals out the rows of a source. `first` (n,): the first row that equals each row; None if no two rows are equal."""
+    """Deals out the rows of a source. `first` (n,): the first row that equals each row."""
 
-    def __init__(self, source: Source, target: Target, spec: Split, first: NDArray | None) -> None:
-        self.source, self.spec, self.first = source, spec, first
+    def __init__(self, source: Source, target: Target, spec: Split, first: NDArray) -> None:
+        self.source, self.spec, each = source, spec, np.arange(source.rows)
         self.order = drawn_order(source.rows, spec.seed)
-        self.together = first if spec.duplicates == "together" else None
+        self.together = first if spec.duplicates == "together" else each
         self.fractions = (spec.train, spec.valid, spec.test)
         self.by_chance = source.part is None and not split_columns(spec)
         if spec.stratify is True and not target.classes:
             raise DataError(f"{source.name}: data.split.stratify must be auto or false for a regression target, got true")
         stratified = not split_columns(spec) and target.classes and spec.stratify is not False
-        self.strata = target.y if stratified else None  # classes to be shared out evenly
-        if self.strata is not None and source.part is None:
-            heads = slice(None) if self.together is None else self.together == np.arange(source.rows)
+        self.strata = target.y if stratified else np.zeros_like(each)  # classes to be shared out evenly
+        if stratified and source.part is None:
             numbers = source.kinds[target.names[0]] == "numeric"
-            check_strata(source.name, target.classes, self.strata[heads], (spec.folds or 2) + 1, numbers)
+            check_strata(source.name, target.classes, self.strata[self.together == each], (spec.folds or 2) + 1, numbers)
 
     def parts(self) -> NDArray:
         """The part of each row, (n,)."""
         source, spec = self.source, self.spec
         if spec.part:
             return parts_of_column(source, spec.part)
-        if source.part is not None:
-            return self._open_rows(source.part)
         if spec.time:
             return deal_in_order(_times(source, spec.time), self.fractions)
-        if spec.group:
-            return deal_groups(_groups(source, spec.group), self.fractions, spec.seed)
-        part = np.empty(source.rows, dtype=np.int64)
-        part[self.order] = deal(self.order, self.fractions, self.strata, self.together)
-        return part
+        if source.part is None:
+            return self._dealt(np.full(source.rows, -1), self.fractions)
+        return self._dealt(source.part.astype(np.int64), self.fractions[:2])  # to training and validation
 
-    def _open_rows(self, given: NDArray) -> NDArray:
-        """What the files say; rows that they leave open are dealt to training and validation."""
-        part = given.astype(np.int64)
-        left = self.order[part[self.order] < 0]
-        if len(left):
-            part[left] = deal(left, self.fractions[:2], self.strata, self._together_among(left))
+    def _dealt(self, part: NDArray, fractions: Sequence[float]) -> NDArray:
+        """`part` (n,), where rows that it leaves open, -1, are dealt out."""
+        rows = self.order[part[self.order] < 0]
+        if not len(rows):
+            return part
+        if self.spec.group:
+            groups = np.unique(_complete(self.source, self.spec.group, "group")[rows], return_inverse=True)[1]
+            part[rows] = deal_groups(groups, fractions, self.spec.seed)
+            return part
+        # The first row that each is equal to may not be among them.
+        some, first = np.sort(rows), self.together.copy()
+        _, place, inverse = np.unique(first[some], return_index=True, return_inverse=True)
+        first[some] = some[place[inverse]]
+        part[rows] = deal(rows, fractions, self.strata, first)
         return part
 
     def folds(self, part: NDArray) -> list[NDArray]:
         """The part of each row in each fold: of the rows that do not test, a fold's own validate and the others train."""
         folds = self.spec.folds or 0
-        rest, even = self.order[part[self.order] != TEST], [1.0] * folds
-        fold = np.full(len(part), -1)
-        if self.spec.group:
-            groups = _groups(self.source, self.spec.group)[rest]
-            fold[rest] = deal_groups(np.unique(groups, return_inverse=True)[1], even, self.spec.seed)
-        else:
-            fold[rest] = deal(rest, even, self.strata, self._together_among(rest))
-        _refuse_empty(self.source.name, np.bincount(fold[rest], minlength=folds), [f"fold {i + 1}" for i in range(folds)])
-        return [np.where(fold < 0, TEST, np.where(fold == number, VALID, TRAIN)) for number in range(folds)]
-
-    def _together_among(self, rows: NDArray) -> NDArray | None:
-        """`together` where some rows alone are dealt: the first row that each is equal to may not be among them."""
-        if self.together is None:
-            return None
-        rows = np.sort(rows)
-        _, place, inverse = np.unique(self.together[rows], return_index=True, return_inverse=True)
-        among = self.together.copy()
-        among[rows] = rows[place[inverse]]
-        return among
+        fold = self._dealt(np.where(part == TEST, folds, -1), [1.0] * folds)
+        _refuse_empty(self.source.name, np.bincount(fold, minlength=folds)[:folds], [f"fold {i + 1}" for i in range(folds)])
+        return [np.where(fold == folds, TEST, np.where(fold == number, VALID, TRAIN)) for number in range(folds)]
 
 
 # -- columns that say who is in which part --
@@ -184,11 +172,6 @@ def _times(source: Source, name: str) -> NDArray:
             f"{'ignored' if kind == 'ignore' else kind}; {way_out}"
         )
     return _complete(source, name, "time")
-
-
-def _groups(source: Source, name: str) -> NDArray:
-    """The group of each row, (n,), from 0."""
-    return np.unique(_complete(source, name, "group"), return_inverse=True)[1]
 
 
 def _complete(source: Source, name: str, key: str) -> NDArray:
@@ -292,26 +275,22 @@ def _bare(label: str) -> str:
 # -- equal rows --
 
 
-def equal_rows(source: Source, columns: Iterable[str]) -> NDArray | None:
-    """The first row that equals each row in these columns, (n,) int64, often the row itself; None if no two rows are equal."""
+def equal_rows(source: Source, columns: Iterable[str]) -> NDArray:
+    """The first row that equals each row in these columns, (n,) int64, often the row itself."""
     rows, group = np.arange(source.rows), np.zeros(source.rows, dtype=np.int64)
     for name in columns:
         values, value = np.unique(source.fetch(name).values[rows], return_inverse=True)
         group = np.unique(group * len(values) + value, return_inverse=True)[1]
         repeated = (np.bincount(group) > 1)[group]
         rows, group = rows[repeated], group[repeated]  # only rows that are equal so far can be
-    if not len(rows):
-        return None
     first = np.arange(source.rows)
     _, place, group = np.unique(group, return_index=True, return_inverse=True)
     first[rows] = rows[place[group]]
     return first
 
 
-def count_duplicates(first: NDArray | None, part: NDArray) -> dict[str, int]:
+def count_duplicates(first: NDArray, part: NDArray) -> dict[str, int]:
     """ "rows" that equal an earlier one; "across": rows that equal a row of another part."""
-    if first is None:
-        return {"rows": 0, "across": 0}
     torn = np.zeros(len(first), dtype=bool)
     torn[first[part != part[first]]] = True
     return {"rows": int((first != np.arange(len(first))).sum()), "across": int(torn[first].sum())}
@@ -325,25 +304,20 @@ def drawn_order(rows: int, seed: int) -> NDArray:
     return np.argsort(raw_words(seed, SPLIT, 0, rows), kind="stable")
 
 
-def deal(order: NDArray, fractions: Sequence[float], strata: NDArray | None = None, first: NDArray | None = None) -> NDArray:
+def deal(order: NDArray, fractions: Sequence[float], strata: NDArray, first: NDArray) -> NDArray:
     """The part, from 0, of each row of `order`, (len(order),): whole numbers of rows, as near to the fractions as they can be.
 
     `strata` (n,) are classes to be shared out evenly, `first` (n,) the first of the rows that each row is to stay with.
     """
-    classes = np.zeros(len(order), dtype=np.int64) if strata is None else strata[order]
-    shares = share_out(np.bincount(classes), fractions)
-    heads = np.ones(len(order), dtype=bool) if first is None else first[order] == order
-    sizes = None if first is None else np.bincount(first[order])  # an equal row may be none of them
-    places = np.flatnonzero(heads)[np.argsort(classes[heads], kind="stable")]  # of the units, class after class
-    ends = np.cumsum(np.bincount(classes[heads], minlength=len(shares)))
-    part = np.empty(len(order), dtype=np.int64)
-    for share, units in zip(shares, np.split(places, ends[:-1]), strict=True):
-        part[units] = cut(np.ones(len(units)) if sizes is None else sizes[order[units]], share)
-    if first is None:
-        return part
-    of_head = np.empty(len(first), dtype=np.int64)
-    of_head[order[heads]] = part[heads]
-    return of_head[first[order]]
+    shares = share_out(np.bincount(strata[order]), fractions)
+    sizes = np.bincount(first[order])  # an equal row may be none of them
+    heads = order[first[order] == order]
+    heads = heads[np.argsort(strata[heads], kind="stable")]  # class after class
+    ends = np.cumsum(np.bincount(strata[heads], minlength=len(shares)))
+    part = np.empty(len(first), dtype=np.int64)
+    for share, units in zip(shares, np.split(heads, ends[:-1]), strict=True):
+        part[units] = cut(sizes[units], share)
+    return part[first[order]]
 
 
 def cut(sizes: NDArray, share: Sequence[float] | NDArray) -> NDArray:

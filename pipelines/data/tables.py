@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
-from pyarrow import compute, types
+import pyarrow as pa
+from pyarrow import compute as pc
+from pyarrow import types
 from pyarrow.parquet import ParquetFile
 
-from pipelines.data import formats
-from pipelines.data.columns import MICROSECONDS_A_DAY, PARTS, Column, DataError, NDArray, Source
-from pipelines.data.inference import InferredType, Reading, TextColumn, stated, stated_kinds
+from pipelines.data.cells.numbers import LARGEST, plain_block
+from pipelines.data.columns import MICROSECONDS_A_DAY, PARTS, Column, DataError, InferredType, NDArray, Source
+from pipelines.data.inference import TextColumn, stated, stated_kinds
+from pipelines.data.preprocess import Preprocessing
 from pipelines.data.text import open_text
 from pipelines.spec import DataSpec
-from pipelines.spec.blocks import DELIMITED, Dates, Kind, Numbers
+from pipelines.spec.blocks import DELIMITED, Dates, Kind
 from pipelines.spec.describe import nearest
 
 NAMED = 5  # names, or places, that a message lists
-TEXTS = pyarrow.dictionary(pyarrow.int32(), pyarrow.large_string())
+TEXTS = pa.dictionary(pa.int32(), pa.large_string())
 
 
 class Table:
@@ -51,8 +53,8 @@ class Table:
         if not types.is_nested(kind) and cells.null_count == self.rows:
             return "nothing"
         if types.is_integer(kind) or (types.is_decimal(kind) and kind.scale <= 0):
-            largest = max(abs(end) for end in compute.min_max(cells).as_py().values())
-            return "wide" if largest > formats.LARGEST else "numeric"
+            largest = max(abs(end) for end in pc.min_max(cells).as_py().values())
+            return "wide" if largest > LARGEST else "numeric"
         if types.is_floating(kind) or types.is_decimal(kind):
             return "numeric"
         if types.is_boolean(kind):
@@ -71,9 +73,9 @@ class Table:
         cells, scale = _decoded(self.read(name)), 1
         if types.is_date(cells.type) or types.is_timestamp(cells.type):
             zone = getattr(cells.type, "tz", None)
-            cells = cells.cast(pyarrow.timestamp("us", zone), safe=False).cast(pyarrow.int64())
+            cells = cells.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
             scale = MICROSECONDS_A_DAY
-        values: NDArray = cells.cast(pyarrow.float64(), safe=False).to_numpy()
+        values: NDArray = cells.cast(pa.float64(), safe=False).to_numpy()
         if np.isinf(values).any():
             row = int(np.isinf(values).argmax())
             raise DataError(f"{self.line(row)}: column {name!r} must hold finite numbers, found {values[row]}")
@@ -84,8 +86,8 @@ class Table:
         cells = _plain(self.read(name))
         if types.is_nested(cells.type) or types.is_binary(cells.type):  # ignored, and shown as Python shows it
             spelled = [None if value is None else str(value) for value in cells.to_pylist()]
-            cells = pyarrow.chunked_array([pyarrow.array(spelled, pyarrow.large_string())])
-        return cells.cast(pyarrow.large_string()).dictionary_encode()
+            cells = pa.chunked_array([pa.array(spelled, pa.large_string())])
+        return cells.cast(pa.large_string()).dictionary_encode()
 
 
 def _decoded(cells: Any) -> Any:
@@ -98,7 +100,7 @@ def _decoded(cells: Any) -> Any:
 def _plain(cells: Any) -> Any:
     """The same with null for NaN, as pandas writes it."""
     cells = _decoded(cells)
-    return compute.if_else(compute.is_nan(cells), None, cells) if types.is_floating(cells.type) else cells
+    return pc.if_else(pc.is_nan(cells), None, cells) if types.is_floating(cells.type) else cells
 
 
 def arrow_table(shown: str, table: Any, first: int = 0) -> Table:
@@ -116,23 +118,14 @@ def parquet_table(path: Path, shown: str) -> Table:
     try:
         with ParquetFile(path) as file:
             names, rows = file.schema_arrow.names, file.metadata.num_rows
-            index = _index(file.schema_arrow.metadata or {})
-    except (pyarrow.ArrowInvalid, OSError) as error:
+            index = (file.schema_arrow.pandas_metadata or {}).get("index_columns", [])  # a range is a mapping
+    except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DataError(f"{shown}: must be a Parquet file, found something else: {error}") from None
     table = Table(shown, names, rows, read, lambda row: f"{shown}, row {row + 1}")
-    table.index = index | {name for name in names if name.startswith("__index_level_")}
+    table.index = frozenset(name for name in names if name in index or name.startswith("__index_level_"))
     return table
-
-
-def _index(metadata: Mapping[bytes, bytes]) -> frozenset[str]:
-    """Columns that pandas wrote as its index, as the file's metadata say."""
-    try:
-        columns = json.loads(metadata.get(b"pandas", b"{}")).get("index_columns", [])
-    except (ValueError, AttributeError):
-        return frozenset()
-    return frozenset(name for name in columns if isinstance(name, str))
 
 
 class TextTable(Table):
@@ -148,13 +141,13 @@ class TextTable(Table):
         shown: str,
         names: Iterable[str],
         batches: Callable[[Sequence[str]], Iterable[Any]],
-        markers: Sequence[str],
         line: Callable[[int], str],
-        decimal: str = ".",
+        block: DataSpec,
         as_text: Collection[str] = (),
     ) -> None:
         super().__init__(shown, names, 0, self._held, line)
-        self.batches, self.markers, self.decimal, self.as_text = batches, markers, decimal, {*as_text}
+        self.batches, self.as_text = batches, {*as_text}
+        self.how = block.missing.markers, block.format.decimal
         self.columns: dict[str, list[Any]] = {}
         self._load(self.names)
 
@@ -165,7 +158,7 @@ class TextTable(Table):
         for batch in self.batches(names):
             self.rows += batch.num_rows
             for name, cells in zip(names, batch.columns, strict=True):
-                numbers = None if name in self.as_text else formats.plain_numbers(cells, self.markers, self.decimal)
+                numbers = None if name in self.as_text else plain_block(cells, *self.how)
                 if numbers is None and name not in self.as_text:
                     self.as_text.add(name)
                     if self.columns[name]:
@@ -176,7 +169,7 @@ class TextTable(Table):
             self._load(late)
 
     def _held(self, name: str) -> Any:
-        return pyarrow.chunked_array(self.columns[name], TEXTS if name in self.as_text else pyarrow.float64())
+        return pa.chunked_array(self.columns[name], TEXTS if name in self.as_text else pa.float64())
 
     def texts(self, name: str) -> Any:
         """As they were written: a column of numbers is read anew."""
@@ -189,21 +182,11 @@ class TextTable(Table):
 class JoinedTable:
     """The files of a source by part; {"": file} where there is one. Raises DataError unless they have the same columns.
 
-    Kinds are inferred over all rows. `known`: column -> what the source itself says of it. `orders`:
-    column of dates -> how they begin, where that is known, as in formats.py. `numbers` and `written`: how numbers
-    and dates of a column are written, where that is known.
+    Kinds are inferred over all rows, unless `known` has been told of them: how cells were read in the training rows.
     """
 
-    def __init__(
-        self,
-        block: DataSpec,
-        files: Mapping[str, Table],
-        known: Mapping[str, Kind],
-        orders: Mapping[str, str],
-        numbers: Mapping[str, Numbers] | None = None,
-        written: Mapping[str, Dates] | None = None,
-    ) -> None:
-        self.block, self.parts, self.files, self.orders = block, list(files), list(files.values()), orders
+    def __init__(self, block: DataSpec, files: Mapping[str, Table], known: Preprocessing | None = None) -> None:
+        self.block, self.parts, self.files = block, list(files), list(files.values())
         first = self.files[0]
         self.names, self.shown, self.typed = first.names, first.shown, first.typed
         self.unnamed = frozenset[str]().union(*(file.unnamed for file in self.files))
@@ -217,9 +200,17 @@ class JoinedTable:
             check_same_columns(first, file)
             if not file.rows:
                 raise DataError(f"{file.shown}: the file has no rows below the header")
-        self.stated = {**known, **stated_kinds(block, self.names)}
-        self.numbers = {**stated("numbers", block.numbers, self.names), **(numbers or {})}
-        self.written = {**stated("dates", block.dates, self.names), **(written or {})}
+        if known is None:
+            self.stated: Mapping[str, Kind] = stated_kinds(block, self.names)
+            said = stated("numbers", block.numbers, self.names)
+            decimal = {"decimal": block.format.decimal}
+            self.numbers = {name: how if how.decimal else how.model_copy(update=decimal) for name, how in said.items()}
+            self.written, self.orders = stated("dates", block.dates, self.names), dict[str, str]()
+        else:
+            self.stated, self.numbers, self.written = known.columns, {**known.numbers}, {**known.dates}
+            # Never by the cells of a block: how a file is cut must not change what 03/04/2024 means.
+            order = "" if block.format.dates == "auto" else block.format.dates
+            self.orders = {name: known.orders.get(name, order) for name in known.columns}
 
     def type_of(self, name: str) -> str:
         """What the files themselves say, as `Table.type_of` does; text where they differ."""
@@ -231,22 +222,12 @@ class JoinedTable:
     def _texts(self, name: str) -> Any:
         """The column as text, of all files: one dictionary array."""
         chunks = [chunk for file in self.files for chunk in file.texts(name).chunks]
-        return pyarrow.chunked_array(chunks, TEXTS).unify_dictionaries().combine_chunks()
+        return pa.chunked_array(chunks, TEXTS).unify_dictionaries().combine_chunks()
 
     def text(self, name: str, typed: bool = False) -> TextColumn:
         """The column as text, read as the spec says."""
-        block, spelled = self.block, self.block.spellings.get(name, {})
-        decimal, order = "," if block.format.decimal == "comma" else ".", self.orders.get(name, block.format.dates)
-        dates = self.written.get(name, Dates())
-        how = self.how_numbers(name)
-        return TextColumn(name, self._texts(name), Reading(block.missing.markers, spelled, decimal, order, typed, how, dates))
-
-    def how_numbers(self, name: str) -> Numbers | None:
-        """How the numbers of the column are written, where that is known."""
-        how = self.numbers.get(name)
-        if how and how.decimal is None:
-            how = how.model_copy(update={"decimal": self.block.format.decimal})
-        return how
+        order, dates = self.orders.get(name, self.block.format.dates), self.written.get(name, Dates())
+        return TextColumn(name, self._texts(name), self.block, order, typed, self.numbers.get(name), dates)
 
     def check_spellings(self, name: str) -> None:
         """Raises DataError for a spelling that no cell has."""
@@ -257,19 +238,24 @@ class JoinedTable:
             raise DataError(f"data.spellings.{name}: {self.shown} must have a cell that says {unmet!r}, found none; {hint}")
 
     def infer(self, name: str) -> InferredType:
-        """What the column holds."""
+        """What the column holds; its problem in one sentence, with its place."""
+        found = self._infer(name)
+        if found.problem:
+            return replace(found, problem=f"{self.shown if found.row is None else self.line(found.row)}: {found.problem}")
+        self.numbers |= {name: found.numbers} if found.numbers else {}
+        self.written |= {name: found.dates} if found.dates else {}
+        return found
+
+    def _infer(self, name: str) -> InferredType:
         stated, target = self.stated.get(name), name in self.targets
-        if stated is None and name in self.unnamed and not target:
-            return InferredType("ignore", "it has no name in the header")
-        if stated is None and not target and any(name in file.index for file in self.files):
-            return InferredType("ignore", "it is pandas' index")
         if stated == "ignore" and not target:
             return InferredType(stated)
+        index = "it is pandas' index" if any(name in file.index for file in self.files) else ""
+        why = "it has no name in the header" if name in self.unnamed else index
+        if why and stated is None and not target:
+            return InferredType("ignore", why)
         native = self.type_of(name)
-        if native == "nothing" and not target and stated is None:
-            return InferredType("ignore", "no cell holds a value")
-        asked = stated is None and native == "numeric" and not self.typed
-        thousands = asked and self._maybe_thousands(name)
+        thousands = stated is None and native == "numeric" and not self.typed and self._maybe_thousands(name)
         if native not in ("text", "wide", "nothing") and name not in self.block.spellings and not thousands:
             kind = "categorical" if target and native != "numeric" else native
             if stated in (None, native) or (stated == "numeric" and native == "boolean"):
@@ -278,35 +264,26 @@ class JoinedTable:
             return InferredType(stated)
         self.by_text.add(name)
         text = self.text(name, self.typed and native != "wide")
-        found = text.target(stated, self.block.task) if target else text.input(stated, self.block.categories.most)
-        if found.numbers:
-            self.numbers[name] = found.numbers
-        if found.dates:
-            self.written[name] = found.dates
-        return found
+        return text.target(stated, self.block.task) if target else text.input(stated, self.block.categories.most)
 
     def _maybe_thousands(self, name: str) -> bool:
         """Whether 1.234 stands beside 734; its texts tell for certain."""
-        values = np.abs(np.concatenate([file.numbers(name) for file in self.files]))
+        values = np.abs(self._numbers(name))
         parts = values[values % 1 > 0] * 1000
         likely = parts.size and np.mean(parts % 10 > 0.5) > 0.5 and (values % 1 == 0).any()
         return bool(likely and np.nanmin(values) >= 1 and np.nanmax(values) < 1000)
 
-    def explain(self, found: InferredType) -> str:
-        """The problem in one sentence, with its place."""
-        return f"{self.shown if found.row is None else self.line(found.row)}: {found.problem}"
+    def _numbers(self, name: str) -> NDArray:
+        return np.concatenate([file.numbers(name) for file in self.files])
 
     def column(self, name: str, kind: Kind) -> Column:
         """The column's values, read now."""
-        if kind in ("categorical", "ignore"):
-            return self.text(name).column(kind, stated=name in self.stated)
-        if name in self.by_text:
-            values = self.text(name).column(kind, stated=name in self.stated).values
-        else:
-            values = np.concatenate([file.numbers(name) for file in self.files])
-        own = self.numbers[name].gaps if name in self.numbers else ()
-        gaps = (*self.gaps, *own) if kind == "numeric" else ()
-        return Column(np.where(np.isin(values, gaps), np.nan, values) if gaps else values)
+        by_text = kind in ("categorical", "ignore") or name in self.by_text
+        column = self.text(name).column(kind, name in self.stated) if by_text else Column(self._numbers(name))
+        if kind != "numeric":
+            return column
+        gaps = (*self.gaps, *(self.numbers[name].gaps if name in self.numbers else ()))
+        return Column(np.where(np.isin(column.values, gaps), np.nan, column.values)) if gaps else column
 
     def line(self, row: int) -> str:
         """Where a row stands."""
@@ -323,6 +300,7 @@ class JoinedTable:
     def source(self, types: Mapping[str, InferredType]) -> Source:
         """What `prepare` takes; a column that is refused is text in it."""
         kinds: dict[str, Kind] = {name: "categorical" if found.problem else found.kind for name, found in types.items()}
+        refused = {name: found for name, found in types.items() if found.problem}
         return Source(
             name=self.shown,
             rows=int(self.starts[-1]),
@@ -333,8 +311,13 @@ class JoinedTable:
             part=self.part(),
             notes={name: found.note for name, found in types.items() if found.note},
             orders={name: found.order for name, found in types.items() if found.order},
-            numbers={name: how for name, kind in kinds.items() if kind == "numeric" and (how := self.how_numbers(name))},
+            numbers={name: self.numbers[name] for name, kind in kinds.items() if kind == "numeric" and name in self.numbers},
             dates={name: self.written[name] for name, kind in kinds.items() if kind == "datetime" and name in self.written},
+            problems={name: found.problem for name, found in refused.items()},
+            refused=refused,
+            stated=self.stated,
+            suspicion=self.suspicion,
+            guessed=self.guessed and self.block.format.header == "auto",
         )
 
 
@@ -349,7 +332,7 @@ def open_table(block: DataSpec, path: Path, shown: str) -> Table:
     kinds = stated_kinds(block, text.names).items()
     as_text = {name for name, kind in kinds if kind != "numeric"} | {*block.spellings}
     as_text |= {*stated("numbers", block.numbers, text.names)}
-    table = TextTable(shown, text.names, text.batches, block.missing.markers, text.line, text.decimal, as_text)
+    table = TextTable(shown, text.names, text.batches, text.line, block, as_text)
     table.unnamed, table.guessed, table.suspicion = text.unnamed, text.guessed, text.suspicion
     return table
 

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
-import pyarrow
+import pyarrow as pa
 from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
 from pipelines.data.columns import DataError
@@ -71,7 +71,6 @@ class TextFile:
     first: int  # line of the first row, from 1
     delimiter: str
     quote: str | None
-    decimal: str
     quoted_rows: bool = False  # each row stands in quotes as a whole
     suspicion: str = ""  # of what was found out; a question to a person
 
@@ -90,7 +89,7 @@ class TextFile:
                     self.check_characters()
                 doubtful = doubtful or any(b"\n" in content for content in contents)
                 yield batch
-        except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             self.diagnose(str(error))
         with opened(self.path, self.shown) as file:
             last = deque(file, 1)[0]
@@ -113,7 +112,7 @@ class TextFile:
             encoding="utf8" if self.encoding.startswith("utf-8") else self.encoding,
         )
         parse = ParseOptions(delimiter=self.delimiter, quote_char=self.quote or False, newlines_in_values=True)
-        types = dict.fromkeys(self.names, pyarrow.large_string())
+        types = dict.fromkeys(self.names, pa.large_string())
         convert = ConvertOptions(null_values=[], column_types=types, include_columns=list(names))
         with opened(self.path, self.shown) as file:
             if self.plain:
@@ -121,14 +120,12 @@ class TextFile:
                 file = io.BytesIO(_each_line(text, self.plain).encode(self.encoding))
             with open_csv(file, read_options=read, parse_options=parse, convert_options=convert) as reader:
                 yield from reader
-        pyarrow.default_memory_pool().release_unused()  # what the strings took
+        pa.default_memory_pool().release_unused()  # what the strings took
 
     def rows(self, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
         """(line, cells) of every row, slowly. `strict`: raises DataError for what no writer of such files would write."""
         with opened(self.path, self.shown) as file:
-            lines: Iterator[str] = io.TextIOWrapper(file, encoding=self.encoding, newline="")
-            if self.plain:
-                lines = map(self.plain, lines)
+            lines = map(self.plain or str, io.TextIOWrapper(file, encoding=self.encoding, newline=""))
             rest = islice(lines, self.first - 1, None)
             reader = csv.reader(rest, strict=strict, **_dialect(self.delimiter, self.quote))
             before = 0
@@ -205,17 +202,21 @@ def open_text(path: Path, shown: str, how: Format, expected: Collection[str] = (
     if how.quote == "rows":
         sample = _each_line(sample, unquoted)
     delimiter = DELIMITERS.get(how.delimiter) or _find_delimiter(sample, whole, quote, how, shown)
-    first, cells = _first_row(_each_line(sample, one_space) if delimiter == " " else sample, delimiter, quote)
-    if not cells:
+    sampled = _sampled(sample, delimiter, quote)
+    if not sampled:
         found = "blank lines alone" if head else "an empty file"
         raise DataError(f"{shown}: the file must have a header and rows, found {found}")
+    first, rows = sampled[0][0], [row for _, row in sampled]
+    cells = [cell.strip() for cell in rows[0]]
     like_a_row = 2 * sum(bool(NUMBER.fullmatch(cell)) for cell in cells) > len(cells)  # names seldom are numbers
-    rows = _sampled(_each_line(sample, one_space) if delimiter == " " else sample, delimiter, quote)
     recurring = _recurring(cells, rows)
     expects = bool({*expected} & {*cells})
     named = how.header is True or (how.header == "auto" and (expects or not (like_a_row or recurring)))
-    suspicion = _suspicion(cells, rows, recurring) if how.header == "auto" and named else ""
-    suspicion = suspicion or _suspect_quotes(rows, how.quote)
+    suspicion = _suspect_quotes(rows, how.quote)
+    if how.header == "auto" and named and recurring:
+        told = f"{recurring} of its {len(cells)} cells stand in their columns once more"
+        names = f"its columns are column_1 to column_{len(cells)}"
+        suspicion = f"is the first line a row? {told}; if so, set data.format.header: false; {names}"
     return TextFile(
         shown,
         path,
@@ -226,7 +227,6 @@ def open_text(path: Path, shown: str, how: Format, expected: Collection[str] = (
         first=first if named else 1,
         delimiter=delimiter,
         quote=quote,
-        decimal="." if how.decimal == "point" else ",",
         quoted_rows=how.quote == "rows",
         suspicion=suspicion,
     )
@@ -247,14 +247,6 @@ def _recurring(cells: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     columns = [{cell.strip() for cell in column} for column in zip(*later, strict=True)]
     again = sum(bool(cell) and cell in column for cell, column in zip(cells, columns, strict=False))
     return again if 2 * again >= len(cells) and again > 1 else 0
-
-
-def _suspicion(cells: Sequence[str], rows: Sequence[Sequence[str]], recurring: int) -> str:
-    if not recurring:
-        return ""
-    names = f"its columns are column_1 to column_{len(cells)}"
-    told = f"{recurring} of its {len(cells)} cells stand in their columns once more"
-    return f"is the first line a row? {told}; if so, set data.format.header: false; {names}"
 
 
 def _suspect_quotes(rows: Sequence[Sequence[str]], quote: str) -> str:
@@ -300,40 +292,24 @@ def _find_delimiter(sample: str, whole: bool, quote: str | None, how: Format, sh
     """The delimiter that gives most rows of the sample the same number of cells, two at least."""
     usual = "\t" if shown.lower().removesuffix(".gz").endswith(".tsv") else ","
     marks = sorted((m for m in ",;\t|" if (m, how.decimal) != (",", "comma")), key=lambda mark: mark != usual)
-    found = {mark: _regularity(sample, whole, mark, quote) for mark in marks}
-    best = max(found, key=lambda mark: found[mark])
-    if found[best][0] >= 0.5:
-        return best
-    return " " if _regularity(_each_line(sample, one_space), whole, " ", quote)[0] >= 0.5 else usual
+    best = max(marks, key=lambda mark: _regularity(sample, whole, mark, quote))
+    return next((mark for mark in (best, " ") if _regularity(sample, whole, mark, quote)[0] >= 0.5), usual)
 
 
 def _regularity(sample: str, whole: bool, delimiter: str, quote: str | None) -> tuple[float, int]:
     """(share of rows with the usual number of cells, that number); zeros where it is 1."""
-    rows = csv.reader(io.StringIO(sample, newline=""), **_dialect(delimiter, quote))
-    widths: list[int] = []
-    with suppress(csv.Error):  # a quote is never closed: named when the rows are read
-        widths += islice((len(row) for row in rows if row), SAMPLED_ROWS)
+    widths = [len(row) for _, row in _sampled(sample, delimiter, quote)]
     if not whole and len(widths) < SAMPLED_ROWS:
         widths = widths[:-1]  # the last row may be cut
-    if not widths:
-        return 0.0, 0
-    width, count = Counter(widths).most_common(1)[0]
+    [(width, count)] = Counter(widths).most_common(1) or [(0, 0)]
     return (count / len(widths), width) if width > 1 else (0.0, 0)
 
 
-def _sampled(sample: str, delimiter: str, quote: str | None) -> list[list[str]]:
-    """The first rows that are not blank."""
-    reader = csv.reader(io.StringIO(sample, newline=""), **_dialect(delimiter, quote))
-    rows: list[list[str]] = []
-    with suppress(csv.Error):
-        rows += islice((row for row in reader if row), SAMPLED_ROWS)
+def _sampled(sample: str, delimiter: str, quote: str | None) -> list[tuple[int, list[str]]]:
+    """The first rows that are not blank, each after the line behind it."""
+    plain = one_space if delimiter == " " else str
+    reader = csv.reader(map(plain, io.StringIO(sample, newline="")), **_dialect(delimiter, quote))
+    rows: list[tuple[int, list[str]]] = []
+    with suppress(csv.Error):  # a quote is never closed: named when the rows are read
+        rows += islice(((reader.line_num + 1, row) for row in reader if row), SAMPLED_ROWS)
     return rows
-
-
-def _first_row(sample: str, delimiter: str, quote: str | None) -> tuple[int, list[str]]:
-    """(the line after the first row that is not blank, its cells)."""
-    reader = csv.reader(io.StringIO(sample, newline=""), **_dialect(delimiter, quote))
-    row: list[str] = []
-    with suppress(csv.Error):
-        row = next((row for row in reader if row), [])
-    return reader.line_num + 1, [cell.strip() for cell in row]

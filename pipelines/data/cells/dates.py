@@ -1,6 +1,6 @@
 """Dates and times as people write them: 6/16/14 2:30 PM, 3. May 2021, September-2015.
 
-One list of formats, tried on all different cells of a column; formats.py has those that need no stating.
+One list of formats, tried on all different cells of a column. Those of PLAIN need no stating.
 """
 
 from __future__ import annotations
@@ -11,18 +11,31 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import compute as pc
 
+from pipelines.data.cells import matches
 from pipelines.data.columns import MICROSECONDS_A_DAY, NDArray
 from pipelines.spec.blocks import Dates
 
+# How a cell begins -> formats; "": in no cell with a day or a month.
+PLAIN = {
+    "": ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d"),
+    "day_first": ("%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y"),
+    "month_first": ("%m/%d/%Y", "%m-%d-%Y", "%m.%d.%Y"),
+}
+TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f")
+ZONED = tuple(f"%Y-%m-%d{time}%z" for time in TIMES[1:])
+DATE_LIKE = r"^\d{1,4}[-/.]\d\d?[-/.]\d"
+YEAR_LAST = r"^\d\d?[-/.]\d\d?[-/.]\d{4}"
 NUMBERED = {
-    "day_first": ("%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y", "%d/%m/%y", "%d-%m-%y", "%d.%m.%y"),
-    "month_first": ("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y", "%m-%d-%y"),
+    "day_first": (*PLAIN["day_first"], "%d/%m/%y", "%d-%m-%y", "%d.%m.%y"),
+    "month_first": (*PLAIN["month_first"][:2], "%m/%d/%y", "%m-%d-%y"),
     "year_first": ("%y-%m-%d", "%y/%m/%d"),
 }
 # These can be read in one way.
 NAMED = (
-    "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d",
+    *PLAIN[""],
     "%d %b %Y", "%d %B %Y", "%d. %b %Y", "%d. %B %Y",
     "%d-%b-%Y", "%d-%B-%Y", "%d/%b/%Y", "%d%b%Y",
     "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y",
@@ -45,8 +58,10 @@ FIELDS = {
     "%A": "[a-z]{6,9}",
     "%f": r"\d{1,6}",
     "%p": "[ap]m",
+    "%M": r"\d\d",
+    "%S": r"[0-5]\d",
+    "%z": r"(Z|[+-]\d\d:?\d\d)",
     **dict.fromkeys(("%m", "%d", "%H", "%I"), r"\d\d?"),
-    **dict.fromkeys(("%M", "%S"), r"\d\d"),
 }
 WEEKDAYS = ("%a, ", "%a ", "%A, ", "%A ")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -54,13 +69,51 @@ DAY_0 = np.datetime64("1900-01-01", "D").astype(int)  # of times without a date
 SAMPLE = 50  # texts that are no dates: after so many no more are tried
 
 
+# -- plain ones --
+
+
+def order_of(texts: Any) -> str:
+    """How the dates among all texts of a column begin, as they show themselves: a key of PLAIN, or unclear.
+
+    Dates that are there with the day first alone say that it is; where both orders have such dates, some are none, and the more
+    frequent order counts. With points between the numbers the day comes first; no one writes them otherwise.
+    """
+    last = texts.filter(pa.array(matches(texts, YEAR_LAST)))
+    if not len(last):
+        return ""
+    day, month = (np.isfinite(plain(last, order)) for order in ("day_first", "month_first"))
+    first, second = int((day & ~month).sum()), int((month & ~day).sum())
+    if first or second:
+        return "day_first" if first >= second else "month_first"
+    return "day_first" if matches(last, r"^\d+\.\d+\.").all() else "unclear"
+
+
+def plain(texts: Any, order: str = "") -> NDArray:
+    """Days since 1970-01-01 UTC of each text; NaN for what is no date. Without a zone it is UTC.
+
+    Under "unclear" days come first: what is asked is whether they are dates at all.
+    """
+    values = np.full(len(texts), np.nan)
+    if not matches(texts, DATE_LIKE).any():
+        return values
+    texts = pc.replace_substring_regex(texts, r"^([-/.\d]{8,10})T", r"\1 ")
+    begun = (*PLAIN[""], *(PLAIN["day_first" if order == "unclear" else order] if order else ()))
+    for one in (*(date + time for date in begun for time in TIMES), *ZONED):
+        found = matches(texts, f"^{_pattern(one).pattern}$") & np.isnan(values)
+        if found.any():
+            values[found] = _days(_cells(texts.filter(pa.array(found))), one, 68)
+    return values
+
+
+# -- as people write them --
+
+
 def read(texts: Any, how: Dates) -> NDArray:
     """Days since 1970-01-01 UTC of each text, NaN for what has none of the formats.
 
     Times without a date are their share of a day.
     """
-    values = np.full(len(texts), np.nan)
-    cells = np.asarray(texts.to_pylist(), dtype=object)
+    values, cells = np.full(len(texts), np.nan), _cells(texts)
     for one in how.formats:
         rest = np.flatnonzero(np.isnan(values))
         if len(rest):
@@ -68,7 +121,12 @@ def read(texts: Any, how: Dates) -> NDArray:
     return values
 
 
+def _cells(texts: Any) -> NDArray:
+    return np.asarray(texts.to_pylist(), dtype=object)
+
+
 def _days(cells: NDArray, one: str, pivot: int) -> NDArray:
+    """Days of each cell under one format."""
     import pandas
 
     moments = pandas.to_datetime(cells, format=one, utc=True, errors="coerce")
@@ -88,35 +146,17 @@ def _days(cells: NDArray, one: str, pivot: int) -> NDArray:
 # -- found out --
 
 
-def find(texts: Any, order: str, stated: Dates) -> list[Dates]:
-    """Lists of formats under which all texts are dates, and not the same ones.
+def readings(texts: Any, order: str, stated: Dates) -> Iterator[tuple[Dates, NDArray]]:
+    """The formats that were needed, and the days of each text, of each order that is possible.
 
-    None: they are no dates. Several: a person must say which. `order` is data.format.dates; pivot and parts are `stated`.
+    `order` is data.format.dates; pivot and parts are `stated`.
     """
-    kept: list[Dates] = []
-    known: list[NDArray] = []
-    for how, values in _by_order(texts, order, stated):
-        if np.isfinite(values).all() and not any(np.array_equal(values, other) for other in known):
-            kept.append(how)
-            known.append(values)
-    return kept
-
-
-def likely(texts: Any, order: str, stated: Dates) -> NDArray:
-    """Which texts are dates, under the order of days and months that has the most of them."""
-    masks = [np.isfinite(values) for _, values in _by_order(texts, order, stated)]
-    best: NDArray = max(masks, key=np.count_nonzero)
-    return best
-
-
-def _by_order(texts: Any, order: str, stated: Dates) -> Iterator[tuple[Dates, NDArray]]:
-    """The formats that were needed, and the days of each text, of each order that is possible."""
-    cells = np.asarray(texts.to_pylist(), dtype=object)
+    cells = _cells(texts)
     for one in [order] if order in NUMBERED else NUMBERED:
         values, used = np.full(len(cells), np.nan), list[str]()
         rest, none = np.arange(len(cells)), 0
         while rest.size and none < SAMPLE:
-            found = next(_met(str(cells[rest[0]]), one), None)
+            found = _met(str(cells[rest[0]]), one)
             if found is None:
                 none, rest = none + 1, rest[1:]
                 continue
@@ -126,8 +166,8 @@ def _by_order(texts: Any, order: str, stated: Dates) -> Iterator[tuple[Dates, ND
         yield stated.model_copy(update={"format": tuple(dict.fromkeys(used))}), values
 
 
-def _met(cell: str, order: str) -> Iterator[str]:
-    """Formats that a cell has."""
+def _met(cell: str, order: str) -> str | None:
+    """The first format that a cell has."""
     prefixes = WEEKDAYS if cell[:3].lower() in DAYS else ("",)
     times = [""]
     if ":" in cell:
@@ -135,7 +175,8 @@ def _met(cell: str, order: str) -> Iterator[str]:
     dates = [prefix + date for date in (*NAMED, *NUMBERED[order], *MONTHS) for prefix in prefixes]
     for one in (*CLOCK, *(date + time for date in dates for time in times)):
         if _pattern(one).fullmatch(cell) and np.isfinite(_days(np.array([cell], dtype=object), one, 68)).all():
-            yield one
+            return one
+    return None
 
 
 @cache
@@ -153,21 +194,3 @@ def as_stated(how: Dates) -> dict[str, Any]:
     if any("%y" in one for one in how.formats):
         told["pivot"] = how.pivot
     return told
-
-
-# -- parts --
-
-
-def part_of(days: NDArray, part: str) -> NDArray:
-    """A part of each date (n,) float64, NaN where there is none. Week days count from 0, Monday."""
-    if part == "day":
-        return days
-    gaps = np.isnan(days)
-    whole = np.floor(np.where(gaps, 0, days))
-    if part == "hour":
-        hours = np.floor((np.where(gaps, 0, days) - whole) * 24 + 1e-6)
-        return np.where(gaps, np.nan, hours)
-    dates = whole.astype("datetime64[D]")
-    months = dates.astype("datetime64[M]").astype(np.int64)
-    parts = {"year": months // 12 + 1970, "month": months % 12 + 1, "weekday": (whole + 3) % 7}
-    return np.where(gaps, np.nan, parts[part].astype(np.float64))

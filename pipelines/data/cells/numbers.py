@@ -6,16 +6,22 @@ One set of regular expressions, tried on all different cells of a column.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow
-from pyarrow import compute
+import pyarrow as pa
+from pyarrow import compute as pc
 
+from pipelines.data.cells import distinct, matches
 from pipelines.data.columns import NDArray
 from pipelines.spec.blocks import Numbers
 
+NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
+CODE = r"^0\d"  # 00123: its zeros mean something, so it is no number
+WIDE = r"^[+-]?\d{16,}$"
+LARGEST = 2**53 - 1  # up to here each whole number has a float64 of its own
 MARKS = {
     "none": "",
     "point": ".",
@@ -70,11 +76,64 @@ PAIRS = (
 )  # fmt: skip
 
 
+# -- plain ones --
+
+
+def plain_block(cells: Any, markers: Sequence[str], decimal: str) -> Any:
+    """A block of cells as float64, null where a marker stands; None unless all others are finite numbers that lose no digits.
+
+    Almost all of a large file is read here: what is to be looked at closely goes by its different texts, below.
+    """
+    stripped = pc.utf8_trim_whitespace(cells)
+    missing = pc.is_in(stripped, pa.array(markers, stripped.type))
+    present = _with_point(pc.if_else(missing, None, stripped), decimal)
+    with_zero = pc.filter(present, pc.starts_with(present, "0"))
+    if pc.any(pc.match_substring_regex(with_zero, CODE)).as_py():
+        return None
+    try:
+        values = present.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return None
+    if pc.any(pc.invert(pc.is_finite(values))).as_py():
+        return None
+    large = pc.any(pc.greater(pc.abs(values), LARGEST)).as_py()
+    if large and wide(present.drop_null()).any():
+        return None
+    # In NumPy's memory: among the strings of its own pyarrow would keep a quarter more.
+    return pa.array(values.to_numpy(zero_copy_only=False).copy(), from_pandas=True)
+
+
+def plain(texts: Any, decimal: str = "point") -> NDArray:
+    """float64 of each text; NaN for what is no number, inf for what is beyond float64."""
+    texts = _with_point(texts, decimal)
+    return _floats(pc.match_substring_regex(texts, NUMBER), texts)
+
+
+def _floats(chosen: Any, texts: Any) -> NDArray:
+    """float64 of the chosen texts, NaN for the others."""
+    return np.asarray(pc.if_else(chosen, texts, None).cast(pa.float64()).to_numpy(zero_copy_only=False))
+
+
+def _with_point(texts: Any, decimal: str) -> Any:
+    """Decimals after a point; what has a point where a comma is asked for is no number any more."""
+    if decimal == "point":
+        return texts
+    return pc.replace_substring(pc.replace_substring(texts, ".", "?"), ",", ".")
+
+
+def wide(texts: Any) -> NDArray:
+    """Which texts are whole numbers from 2^53 on, of which float64 loses digits: ids, more often than amounts."""
+    return matches(texts, WIDE) & (np.abs(plain(texts)) > LARGEST)
+
+
+# -- as people write them --
+
+
 def pieces(texts: Any) -> Any:
     """A struct of the groups of SHAPE for each text; null for what is no number however it is written."""
     for pattern, plain in PLAIN:
-        texts = compute.replace_substring_regex(texts, pattern, plain)
-    return compute.extract_regex(texts, SHAPE)
+        texts = pc.replace_substring_regex(texts, pattern, plain)
+    return pc.extract_regex(texts, SHAPE)
 
 
 def shaped(texts: Any) -> NDArray:
@@ -87,13 +146,10 @@ def read(texts: Any, how: Numbers) -> NDArray:
     found = pieces(texts)
     values = _digits(found.field("digits"), how)
     wrong = ~np.asarray(found.is_valid())
+    units = pa.array(["", *how.units], pa.large_string())
     for place in ("before", "after"):
-        there = compute.not_equal(found.field(place), "")
-        known = compute.is_in(found.field(place), pyarrow.array(how.units, pyarrow.large_string()))
-        wrong |= _bool(there) & ~_bool(known)
-    minus = np.zeros(len(values), dtype=np.int64)
-    for sign in ("sign", "inner", "behind"):
-        minus += _is(found, sign, "-")
+        wrong |= ~_bool(pc.is_in(found.field(place), units))
+    minus = np.sum([_is(found, sign, "-") for sign in ("sign", "inner", "behind")], axis=0)
     opened, closed = _is(found, "open", "("), _is(found, "close", ")")
     signs = minus + opened + _is(found, "sign", "+") + _is(found, "inner", "+")
     wrong |= (opened != closed) | (signs > 1)
@@ -107,21 +163,20 @@ def _bool(mask: Any) -> NDArray:
 
 
 def _is(found: Any, place: str, text: str) -> NDArray:
-    return _bool(compute.equal(found.field(place), text))
+    return _bool(pc.equal(found.field(place), text))
 
 
 def _digits(digits: Any, how: Numbers) -> NDArray:
     """float64 of digits with marks between them, NaN where the marks do not stand as `how` says."""
-    digits = compute.utf8_trim_whitespace(digits)
+    digits = pc.utf8_trim_whitespace(digits)
     thousands, decimal = MARKS[how.thousands], MARKS[how.decimal or "point"]
     point = re.escape(decimal)
-    plain = compute.match_substring_regex(digits, rf"^(\d+({point}\d*)?|{point}\d+){EXPONENT}$")
+    known = pc.match_substring_regex(digits, rf"^(\d+({point}\d*)?|{point}\d+){EXPONENT}$")
     if thousands:
-        grouped = compute.match_substring_regex(digits, _grouped(thousands, point))
-        digits = compute.if_else(grouped, compute.replace_substring(digits, thousands, ""), digits)
-        plain = compute.or_(plain, grouped)
-    digits = compute.if_else(plain, compute.replace_substring(digits, decimal, "."), None)
-    return np.asarray(digits.cast(pyarrow.float64()).to_numpy(zero_copy_only=False))
+        grouped = pc.match_substring_regex(digits, _grouped(thousands, point))
+        digits = pc.if_else(grouped, pc.replace_substring(digits, thousands, ""), digits)
+        known = pc.or_(known, grouped)
+    return _floats(known, pc.replace_substring(digits, decimal, "."))
 
 
 def _grouped(thousands: str, point: str) -> str:
@@ -133,8 +188,8 @@ def _grouped(thousands: str, point: str) -> str:
 # -- found out --
 
 
-def find(texts: Any, decimal: str, name: str) -> list[Numbers]:
-    """Ways of writing under which all texts are numbers, and not the same ones.
+def find(texts: Any, decimal: str, name: str) -> list[tuple[Numbers, NDArray]]:
+    """Ways of writing under which all texts are numbers, and not the same ones; with the numbers, (texts,) float64.
 
     None: they are no numbers. Several: a person must say which. `decimal` is the file's; the header `name` may hold a unit.
     """
@@ -142,50 +197,39 @@ def find(texts: Any, decimal: str, name: str) -> list[Numbers]:
     if found.null_count or not len(texts):
         return []
     opened, behind = _is(found, "open", "("), _is(found, "behind", "-")
-    digits = compute.utf8_trim_whitespace(found.field("digits"))
-    codes = compute.any(compute.match_substring_regex(digits, r"^0\d")).as_py()
+    digits = pc.utf8_trim_whitespace(found.field("digits"))
     units = _units(found, name)
-    if units is None or codes or _phones(digits):
+    if units is None or matches(digits, CODE).any() or _phones(digits):
         return []
-    accounting = bool(opened.any() or behind.any())
-    kept: list[Numbers] = []
-    known: list[NDArray] = []
-    for how in _candidates(digits, decimal):
-        how = how.model_copy(update={"unit": units, "accounting": accounting})
-        values = read(texts, how)
-        if np.isfinite(values).all() and not any(np.array_equal(values, other) for other in known):
-            kept.append(how)
-            known.append(values)
-    return _likely(kept, decimal, bool(units) and {*units} <= {*SIGNS, *CODES})
+    ways = _candidates(digits, decimal, units, bool(opened.any() or behind.any()))
+    readings = distinct((how, read(texts, how)) for how in ways)
+    # Without those that no one means: 1.234 kg is no ton, and $5,000 are no five dollars with three decimals.
+    money = bool(units) and {*units} <= {*SIGNS, *CODES}
+    pairs = [(how.thousands, how.decimal) for how, _ in readings]
+    if pairs[:1] == [("none", decimal)] and not money:
+        return readings[:1]
+    if money and decimal == "point" and any(thousands == "comma" for thousands, _ in pairs):
+        return [one for one, pair in zip(readings, pairs, strict=True) if pair != ("none", "comma")]
+    return readings
 
 
 def _phones(digits: Any) -> bool:
     """Whether all have blanks, and as many digits, nine or more: 612 345 678."""
-    blanks = compute.all(compute.match_substring(digits, " ")).as_py()
-    length = compute.utf8_length(compute.replace_substring(digits, " ", ""))
-    least, most = compute.min_max(length).as_py().values()
+    blanks = pc.all(pc.match_substring(digits, " ")).as_py()
+    length = pc.utf8_length(pc.replace_substring(digits, " ", ""))
+    least, most = pc.min_max(length).as_py().values()
     return bool(blanks and 9 <= least == most)
 
 
-def _likely(found: list[Numbers], decimal: str, money: bool) -> list[Numbers]:
-    """Without those that no one means: 1.234 kg is no ton, and $5,000 are no five dollars with three decimals."""
-    thousands = [how.thousands for how in found]
-    if thousands[:1] == ["none"] and found[0].decimal == decimal and not money:
-        return found[:1]
-    if money and decimal == "point" and "comma" in thousands:
-        return [how for how in found if (how.thousands, how.decimal) != ("none", "comma")]
-    return found
-
-
-def _candidates(digits: Any, decimal: str) -> Iterator[Numbers]:
+def _candidates(digits: Any, decimal: str, units: Sequence[str], accounting: bool) -> Iterator[Numbers]:
     """The file's decimals first, and alone where they are commas: point is what no one has thought about."""
     pairs = sorted(PAIRS, key=lambda pair: pair[1] != decimal)
     for thousands, mark in pairs:
         if decimal == "comma" and mark != decimal:
             continue
         pattern = _grouped(MARKS[thousands], re.escape(MARKS[mark]))
-        if thousands == "none" or _bool(compute.match_substring_regex(digits, pattern)).any():
-            yield Numbers.model_validate({"thousands": thousands, "decimal": mark})
+        if thousands == "none" or _bool(pc.match_substring_regex(digits, pattern)).any():
+            yield Numbers.model_validate({"thousands": thousands, "decimal": mark, "unit": units, "accounting": accounting})
 
 
 def _units(found: Any, name: str) -> tuple[str, ...] | None:
@@ -193,27 +237,16 @@ def _units(found: Any, name: str) -> tuple[str, ...] | None:
 
     Currencies, and the unit of the header, may be left out of some cells; others must stand in all, but beside 0.
     """
-    header = HEADER_UNIT.search(name)
-    free = {*SIGNS, *CODES, *([header[1]] if header else [])}
-    before, after = found.field("before"), found.field("after")
-    counts = {unit: rows for unit, rows in (*_counted(before), *_counted(after)) if unit}
-    if any(unit and unit not in free for unit, _ in _counted(before)):
+    free = {*SIGNS, *CODES, *HEADER_UNIT.findall(name)}
+    before, after = (list(filter(None, found.field(place).to_pylist())) for place in ("before", "after"))
+    counts = Counter([*before, *after])
+    if not free.issuperset(before):
         return None
-    zero = _bool(compute.match_substring_regex(found.field("digits"), r"^[0.,]*$"))
+    zero = _bool(pc.match_substring_regex(found.field("digits"), r"^[0.,]*$"))
     without = _is(found, "before", "") & _is(found, "after", "") & ~zero
     if any(unit not in free for unit in counts) and (without.any() or len(counts) > 1):
         return None
-    return tuple(sorted(counts, key=lambda unit: -counts[unit]))
-
-
-def _counted(texts: Any) -> Iterator[tuple[str, int]]:
-    for one in compute.value_counts(texts).to_pylist():
-        yield one["values"], one["counts"]
-
-
-def one_currency(units: tuple[str, ...]) -> bool:
-    """Whether all of them mean the same."""
-    return len({SIGNS.get(unit, unit) for unit in units}) <= 1
+    return tuple(unit for unit, _ in counts.most_common())
 
 
 def as_stated(how: Numbers, decimal: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pandas
 import pyarrow
 import pytest
 
-from pipelines.data.cells import numbers
+from pipelines.data.cells import as_stated, numbers
 from pipelines.data.columns import DataError
 from pipelines.data.look import look
 from pipelines.data.parts import About, prepare
@@ -68,7 +68,7 @@ def test_numbers_are_read_as_all_cells_of_the_column_show(cells, table):
     found = look(block_of(target="y"), table(cells.split("|")))
     source = read(block_of(), table(cells.split("|")))
     assert (source.kinds["a"], source.fetch("a").values.tolist()) == ("numeric", expected)
-    assert numbers.as_stated(source.numbers["a"], "point") == how
+    assert as_stated(source.numbers["a"], "point") == how
     assert "a" in found.written("numbers") or not how
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute as pc
 
-from pipelines.data.cells import booleans, dates, distinct, matches, numbers
+from pipelines.data.cells import as_stated, booleans, dates, distinct, matches, numbers
 from pipelines.data.cells.numbers import LARGEST
 from pipelines.data.columns import Column, DataError, InferredType, NDArray
 from pipelines.spec.blocks import DataSpec, Dates, Kind, Numbers
@@ -183,7 +183,7 @@ class TextColumn:
         # Text in a file that knows numbers may be dates, or amounts with marks or units; plain digits there are text.
         if other and (look or other.kind == "datetime"):
             return other
-        if other and other.numbers and numbers.as_stated(other.numbers, self.decimal):
+        if other and other.numbers and as_stated(other.numbers, self.decimal):
             return other
         if look and not masks.codes.any() and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
@@ -346,14 +346,11 @@ class TextColumn:
     def _asked(self, kind: Kind, rule: str, asked: NDArray, found: Readings) -> InferredType:
         """Which of several readings of the texts `asked` is meant."""
         place = int(self.codes[self._first_row(asked)])
-        told, ways = list[str](), list[str]()
+        key, told, ways = "numbers" if kind == "numeric" else "dates", list[str](), list[str]()
         for how, values in found:
-            if kind == "numeric":
-                told.append(f"{values[place] + 0.0:.15g}")
-                key, said = "numbers", numbers.as_stated(how, self.decimal) or {"decimal": how.decimal}
-            else:
-                told.append(str(np.datetime64(int(values[place]), "D")))
-                key, said = "dates", dates.as_stated(how)
+            value = float(values[place])
+            told.append(f"{value + 0.0:.15g}" if kind == "numeric" else str(np.datetime64(int(value), "D")))
+            said = as_stated(how, self.decimal) or {"decimal": how.decimal}
             ways.append(f"for {told[-1]} set data.{key}: {flow({self.name: said})}")
         way_out = f"{'; '.join(ways)}; for words {self._set_kind('categorical')}"
         return self._refused(kind, rule, asked, way_out, f", which may mean {' or '.join(told)}")

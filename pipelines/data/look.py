@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipelines.data.cells.dates import as_stated as dates_as_stated
-from pipelines.data.cells.numbers import as_stated as numbers_as_stated
+from pipelines.data.cells import as_stated
 from pipelines.data.columns import Column, DataError, NDArray, Source, Target, find_target
 from pipelines.data.parts import check_size
 from pipelines.data.preprocess import LIMIT, CellError, fit
@@ -192,8 +191,8 @@ def _unfit(source: Source, block: DataSpec, told: ColumnLook, column: Column) ->
 
 def _column(source: Source, name: str, column: Column, left_out: str, decimal: str) -> ColumnLook:
     """`left_out`: why data.split takes it out of the inputs; `decimal`: the file's."""
-    written = numbers_as_stated(source.numbers[name], decimal) if name in source.numbers else {}
-    written |= dates_as_stated(source.dates[name]) if name in source.dates else {}
+    how = source.numbers.get(name) or source.dates.get(name)
+    written = as_stated(how, decimal) if how else {}
     kind, refused = source.kinds[name], source.refused.get(name)
     worded = bool(column.categories) or column.values.dtype.kind != "f"
     present = column.values[~column.gaps]

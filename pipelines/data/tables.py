@@ -23,6 +23,7 @@ from pipelines.spec.blocks import DELIMITED, Dates, Kind
 from pipelines.spec.describe import nearest
 
 NAMED = 5  # names, or places, that a message lists
+INDEX, UNNAMED = "it is pandas' index", "it has no name in the header"  # why columns are passed over
 TEXTS = pa.dictionary(pa.int32(), pa.large_string())
 
 
@@ -33,10 +34,9 @@ class Table:
     """
 
     typed = True  # by the file: text that looks like numbers stays text
-    unnamed: frozenset[str] = frozenset()  # columns that have no name in the header
+    passed_over: Mapping[str, str] = {}  # columns that are no inputs unless the spec says so -> why
     guessed = False  # the first line was taken for a row
     suspicion = ""  # of the header and quotes
-    index: frozenset[str] = frozenset()  # columns that pandas wrote as its index
 
     def __init__(
         self, shown: str, names: Iterable[str], rows: int, read: Callable[[str], Any], line: Callable[[int], str]
@@ -124,7 +124,7 @@ def parquet_table(path: Path, shown: str) -> Table:
             raise
         raise DataError(f"{shown}: must be a Parquet file, found something else: {error}") from None
     table = Table(shown, names, rows, read, lambda row: f"{shown}, row {row + 1}")
-    table.index = frozenset(name for name in names if name in index or name.startswith("__index_level_"))
+    table.passed_over = {name: INDEX for name in names if name in index or name.startswith("__index_level_")}
     return table
 
 
@@ -189,9 +189,7 @@ class JoinedTable:
         self.block, self.parts, self.files = block, list(files), list(files.values())
         first = self.files[0]
         self.names, self.shown, self.typed = first.names, first.shown, first.typed
-        self.unnamed = frozenset[str]().union(*(file.unnamed for file in self.files))
         self.guessed = any(file.guessed for file in self.files)
-        self.suspicion = next((file.suspicion for file in self.files if file.suspicion), "")
         self.gaps: tuple[float, ...] = ()  # numbers that mean no value in any column
         self.by_text: set[str] = set()  # columns whose numbers, dates or truth values are read from texts, once inferred
         self.starts = np.cumsum([0, *(file.rows for file in self.files)])
@@ -250,8 +248,7 @@ class JoinedTable:
         stated, target = self.stated.get(name), name in self.targets
         if stated == "ignore" and not target:
             return InferredType(stated)
-        index = "it is pandas' index" if any(name in file.index for file in self.files) else ""
-        why = "it has no name in the header" if name in self.unnamed else index
+        why = next((file.passed_over[name] for file in self.files if name in file.passed_over), "")
         if why and stated is None and not target:
             return InferredType("ignore", why)
         native = self.type_of(name)
@@ -316,7 +313,7 @@ class JoinedTable:
             problems={name: found.problem for name, found in refused.items()},
             refused=refused,
             stated=self.stated,
-            suspicion=self.suspicion,
+            suspicion=next((file.suspicion for file in self.files if file.suspicion), ""),
             guessed=self.guessed and self.block.format.header == "auto",
         )
 
@@ -333,7 +330,8 @@ def open_table(block: DataSpec, path: Path, shown: str) -> Table:
     as_text = {name for name, kind in kinds if kind != "numeric"} | {*block.spellings}
     as_text |= {*stated("numbers", block.numbers, text.names)}
     table = TextTable(shown, text.names, text.batches, text.line, block, as_text)
-    table.unnamed, table.guessed, table.suspicion = text.unnamed, text.guessed, text.suspicion
+    table.passed_over = dict.fromkeys(text.unnamed, UNNAMED)
+    table.guessed, table.suspicion = text.guessed, text.suspicion
     return table
 
 

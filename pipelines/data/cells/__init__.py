@@ -9,6 +9,7 @@ import numpy as np
 from pyarrow import compute as pc
 
 from pipelines.data.columns import NDArray
+from pipelines.spec.blocks import Dates, Numbers
 
 How = TypeVar("How")
 PAIRS = (("false", "true"), ("no", "yes"))
@@ -27,6 +28,19 @@ def distinct(readings: Iterable[tuple[How, NDArray]]) -> list[tuple[How, NDArray
         if np.isfinite(values).all() and not any(np.array_equal(values, other) for _, other in kept):
             kept.append((how, values))
     return kept
+
+
+def as_stated(how: Numbers | Dates, decimal: str) -> dict[str, Any]:
+    """A way of writing as data.numbers or data.dates says it, without what goes without saying. `decimal` is the file's."""
+    told = how.model_dump(mode="json", exclude_defaults=True)
+    for key in ("unit", "format"):
+        if len(told.get(key, "")) == 1:
+            told[key] = told[key][0]
+    if told.get("decimal") == decimal:
+        del told["decimal"]
+    if isinstance(how, Dates) and any("%y" in one for one in how.formats):
+        told["pivot"] = how.pivot
+    return told
 
 
 def booleans(texts: Any, stated: bool) -> NDArray:

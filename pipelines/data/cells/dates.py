@@ -184,13 +184,3 @@ def _pattern(one: str) -> re.Pattern[str]:
     """What a cell of a format looks like: thousands of cells are tried, and strptime compiles its own each time."""
     parts = re.split(r"(%[a-zA-Z])", one)
     return re.compile("".join(FIELDS.get(part) or re.escape(part) for part in parts), re.IGNORECASE)
-
-
-def as_stated(how: Dates) -> dict[str, Any]:
-    """A way of writing as data.dates says it; the pivot where it counts."""
-    told = how.model_dump(mode="json", exclude_defaults=True)
-    if len(how.formats) == 1:
-        told["format"] = how.formats[0]
-    if any("%y" in one for one in how.formats):
-        told["pivot"] = how.pivot
-    return told

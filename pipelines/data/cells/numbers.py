@@ -247,13 +247,3 @@ def _units(found: Any, name: str) -> tuple[str, ...] | None:
     if any(unit not in free for unit in counts) and (without.any() or len(counts) > 1):
         return None
     return tuple(unit for unit, _ in counts.most_common())
-
-
-def as_stated(how: Numbers, decimal: str) -> dict[str, Any]:
-    """A way of writing as data.numbers says it where the file's `decimal` is this: without what goes without saying."""
-    told = how.model_dump(mode="json", exclude_defaults=True)
-    if how.decimal == decimal:
-        told.pop("decimal")
-    if len(how.units) == 1:
-        told["unit"] = how.units[0]
-    return told

@@ -103,9 +103,10 @@ class Console:
             yield show
 
 
-def number(value: object) -> str:
-    """A number as people read it, anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def number(value: object, low: object = None, high: object = None) -> str:
+    """A number as people read it, with its interval where there is one; anything else as it is."""
+    interval = f" [{number(low)}, {number(high)}]" if low is not None and high is not None else ""
+    return f"{value:.4g}{interval}" if isinstance(value, float) else f"{value}{interval}"
 
 
 def plain_columns(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from backends.weights import write_atomically
-from pipelines.spec.file import SpecError
+from pipelines.spec.describe import SpecError
 
 ROWS = Path(".deltarule/rows")  # below the project
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))  # the tree that this file lies in
 import deltarule  # noqa: E402
 from backends import BackendError  # noqa: E402
 from pipelines.data import DataError  # noqa: E402
-from pipelines.spec.file import SpecError  # noqa: E402
+from pipelines.spec.describe import SpecError  # noqa: E402
 from pipelines.stages import StageError  # noqa: E402
 
 OURS = (SpecError, DataError, StageError, BackendError)

@@ -561,7 +561,7 @@ def test_nothing_on_record_is_a_sentence_and_no_error(command, on_record):
         (["compare", "--by", "seed", "--a", "seed=1", "--b", "seed=2"], "--by and --a, --b do not go together"),
         (["compare", "--margin", "1"], "--margin must go with groups"),
         (["compare", "runs/1", "--where", "seed = 1"], "give either runs by name, or --study and --where"),
-        (["compare", "--html", "."], "--html must name a file"),
+        (["compare", "--html", "."], "'--html': file '.' is a directory"),
     ],
 )
 def test_bad_input_is_one_error_with_exit_code_2(command, words, told):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sources import column, source
 
-from pipelines.cli.summary import _data
+from pipelines.cli.run import data_lines
 from pipelines.data import About, Column, DataError, prepare
 from pipelines.data.preprocess import Categorical, CellError, Flag, fit, fit_scale, fit_target_scale, scaled
 from pipelines.data.rows import given
@@ -269,7 +269,7 @@ def test_rare_categories_are_counted_by_column(folder):
     assert (len(own), categories) == (3, len({*trained} - own))
     assert rows == sum(word not in own for word in trained)
     assert About.load(folder / "about.json") == about
-    line = next(line for line in _data(report_of(about, {})) if "rare" in line)
+    line = next(line for line in data_lines(report_of(about, {})) if "rare" in line)
     assert line == f"rare categories, which share an input (data.categories): a {categories} in {rows} training rows"
     assert made(untidy(), folder / "other")[0].rare == {}
 

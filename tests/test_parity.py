@@ -379,7 +379,7 @@ def test_without_a_terminal_the_table_is_plain_text(deltarule, tiny):
         (("--backends", "refuses"), "train.devices must be 8 here"),
         (("--steps", "0"), "--steps"),
         (("--precision", "float16"), "--precision"),
-        (("--html", "."), "--html must name a file"),
+        (("--html", "."), "'--html': file '.' is a directory"),
         (("--set", "model.dropout=1.5"), "model.dropout must be a number in [0, 1) or a list of such"),
         (("--set", "data.source=nowhere.csv"), "nowhere.csv"),
         (("--set", "train.early_stopping.monitor=rmse"), "train.early_stopping.monitor must be one of"),

@@ -13,8 +13,7 @@ from pyarrow import parquet
 from ruamel.yaml import YAML
 
 from pipelines.data import DataError
-from pipelines.new import ProjectError, create
-from pipelines.new.params import TEMPLATE
+from pipelines.new import TEMPLATE, ProjectError, create
 from pipelines.spec import SpecError, identity, load
 
 PARAMS = (ROOT / "params.yaml").read_text().partition("$schema=docs/params.schema.json\n#\n")[2]
@@ -211,7 +210,7 @@ def test_an_error_of_a_new_project_says_which_option_helps(tmp_path, data):
 def test_what_fails_on_the_way_leaves_nothing(data, tmp_path, monkeypatch):
     (tmp_path / "outer/mine").mkdir(parents=True)
     (tmp_path / "outer/mine/notes.txt").write_text("of my own")
-    monkeypatch.setattr("pipelines.new.params.backend", lambda: "reference")
+    monkeypatch.setattr("pipelines.new.backend", lambda: "reference")
 
     def fails(folder: Path) -> list[str]:
         call("git", "init", "--quiet", cwd=folder)

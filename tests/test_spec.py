@@ -31,8 +31,8 @@ from pipelines.spec import (
 )
 from pipelines.spec.describe import leaves
 from pipelines.spec.documents import documents, schema
+from pipelines.spec.file import YamlError, parse
 from pipelines.spec.to_trial import memory
-from pipelines.spec.yaml_file import YamlError, parse
 from pipelines.stages import RunPaths, split
 
 ROOT = Path(__file__).parents[1]
@@ -494,6 +494,8 @@ def test_override_from_python_reports_every_problem_without_a_file():
     ]
     with pytest.raises(SpecError, match="train must be a mapping, got 3"):
         Experiment().override("train", 3)
+    with pytest.raises(SpecError, match=r"^train\.optimizer\.name must be one of: sgd, adam, adamw, rmsprop, got \['sgd'\]$"):
+        Experiment().override("train.optimizer.name", ["sgd"])
     assert Experiment().override("seed", np.int64(3)) == Experiment().override("seed", 3)
     with pytest.raises(SpecError, match=r"^unknown key model\.dropot; did you mean dropout\?$"):
         Experiment().override("model.dropot", 0.1)

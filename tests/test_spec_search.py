@@ -13,9 +13,9 @@ from backends.spec import Model
 from pipelines.spec import Choices, Experiment, Range, SpecError, dump, flat, load, models_schema, space
 from pipelines.spec.describe import LAYERED, leaves
 from pipelines.spec.documents import schema
+from pipelines.spec.file import parse
 from pipelines.spec.space import ordered, takes_whole_numbers
 from pipelines.spec.study import METRICS, Search, same
-from pipelines.spec.yaml_file import parse
 from pipelines.stages import metrics
 
 ROOT = Path(__file__).parents[1]

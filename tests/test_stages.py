@@ -21,7 +21,7 @@ from backends import weights
 from pipelines import stages
 from pipelines.api.evaluate import evaluate
 from pipelines.api.results import Run
-from pipelines.cli import summary
+from pipelines.cli import run as commands
 from pipelines.cli.app import WAYS_OUT, main
 from pipelines.data import DataError, read
 from pipelines.data.parts import read_json
@@ -155,7 +155,7 @@ def test_split_tells_what_is_not_as_one_would_wish(places, tmp_path):
     (tmp_path / "mine.csv").write_text("\n".join(["id,a,colour,y", *rows, "061,3,red,21"]))
     lines = Lines()
     spec = experiment().override({"data.source": "mine.csv", "data.target": "y"})
-    summary.show(lines, {"split": carry_out(spec, places, "split")}, {"split": 0.1})
+    commands.show(lines, {"split": carry_out(spec, places, "split")}, {"split": 0.1})
     assert lines[0] == "mine.csv: regression, 4 inputs, 1 outputs; rows: 37 training, 12 validation, 12 test"
     assert lines[1] == "columns: 1 numeric, 1 categorical"
     assert lines[2].startswith("no inputs: id (61 different texts in 61 rows")
@@ -166,7 +166,7 @@ def test_split_tells_what_is_not_as_one_would_wish(places, tmp_path):
 
 def test_split_tells_of_folds(places):
     lines = Lines()
-    summary.show(lines, {"split": carry_out(experiment("iris", data__split__folds=5), places, "split")}, {"split": 0.1})
+    commands.show(lines, {"split": carry_out(experiment("iris", data__split__folds=5), places, "split")}, {"split": 0.1})
     assert lines[0] == "iris: multiclass, 4 inputs, 3 outputs; rows: 120 in 5 folds, 30 test"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from backends import children
 from pipelines.check.recorded import ReproduceError
 from pipelines.spec.blocks import BUNDLED
-from pipelines.spec.yaml_file import parse
+from pipelines.spec.file import parse
 
 OPENML = Path(".deltarule/openml")  # downloads; data.sha256 holds each to its bytes
 UNCOMMITTED = "the run's uncommitted changes (source/uncommitted.diff)"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.spec.yaml_file import edit, parse
+from pipelines.spec.file import edit, parse
 from pipelines.stages.files import read_json
 from pipelines.tracking.events import KIND, STUDY, TRIAL, key_of
 from pipelines.tracking.query import OF_A_TRIAL, Fetched

@@ -20,7 +20,7 @@ from backends import children
 from pipelines.check.checkout import Checkout, check_out, left_out, restore, take_from_project
 from pipelines.check.outs import Verdict, compare
 from pipelines.check.recorded import DIRTY, RecordedRun, ReproduceError, read_json_if_any, runnable
-from pipelines.spec.yaml_file import write
+from pipelines.spec.file import write
 from pipelines.stages import RunPaths
 from pipelines.stages.test import enter
 from pipelines.tracking.provenance import user

@@ -21,7 +21,7 @@ from pipelines.console import printable
 
 GROUPS = {
     "Start": (start.new, data.data, start.spec, start.schema, start.backends),
-    "Run": (run.run, run.split, run.train, run.validate, run.test, run.sync, run.report, run.code),
+    "Run": (run.run, *run.STAGES, run.sync, run.report, run.code),
     "Search": (search.search, search.adopt, search.evaluate, search.study),
     "Compare": (compare.runs, compare.compare),
     "Prove": (prove.reproduce, prove.parity),

@@ -7,17 +7,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, BadParameter, Option
 
-from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, page
+from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, page, write_page
+from pipelines.console import Console, plain_columns
+from pipelines.project import project_of
 
 if TYPE_CHECKING:
     from pipelines.compare.pairs import Grouping
 
-Study = Annotated[str | None, typer.Option("--study", metavar="STUDY", help="The trials of this study.")]
+Study = Annotated[str | None, Option("--study", metavar="STUDY", help="The trials of this study.")]
 Where = Annotated[
     str | None,
-    typer.Option("--where", metavar="EXPR", help="Runs of which this is true: 'activation = relu and best_val_loss < 0.1'."),
+    Option("--where", metavar="EXPR", help="Runs of which this is true: 'activation = relu and best_val_loss < 0.1'."),
 ]
 USUAL_LIMIT = 20
 
@@ -25,18 +27,16 @@ USUAL_LIMIT = 20
 def runs(
     where: Where = None,
     study: Study = None,
-    children: Annotated[bool, typer.Option("--children", help="With the trials of all studies.")] = False,
+    children: Annotated[bool, Option("--children", help="With the trials of all studies.")] = False,
     columns: Annotated[
         str | None,
-        typer.Option("--columns", metavar="A,B", help="Which: params, metrics, tags, and id, name, status, started ..."),
+        Option("--columns", metavar="A,B", help="Which: params, metrics, tags, and id, name, status, started ..."),
     ] = None,
-    sort: Annotated[
-        str | None, typer.Option("--sort", metavar="KEY", help="From the least on; newest first unless given.")
-    ] = None,
-    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help=f"How many at most; {USUAL_LIMIT} in a table.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them in the table.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output: whole values of these columns.")] = False,
+    sort: Annotated[str | None, Option("--sort", metavar="KEY", help="From the least on; newest first unless given.")] = None,
+    reverse: Annotated[bool, Option("--reverse", help="The other way round.")] = False,
+    limit: Annotated[int | None, Option(min=1, help=f"How many at most; {USUAL_LIMIT} in a table.")] = None,
+    everything: Annotated[bool, Option("--all", help="All of them in the table.")] = False,
+    as_csv: Annotated[bool, Option("--csv", help="CSV on standard output: whole values of these columns.")] = False,
     params: Params = PARAMS,
     changes: Changes = None,
     as_json: Json = False,
@@ -45,19 +45,15 @@ def runs(
 
     Newest first. A study counts as one run; --study STUDY lists its trials.
     """
-    from pipelines.compare.choose import INTERVAL, choose
+    from pipelines.compare.choose import choose
     from pipelines.compare.listing import listing
-    from pipelines.console import Console, plain_columns
-    from pipelines.project import project_of
-    from pipelines.tracking.query import with_intervals
 
     _not_both(as_csv and as_json, "--csv and --json")
     _not_both(everything and limit is not None, "--all and --limit")
     console, tracking = Console(as_json or as_csv), experiment_of(params, changes).tracking
     with console.reserved():
-        found = choose(tracking, project_of(Path()), study=study, where=where, children=children)
-        if INTERVAL.search(f"{columns} {sort}"):
-            found = with_intervals(tracking, project_of(Path()), found)
+        shown = f"{columns} {sort}"
+        found = choose(tracking, project_of(Path()), study=study, where=where, children=children, keys=shown)
     names = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
     if not found:
         console.say("no run matches" if where else "no runs are on record; `deltarule run` and `dvc repro` make some")
@@ -68,37 +64,35 @@ def runs(
         table = table.fitting(shutil.get_terminal_size().columns)
     if as_csv:
         sys.stdout.write(table.csv())
-    elif not as_json and found:
+    elif as_json:
+        console.result(table.as_dict())
+    elif found:
         console.say("\n".join(plain_columns(table.columns, table.shown())))
         if table.hidden:
             console.say(f"hidden: {', '.join(table.hidden)}; a wider terminal shows them, or --columns")
         if len(table.runs) < table.total:
             console.say(f"{len(table.runs)} of {table.total} runs; --all shows all of them, --where and --limit fewer")
-    if as_json:
-        Console(True).result(table.as_dict())
 
 
 def compare(
-    names: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Ids, the start of ids, names, runs/ folders.")] = None,
+    names: Annotated[list[str] | None, Argument(metavar="RUN", help="Ids, the start of ids, names, runs/ folders.")] = None,
     study: Study = None,
     where: Where = None,
     by: Annotated[
-        str | None, typer.Option("--by", metavar="KEY", help="Set groups against one another: one for each value of this key.")
+        str | None, Option("--by", metavar="KEY", help="Set groups against one another: one for each value of this key.")
     ] = None,
-    one: Annotated[str | None, typer.Option("--a", metavar="EXPR", help="Or this group, as for --where ...")] = None,
-    other: Annotated[str | None, typer.Option("--b", metavar="EXPR", help="... against this one.")] = None,
+    one: Annotated[str | None, Option("--a", metavar="EXPR", help="Or this group, as for --where ...")] = None,
+    other: Annotated[str | None, Option("--b", metavar="EXPR", help="... against this one.")] = None,
     metrics: Annotated[
-        str | None, typer.Option("--metric", metavar="A,B", help="By what; what the runs monitor, on the validation rows.")
+        str | None, Option("--metric", metavar="A,B", help="By what; what the runs monitor, on the validation rows.")
     ] = None,
     margin: Annotated[
         str | None,
-        typer.Option(
-            "--margin", metavar="X", help="Largest difference that would not matter, named before you look; or METRIC=X,..."
-        ),
+        Option("--margin", metavar="X", help="Largest difference that would not matter, named before you look; or METRIC=X,..."),
     ] = None,
     ignore: Annotated[
         list[str] | None,
-        typer.Option("--ignore", metavar="KEY", help="May differ within a pair, too; may be given several times."),
+        Option("--ignore", metavar="KEY", help="May differ within a pair, too; may be given several times."),
     ] = None,
     html: Annotated[Path | None, page("with the curves")] = None,
     params: Params = PARAMS,
@@ -111,40 +105,34 @@ def compare(
     difference is real.
     """
     from pipelines.compare.comparison import compare as set_side_by_side
+    from pipelines.compare.pairs import Grouping
     from pipelines.compare.show import lines
-    from pipelines.console import Console
+    from pipelines.report.compare_page import compare_page
 
-    grouping = _grouping(by, one, other, metrics, margin, ignore)
+    wanted = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
+    grouping = _grouping(Grouping(by, one, other, wanted, margin, tuple(ignore or ())))
     console, experiment = Console(as_json), experiment_of(params, changes)
     with console.reserved():
         found = set_side_by_side(experiment, names or (), study=study, where=where, grouping=grouping)
     console.say("\n".join(lines(found)))
     if html is not None:
-        from backends.weights import write_atomically
-        from pipelines.report.compare_page import compare_page
-
-        write_atomically(html, compare_page(found.as_dict()).encode())
-        console.say(f"written to {html}")
+        write_page(console, html, compare_page(found.as_dict()))
     console.result(found.as_dict())
 
 
-def _grouping(
-    by: str | None, one: str | None, other: str | None, metrics: str | None, margin: str | None, ignore: list[str] | None
-) -> Grouping | None:
-    from pipelines.compare.pairs import Grouping
-
-    _not_both(by is not None and (one is not None or other is not None), "--by and --a, --b")
-    if (one is None) is not (other is None):
-        raise typer.BadParameter("--a and --b go together: give both groups, or --by")
-    if by is None and one is None:
-        given = [name for name, value in (("--metric", metrics), ("--margin", margin), ("--ignore", ignore)) if value is not None]
-        if given:
-            raise typer.BadParameter(f"{', '.join(given)} must go with groups: --by KEY, or --a and --b")
-        return None
-    wanted = tuple(name.strip() for name in (metrics or "").split(",") if name.strip())
-    return Grouping(by, one, other, wanted, margin, tuple(ignore or ()))
+def _grouping(asked: Grouping) -> Grouping | None:
+    """None where no groups are asked for, and nothing that is of groups."""
+    _not_both(asked.by is not None and (asked.one, asked.other) != (None, None), "--by and --a, --b")
+    if (asked.one is None) is not (asked.other is None):
+        raise BadParameter("--a and --b go together: give both groups, or --by")
+    if asked.by is not None or asked.one is not None:
+        return asked
+    given = [f"--{name.rstrip('s')}" for name in ("metrics", "margin", "ignore") if getattr(asked, name)]
+    if given:
+        raise BadParameter(f"{', '.join(given)} must go with groups: --by KEY, or --a and --b")
+    return None
 
 
 def _not_both(both: bool, names: str) -> None:
     if both:
-        raise typer.BadParameter(f"{names} do not go together; give one of them")
+        raise BadParameter(f"{names} do not go together; give one of them")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import BadParameter, Option
 
-from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, page
+from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, page, write_page
+from pipelines.cli.run import told_of
+from pipelines.console import Console
 
 if TYPE_CHECKING:
-    from pipelines.console import Console
     from pipelines.data.look import ColumnLook, Look
     from pipelines.spec import DataSpec
 
@@ -22,9 +23,9 @@ CLASSES = 10  # told of one by one on a terminal
 def data(
     params: Params = PARAMS,
     changes: Changes = None,
-    file: Annotated[str | None, typer.Option("--file", metavar="FILE", help="Look at this file; the spec is not read.")] = None,
+    file: Annotated[str | None, Option("--file", metavar="FILE", help="Look at this file; the spec is not read.")] = None,
     target: Annotated[
-        list[str] | None, typer.Option("--target", metavar="COL", help="What --file is to predict; may be given several times.")
+        list[str] | None, Option("--target", metavar="COL", help="What --file is to predict; may be given several times.")
     ] = None,
     html: Annotated[Path | None, page("with histograms")] = None,
     as_json: Json = False,
@@ -34,9 +35,9 @@ def data(
     Rows, columns and their kinds, gaps, classes, duplicates, suspected leaks. Works before the spec is right. Exit code 2 if
     there are errors in the data.
     """
-    from pipelines.console import Console
     from pipelines.data.columns import DataError
-    from pipelines.data.look import look
+    from pipelines.data.look import look, shown
+    from pipelines.report.pages import data_page
     from pipelines.spec.file import as_option
 
     console, block = Console(as_json), block_of(params, changes, file, target)
@@ -52,12 +53,7 @@ def data(
 
         console.say(f"data.sha256 of this file: {sha256(kept_at(found.source, Path()))}")
     if html is not None:
-        from backends.weights import write_atomically
-        from pipelines.data.look import shown
-        from pipelines.report.pages import data_page
-
-        write_atomically(html, data_page(asdict(found), shown).encode())
-        console.say(f"written to {html}")
+        write_page(console, html, data_page(asdict(found), shown))
     console.result(asdict(found))
     if found.problems:
         count = len(found.problems)
@@ -69,24 +65,20 @@ def block_of(params: Path, changes: list[str] | None, file: str | None, target: 
     """The data block of the spec, or the default one for a file; overrides are laid over either. Raises SpecError."""
     if file is None:
         if target:
-            raise typer.BadParameter("--target goes with --file; for the spec there is --set data.target=COL")
+            raise BadParameter("--target goes with --file; for the spec there is --set data.target=COL")
         return experiment_of(params, changes).data
     from pipelines.spec import Experiment
     from pipelines.spec.file import values_of
 
     # What is not known yet is stood in for, and taken out again.
-    laid: dict[str, Any] = {"data.source": file, "data.target": target or UNKNOWN}
-    laid |= {"data.sha256": "0" * 64} if file.startswith("openml:") else {}
+    stand_in = {"target": UNKNOWN, "sha256": "0" * 64 if file.startswith("openml:") else None}
+    laid = {"data.source": file, "data.target": target or UNKNOWN, "data.sha256": stand_in["sha256"]}
     block = Experiment().override({**laid, **values_of(changes or [])}).data
-    gone = {"target"} if block.target == UNKNOWN else set()
-    gone |= {"sha256"} if block.sha256 == "0" * 64 else set()
-    return block.model_copy(update=dict.fromkeys(gone))
+    return block.model_copy(update={key: None for key, value in stand_in.items() if getattr(block, key) == value})
 
 
 def show(console: Console, found: Look) -> None:
     """A table of the columns, and below it what should be looked at."""
-    from pipelines.cli.summary import told_of
-
     rows = [_row(column, found) for column in found.columns]
     headline = f"{found.source}: {found.rows:,} rows, {len(found.columns)} columns"
     console.table(headline, ("column", "kind", "missing", "values", "least, median, greatest; or most frequent"), rows)
@@ -99,12 +91,8 @@ def show(console: Console, found: Look) -> None:
         console.say("header: none; the first line was taken for a row. If it names the columns set data.format.header: true")
     if found.rows_left_out:
         console.say(f"rows left out: {told_of(found.rows_left_out)}")
-    for reading in found.readings:
-        console.say(reading)
-    for suspicion in found.suspicions:
-        console.say(str(suspicion))
-    for problem in found.problems:
-        console.say(f"error: {problem}")
+    for line in (*found.readings, *map(str, found.suspicions), *(f"error: {problem}" for problem in found.problems)):
+        console.say(line)
 
 
 def _row(column: ColumnLook, found: Look) -> tuple[str, ...]:

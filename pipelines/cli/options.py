@@ -6,18 +6,20 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
+
+from pipelines.console import Console
+from pipelines.redact import redact
 
 if TYPE_CHECKING:
-    from pipelines.console import Console
     from pipelines.spec import Experiment
 
-Params = Annotated[Path, typer.Option("--params", metavar="FILE", help="The spec of the experiment.")]
+Params = Annotated[Path, Option("--params", metavar="FILE", help="The spec of the experiment.")]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Override one value of the spec; may be given several times."),
+    Option("--set", metavar="A.B=VALUE", help="Override one value of the spec; may be given several times."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, all else on standard error.")]
+Json = Annotated[bool, Option("--json", help="One line of JSON on standard output, all else on standard error.")]
 PARAMS = Path("params.yaml")
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -33,8 +35,6 @@ def launched(folder: Path) -> Path:
 
 def begin(params: Path, changes: list[str] | None, as_json: bool) -> tuple[Console, Experiment]:
     """Where to say things, and the spec. Raises SpecError."""
-    from pipelines.console import Console
-
     return Console(as_json), experiment_of(params, changes)
 
 
@@ -53,18 +53,18 @@ def shown(path: Path) -> str:
 
 def advised(warning: str, changes: list[str] | None) -> str:
     """A warning about the store, of which the `deltarule sync` that it advises asks the same store as this command."""
-    from pipelines.redact import redact
-
-    options = [f" --set {shlex.quote(redact(one))}" for one in changes or () if one.partition("=")[0].strip() == "tracking.uri"]
+    options = [f" --set {shlex.quote(redact(one))}" for one in changes or () if one.strip().startswith("tracking.uri")]
     return warning.replace("`deltarule sync`", f"`deltarule sync{''.join(options[-1:])}`")
 
 
 def page(what: str) -> Any:
     """The option --html, for a page of `what`."""
-    return typer.Option("--html", metavar="FILE", help=f"Write a page {what}, too.", callback=_no_folder)
+    return Option("--html", metavar="FILE", help=f"Write a page {what}, too.", dir_okay=False)
 
 
-def _no_folder(path: Path | None) -> Path | None:
-    if path is not None and path.is_dir():
-        raise typer.BadParameter(f"--html must name a file, got the folder {path}")
-    return path
+def write_page(console: Console, html: Path, text: str) -> None:
+    """Write it whole, and say where."""
+    from backends.weights import write_atomically
+
+    write_atomically(html, text.encode())
+    console.say(f"written to {html}")

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, BadParameter, Option
 
 from pipelines.cli.options import FAILED, PARAMS, Changes, Json, Params, begin, page
+from pipelines.console import Console
+from pipelines.project import project_of
 
 if TYPE_CHECKING:
     from pipelines.check.reproduce import Reproduction
-    from pipelines.console import Console
 
 WORDS = {
     "bit-equal": "bit-equal: the same to the last bit",
@@ -21,11 +23,11 @@ WORDS = {
 
 
 def reproduce(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, the start of it, name, or folder of a launch (runs/...).")],
-    into: Annotated[Path | None, typer.Option("--into", metavar="DIR", help="Check out there; must be empty or new.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the temporary folder where it is.")] = False,
-    with_test: Annotated[bool, typer.Option("--test", help="Open the test rows too, if the run did.")] = False,
-    trust: Annotated[bool, typer.Option("--trust", help="Run code that was uncommitted too; it comes from the record.")] = False,
+    run: Annotated[str, Argument(metavar="RUN", help="Id, the start of it, name, or folder of a launch (runs/...).")],
+    into: Annotated[Path | None, Option("--into", metavar="DIR", help="Check out there; must be empty or new.")] = None,
+    keep: Annotated[bool, Option("--keep", help="Leave the temporary folder where it is.")] = False,
+    with_test: Annotated[bool, Option("--test", help="Open the test rows too, if the run did.")] = False,
+    trust: Annotated[bool, Option("--trust", help="Run code that was uncommitted too; it comes from the record.")] = False,
     params: Params = PARAMS,
     changes: Changes = None,
     as_json: Json = False,
@@ -36,11 +38,10 @@ def reproduce(
     within tolerance, 1 if not.
     """
     from pipelines.check.reproduce import reproduce as carry_out
-    from pipelines.project import project_of
 
     console, experiment = begin(params, changes, as_json)
     if any(not change.startswith("tracking.") for change in changes or ()):
-        raise typer.BadParameter("--set may change tracking alone, where the run is on record; the spec is the run's own")
+        raise BadParameter("--set may change tracking alone, where the run is on record; the spec is the run's own")
     with console.reserved():
         project = project_of(Path())
         done = carry_out(run, experiment, project, into=into, keep=keep, test=with_test, trust=trust, say=console.say)
@@ -54,11 +55,11 @@ def show(console: Console, done: Reproduction) -> None:
     """What differs, if anything; then the verdict."""
     verdict = done.verdict
     if verdict.word != "bit-equal":
+        within = {True: "yes", False: "NO", None: "not judged"}
         rows = [
-            (one.quantity, f"{one.difference:.3g}", "" if one.allowed is None else f"{one.allowed:.3g}", one.where,
-             {True: "yes", False: "NO", None: "not judged"}[one.passed])
-            for one in verdict.quantities
-        ]  # fmt: skip
+            (q.quantity, f"{q.difference:.3g}", "" if q.allowed is None else f"{q.allowed:.3g}", q.where, within[q.passed])
+            for q in verdict.quantities
+        ]
         console.table("", ("quantity", "largest difference", "allowed", "from", "within"), rows)
     for name, then, now in verdict.environment:
         console.say(f"other than then: {name}: {then}, now {now}")
@@ -73,10 +74,10 @@ def show(console: Console, done: Reproduction) -> None:
 def parity(
     params: Params = PARAMS,
     changes: Changes = None,
-    names: Annotated[str | None, typer.Option("--backends", metavar="A,B", help="Which; all that are installed.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps that are compared one by one, and on end.")] = 200,
+    names: Annotated[str | None, Option("--backends", metavar="A,B", help="Which; all that are installed.")] = None,
+    steps: Annotated[int, Option(min=1, help="Optimizer steps that are compared one by one, and on end.")] = 200,
     precision: Annotated[
-        Literal["float32", "float64"] | None, typer.Option(help="Only this one; else float64 and the spec's own.")
+        Literal["float32", "float64"] | None, Option(help="Only this one; else float64 and the spec's own.")
     ] = None,
     html: Annotated[Path | None, page("of the report")] = None,
     as_json: Json = False,
@@ -87,22 +88,20 @@ def parity(
     """
     from backends.weights import write_atomically
     from pipelines import tracking
-    from pipelines.check.parity import attach_to_run
-    from pipelines.check.parity import page as page_of
-    from pipelines.check.parity import parity as compare
+    from pipelines.check import parity as proof
     from pipelines.check.show import progress
     from pipelines.check.show import show as show_report
 
     console, experiment = begin(params, changes, as_json)
     with console.reserved(), progress(console.stream) as on_progress:
         wanted = None if names is None else [name.strip() for name in names.split(",")]
-        report = compare(experiment, wanted, steps=steps, precisions=precision and [precision], on_progress=on_progress)
+        report = proof.parity(experiment, wanted, steps=steps, precisions=precision and [precision], on_progress=on_progress)
     show_report(console, report)
     if html is not None:
-        write_atomically(html, page_of(report).encode())
+        write_atomically(html, proof.page(report).encode())
     try:
         with console.reserved():
-            run_id = attach_to_run(experiment, report)
+            run_id = proof.attach_to_run(experiment, report)
     except tracking.TrackingError as error:
         console.warn(str(error))
         run_id = None

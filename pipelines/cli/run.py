@@ -3,60 +3,67 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
-import typer
+from typer import Argument, BadParameter, Option
 
 from pipelines.cli.options import PARAMS, Changes, Json, Params, advised, begin, launched, shown
-
-if TYPE_CHECKING:
-    from pipelines.console import Console
+from pipelines.console import Console, number
+from pipelines.project import project_of
 
 PAGE = Path("outputs/report.html")  # in the folder of the run
+Report = Mapping[str, Any]
+WORDS = {"train": "training", "valid": "validation", "test": "test"}
+# Beside those of simple models.
+CHIEF = ("loss", "accuracy", "balanced_accuracy", "f1", "rmse", "r2")
+PARTS = {"validate": "validation", "test": "test"}
 
 
-def split(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
-    """Split the rows into three parts.
+def stage(name: str, *about: str) -> Callable[..., None]:
+    """The command that carries out one stage in the workspace, as dvc.yaml does."""
 
-    Training, validation and test rows; preprocessing is fitted on the training rows alone.
-    """
-    _stage("split", params, changes, as_json)
+    def carry_out(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
+        from pipelines.api.pipeline import run_stage
 
+        console, experiment = begin(params, changes, as_json)
+        began = time.perf_counter()
+        with console.reserved(), console.progress("epoch") as progress:
+            epochs = _epochs(progress, experiment.train.epochs)
+            report = run_stage(name, experiment, epochs, lambda warning: console.warn(advised(warning, changes)))
+        seconds = {name: round(time.perf_counter() - began, 3)}
+        show(console, {name: report}, seconds)
+        console.result({"stage": name, "report": report, "seconds": seconds})
 
-def train(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
-    """Train on the training rows.
-
-    The validation rows choose the epoch whose weights are kept.
-    """
-    _stage("train", params, changes, as_json)
-
-
-def validate(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
-    """Report on the validation rows.
-
-    Ends with an error, and so holds the pipeline, where a threshold of the spec is missed.
-    """
-    _stage("validate", params, changes, as_json)
+    carry_out.__name__, carry_out.__doc__ = name, "\n\n".join(about)
+    return carry_out
 
 
-def test(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
-    """Open the test rows, and report on them.
-
-    Only after validate: all choices are made by then.
-    """
-    _stage("test", params, changes, as_json)
+STAGES = (
+    stage(
+        "split",
+        "Split the rows into three parts.",
+        "Training, validation and test rows; preprocessing is fitted on the training rows alone.",
+    ),
+    stage("train", "Train on the training rows.", "The validation rows choose the epoch whose weights are kept."),
+    stage(
+        "validate",
+        "Report on the validation rows.",
+        "Ends with an error, and so holds the pipeline, where a threshold of the spec is missed.",
+    ),
+    stage("test", "Open the test rows, and report on them.", "Only after validate: all choices are made by then."),
+)
 
 
 def run(
-    interrupted: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Which to --resume.")] = None,
+    interrupted: Annotated[str | None, Argument(metavar="[RUN]", help="Which to --resume.")] = None,
     params: Params = PARAMS,
     changes: Changes = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the run and of its folder.")] = None,
-    with_test: Annotated[bool, typer.Option("--test", help="Open the test rows too.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short.")] = False,
+    name: Annotated[str | None, Option("--name", help="Name of the run and of its folder.")] = None,
+    with_test: Annotated[bool, Option("--test", help="Open the test rows too.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Go on with a run that was cut short.")] = False,
     as_json: Json = False,
 ) -> None:
     """Launch one experiment beside the pipeline.
@@ -65,13 +72,11 @@ def run(
     """
     from pipelines.api import unfinished
     from pipelines.api.launch import launch
-    from pipelines.cli.summary import show
-    from pipelines.project import project_of
 
     if resume and (changes or name or with_test or params != PARAMS):
-        raise typer.BadParameter("--resume goes on with a run as it was launched; give its name alone")
+        raise BadParameter("--resume goes on with a run as it was launched; give its name alone")
     if interrupted and not resume:
-        raise typer.BadParameter(f"RUN goes with --resume, got {interrupted} alone; --name names a new run")
+        raise BadParameter(f"RUN goes with --resume, got {interrupted} alone; --name names a new run")
     folder = unfinished.choose(project_of(Path()), interrupted) if resume else None
     console, experiment = begin(folder / "params.yaml" if folder else params, changes, as_json)
     if not resume:
@@ -82,9 +87,14 @@ def run(
     headline = f"{experiment.data.shown_source}, {hidden} {experiment.model.activation}, {experiment.train.backend}"
     with console.reserved(), console.progress("epoch") as progress:
         done = launch(
-            experiment, folder, name=name, test=with_test, progress=_epochs(progress, experiment.train.epochs),
-            begun=lambda folder: console.say(f"{shown(folder)}: {headline}"), resume=resume,
-        )  # fmt: skip
+            experiment,
+            folder,
+            name=name,
+            test=with_test,
+            progress=_epochs(progress, experiment.train.epochs),
+            begun=lambda folder: console.say(f"{shown(folder)}: {headline}"),
+            resume=resume,
+        )
     for warning in done.warnings:
         console.warn(advised(warning, changes))
     show(console, done.reports, done.seconds, done.folder)
@@ -100,26 +110,10 @@ def run(
 def show_unfinished(console: Console) -> None:
     """A line each of the runs that can be resumed."""
     from pipelines.api.unfinished import unfinished
-    from pipelines.project import project_of
 
     for folder in unfinished(project_of(Path())):
         go_on = f"deltarule run --resume {folder.name}"
         console.say(f"{shown(folder)} was cut short; remove it, or go on with: {go_on}")
-
-
-def _stage(name: str, params: Path, changes: list[str] | None, as_json: bool) -> None:
-    """Carry out one stage in the workspace, as dvc.yaml does."""
-    from pipelines.api.pipeline import run_stage
-    from pipelines.cli.summary import show
-
-    console, experiment = begin(params, changes, as_json)
-    began = time.perf_counter()
-    with console.reserved(), console.progress("epoch") as progress:
-        epochs = _epochs(progress, experiment.train.epochs)
-        report = run_stage(name, experiment, epochs, lambda warning: console.warn(advised(warning, changes)))
-    seconds = {name: round(time.perf_counter() - began, 3)}
-    show(console, {name: report}, seconds)
-    console.result({"stage": name, "report": report, "seconds": seconds})
 
 
 def _epochs(progress: Callable[..., None], total: int) -> Callable[[Mapping[str, float]], None]:
@@ -135,15 +129,15 @@ def _epochs(progress: Callable[..., None], total: int) -> Callable[[Mapping[str,
 def sync(
     params: Params = PARAMS,
     changes: Changes = None,
-    status: Annotated[bool, typer.Option("--status", help="Only show what waits; the store is not asked.")] = False,
+    status: Annotated[bool, Option("--status", help="Only show what waits; the store is not asked.")] = False,
     drop: Annotated[
-        str | None, typer.Option("--drop", metavar="RUN", help="Give up what waits of this run, as --status names it.")
+        str | None, Option("--drop", metavar="RUN", help="Give up what waits of this run, as --status names it.")
     ] = None,
     here: Annotated[
-        bool, typer.Option("--here", help="Also send what was begun for another store, and record anew what is in another place.")
+        bool, Option("--here", help="Also send what was begun for another store, and record anew what is in another place.")
     ] = False,
     receipt: Annotated[
-        Path | None, typer.Option("--receipt", metavar="FILE", help="Write the hashes of the outs that are on record.")
+        Path | None, Option("--receipt", metavar="FILE", help="Write the hashes of the outs that are on record.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -154,8 +148,6 @@ def sync(
     """
     from pipelines import tracking
     from pipelines.api import pipeline
-    from pipelines.console import Console
-    from pipelines.project import project_of
     from pipelines.record.sync import write_receipt
     from pipelines.stages import RunPaths
 
@@ -190,7 +182,6 @@ def sync(
 def _show_waiting(console: Console) -> None:
     """A table of the runs and studies that wait for the store, or are going on."""
     from pipelines.api.pipeline import waiting
-    from pipelines.project import project_of
 
     def since(milliseconds: float) -> str:
         return datetime.fromtimestamp(milliseconds / 1000).strftime("%Y-%m-%d %H:%M:%S")
@@ -213,10 +204,10 @@ def _show_waiting(console: Console) -> None:
 def report(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="RUN_FOLDER", help="Of a launch, runs/... or its name; the pipeline's, if left out."),
+        Argument(metavar="RUN_FOLDER", help="Of a launch, runs/... or its name; the pipeline's, if left out."),
     ] = Path("."),
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The page; RUN_FOLDER/outputs/report.html if left out.")
+        Path | None, Option(metavar="FILE", help="The page; RUN_FOLDER/outputs/report.html if left out.", dir_okay=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -225,12 +216,9 @@ def report(
     One HTML file: what it was and how it ended, metrics, figures, spec, data, how to carry it out again.
     """
     from pipelines.api.results import Run
-    from pipelines.console import Console
 
     folder = launched(folder)
     console, path = Console(as_json), out or folder / PAGE
-    if path.is_dir():
-        raise typer.BadParameter(f"--out must name a file, got the folder {path}")
     with console.reserved():
         Run(folder).write_report(path)
     console.say(f"written to {path}")
@@ -240,7 +228,7 @@ def report(
 def code(
     params: Params = PARAMS,
     changes: Changes = None,
-    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Where to.")] = Path("outputs/code"),
+    into: Annotated[Path, Option("--into", metavar="DIR", help="Where to.")] = Path("outputs/code"),
     as_json: Json = False,
 ) -> None:
     """Write a hash of deltarule's code, a file a stage.
@@ -255,3 +243,99 @@ def code(
     for stage, digest in found.items():
         write_atomically(into / stage, f"{digest}\n".encode())
     console.result({"code": found})
+
+
+# -- what stages returned, in words and tables --
+
+
+def show(console: Console, reports: Mapping[str, Report], seconds: Mapping[str, float], folder: Path = Path()) -> None:
+    """A few lines for split and one for train, tables for validate and test, of a run in `folder`, and the seconds."""
+    if "split" in reports:
+        for line in data_lines(reports["split"]):
+            console.say(line)
+    if "train" in reports:
+        console.say(_training(reports["train"]))
+    judged = [stage for stage in PARTS if stage in reports]
+    if judged:
+        folds = any(name.endswith("_sd") for name in reports[judged[0]])
+        told = {"test": " (95 % interval)"} if not folds else dict.fromkeys(PARTS, " (mean ± sd of folds)")
+        columns = ["metric", *(PARTS[stage] + told.get(stage, "") for stage in judged)]
+        console.table("", columns, [[name, *(_value(reports[s], name) for s in judged)] for name in _names(reports[judged[-1]])])
+    from pipelines.report.outs import Outs
+
+    for stage in judged[-1:]:
+        _beside(console, Outs(folder).beside(stage), reports[stage], stage)
+    if "openings" in reports.get("test", {}):
+        console.say(f"experiments that have opened these test rows so far: {reports['test']['openings']}")
+    console.say("seconds: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items()))
+
+
+def _beside(console: Console, told: Report, report: Report, stage: str) -> None:
+    """The network and the baselines, a line each; and what is wrong with the network."""
+    names = [name for name in CHIEF if name in report]
+    models = {"the network": report, **told["baselines"]} if told.get("baselines") else {}
+    if models:
+        lines = [[name, *(number(one.get(metric, "")) for metric in names)] for name, one in models.items()]
+        console.table("", [f"on the {PARTS[stage]} rows", *names], lines)
+    for sentence in told.get("notes", ()):
+        console.say(sentence)
+    for sentence in told.get("warnings", ()):
+        console.warn(sentence)
+
+
+def data_lines(report: Report) -> Iterator[str]:
+    """What the rows are, and, where there is any, what is not as one would wish."""
+    rows = ", ".join(f"{report[f'rows_{part}']} {word}" for part, word in WORDS.items())
+    if report["folds"]:
+        rows = f"{report['rows_train']} in {report['folds']} folds, {report['rows_test']} test"
+    yield f"{report['source']}: {report['task']}, {report['inputs']} inputs, {report['outputs']} outputs; rows: {rows}"
+    if report["rows_left_out"]:
+        yield f"rows left out: {told_of(report['rows_left_out'])}"
+    if set(report["kinds"]) != {"numeric"}:
+        yield f"columns: {', '.join(f'{count} {kind}' for kind, count in report['kinds'].items())}"
+    if report["left_out"]:
+        yield f"no inputs: {_first([f'{name} ({why})' if why else name for name, why in report['left_out'].items()])}"
+    if report["missing"]:
+        yield f"missing values: {_first([f'{name} {count}' for name, count in report['missing'].items()])}"
+    if report["rare"]:
+        told = [f"{name} {count} in {rows} training rows" for name, (count, rows) in report["rare"].items()]
+        yield f"rare categories, which share an input (data.categories): {_first(told)}"
+    for part, columns in report["unseen"].items():
+        if columns:
+            yield f"{WORDS[part]} rows with a value that no training row has: " + _first([f"{n} {c}" for n, c in columns.items()])
+    if report["duplicates"]["rows"]:
+        across = report["duplicates"]["across"]
+        where = f"{across} of such rows have an equal in another part" if across else "equal ones are in one part"
+        yield f"duplicates: {report['duplicates']['rows']} rows equal an earlier one in every column; {where}"
+
+
+def told_of(left_out: Mapping[str, int]) -> str:
+    """Why rows are left out, and how many."""
+    return ", ".join(f"{rows:,} {why}" for why, rows in left_out.items())
+
+
+def _first(words: Sequence[str]) -> str:
+    """The first ten of many."""
+    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
+
+
+def _training(report: Report) -> str:
+    best, chosen = (
+        ", ".join(f"{n.removeprefix('best_')} {_value(report, n)}" for n in _names(report) if n.startswith(start))
+        for start in ("best_train", "best_val")
+    )
+    epoch = _value(report, "best_epoch") if "best_epoch_sd" in report else report.get("best_epoch", "-")
+    return f"best epoch {epoch} of {report['epochs']}: {best}; {chosen}"
+
+
+def _names(report: Report) -> list[str]:
+    """Metrics, without the ends of their intervals and their sds over folds."""
+    ends = ("_low", "_high", "_sd")
+    return [n for n in report if n != "openings" and not (n.endswith(ends) and n.rpartition("_")[0] in report)]
+
+
+def _value(report: Report, name: str) -> str:
+    if name not in report:
+        return ""
+    spread = f" ± {number(report[f'{name}_sd'])}" if f"{name}_sd" in report else ""
+    return number(report[name], report.get(f"{name}_low"), report.get(f"{name}_high")) + spread

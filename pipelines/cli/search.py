@@ -8,26 +8,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, BadParameter, Option
 
 from pipelines.cli.options import PARAMS, Changes, Json, Params, advised, begin
+from pipelines.console import Console, number
+from pipelines.project import project_of
 
 if TYPE_CHECKING:
     from pipelines.search.driver import Progress as StudyProgress
-    from pipelines.search.records import StudyRecord, TrialRecord
+    from pipelines.search.records import StudyRecord
 
-Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study, as below studies/.")]
+Name = Annotated[str, Argument(metavar="STUDY", help="Name of the study, as below studies/.")]
 study = typer.Typer(help="Look at studies.", no_args_is_help=True)
 
 
 def search(
     params: Params = PARAMS,
     changes: Changes = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="How many trials in all; search.trials unless given.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the study; after the data unless given.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Carry out a study anew that is complete.")] = False,
+    trials: Annotated[int | None, Option(min=1, help="How many trials in all; search.trials unless given.")] = None,
+    name: Annotated[str | None, Option("--name", help="Name of the study; after the data unless given.")] = None,
+    anew: Annotated[bool, Option("--anew", help="Carry out a study anew that is complete.")] = False,
     into: Annotated[
         Path | None,
-        typer.Option("--into", metavar="DIR", help="Write the results here too; the name then follows from the spec."),
+        Option("--into", metavar="DIR", help="Write the results here too; the name then follows from the spec."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -66,8 +69,6 @@ def differing(found: StudyRecord, params: Path) -> str:
 
 def _shown_in(progress: Callable[..., None]) -> Callable[[StudyProgress], None]:
     """A function of where the study stands: best 0.0512 (trial 31), 32 running, 9 pruned, 1 failed, 24 trials a minute."""
-    from pipelines.console import number
-
     began, before = time.monotonic(), -1  # before: trials that were over when it began
 
     def show(at: StudyProgress) -> None:
@@ -88,7 +89,7 @@ def _shown_in(progress: Callable[..., None]) -> Callable[[StudyProgress], None]:
 
 def adopt(
     name: Name,
-    trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="This trial; the best unless given.")] = None,
+    trial: Annotated[int | None, Option("--trial", metavar="N", help="This trial; the best unless given.")] = None,
     params: Params = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +97,6 @@ def adopt(
 
     Into params.yaml, which keeps its comments and its order.
     """
-    from pipelines.console import Console, number
     from pipelines.search.results import adopt as write
 
     console = Console(as_json)
@@ -109,8 +109,8 @@ def adopt(
 def evaluate(
     params: Params = PARAMS,
     changes: Changes = None,
-    seeds: Annotated[int, typer.Option(min=2, help="How many seeds, from the spec's own on.")] = 15,
-    with_test: Annotated[bool, typer.Option("--test", help="Open the test rows too; the pipeline must have validated.")] = False,
+    seeds: Annotated[int, Option(min=2, help="How many seeds, from the spec's own on.")] = 15,
+    with_test: Annotated[bool, Option("--test", help="Open the test rows too; the pipeline must have validated.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train the spec under many seeds, as one stack.
@@ -118,7 +118,6 @@ def evaluate(
     Mean, standard deviation and interval of every metric: what the choice is worth, and not its luck.
     """
     from pipelines.api.evaluate import evaluate as train_all
-    from pipelines.console import number
     from pipelines.stages import RunPaths
 
     console, experiment = begin(params, changes, as_json)
@@ -133,7 +132,6 @@ def evaluate(
 @study.command("list")
 def list_studies(as_json: Json = False) -> None:
     """List the studies of this project."""
-    from pipelines.console import Console, number
     from pipelines.search.records import load_study
 
     console = Console(as_json)
@@ -151,11 +149,10 @@ def list_studies(as_json: Json = False) -> None:
 @study.command("show")
 def show(
     name: Name,
-    rows: Annotated[int, typer.Option(min=1, help="How many trials, from the best on.")] = 20,
+    rows: Annotated[int, Option(min=1, help="How many trials, from the best on.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Show the best trials of a study."""
-    from pipelines.console import Console
     from pipelines.search.records import load_study
 
     console, found = Console(as_json), load_study(folder_of(name))
@@ -166,16 +163,16 @@ def show(
 @study.command("export")
 def export(
     name: Name,
-    form: Annotated[Literal["csv", "json", "spec"], typer.Option("--as", help="All trials; or the spec of one.")] = "csv",
-    trial: Annotated[int | None, typer.Option("--trial", metavar="N", help="The trial of a spec; the best unless given.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Standard output unless given.")] = None,
+    form: Annotated[Literal["csv", "json", "spec"], Option("--as", help="All trials; or the spec of one.")] = "csv",
+    trial: Annotated[int | None, Option("--trial", metavar="N", help="The trial of a spec; the best unless given.")] = None,
+    out: Annotated[Path | None, Option("--out", metavar="FILE", help="Standard output unless given.")] = None,
 ) -> None:
     """Write all trials of a study, or the spec of one."""
     from pipelines.search.records import load_study
     from pipelines.search.results import export as text_of
 
     if trial is not None and form != "spec":
-        raise typer.BadParameter("--trial goes with --as spec; csv and json hold all trials")
+        raise BadParameter("--trial goes with --as spec; csv and json hold all trials")
     text = text_of(load_study(folder_of(name)), form, trial)
     if out is None:
         typer.echo(text, nl=False)
@@ -186,7 +183,6 @@ def export(
 
 def studies_folder() -> Path:
     """Where the studies of this project stand."""
-    from pipelines.project import project_of
     from pipelines.search.records import STUDIES
 
     return project_of(Path()) / STUDIES
@@ -207,23 +203,17 @@ def folder_of(name: str) -> Path:
 
 def show_study(console: Any, found: StudyRecord, rows: int) -> None:
     """Its best trials, and how the others ended."""
-    from pipelines.console import number
     from pipelines.search.results import ranked
 
     paths = list(found.spec.search.space)
-    table = [
-        (str(t.number), _ended(t), *(number(v) for v in (t.values or ("",) * len(found.metrics))),
-         *(number(t.changes.get(path, "")) for path in paths))
-        for t in ranked(found)[:rows]
-    ]  # fmt: skip
+    table = []
+    for t in ranked(found)[:rows]:
+        state = t.state.lower() + ("" if t.same_as is None else f", as trial {t.same_as}")
+        drawn = (t.changes.get(path, "") for path in paths)
+        table.append((str(t.number), state, *map(number, t.values or [""] * len(found.metrics)), *map(number, drawn)))
     short = [path.rpartition(".")[2] if not path.rpartition(".")[2].isdigit() else path for path in paths]
     console.table(f"study {found.name}", ("trial", "state", *found.metrics, *short), table)
     console.say(counted(found) + (f"; Pareto front: {', '.join(map(str, found.front))}" if len(found.metrics) > 1 else ""))
-
-
-def _ended(trial: TrialRecord) -> str:
-    taken = "" if trial.same_as is None else f", as trial {trial.same_as}"
-    return f"{trial.state.lower()}{taken}"
 
 
 def counted(found: StudyRecord) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
 from pipelines.cli.options import PARAMS, Changes, Json, Params, begin, experiment_of, launched
+from pipelines.console import Console
+from pipelines.project import project_of
 
 
 def register(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, its first characters, its name, or a folder runs/...")],
-    name: Annotated[str, typer.Option("--name", metavar="M", help="Of the model in the registry; made if need be.")],
+    run: Annotated[str, Argument(metavar="RUN", help="Id of a run, its first characters, its name, or a folder runs/...")],
+    name: Annotated[str, Option("--name", metavar="M", help="Of the model in the registry; made if need be.")],
     params: Params = PARAMS,
     changes: Changes = None,
     as_json: Json = False,
@@ -22,7 +24,6 @@ def register(
     As the next version of the model of that name.
     """
     from pipelines import tracking
-    from pipelines.project import project_of
 
     console, experiment = begin(params, changes, as_json)
     with console.reserved():
@@ -35,17 +36,17 @@ def register(
 
 
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="The folder of a run (runs/..., or its name; . for the pipeline's), or an export.")
+    Path, Argument(metavar="MODEL", help="The folder of a run (runs/..., or its name; . for the pipeline's), or an export.")
 ]
 
 
 def predict(
     model: Model,
-    rows: Annotated[Path, typer.Argument(metavar="FILE", help="Rows with the columns that the training rows had.")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="CSV or Parquet; else standard output.")] = None,
+    rows: Annotated[Path, Argument(metavar="FILE", help="Rows with the columns that the training rows had.")],
+    out: Annotated[Path | None, Option("--out", metavar="FILE", help="CSV or Parquet; else standard output.")] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="COLUMN", help="Of the rows, before the answers; may be given again."),
+        Option("--keep", metavar="COLUMN", help="Of the rows, before the answers; may be given again."),
     ] = None,
 ) -> None:
     """Predict for the rows of a file.
@@ -54,7 +55,6 @@ def predict(
     """
     from pipelines.api.predict import predict as carry_out
     from pipelines.api.results import load_model
-    from pipelines.console import Console
 
     console = Console(as_json=True)  # standard output is for the answers
     with console.progress("rows") as progress:
@@ -68,9 +68,9 @@ def predict(
 
 def export(
     model: Model,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; must not be there yet.")],
+    folder: Annotated[Path, Argument(metavar="DIR", help="Where to; must not be there yet.")],
     form: Annotated[
-        Literal["mlflow", "onnx", "torch", "keras"], typer.Option("--format", help="torch: a .pt2; keras: a .keras.")
+        Literal["mlflow", "onnx", "torch", "keras"], Option("--format", help="torch: a .pt2; keras: a .keras.")
     ] = "mlflow",
 ) -> None:
     """Write a run as an MLflow model, or its network for another program.
@@ -78,26 +78,23 @@ def export(
     An MLflow model takes raw rows, and is served with: mlflow models serve --env-manager local -m DIR. The others are the
     network alone: they take preprocessed rows, and give what comes before sigmoid or softmax.
     """
-    from pipelines.console import Console
     from pipelines.export import export as carry_out
 
     carry_out(launched(model), folder, form)
-    if form == "mlflow":
-        Console().say(f"{folder}: serve it with: mlflow models serve --env-manager local -m {folder}")
-    else:
-        Console().say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    files = ", ".join(sorted(path.name for path in folder.iterdir()))
+    served = f"serve it with: mlflow models serve --env-manager local -m {folder}"
+    Console().say(f"{folder}: {served if form == 'mlflow' else files}")
 
 
 def ui(
     params: Params = PARAMS,
     changes: Changes = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    port: Annotated[int, Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open MLflow on the project's store.
 
     On this machine only (127.0.0.1), until Ctrl-C.
     """
     from pipelines import tracking
-    from pipelines.project import project_of
 
     tracking.ui(experiment_of(params, changes), project_of(Path()), port)

@@ -6,21 +6,23 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from pipelines.cli.options import PARAMS, Changes, Json, Params, experiment_of, shown
+from pipelines.console import Console
 
 
 def new(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the project; made if need be.")],
-    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="Rows to learn from: CSV, TSV or Parquet.")],
-    target: Annotated[list[str], typer.Option("--target", metavar="COL", help="What to predict; may be given several times.")],
-    test: Annotated[Path | None, typer.Option("--test", metavar="FILE", help="Test rows that are a file of their own.")] = None,
+    folder: Annotated[Path, Argument(metavar="DIR", help="The folder of the project; made if need be.")],
+    data: Annotated[Path, Option("--data", metavar="FILE", help="Rows to learn from: CSV, TSV or Parquet.")],
+    target: Annotated[list[str], Option("--target", metavar="COL", help="What to predict; may be given several times.")],
+    test: Annotated[Path | None, Option("--test", metavar="FILE", help="Test rows that are a file of their own.")] = None,
     task: Annotated[
-        Literal["auto", "regression", "binary", "multiclass"], typer.Option("--task", help="auto: by the target's values.")
+        Literal["auto", "regression", "binary", "multiclass"], Option("--task", help="auto: by the target's values.")
     ] = "auto",
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="data.A=VALUE", help="How the file is read, say; written into params.yaml. Several times."),
+        Option("--set", metavar="data.A=VALUE", help="How the file is read, say; written into params.yaml. Several times."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -29,7 +31,6 @@ def new(
     Writes params.yaml, filled from a look at the data, and a pipeline; makes git and DVC ready. Overwrites nothing; to a
     .gitignore and a .dvcignore that are there it adds the lines that they lack.
     """
-    from pipelines.console import Console
     from pipelines.new import create
     from pipelines.spec.file import values_of
 
@@ -43,15 +44,13 @@ def new(
         console.say(f"{name} exists: added {lines} lines at its end")
     for name in made.kept:
         console.say(f"{name} exists: left as it is")
-    for problem in made.found.problems:
-        console.say(f"fix in {spec} before it can run: {problem}")
     suspicions = [str(suspicion) for suspicion in made.found.suspicions]
-    for suspicion in suspicions:
-        console.say(f"check: {suspicion}")
+    problems = [f"fix in {spec} before it can run: {problem}" for problem in made.found.problems]
+    for line in (*problems, *(f"check: {suspicion}" for suspicion in suspicions)):
+        console.say(line)
     console.say(f"look at {spec}, then: {'' if inside else f'cd {where} && '}dvc repro")
-    told = {"initialised": made.initialised, "added": made.added, "kept": made.kept}
-    found = {"problems": made.found.problems, "suspicions": suspicions}
-    console.result({"folder": str(made.folder), "source": made.source, **told, **found})
+    told = {name: getattr(made, name) for name in ("source", "initialised", "added", "kept")}
+    console.result({"folder": str(made.folder), **told, "problems": made.found.problems, "suspicions": suspicions})
 
 
 def schema() -> None:
@@ -79,7 +78,6 @@ def backends(as_json: Json = False) -> None:
     Installed or not, versions, devices, and what to install for the rest.
     """
     from pipelines.api.probe import look_at_all
-    from pipelines.console import Console
 
     console, found = Console(as_json), look_at_all()
     rows = [

@@ -8,10 +8,11 @@ only `!=` is true of it.
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,6 +29,7 @@ Value = str | float | None
 Kind = Literal["run", "params", "metrics", "tags"]
 OURS = "deltarule."  # before our tags; may be left out
 TIMES = ("started", "ended")
+SHORT = 8  # characters of an id that people see, and can give
 NEAR = 3  # names that are offered for one that is unknown
 
 # What the store knows of every run.
@@ -76,9 +78,11 @@ class Keys:
 
     def __init__(self, runs: Sequence[Recorded]) -> None:
         kinds: tuple[Kind, ...] = ("params", "metrics", "tags")
-        self.known: dict[Kind, dict[str, None]] = {"run": dict.fromkeys(OWN)}
-        for kind in kinds:
-            self.known[kind] = {name: None for run in runs for name in getattr(run, kind)}
+        stored = dict.fromkeys(Key(kind, name) for kind in kinds for run in runs for name in getattr(run, kind))
+        self.whole = {f"{key.kind}.{key.name}": key for key in stored}
+        for key in (*(Key("run", name) for name in OWN), *stored):
+            self.whole.setdefault(key.name, key)
+        self.params = [key.name for key in stored if key.kind == "params" and not key.name.startswith("search.")]
 
     def find(self, text: str) -> Key:
         """The key that `text` means; raises QueryError with the nearest names if it means none, or several.
@@ -86,30 +90,18 @@ class Keys:
         In this order: a whole name, of the run itself, its params, metrics, tags; a metric as MLflow shows it; the end of a
         param's path, if one ends so; a tag without its `deltarule.`. `params.`, `metrics.`, `tags.` before it say which kind.
         """
-        for kind in ("params", "metrics", "tags"):
-            if text.startswith(f"{kind}.") and text.partition(".")[2] in self.known[kind]:
-                return Key(kind, text.partition(".")[2], text)
-        for kind, names in self.known.items():
-            if text in names:
-                return Key(kind, text, text)
-        if (metric := ungrouped(text.removeprefix("metrics."))) in self.known["metrics"]:
-            return Key("metrics", metric, text)
-        paths = [name for name in self.known["params"] if name.endswith(f".{text}") and not name.startswith("search.")]
-        if len(paths) == 1:
-            return Key("params", paths[0], text)
-        if OURS + text in self.known["tags"]:
-            return Key("tags", OURS + text, text)
-        raise QueryError(self._unknown(text, paths))
-
-    def _unknown(self, text: str, paths: Sequence[str]) -> str:
+        paths = [name for name in self.params if name.endswith(f".{text}")]
+        end = f"params.{paths[0]}" if len(paths) == 1 else ""
+        for name in (text, f"metrics.{ungrouped(text.removeprefix('metrics.'))}", end, f"tags.{OURS}{text}"):
+            if name in self.whole:
+                return replace(self.whole[name], text=text)
         if paths:
-            return f"the key {text} must mean one value, and may mean {', '.join(paths)}"
-        words = {name: name for names in self.known.values() for name in names}
-        words |= {name.removeprefix(OURS): name.removeprefix(OURS) for name in self.known["tags"]}
-        words |= {name.rpartition(".")[2]: name for name in self.known["params"] if not name.startswith("search.")}
+            raise QueryError(f"the key {text} must mean one value, and may mean {', '.join(paths)}")
+        words = {name: name for key in self.whole.values() for name in (key.name, key.name.removeprefix(OURS))}
+        words |= {name.rpartition(".")[2]: name for name in self.params}
         near = dict.fromkeys(words[word] for word in get_close_matches(text, words, NEAR))
         hint = f"did you mean {' or '.join(near)}?" if near else "`deltarule runs --json` shows the keys of each run"
-        return f"unknown key {text}: it must be a param, metric or tag of the runs on record; {hint}"
+        raise QueryError(f"unknown key {text}: it must be a param, metric or tag of the runs on record; {hint}")
 
 
 def number(value: Value) -> float | None:
@@ -122,6 +114,12 @@ def number(value: Value) -> float | None:
         return None
 
 
+def order(value: Value) -> tuple[int, float, str]:
+    """Numbers first, then text."""
+    known = number(value)
+    return (1, 0.0, str(value)) if known is None or math.isnan(known) else (0, known, "")
+
+
 def alike(one: Value, other: Value) -> bool:
     """Equal as numbers if both are numbers (1e-3 and 0.001), else as text."""
     first, second = number(one), number(other)
@@ -129,7 +127,13 @@ def alike(one: Value, other: Value) -> bool:
 
 
 def choose(
-    tracking: Tracking, project: Path, *, study: str | None = None, where: str | None = None, children: bool = False
+    tracking: Tracking,
+    project: Path,
+    *,
+    study: str | None = None,
+    where: str | None = None,
+    children: bool = False,
+    keys: str = "",
 ) -> list[Recorded]:
     """Runs of the project's experiment, newest first: without the trials of studies, with `children` these too, or of `study`.
 
@@ -142,7 +146,8 @@ def choose(
         runs = recorded(tracking, project, parent=study_of(recorded(tracking, project), study).id)
     if where and INTERVAL.search(where):
         runs = with_intervals(tracking, project, runs)
-    return runs if where is None else matching(runs, parse(where, Keys(runs)))
+    runs = runs if where is None else matching(runs, parse(where, Keys(runs)))
+    return with_intervals(tracking, project, runs) if INTERVAL.search(keys) else runs
 
 
 def study_of(runs: Sequence[Recorded], text: str) -> Recorded:

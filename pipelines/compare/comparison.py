@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from statistics import mode
 from typing import TYPE_CHECKING, Any
 
-from pipelines.compare.choose import Keys, QueryError, choose, number
+from pipelines.compare.choose import SHORT, Keys, QueryError, choose, number
 from pipelines.compare.listing import MONITOR, as_dict, chief_metric, finite
-from pipelines.compare.pairs import FOLDS, ROWS, SOURCE, Group, Grouping, Pairing, groups_of, pairing
+from pipelines.compare.pairs import FOLDS, ROWS, SOURCE, Group, Grouping, Pair, groups_of, pairing
 from pipelines.compare.significance import Comparison, judge, measure
 from pipelines.project import project_of
 from pipelines.spec.describe import nearest
@@ -31,7 +32,6 @@ BACKEND = "train.backend"
 VALIDATE = "validate_"
 REPORTS = (VALIDATE, "test_")
 BOUNDS = ("_low", "_high", "_sd")
-SHORT = 8  # of hashes
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,10 @@ class Result:
         found = {
             "runs": [as_dict(run) for run in self.runs],
             "params": self.params,
-            "metrics": {name: [one and asdict(one) for one in each] for name, each in self.metrics.items()},
-            "curves": {
-                name: [{str(step): value for step, value in one.items()} for one in each] for name, each in self.curves.items()
-            },
+            "metrics": self.metrics,
+            "curves": self.curves,
             "groups": {str(group): [run.id for run in group.runs] for group in self.groups},
-            "comparisons": [asdict(one) for one in self.comparisons],
+            "comparisons": self.comparisons,
             "notes": self.notes,
         }
         return dict(finite(found))
@@ -87,8 +85,7 @@ def compare(
     TrackingError if the store fails.
     """
     project, tracking = project or project_of(Path()), experiment.tracking
-    runs, notes = _runs(tracking, project, names, study, where)
-    typed = {meant(runs, text, project).id: text for text in names}
+    runs, typed, notes = _runs(tracking, project, names, study, where)
     curves = curve_names(runs)
     held: dict[str, Curves] = histories(tracking, project, [run.id for run in runs], curves)
     found = Result(
@@ -104,22 +101,23 @@ def compare(
 
 def _runs(
     tracking: Tracking, project: Path, names: Sequence[str], study: str | None, where: str | None
-) -> tuple[list[Recorded], list[str]]:
-    """Those to compare, and a note on those of which the record has only begun."""
+) -> tuple[list[Recorded], dict[str, str], list[str]]:
+    """Those to compare; id -> what it was asked for by, of `names`; and a note on those of which the record has only begun."""
     if names and (study or where):
         raise QueryError("give either runs by name, or --study and --where")
     found = choose(tracking, project, study=study, where=where, children=bool(names))
-    named = {run.id: run for run in (meant(found, text, project) for text in names)}
-    found = list(named.values()) if names else [run for run in found if run.tags.get(KIND) != "study"]
+    typed = {meant(found, text, project).id: text for text in names}
+    by_id = {run.id: run for run in found}
+    found = [by_id[run_id] for run_id in typed] or [run for run in found if run.tags.get(KIND) != "study"]
     bare = [run for run in found if run.status == "RUNNING" and not run.params]
-    called = ", ".join(f"{run.name} ({run.id[:8]}, {run.status})" for run in bare)
+    called = ", ".join(f"{run.name} ({run.id[:SHORT]}, {run.status})" for run in bare)
     notes = [f"Left out, since their params are not on record (yet): {called}."] if bare else []
     if bare and names:
         raise QueryError(f"{notes[0]} Name others, or wait until it has begun to train")
     found = with_intervals(tracking, project, [run for run in found if run not in bare])
     if len(found) < 2:
         raise QueryError(f"at least two runs are needed to compare, got {len(found)}; `deltarule runs` lists those on record")
-    return found, notes
+    return found, typed, notes
 
 
 # What no param says: other rows under the same name, another commit.
@@ -169,19 +167,18 @@ def curve_names(runs: Sequence[Recorded]) -> tuple[str, ...]:
 def _grouped(found: Result, asked: Grouping, tracking: Tracking, project: Path) -> Result:
     runs, keys = found.runs, Keys(found.runs)
     groups, compared = groups_of(runs, asked, keys)
-    metrics = [metric_of(runs, text) for text in asked.metrics]
-    if not metrics:  # what most runs monitor
-        watched = [run.params.get(MONITOR, "loss") for run in runs]
-        metrics = [metric_of(runs, max(dict.fromkeys(watched), key=watched.count))]
+    wanted = asked.metrics or [mode(run.params.get(MONITOR, "loss") for run in runs)]
+    metrics = [metric_of(runs, text) for text in wanted]
     ignored = [keys.find(text) for text in asked.ignore]
     pairings = {m: [pairing(a, b, compared, ignored, m) for a, b in combinations(groups, 2)] for m in dict.fromkeys(metrics)}
     margins = margins_of(runs, asked.margin, list(pairings))
-    _check(pairings)
+    pairs = {metric: [pair for found in each for pair in found.pairs] for metric, each in pairings.items()}
+    _check(pairs)
     comparisons = []
     for metric, each in pairings.items():
-        folds = fold_values(each, metric, tracking, project)
+        folds = fold_values(pairs[metric], metric, tracking, project)
         comparisons += [measure(one, metric, margins.get(metric), folds) for one in each]
-    notes = (*_notes(comparisons, pairings, project), *found.notes)
+    notes = (*_notes(comparisons, [pair for each in pairs.values() for pair in each], project), *found.notes)
     return replace(found, groups=tuple(groups), comparisons=tuple(judge(comparisons)), notes=notes)
 
 
@@ -217,9 +214,9 @@ def margins_of(runs: Sequence[Recorded], text: str | None, metrics: Sequence[str
     return found
 
 
-def fold_values(pairings: Sequence[Pairing], metric: str, tracking: Tracking, project: Path) -> dict[str, dict[int, float]]:
+def fold_values(pairs: Sequence[Pair], metric: str, tracking: Tracking, project: Path) -> dict[str, dict[int, float]]:
     """Run id -> fold -> the metric on its validation rows, of the runs in pairs that have folds."""
-    runs = {run.id: run for found in pairings for pair in found.pairs for run in (pair.one, pair.other)}
+    runs = {run.id: run for pair in pairs for run in (pair.one, pair.other)}
     split = [run for run in runs.values() if number(run.params.get(FOLDS)) is not None]
     if not split or not metric.startswith(VALIDATE):
         return {}
@@ -230,9 +227,8 @@ def fold_values(pairings: Sequence[Pairing], metric: str, tracking: Tracking, pr
     return found
 
 
-def _check(pairings: Mapping[str, Sequence[Pairing]]) -> None:
+def _check(pairs: Mapping[str, Sequence[Pair]]) -> None:
     """Raises QueryError for what has no common measure."""
-    pairs = {metric: [pair for found in each for pair in found.pairs] for metric, each in pairings.items()}
     sources = {pair.one.tags.get(SOURCE, "") for each in pairs.values() for pair in each}
     if len(sources) > 1:
         raise QueryError(
@@ -249,9 +245,8 @@ def _check(pairings: Mapping[str, Sequence[Pairing]]) -> None:
             )
 
 
-def _notes(measured: Sequence[Comparison], pairings: Mapping[str, Sequence[Pairing]], project: Path) -> list[str]:
+def _notes(measured: Sequence[Comparison], pairs: Sequence[Pair], project: Path) -> list[str]:
     """What a reader of the sentences must know."""
-    pairs = [pair for each in pairings.values() for found in each for pair in found.pairs]
     runs = [run for pair in pairs for run in (pair.one, pair.other)]
     notes = []
     if any(one.pairs and one.splits == 1 and one.unit == "seed" for one in measured):
@@ -265,7 +260,7 @@ def _notes(measured: Sequence[Comparison], pairings: Mapping[str, Sequence[Pairi
         notes.append(
             "Backends part by rounding in float32, after some hundred steps: train.precision: float64 keeps them together."
         )
-    if any(metric.startswith("test_") for metric in pairings):
+    if any(one.metric.startswith("test_") for one in measured):
         ledger = RunPaths(project, project=project).ledger
         opened = max((len(openers(ledger, rows)) for rows in {run.tags.get(TEST, "") for run in runs}), default=0)
         count = f" {opened} experiments have opened them." if opened > 1 else ""

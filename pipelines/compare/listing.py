@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import datetime
+from statistics import mode
 from typing import Any
 
-from pipelines.compare.choose import TIMES, Key, Keys, QueryError, Value, number
+from pipelines.compare.choose import SHORT, TIMES, Key, Keys, QueryError, Value, number, order
 from pipelines.console import plain_columns
 from pipelines.stages.files import csv_text
 from pipelines.tracking.query import Recorded
@@ -21,7 +22,6 @@ USUAL = (
 )  # fmt: skip
 # In which order they go where a terminal is narrow, after those that are the same in every row.
 LESS = ("duration", "epochs", "started", "status", "study", "best_val_METRIC", "seed", "backend", "activation")
-SHORT = 8  # characters of an id that people see, and can give
 MONITOR = "train.early_stopping.monitor"
 
 
@@ -82,16 +82,10 @@ def listing(
     ordered, without = list(runs), list[Recorded]()
     if sort is not None:
         key = keys.find(sort)
-        ordered = sorted((run for run in runs if key.of(run) is not None), key=lambda run: _order(key.of(run)))
+        ordered = sorted((run for run in runs if key.of(run) is not None), key=lambda run: order(key.of(run)))
         without = [run for run in runs if key.of(run) is None]
     ordered = ordered[::-1] if reverse else ordered
     return Listing(heads, (*ordered, *without)[:limit], len(runs))
-
-
-def _order(value: Value) -> tuple[int, float, str]:
-    """Numbers first, then text."""
-    known = number(value)
-    return (1, 0.0, str(value)) if known is None or math.isnan(known) else (0, known, "")
 
 
 def usual(runs: Sequence[Recorded], keys: Keys) -> tuple[Key, ...]:
@@ -110,7 +104,7 @@ def chief_metric(runs: Sequence[Recorded]) -> str | None:
     watched = [run.params.get(MONITOR, "loss") for run in runs]
     others = [name for name in watched if name != "loss"]
     if others:
-        return max(dict.fromkeys(others), key=others.count)
+        return mode(others)
     names = (name.removeprefix("best_val_") for run in runs for name in run.metrics if name.startswith("best_val_"))
     return next((name for name in names if name != "loss"), None)
 
@@ -139,6 +133,8 @@ def finite(value: Any) -> Any:
     """For strict JSON, which has no NaN and no infinity: these become the texts "nan", "inf" and "-inf"."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, dict):
         return {key: finite(one) for key, one in value.items()}
     return [finite(one) for one in value] if isinstance(value, list | tuple) else value

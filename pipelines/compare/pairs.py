@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from pipelines.compare.choose import Key, Keys, QueryError, alike, matching, number, parse
+from pipelines.compare.choose import SHORT, Key, Keys, QueryError, alike, matching, number, order, parse
 from pipelines.tracking.query import Recorded
 
 # Of the params, what makes no other network.
@@ -84,7 +84,7 @@ def groups_of(runs: Sequence[Recorded], asked: Grouping, keys: Keys) -> tuple[li
         known.update(dict.fromkeys(term.key for term in terms))
     both = {run.id for run in groups[0].runs} & {run.id for run in groups[1].runs}
     if both:
-        raise QueryError(f"--a and --b must have no run in common, and have {len(both)}, such as {min(both)[:8]}")
+        raise QueryError(f"--a and --b must have no run in common, and have {len(both)}, such as {min(both)[:SHORT]}")
     # Of the keys of the expressions, those whose values are not the same on both sides; the others only choose.
     return groups, [key for key in known if len({frozenset(key.of(run) for run in group.runs) for group in groups}) > 1]
 
@@ -103,8 +103,7 @@ def _groups_by(runs: Sequence[Recorded], key: Key) -> list[Group]:
             f"--by {key.text} must split the {len(runs)} runs into 2 to {MOST} groups, got {len(values)}"
             f"{f' ({got})' if values else ''}; choose runs with --where"
         )
-    labels = sorted(values, key=lambda label: (0, number(label) or 0.0, "") if number(label) is not None else (1, 0.0, label))
-    return [Group(label, tuple(values[label])) for label in labels]
+    return [Group(label, tuple(values[label])) for label in sorted(values, key=order)]
 
 
 def pairing(one: Group, other: Group, compared: Sequence[Key], ignored: Sequence[Key], metric: str) -> Pairing:
@@ -167,9 +166,6 @@ def _why(alone: Sequence[Id], others: Sequence[Id]) -> Counter[str]:
     """In what each run without a partner differs from the nearest of the other side."""
     found: Counter[str] = Counter()
     for key in alone[:SOME]:
-        own = dict(key)
-        differences: list[list[str]] = [
-            [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)] for theirs in map(dict, others[:SOME])
-        ]
-        found.update(sorted(differences, key=len)[0] if differences else ())
+        differences = [{name for name, _ in {*key} ^ {*theirs}} for theirs in others[:SOME]]
+        found.update(sorted(min(differences, key=len, default=())))
     return found

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from statistics import fmean, stdev
 
+from pipelines.compare.choose import SHORT
 from pipelines.compare.comparison import Measured, Result
-from pipelines.compare.listing import SHORT
 from pipelines.compare.pairs import Group
 from pipelines.compare.significance import Comparison, left_out
-from pipelines.console import plain_columns
+from pipelines.console import number, plain_columns
 from pipelines.report.pages import brief
 from pipelines.tracking.events import key_of
 
@@ -102,6 +102,4 @@ def _loss(found: Result, place: int) -> float:
 
 def text(one: Measured | None) -> str:
     """A number, and its interval where there is one."""
-    if one is None:
-        return ""
-    return f"{one.value:.4g}" + (f" [{one.low:.4g}, {one.high:.4g}]" if one.low is not None and one.high is not None else "")
+    return "" if one is None else number(one.value, one.low, one.high)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from scipy.special import ndtri, stdtr, stdtrit
 
-from pipelines.compare.choose import number
+from pipelines.compare.choose import SHORT, number
 from pipelines.compare.pairs import FOLDS, Pair, Pairing
 from pipelines.spec import higher_is_better
 
@@ -116,13 +116,12 @@ def p_equivalent(found: Paired, margin: float) -> float:
     return float(stdtr(found.count - 1, (abs(found.mean) - margin) / found.error))
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """p values corrected for how many they are: so often at most is even one of all claims wrong (Holm 1979)."""
-    order = sorted(range(len(ps)), key=lambda place: ps[place])
-    corrected, reached = [0.0] * len(ps), 0.0
-    for rank, place in enumerate(order):
-        reached = max(reached, min(1.0, (len(ps) - rank) * ps[place]))
-        corrected[place] = reached
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """p values corrected for how many they are, None for none: so often at most is even one of all claims wrong (Holm 1979)."""
+    order = sorted((p, place) for place, p in enumerate(ps) if p is not None)
+    corrected, reached = list(ps), 0.0
+    for rank, (p, place) in enumerate(order):
+        corrected[place] = reached = max(reached, min(1.0, (len(order) - rank) * p))
     return corrected
 
 
@@ -204,7 +203,7 @@ def _called(pair: Pair, fold: int | None) -> str:
         "fold": fold or "",
     }
     places = [f"{name} {place}" for name, place in of.items() if place]
-    return f"{', '.join(places)}: {pair.one.id[:8]}, {pair.other.id[:8]}"
+    return f"{', '.join(places)}: {pair.one.id[:SHORT]}, {pair.other.id[:SHORT]}"
 
 
 def shared_rows(pair: Pair, metric: str) -> float:
@@ -222,21 +221,16 @@ def shared_rows(pair: Pair, metric: str) -> float:
 
 def judge(measured: Sequence[Comparison]) -> list[Comparison]:
     """Verdicts on all that were compared, each kind of claim corrected for how many there are (Holm 1979)."""
-    told = [one for one in measured if one.p is not None]
-    differs = iter(holm([one.p for one in told if one.p is not None]))
-    alike = iter(holm([one.p_negligible for one in told if one.p_negligible is not None]))
-    judged = []
-    for one in measured:
-        p = None if one.p is None else next(differs)
-        p_negligible = None if one.p_negligible is None else next(alike)
-        one = replace(one, p_corrected=p, p_negligible_corrected=p_negligible, comparisons=max(1, len(told)))
-        judged.append(_judged(one))
-    return judged
+    count = max(1, sum(one.p is not None for one in measured))
+    corrected = zip(measured, holm([one.p for one in measured]), holm([one.p_negligible for one in measured]), strict=True)
+    return [
+        _judged(replace(one, p_corrected=p, p_negligible_corrected=p_negligible, comparisons=count))
+        for one, p, p_negligible in corrected
+    ]
 
 
 def _judged(one: Comparison) -> Comparison:
-    real = one.p_corrected is not None and one.p_corrected < LEVEL
-    negligible = one.p_negligible_corrected is not None and one.p_negligible_corrected < LEVEL
+    real, negligible = (p is not None and p < LEVEL for p in (one.p_corrected, one.p_negligible_corrected))
     verdict: Verdict = "cannot tell"
     if real or negligible:
         verdict = "real but negligible" if real and negligible else "real" if real else "negligible"

@@ -16,7 +16,7 @@ from pipelines.data.cells.numbers import LARGEST
 from pipelines.data.columns import Column, DataError, InferredType, NDArray
 from pipelines.spec.blocks import DataSpec, Dates, Kind, Numbers
 from pipelines.spec.describe import nearest
-from pipelines.spec.yaml_file import flow
+from pipelines.spec.file import flow
 
 ID_LIKE = 0.9  # text looks like an identifier where so large a share of its values differs
 MANY_NUMBERS = 20  # a target with more different numbers, and most cells numbers, is no list of classes

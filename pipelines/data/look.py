@@ -21,7 +21,7 @@ from pipelines.data.preprocess import LIMIT, CellError, fit
 from pipelines.data.read import survey
 from pipelines.data.split import count_duplicates, equal_rows, inputs_of, label_key, no_inputs, split_rows
 from pipelines.spec.blocks import DataSpec, Kind
-from pipelines.spec.yaml_file import flow, scalar
+from pipelines.spec.file import flow, scalar
 
 BARS = 24  # of a histogram of numbers
 MOST_BARS = 12  # of a histogram of categories; the others share one

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 MOST = 20  # classes that have a bar of their own
 # Metrics as people write them.
 SPELLED = {
-    "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "macro_f1": "macro F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "pr_auc": "PR AUC",
+    "macro_f1": "macro F1",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "f1": "F1",
     "brier": "Brier score",
-}  # fmt: skip
+}
 
 
 def render(template: str, **values: Any) -> str:
@@ -55,8 +61,13 @@ def _environment() -> Environment:
         loader=PackageLoader("pipelines.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     found.filters |= {
-        "number": number, "spelled": spelled, "text": as_yaml, "brief": brief, "amount": amount, "indented": indented,
-    }  # fmt: skip
+        "number": number,
+        "spelled": spelled,
+        "text": as_yaml,
+        "brief": brief,
+        "amount": amount,
+        "indented": indented,
+    }
     return found
 
 

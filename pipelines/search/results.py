@@ -17,8 +17,8 @@ from backends.weights import write_atomically
 from pipelines.search.records import StudyRecord, TrialRecord, load_study
 from pipelines.search.trials import BLOCKS, FREE, StudyError, quiet
 from pipelines.spec import Experiment, dump, flat, load
+from pipelines.spec.file import edit, read_text
 from pipelines.spec.space import setting
-from pipelines.spec.yaml_file import edit, read_text
 from pipelines.stages.files import csv_text
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from pipelines.search.sampling import grid, points
 from pipelines.search.storage import locked, uninterrupted
 from pipelines.search.trials import NothingFound, StudyError, StudyStorage, identity
 from pipelines.spec import Experiment, SpecError
+from pipelines.spec.file import write
 from pipelines.spec.to_trial import check_spec, trial
-from pipelines.spec.yaml_file import write
 from pipelines.stages.folds import check_monitor
 from pipelines.stages.metrics import Truth, check_metric
 

@@ -4,8 +4,8 @@ Whatever changes a result stands here, and is checked before any framework is im
 """
 
 from pipelines.spec.blocks import DataSpec, Split, Threshold, Tracking
+from pipelines.spec.describe import SpecError
 from pipelines.spec.experiment import Experiment, dump, dump_written, flat, load, models_schema, whole_spec
-from pipelines.spec.file import SpecError
 from pipelines.spec.identity import fingerprint, source_hash
 from pipelines.spec.study import HIGHER_IS_BETTER, METRICS, Choices, Range, Search, higher_is_better
 from pipelines.spec.to_trial import trial

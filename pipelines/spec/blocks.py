@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import codecs
 import re
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Literal, TypeGuard
 from urllib.parse import urlsplit
 
 from pydantic import Field, Strict, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from backends.spec import Count, Seed, Spec
 from pipelines.redact import redacted
@@ -37,6 +39,7 @@ OPENML = re.compile(r"openml:[1-9][0-9]*")
 HALF = 0.5
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
+BY_COLUMN: JsonDict = {"x-key": "column"}
 
 
 def has_password(url: str | None) -> TypeGuard[str]:
@@ -74,14 +77,13 @@ class Format(Spec):
     @field_validator("encoding")
     @classmethod
     def _of_text(cls, value: str) -> str:
-        try:
-            name = codecs.lookup(value).name.replace("_", "-") if value != "auto" else value
-            "".encode("utf-8" if value == "auto" else value)  # base64 is a codec, but none of text
-        except (LookupError, ValueError):
-            name = NO_ENCODINGS[0]
-        if name in NO_ENCODINGS:
-            raise ValueError(f"data.format.encoding must be an encoding of text that Python knows, or auto, got {value!r}")
-        return value
+        if value == "auto":
+            return value
+        with suppress(LookupError, ValueError):
+            "".encode(value)  # base64 is a codec, but none of text
+            if codecs.lookup(value).name.replace("_", "-") not in NO_ENCODINGS:
+                return value
+        raise ValueError(f"data.format.encoding must be an encoding of text that Python knows, or auto, got {value!r}")
 
 
 class Missing(Spec):
@@ -228,23 +230,27 @@ class DataSpec(Spec):
     )
     task: Literal["auto", "regression", "binary", "multiclass"] = Field("auto", description="auto: by the target's values")
     columns: dict[str, Kind] = Field(
-        {}, description="column, or a pattern such as id_*, -> what it holds; the others: as they look",
-        json_schema_extra={"x-key": "column"},
-    )  # fmt: skip
+        {},
+        description="column, or a pattern such as id_*, -> what it holds; the others: as they look",
+        json_schema_extra=BY_COLUMN,
+    )
     numbers: dict[str, Numbers] = Field(
-        {}, description="column or pattern -> how its numbers are written, where not as 1234.5",
-        json_schema_extra={"x-key": "column"},
-    )  # fmt: skip
+        {},
+        description="column or pattern -> how its numbers are written, where not as 1234.5",
+        json_schema_extra=BY_COLUMN,
+    )
     dates: dict[str, Dates] = Field(
-        {}, description="column or pattern -> how its dates are written, and which parts of them are inputs",
-        json_schema_extra={"x-key": "column"},
-    )  # fmt: skip
+        {},
+        description="column or pattern -> how its dates are written, and which parts of them are inputs",
+        json_schema_extra=BY_COLUMN,
+    )
     missing: Missing = Missing()
     categories: Categories = Categories()
     spellings: dict[str, dict[str, str]] = Field(
-        {}, description="column -> {what a cell says: what is meant}, before anything else is done with it",
-        json_schema_extra={"x-key": "column"},
-    )  # fmt: skip
+        {},
+        description="column -> {what a cell says: what is meant}, before anything else is done with it",
+        json_schema_extra=BY_COLUMN,
+    )
     format: Format = Format()
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
         None, description="of the file of openml:ID, which must have it"
@@ -376,10 +382,7 @@ class Tracking(Spec):
             if redacted({name: text}) != {name: text}:
                 raise ValueError(f"tags must hold no secret, since params.yaml is kept and shown; leave out {name}")
         if has_password(self.uri):
-            known = (
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-                if self.uri[:4].lower() == "http"
-                else "MLFLOW_TRACKING_URI"
-            )
+            of_http = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            known = of_http if self.uri[:4].lower() == "http" else "MLFLOW_TRACKING_URI"
             raise ValueError(f"uri must hold no password, since params.yaml is kept and shown; set {known} in the environment")
         return self

@@ -26,18 +26,17 @@ Made from the models by `python -m pipelines.spec.documents`; do not edit.
 
 def reference(root: Node) -> str:
     """The table of every key: type and range, default, meaning; one section a block."""
-    rows: dict[str, dict[str, Node]] = {}  # path -> kind -> schema: an option that several kinds share is one row
-    for path, node, of in leaves(root):
-        rows.setdefault(path, {})[of] = node
     sections = [HEAD]
     for block, node in root["properties"].items():
+        rows: dict[str, dict[str, Node]] = {}  # path -> kind -> schema: an option that several kinds share is one row
+        for path, leaf, of in leaves(node, block):
+            rows.setdefault(path, {})[of] = leaf
         about = "" if block in rows else " ".join(node.get("description", "").split())
         lines = [f"## `{block}`", "", *([about, ""] if about else []), "| key | value | default | meaning |"]
         lines.append("| --- | --- | --- | --- |")
         for path, kinds in rows.items():
-            if path.split(".")[0] == block:
-                cells = _row(path, kinds, node_at(path.split(".")[:-1], root))
-                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+            cells = _row(path, kinds, node_at(path.split(".")[:-1], root))
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         sections.append("\n".join([*lines, ""]))
     return "\n".join(sections)
 

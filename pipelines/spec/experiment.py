@@ -17,11 +17,9 @@ from backends.spec import Model, Regularization, Seed, Spec, Train, check_penalt
 from pipelines.project import project_of
 from pipelines.spec import space
 from pipelines.spec.blocks import DataSpec, Threshold, Tracking, Validation
-from pipelines.spec.describe import Node, inlined, kind, members, node_at, split_path
-from pipelines.spec.explain import Problem, explain, unusable_text
-from pipelines.spec.file import SpecError, change_of, known_path, lay_over, located, place_option, read
+from pipelines.spec.describe import Node, Problem, SpecError, explain, inlined, kind, members, node_at, split_path, unusable_text
+from pipelines.spec.file import change_of, lay_over, located, place_option, read, write
 from pipelines.spec.study import Search, check_metric, refused_metric
-from pipelines.spec.yaml_file import write
 
 
 class Experiment(Spec):
@@ -126,7 +124,7 @@ class Experiment(Spec):
 
     def _overridden(self, changes: Mapping[str, object], varied: Collection[str]) -> Experiment:
         raw = self.model_dump(mode="json", exclude_unset=True)
-        problems = lay_over(raw, [(known_path(path, models_schema()), _plain(v)) for path, v in changes.items()])
+        problems = lay_over(raw, [(split_path(path, models_schema()), _plain(v)) for path, v in changes.items()])
         _leave_options(raw, self.train, set(changes), varied)
         experiment, more = _validate(raw)
         if experiment is None or problems:
@@ -171,10 +169,10 @@ def _leave_options(raw: dict[str, Any], before: Train, changed: set[str], varied
     """Where another kind has taken the place of one, take out what it has no option for: defaults, and what a study varies."""
     for key, old in (("optimizer", before.optimizer), ("schedule", before.schedule)):
         written = raw["train"].get(key) if isinstance(raw.get("train"), dict) else None
-        if not isinstance(written, dict) or written.get("name", old.name) == old.name or f"train.{key}" in changed:
+        if not isinstance(written, dict) or f"train.{key}" in changed:
             continue
         kinds = {kind(member): member["properties"] for member in members(node_at(("train", key), models_schema()))}
-        for option in type(old).model_fields.keys() & written.keys() - kinds.get(written["name"], {}).keys():
+        for option in type(old).model_fields.keys() & written.keys() - kinds.get(str(written.get("name", old.name)), {}).keys():
             path, usual = f"train.{key}.{option}", type(old).model_fields[option].default
             if path not in changed and (path in varied or written[option] == usual):
                 del written[option]

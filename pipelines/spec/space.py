@@ -8,8 +8,7 @@ from itertools import islice
 from typing import Any
 
 from backends.spec import Model, Regularization, Spec, Train
-from pipelines.spec.describe import LAYERED, Node, inlined, leaves, members, nearest, split_path
-from pipelines.spec.explain import shown
+from pipelines.spec.describe import LAYERED, Node, inlined, leaves, members, nearest, shown, split_path
 from pipelines.spec.study import Choices, Range, Search, same
 
 Space = Mapping[str, Range | Choices]

@@ -12,8 +12,7 @@ from pydantic import ConfigDict, Discriminator, Field, Strict, Tag, model_valida
 
 from backends.spec import Count, Seed, Spec
 from pipelines.spec.blocks import Text, has_password
-from pipelines.spec.describe import nearest
-from pipelines.spec.explain import shown
+from pipelines.spec.describe import nearest, shown
 
 Number = int | float
 Above0 = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]

@@ -14,9 +14,7 @@ from backends.losses import class_weights
 from backends.optimizers import RULES
 from backends.spec import ClassWeights, Task, Trial, storage
 from pipelines.spec.blocks import HALF, Validation
-from pipelines.spec.describe import nearest
-from pipelines.spec.explain import shown
-from pipelines.spec.file import SpecError
+from pipelines.spec.describe import SpecError, nearest, shown
 from pipelines.spec.space import refused_values
 
 if TYPE_CHECKING:

@@ -129,14 +129,14 @@ def evaluate(
 
 def objective(experiment: Experiment) -> Callable[[Any], float | tuple[float, ...]]:
     """A function of one Optuna trial, for a `study.optimize` of your own: draws from search.space, trains, returns the value."""
-    from pipelines.search.objective import objective as function
+    from pipelines.search.driver import objective as function
 
     return function(experiment)
 
 
 def open_study(name: str, experiment: Experiment) -> optuna.Study:
     """The Optuna study of a name, as `deltarule search` keeps it. Raises KeyError if there is none."""
-    from pipelines.search.objective import open_study as opened
+    from pipelines.search.records import open_study as opened
 
     return opened(name, experiment)
 

@@ -1,7 +1,7 @@
 """Where the jobs of a search run: in this process, in processes of this machine, or on a Ray cluster that exists already.
 
-A job is a call of an importable function with arguments that can be pickled. Where it runs must not matter to what it returns,
-so a job whose process or node died is simply carried out again. Every process computes in one thread.
+A job is a call of an importable function with arguments that can be pickled. Where it runs must not matter to its result, so
+one whose process or node died is carried out again. Every process computes in one thread.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from itertools import islice
 from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Literal, cast
+from types import ModuleType
+from typing import Any, Literal
 
 import backends
 import pipelines
@@ -79,7 +78,7 @@ class Executor(AbstractContextManager["Executor"]):
     def close(self, now: bool = False) -> None:
         """Release the workers; `now` ends the jobs that are running."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         self.close(now=kind is not None)  # Ctrl-C does not wait for jobs
 
 
@@ -92,10 +91,10 @@ def open_executor(
     work: int | None = None,
     jobs: int | None = None,
 ) -> Executor:
-    """Open an executor by the name that search.engine gives; its workers start to import the framework of `backend` at once.
+    """Open the executor that search.engine names; its workers import the framework of `backend` at once.
 
     `workers`: jobs at a time; "auto" is one a core. `module`: that of the functions of jobs, imported with the framework.
-    `work` (estimated multiply-adds of all jobs) and `jobs` (how many there are, at most, at a time) decide for "auto". Raises
+    `work` (multiply-adds of all jobs, estimated) and `jobs` (at a time, at most) decide for "auto". Raises
     ExecutorError (exit code 2) for a name that is none, and for a cluster that does not answer.
     """
     import joblib  # counts by affinity, and the quota of a container
@@ -111,7 +110,7 @@ def open_executor(
 
 
 def check_name(name: str) -> None:
-    """Raises ExecutorError unless `name` is one that search.engine may have; does not look whether a cluster is there."""
+    """Raises ExecutorError for a name that search.engine may not have; does not look whether a cluster is there."""
     if name in ("auto", "here", "processes", "ray:auto"):
         return
     # Not ray://, Ray's client for machines outside the cluster: jobs sent through it were never answered (Ray 2.60).
@@ -122,17 +121,15 @@ def check_name(name: str) -> None:
 
 # -- a job --
 
-Outcome = tuple[bool, Any]  # (True, result) or (False, error)
 
-
-def carry_out(fn: Callable[..., Any], job: tuple[Any, ...]) -> Outcome:
-    """In a worker: what came of a job, in a form that can be pickled."""
+def carry_out(fn: Callable[..., Any], job: tuple[Any, ...]) -> Any:
+    """In a worker: the result of a job, or its error, in a form that can be pickled."""
     try:
-        outcome = True, fn(*job)
-        pickle.dumps(outcome)
-        return outcome
+        result = fn(*job)
+        pickle.dumps(result)
+        return result
     except BaseException as error:
-        return False, _portable(error)
+        return _portable(error)
 
 
 def _portable(error: BaseException) -> Exception:
@@ -145,11 +142,10 @@ def _portable(error: BaseException) -> Exception:
     return RuntimeError(f"{type(error).__name__} in a worker process:\n{trace}")
 
 
-def _result(outcome: Outcome) -> Any:
-    succeeded, found = outcome
-    if not succeeded:
-        raise found
-    return found
+def _result(outcome: Any) -> Any:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _shown(fn: Callable[..., Any], job: tuple[Any, ...]) -> str:
@@ -161,7 +157,7 @@ def _shown(fn: Callable[..., Any], job: tuple[Any, ...]) -> str:
 
 
 class Here(Executor):
-    """One job after another, each when its result is asked for, so that the caller can save one before the next begins."""
+    """One job after another, each when its result is asked for: the caller can save one before the next begins."""
 
     name, workers = "here", 1
 
@@ -197,7 +193,7 @@ class Processes(Executor):
         if self._taken > JOBS_A_PROCESS * self.workers:
             self._end_pool()
         while left:
-            futures: dict[Future[Outcome], int] = {}
+            futures: dict[Future[Any], int] = {}
             try:
                 with suppress(BrokenProcessPool):  # a process died while it had nothing to do
                     for place, job in left.items():
@@ -216,12 +212,12 @@ class Processes(Executor):
                 if lost == ATTEMPTS:
                     raise ExecutorError(self._lost([_shown(fn, job) for job in left.values()][: self.workers]))
 
-    def _submit(self, fn: Callable[..., Any], job: tuple[Any, ...]) -> Future[Outcome]:
+    def _submit(self, fn: Callable[..., Any], job: tuple[Any, ...]) -> Future[Any]:
         if self._pool is None:
-            context = cast(BaseContext, self._context)
+            context: Any = self._context
             self._pool = ProcessPoolExecutor(self.workers, context, _begin, (self._backend, self._said.name))
         self._taken += 1
-        with _variables(THREAD_LIMITS), _without_main():  # a process may be started in here
+        with _starting(THREAD_LIMITS):  # maybe
             return self._pool.submit(carry_out, fn, job)
 
     def _lost(self, jobs: Sequence[str]) -> str:
@@ -249,9 +245,8 @@ class Processes(Executor):
 class Context:
     """How processes are started, as a multiprocessing context; remembers them (Python 3.14 has ProcessPoolExecutor.kill_workers).
 
-    They are copies of a fork server, which has imported the framework of a backend and the module of the jobs. There is one fork
-    server a process: where it has imported another framework, or the system has none, each worker is spawned and imports for
-    itself.
+    They are copies of a fork server, which has imported the framework of a backend and the module of the jobs. There is one a
+    process: where it has imported another framework, or the system has none, each worker is spawned and imports for itself.
     """
 
     preloaded = ""  # backend of the fork server
@@ -265,7 +260,7 @@ class Context:
             self._context.set_forkserver_preload(["pipelines.preload", *filter(None, [module])])
             # Not a folder `pipelines` that lies in the current one.
             packages = {**children.environment(), "PYTHONSAFEPATH": "1", "DELTARULE_PRELOAD": backend}
-            with _variables({**packages, **THREAD_LIMITS}):
+            with _starting({**packages, **THREAD_LIMITS}):
                 forkserver.ensure_running()
 
     def Process(self, *arguments: Any, **options: Any) -> Any:
@@ -278,26 +273,20 @@ class Context:
 
 
 @contextmanager
-def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Of the environment, for processes that are started in here."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+def _starting(variables: Mapping[str, str]) -> Iterator[None]:
+    """Processes are started in here, with these variables of the environment and without the main script.
 
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Multiprocessing imports the main script in every process: one without `if __name__ == "__main__"` would run again there."""
-    main = sys.modules["__main__"]
+    Multiprocessing imports it in every process: one without `if __name__ == "__main__"` would run again there.
+    """
+    main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in variables}
     sys.modules["__main__"] = ModuleType("__main__")
+    os.environ.update(variables)
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _begin(backend: str, said: str) -> None:
@@ -327,7 +316,7 @@ class Cluster(Executor):
     """A client of a Ray cluster, never its starter. A node that dies loses no job: Ray repeats what ran there.
 
     Every node needs the same Python, Ray and frameworks; the code of `backends` and `pipelines` travels with the jobs
-    (runtime_env py_modules), so the nodes need not have it.
+    (runtime_env py_modules).
     """
 
     def __init__(self, name: str, backend: str, workers: int | Literal["auto"]) -> None:

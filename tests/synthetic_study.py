@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.search.records import StudyRecord, TrialRecord, save_curve, save_study
-from pipelines.search.sampling import draw
 from pipelines.search.storage import open_storage
-from pipelines.search.trials import OURS
+from pipelines.search.trials import OURS, draw
 from pipelines.spec import Experiment
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid")

@@ -33,7 +33,7 @@ PRIVATE = {
         "_fused_adam_",
     ): "torch has no public step over tensors that are not Parameters; test_lightning",
     ("backends/lightning/optimizer.py", "_fused_adamw_"): "the same",
-    ("pipelines/search/sampling.py", "_find_sample_id"): "Optuna counts in the storage what a trial's number says; test_search",
+    ("pipelines/search/trials.py", "_find_sample_id"): "Optuna counts in the storage what a trial's number says; test_search",
 }
 DOCUMENTED = {"_asdict", "_fields", "_replace", "_exit"}
 STARTS = {

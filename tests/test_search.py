@@ -456,7 +456,7 @@ def test_a_metric_that_these_rows_do_not_have_is_refused_before_anything_runs(pr
 
 
 def test_the_exported_spec_of_a_trial_is_its_experiment_also_where_a_kind_was_drawn(project):
-    from pipelines.search.results import export
+    from pipelines.search.records import export
 
     space = {"train.optimizer.name": {"choices": ["adam", "sgd"]}, "model.activation": {"choices": ["relu", "tanh"]}}
     experiment = Experiment().override({**SMALL, "search.space": space, "train.optimizer": {}})

@@ -26,8 +26,7 @@ from pipelines.cli import main
 from pipelines.record.sync import deliver
 from pipelines.search import records
 from pipelines.search.record import StudyJournal, StudyRecorder, study_events, unwritten_studies
-from pipelines.search.records import load_study
-from pipelines.search.results import ranked
+from pipelines.search.records import load_study, ranked
 from pipelines.search.storage import open_storage
 from pipelines.spec import Experiment, flat
 from pipelines.tracking import TrackingError, locate, sender, waiting

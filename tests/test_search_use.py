@@ -17,9 +17,8 @@ from pipelines.api.evaluate import evaluate, summarise
 from pipelines.cli import main
 from pipelines.cli.search import differing
 from pipelines.search import StudyError, search
-from pipelines.search.objective import objective, open_study
-from pipelines.search.records import load_study
-from pipelines.search.results import adopt
+from pipelines.search.driver import objective
+from pipelines.search.records import adopt, load_study, open_study
 from pipelines.spec import SpecError, load
 from pipelines.stages import metrics
 from pipelines.stages.networks import load_networks

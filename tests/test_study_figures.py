@@ -13,8 +13,7 @@ from synthetic_study import study
 
 from pipelines.report import style
 from pipelines.search import figures
-from pipelines.search.figures import draw_study
-from pipelines.search.results import importances
+from pipelines.search.figures import draw_study, importances
 
 SHARES = {"model.activation": 0.6, "regularization.l2": 0.3, "regularization.l1 or": 0.1}
 ALWAYS = {"history.png", "parallel.png", "slice.png", "contour.png", "importances.png"}

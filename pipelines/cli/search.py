@@ -58,7 +58,7 @@ def search(
 
 def differing(found: StudyRecord, params: Path) -> str:
     """Why adopt would refuse to write into the spec file: what --set changed for this search."""
-    from pipelines.search.results import differences
+    from pipelines.search.records import differences
     from pipelines.spec import SpecError, load
 
     try:
@@ -97,7 +97,7 @@ def adopt(
 
     Into params.yaml, which keeps its comments and its order.
     """
-    from pipelines.search.results import adopt as write
+    from pipelines.search.records import adopt as write
 
     console = Console(as_json)
     done = write(folder_of(name), params, trial)
@@ -168,8 +168,8 @@ def export(
     out: Annotated[Path | None, Option("--out", metavar="FILE", help="Standard output unless given.")] = None,
 ) -> None:
     """Write all trials of a study, or the spec of one."""
+    from pipelines.search.records import export as text_of
     from pipelines.search.records import load_study
-    from pipelines.search.results import export as text_of
 
     if trial is not None and form != "spec":
         raise BadParameter("--trial goes with --as spec; csv and json hold all trials")
@@ -203,7 +203,7 @@ def folder_of(name: str) -> Path:
 
 def show_study(console: Any, found: StudyRecord, rows: int) -> None:
     """Its best trials, and how the others ended."""
-    from pipelines.search.results import ranked
+    from pipelines.search.records import ranked
 
     paths = list(found.spec.search.space)
     table = []

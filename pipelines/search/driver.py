@@ -1,20 +1,22 @@
 """A study from its spec to its winner: generations of trials, each trained rung by rung in stacks, on any executor.
 
-The driver alone talks to Optuna. What it does follows from the study's spec and what was found, never from which worker was
-quick: so a study that was interrupted anywhere and goes on, with other workers, is the study that was not.
+The driver alone talks to Optuna. What it does follows from the spec and what was found, never from which worker was quick:
+a study that was interrupted anywhere and goes on, with other workers, is the study that was not.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import backends
 from backends.base import Machine
@@ -22,13 +24,15 @@ from backends.supervisor import Checkpoint
 from backends.weights import write_atomically
 from pipelines.data import DataError
 from pipelines.executors import Executor
-from pipelines.search.networks import DatasetCache, Job, Network, State, advance, networks_of, split_state, stacks
-from pipelines.search.objective import ObjectiveValue, judge
-from pipelines.search.records import TrialRecord, load_curve, save_curve
-from pipelines.search.sampling import rung_epochs
-from pipelines.search.trials import OURS, InMemoryStudy, StudyError, StudyStorage, drawn
+from pipelines.project import project_of
+from pipelines.search.networks import DatasetCache, Job, Network, advance, networks_of, split_state, stacks
+from pipelines.search.records import State, TrialRecord, load_curve, save_curve
+from pipelines.search.trials import OURS, InMemoryStudy, StudyError, StudyStorage, draw, drawn, rung_epochs
 from pipelines.spec import Experiment, SpecError
 from pipelines.spec.to_trial import check_memory
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 JOBS = "jobs"
 
@@ -51,9 +55,8 @@ class Progress:
         if trial.state == "PRUNED" and trial.same_as is None:
             self.spared += self.each - trial.epochs
         if trial.state == "COMPLETE":
-            value = trial.values[0]
-            if self.best is None or (value < self.best[0] if self.downwards else value > self.best[0]):
-                self.best = (value, trial.number)
+            found = (trial.values[0], trial.number)
+            self.best = (min if self.downwards else max)(self.best or found, found, key=lambda one: one[0])
 
     @property
     def saved(self) -> float:
@@ -61,25 +64,18 @@ class Progress:
         return self.spared / max(1, self.each * self.states.total())
 
 
-@dataclass
-class Candidate:
-    """A trial of the generation in hand, its networks, and how they stand."""
+class Candidate(NamedTuple):
+    """A trial of the generation in hand that is not over, and its networks."""
 
     trial: TrialRecord
-    networks: list[Network] = field(default_factory=list)
-    states: list[State] = field(default_factory=list)
-
-    @property
-    def running(self) -> bool:
-        """Whether it is not over."""
-        return self.trial.state == "RUNNING"
+    networks: list[Network]
 
 
 @dataclass
 class Driver:
     """Carries out a study that is open."""
 
-    experiment: Experiment
+    spec: Experiment
     folder: Path
     storage: StudyStorage
     datasets: DatasetCache
@@ -89,31 +85,29 @@ class Driver:
     on_trial_end: Callable[[TrialRecord], None] = lambda trial: None  # before the storage: after a kill it is called again
 
     def __post_init__(self) -> None:
-        search, epochs = self.experiment.search, self.experiment.train.epochs
-        self.machine = Machine("auto", self.experiment.train.threads if self.executor.name == "here" else 1)
-        self.memory = InMemoryStudy(self.experiment)
-        self.progress = Progress(0, search.directions[0] == "minimize", epochs * networks(self.experiment, 1))
+        search, epochs = self.spec.search, self.spec.train.epochs
+        self.machine = Machine("auto", self.spec.train.threads if self.executor.name == "here" else 1)
+        self.memory = InMemoryStudy(self.spec)
+        self.progress = Progress(0, search.directions[0] == "minimize", epochs * networks(self.spec, 1))
         for stored in self.storage.trials():
             if stored.state.is_finished():
-                self.progress.add(TrialRecord.of(stored, self.experiment))
+                self.progress.add(TrialRecord.of(stored, self.spec))
 
     def run(self, total: int) -> None:
         """Top the study up to `total` trials. Begins no generation once search.timeout is over."""
-        began, timeout, size = time.monotonic(), self.experiment.search.timeout, self.experiment.search.generation
+        began, timeout, size = time.monotonic(), self.spec.search.timeout, self.spec.search.generation
         self.progress.total = total
         for start in range(0, total, size):
             numbers, stored = range(start, min(start + size, total)), self.storage.trials()
-            if len(stored) >= numbers.stop and all(stored[n].state.is_finished() for n in numbers):
+            if sum(one.state.is_finished() for one in stored[start : numbers.stop]) == len(numbers):
                 continue
             if timeout is not None and time.monotonic() - began > timeout:
                 break
-            self._generation(numbers)
+            self.memory.begin_generation(stored[:start])
+            self._generation(numbers, stored[start : numbers.stop])
 
-    def _generation(self, numbers: range) -> None:
-        """Ask, train and tell these trials; those asked before are taken up as they were."""
-        stored = self.storage.trials()
-        known = stored[numbers.start : numbers.stop]
-        self.memory.begin_generation(stored[: numbers.start])
+    def _generation(self, numbers: range, known: Sequence[FrozenTrial]) -> None:
+        """Ask, train and tell these trials; the `known`, asked before, are taken up as they were."""
         for one in known:
             if one.state.is_finished() or OURS in one.user_attrs:
                 self.memory.begin(one)
@@ -125,11 +119,14 @@ class Driver:
         for one in known:
             if one.number not in fresh:
                 self.memory.write(one)
-        self._carry_out(fresh)
+        same = self._same_points(fresh)
+        self._train([number for number in fresh if number not in same])
+        for number, first in same.items():
+            self._take_over(number, first)
         shutil.rmtree(self.folder / JOBS, ignore_errors=True)
 
     def _plan(self, numbers: range, finished: Sequence[int]) -> list[int]:
-        """Which trials of a generation this session trains: noted on disk, so that one that goes on trains the same stacks.
+        """Which trials of a generation this session trains: noted on disk, so that the next one trains the same stacks.
 
         Trials that were over before the note was written are not in it: the study was topped up since.
         """
@@ -140,155 +137,165 @@ class Driver:
             write_atomically(place, text.encode())
         return [int(number) for number in place.read_text().split()]
 
-    def _candidate(self, number: int) -> Candidate:
-        """A trial with its networks; without, and over, if the spec or the data refuse its values."""
-        asked = self.memory.trial(number)
-        trial = TrialRecord.of(asked, self.experiment)
-        trial = replace(trial, seed=trial.changes.get("seed", self.experiment.seed))
-        try:
-            networks = networks_of(number, drawn(asked, self.experiment)[1], self.experiment, self.datasets)
-        except (SpecError, DataError, StudyError) as error:
-            return Candidate(replace(trial, state="FAIL", reason=f"refused: {' '.join(str(error).split())}"))
-        trial = replace(trial, variant=networks[0].dataset.name, weights=max(network.weights for network in networks))
-        return Candidate(trial, networks, [State() for _ in networks])
-
     # -- equal trials --
-
-    def _carry_out(self, fresh: Sequence[int]) -> None:
-        same = self._same_points(fresh)
-        self._train([self._candidate(number) for number in fresh if number not in same])
-        for number, first in same.items():
-            self._take_over(number, first)
 
     def _same_points(self, fresh: Sequence[int]) -> dict[int, int]:
         """Of these trials those that an earlier one equals in point and seed -> the first that does."""
         first: dict[str, int] = {}
+        same = {}
         for one in self.memory.trials():
+            noted = one.user_attrs.get(OURS, {})
             # What another program ended says nothing.
-            if one.user_attrs.get(OURS, {}).get("reason") or not one.state.is_finished():
-                first.setdefault(_point(one), one.number)
-        points = {number: _point(self.memory.trial(number)) for number in fresh}
-        return {n: first[point] for n, point in points.items() if point and first.get(point, n) < n}
+            if noted.get("changes") and (noted.get("reason") or not one.state.is_finished()):
+                earliest = first.setdefault(json.dumps(noted["changes"], sort_keys=True), one.number)
+                if earliest < one.number and one.number in fresh:
+                    same[one.number] = earliest
+        return same
 
     def _take_over(self, number: int, first: int) -> None:
         """A trial ends as the equal one did, with its values, reports and curve; nothing is trained."""
         earlier = self.memory.trial(first)
         for epoch, value in earlier.intermediate_values.items():
             self.memory.report(number, epoch, value)
-        known = TrialRecord.of(earlier, self.experiment)
+        known = TrialRecord.of(earlier, self.spec)
         trial = replace(
             known,
             number=number,
-            generation=number // self.experiment.search.generation,
+            generation=number // self.spec.search.generation,
             reason=f"as trial {first}: {known.reason}",
             epochs=0,
             steps=0,
             history=load_curve(self.folder, known),
             same_as=first,
         )
-        self._tell(Candidate(trial))
+        self._tell(trial)
 
     # -- rungs --
 
-    def _train(self, candidates: list[Candidate]) -> None:
+    def _train(self, numbers: Sequence[int]) -> None:
         """Rung by rung until every trial is over. Trials are judged and told in the order of their numbers."""
-        for one in candidates:
-            if not one.running:
-                self._tell(one)
-        for rung, until in enumerate(self._rungs(candidates)):
-            running = [one for one in candidates if one.running]
+        running = [one for number in numbers if (one := self._candidate(number))]
+        last = max((network.trial.train.epochs for one in running for network in one.networks), default=0)
+        for rung, until in enumerate(self._rungs(last)):
             self._show(len(running))
             if not running:
                 break
             self._advance(running, rung, until)
-            found = [ObjectiveValue.of(self.experiment, one.states, one.trial.weights) for one in running]
+            found = [ObjectiveValue.of(self.spec, one.networks) for one in running]
             # All of a rung are reported before one of them is judged. With several metrics, Optuna takes no reports.
             for one, value in zip(running, found, strict=True):
                 if until is not None and len(value.values) == 1:
                     self.storage.write(self.memory.report(one.trial.number, until, value.values[0]))
-            for one, value in zip(running, found, strict=True):
-                self._judge(one, value, until)
+            running = [one for one, value in zip(running, found, strict=True) if not self._ends(one, value, until)]
         self._show(0)
+
+    def _candidate(self, number: int) -> Candidate | None:
+        """A trial with its networks; None, and over, if the spec or the data refuse its values."""
+        asked = self.memory.trial(number)
+        trial = TrialRecord.of(asked, self.spec)
+        try:
+            networks = networks_of(number, drawn(asked, self.spec)[1], self.spec, self.datasets)
+        except (SpecError, DataError, StudyError) as error:
+            self._tell(replace(trial, state="FAIL", reason=f"refused: {' '.join(str(error).split())}"))
+            return None
+        variant, weights = networks[0].dataset.folder.name, max(network.weights for network in networks)
+        return Candidate(replace(trial, variant=variant, weights=weights), networks)
 
     def _show(self, running: int) -> None:
         self.progress.running = running
         self.on_progress(self.progress)
 
-    def _judge(self, one: Candidate, found: ObjectiveValue, until: int | None) -> None:
-        compared = until is not None and self.experiment.search.pruner != "none"
-        state, reason = judge(one.states, found, until, lambda: compared and self.memory.pruned(one.trial.number))
-        if state != "RUNNING":
-            progress = [state.progress for state in one.states]
-            one.trial = replace(
-                one.trial,
-                state=state,
-                reason=reason,
-                epochs=sum(len(p["history"]) for p in progress),
-                values=() if state == "FAIL" else found.values,
-                spread=() if state == "FAIL" else found.spread,
-                steps=sum(p["steps"] for p in progress),
-                best_epoch=progress[0]["best_epoch"],
-                history=mean_history([p["history"] for p in progress]),
-            )
-            self._tell(one)
+    def _ends(self, one: Candidate, found: ObjectiveValue, until: int | None) -> bool:
+        """Whether the trial is over, and told."""
+        compared, number = until is not None and self.spec.search.pruner != "none", one.trial.number
+        state, reason = judge(one.networks, found, until, lambda: compared and self.memory.pruned(number))
+        if state == "RUNNING":
+            return False
+        progress = [each.state.progress for each in one.networks]
+        came = ObjectiveValue() if state == "FAIL" else found
+        ended = replace(one.trial, state=state, reason=reason, values=came.values, spread=came.spread)
+        trial = replace(
+            ended,
+            epochs=sum(len(p["history"]) for p in progress),
+            steps=sum(p["steps"] for p in progress),
+            best_epoch=progress[0]["best_epoch"],
+            history=mean_history([p["history"] for p in progress]),
+        )
+        self._tell(trial)
+        return True
 
-    def _rungs(self, candidates: Sequence[Candidate]) -> Iterator[int | None]:
-        """Epochs at which to look; None, to the end, where nobody looks."""
-        search = self.experiment.search
-        if search.pruner == "none" and search.rung == "auto":
-            yield None
-            return
-        each = rung_epochs(self.experiment)
-        last = max((n.trial.train.epochs for one in candidates for n in one.networks), default=0)
-        yield from (*range(each, last, each), last)
+    def _rungs(self, last: int) -> list[int] | list[None]:
+        """Epochs at which to look, up to the last; None, to the end, where nobody looks."""
+        search, each = self.spec.search, rung_epochs(self.spec)
+        nobody = search.pruner == "none" and search.rung == "auto"
+        return [None] if nobody else [*range(each, last, each), last]
 
     def _advance(self, running: Sequence[Candidate], rung: int, until: int | None) -> None:
-        """Train every network that goes on, up to the rung. What an earlier session finished is read from its file."""
-        by_number = {one.trial.number: one for one in running}
-        live = [network for one in running for network in one.networks if one.states[network.replica].running]
+        """Train what goes on, up to the rung. What an earlier session finished is read from its file."""
+        live = [network for one in running for network in one.networks if network.state.running]
         left = []
         for stack in stacks(live, self.width):
             check_memory(stack[0].trial, dict(zip(("train", "valid"), stack[0].sizes, strict=True)), len(stack))
-            states = [by_number[n.number].states[n.replica] for n in stack]
-            job = Job.of(self.experiment, self.machine, stack, states, until)
+            job = Job.of(self.spec, self.machine, stack, until)
             file = self.folder / JOBS / f"rung{rung}-{job.key}.safetensors"
-            if found := _kept(file):
-                _set_states(by_number, stack, found)
-            else:
+            try:
+                split_state(Checkpoint.load(file), stack)
+            except (FileNotFoundError, ValueError):  # or of an earlier version
                 left.append((stack, job, file))
         for place, found in self.executor.run(advance, [(job,) for _, job, _ in left]):
             stack, _, file = left[place]
             found.save(file)
-            _set_states(by_number, stack, found)
+            split_state(found, stack)
 
-    def _tell(self, one: Candidate) -> None:
+    def _tell(self, trial: TrialRecord) -> None:
         """Write the trial's curve, then that it is over."""
-        trial = replace(one.trial, curve=save_curve(self.folder, one.trial.number, one.trial.history))
+        trial = replace(trial, curve=save_curve(self.folder, trial.number, trial.history))
         self.on_trial_end(trial)
         values = trial.values if trial.state == "COMPLETE" else None
         if self.storage.write(self.memory.tell(trial.number, trial.state, values, trial.details())):
             self.progress.add(trial)
-        one.states.clear()
 
 
-def _point(trial: Any) -> str:
-    """What was drawn, as text; "" where that is not known."""
-    changes = trial.user_attrs.get(OURS, {}).get("changes")
-    return json.dumps(changes, sort_keys=True) if changes else ""
+# -- what a trial is worth --
 
 
-def _kept(file: Path) -> Checkpoint | None:
-    """What an earlier session saved of a job; None where none can be read."""
-    try:
-        found = Checkpoint.load(file)
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if "members" in found.numbers else None  # of an earlier version
+@dataclass(frozen=True)
+class ObjectiveValue:
+    """The value of each metric at the best epoch so far: mean and sd over the seeds. Empty if there is none."""
+
+    values: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
+    undefined: str = ""  # the first metric that the outputs do not define
+
+    @classmethod
+    def of(cls, spec: Experiment, networks: Sequence[Network]) -> ObjectiveValue:
+        """What the networks of one trial have come to."""
+        weights = {"val_weights": float(max(one.weights for one in networks))}
+        reached = [one.state.progress for one in networks]
+        best = [p["history"][p["best_epoch"] - 1] | weights for p in reached if p["best_epoch"]]
+        if len(best) < len(networks):
+            return cls(undefined=spec.train.early_stopping.monitor)
+        values, spread = [], []
+        for metric in spec.search.metrics:
+            each = [record.get(f"val_{metric}", math.nan) for record in best]
+            if not all(map(math.isfinite, each)):
+                return cls(undefined=metric)
+            values.append(statistics.fmean(each))
+            spread.append(statistics.stdev(each) if len(each) > 1 else 0.0)
+        return cls(tuple(values), tuple(spread) if len(best) > 1 else ())
 
 
-def _set_states(candidates: dict[int, Candidate], stack: Sequence[Network], reached: Checkpoint) -> None:
-    for network, state in zip(stack, split_state(reached), strict=True):
-        candidates[network.number].states[network.replica] = state
+def judge(networks: Sequence[Network], found: ObjectiveValue, epoch: int | None, pruned: Callable[[], bool]) -> tuple[State, str]:
+    """How the trial ended, with a sentence; RUNNING if it goes on. One network that diverged fails its trial."""
+    reached = [one.state.progress for one in networks]
+    diverged = next((progress for progress in reached if progress["reason"] == "diverged"), None)
+    if diverged:
+        return "FAIL", diverged["message"]
+    if any(one.state.running for one in networks):
+        return ("PRUNED", f"pruned after epoch {epoch}") if found.values and pruned() else ("RUNNING", "")
+    if not found.values:
+        return "FAIL", f"the metric {found.undefined} has no finite value on the validation rows"
+    return "COMPLETE", "; ".join(dict.fromkeys(progress["message"] for progress in reached))
 
 
 def mean_history(histories: Sequence[Sequence[dict[str, Any]]]) -> tuple[dict[str, float], ...]:
@@ -297,30 +304,64 @@ def mean_history(histories: Sequence[Sequence[dict[str, Any]]]) -> tuple[dict[st
     return tuple({name: sum(row[name] for row in there) / len(there) for name in there[0]} for there in epochs)
 
 
-def networks(experiment: Experiment, trials: int) -> int:
+# -- how many networks --
+
+
+def networks(spec: Experiment, trials: int) -> int:
     """Of so many trials: one for each seed and fold."""
-    return trials * experiment.search.seeds * (experiment.data.split.folds or 1)
+    return trials * spec.search.seeds * (spec.data.split.folds or 1)
 
 
-def networks_at_once(experiment: Experiment, trials: int) -> int:
-    """Of so many trials, no more than a generation of which train at a time."""
-    return networks(experiment, min(trials, experiment.search.generation))
+def processor_width(spec: Experiment) -> int:
+    """Networks in a stack on a processor: two stacks a generation, for two workers; nothing is gained beyond 16."""
+    search = spec.search
+    return search.width if search.width != "auto" else min(16, -(-networks(spec, search.generation) // 2))
 
 
-def processor_width(experiment: Experiment) -> int:
-    """Networks in a stack on a processor, where nothing is gained beyond 16: two stacks a generation, for two workers."""
-    search = experiment.search
-    return search.width if search.width != "auto" else min(16, -(-networks_at_once(experiment, search.generation) // 2))
-
-
-def choose_width(executor: Executor, experiment: Experiment) -> int:
+def choose_width(executor: Executor, spec: Experiment) -> int:
     """Networks in a stack; an accelerator wants many."""
-    if experiment.search.width == "auto":
-        asked = executor.run(has_accelerator, [(experiment.train.backend,)] * executor.workers)  # so all are started at once
-        return 256 if any(found for _, found in asked) else processor_width(experiment)
-    return processor_width(experiment)
+    jobs = [(spec.train.backend,)] * executor.workers  # so all are started at once
+    accelerated = spec.search.width == "auto" and any(found for _, found in executor.run(has_accelerator, jobs))
+    return 256 if accelerated else processor_width(spec)
 
 
 def has_accelerator(backend: str) -> bool:
     """Whether the worker that this runs in has one."""
     return backends.get(backend).devices()[0] != "cpu"
+
+
+# -- the plain Optuna way --
+
+
+def objective(spec: Experiment) -> Callable[[Any], float | tuple[float, ...]]:
+    """A function for optuna's `study.optimize`: draws from search.space, trains here, and returns the validation value.
+
+    It reports at each rung and raises optuna.TrialPruned where the study's pruner says so; a network that diverges gives NaN,
+    which Optuna takes for a failure. The rows are prepared once, below .deltarule/objective. Test rows are not written.
+    """
+    root = project_of(Path())
+    datasets = DatasetCache(root / ".deltarule" / "objective", root)
+    return lambda one: _objective(one, spec, datasets)
+
+
+def _objective(one: Any, base: Experiment, datasets: DatasetCache) -> float | tuple[float, ...]:
+    import optuna
+
+    networks = networks_of(one.number, draw(one, base), base, datasets)
+    single, machine = len(base.search.metrics) == 1, Machine("auto", base.train.threads)
+    epoch, state = 0, "RUNNING"
+    while state == "RUNNING":
+        epoch += rung_epochs(base)
+        live = [network for network in networks if network.state.running]
+        for stack in stacks(live, len(live)):
+            split_state(advance(Job.of(base, machine, stack, epoch)), stack)
+        found = ObjectiveValue.of(base, networks)
+        if single and found.values:
+            one.report(found.values[0], epoch)
+        state, reason = judge(networks, found, epoch, one.should_prune if single else lambda: False)
+    if state == "PRUNED":
+        raise optuna.TrialPruned(reason)
+    if state == "FAIL":
+        one.set_user_attr("reason", reason)
+        return float("nan")
+    return found.values[0] if single else found.values

@@ -1,7 +1,7 @@
 """The networks of a trial, which of them train together, and a job: one stack, trained up to a rung.
 
-A stack's members follow from trial numbers, structure and width alone, never from workers: the arithmetic of a stack may
-depend on its width in the last bits, and who computes it must not. No test rows are ever prepared here, so none can be read.
+A stack's members follow from trial numbers, structure and width alone: its arithmetic may depend on its width in the last
+bits, and must not on who computes it. No test rows are ever prepared here, so none can be read.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ PARTS = ("train", "valid")
 
 
 class Dataset(NamedTuple):
-    """Training and validation rows of one data block."""
+    """Training and validation rows of one data block, whose hash is the name of their folder."""
 
-    name: str
     folder: Path
     about: About
 
@@ -50,33 +49,18 @@ class DatasetCache:
         self.folder, self.base = (folder / "data").resolve(), base  # workers may stand in other folders
         self._made: dict[str, Dataset] = {}
 
-    def of(self, experiment: Experiment) -> Dataset:
-        """The rows as this experiment wants them. Raises DataError for a source that cannot be used."""
-        block = experiment.data.model_dump(mode="json")
+    def of(self, spec: Experiment) -> Dataset:
+        """The rows as this spec wants them. Raises DataError for a source that cannot be used."""
+        block = spec.data.model_dump(mode="json")
         name = hashlib.sha256(json.dumps(block, sort_keys=True).encode()).hexdigest()[:12]
         if name not in self._made:
             place = self.folder / name
-            about = prepare(read(experiment.data, self.base), experiment.data, place, PARTS)
-            self._made[name] = Dataset(name, place, about)
+            about = prepare(read(spec.data, self.base), spec.data, place, PARTS)
+            self._made[name] = Dataset(place, about)
         return self._made[name]
 
 
 # -- networks --
-
-
-class Network(NamedTuple):
-    """One network of a study: seed and fold number `replica` of Optuna's trial `number`, on one dataset."""
-
-    number: int
-    replica: int
-    dataset: Dataset
-    trial: Trial
-    sizes: tuple[int, int]  # training and validation rows of its fold
-
-    @property
-    def weights(self) -> int:
-        """How many numbers it learns."""
-        return layout(self.trial)[-1].stop
 
 
 @dataclass(frozen=True)
@@ -96,11 +80,28 @@ class State:
         return self.progress.get("reason", "running") == "running"
 
 
+@dataclass
+class Network:
+    """One network of a study: seed and fold number `replica` of Optuna's trial `number`, and how it stands."""
+
+    number: int
+    replica: int
+    dataset: Dataset
+    trial: Trial
+    sizes: tuple[int, int]  # training and validation rows of its fold
+    state: State = State()
+
+    @property
+    def weights(self) -> int:
+        """How many numbers it learns."""
+        return layout(self.trial)[-1].stop
+
+
 def networks_of(number: int, changes: dict[str, Any], base: Experiment, datasets: DatasetCache) -> list[Network]:
-    """The networks of a trial, one for each seed and fold. Raises SpecError or DataError for values that cannot be."""
-    experiment = base.drawn(changes)
-    dataset = datasets.of(experiment)
-    folds = [trial(experiment, about) for about in dataset.about.each]
+    """The networks of a trial, one a seed and fold. Raises SpecError or DataError for values that cannot be."""
+    spec = base.drawn(changes)
+    dataset = datasets.of(spec)
+    folds = [trial(spec, about) for about in dataset.about.each]
     seeded = [fold.model_copy(update={"seed": fold.seed + i}) for i in range(base.search.seeds) for fold in folds]
     return [Network(number, replica, dataset, one, sizes(dataset.about, one)) for replica, one in enumerate(seeded)]
 
@@ -112,7 +113,7 @@ def stacks(networks: Sequence[Network], width: int) -> list[list[Network]]:
     """
 
     def kind(network: Network) -> tuple[str, str, tuple[int, int]]:
-        return network.dataset.name, repr(network.trial.structure()), network.sizes
+        return network.dataset.folder.name, repr(network.trial.structure()), network.sizes
 
     def place(network: Network) -> tuple[Any, ...]:
         return *kind(network), network.trial.model.activation, network.number, network.replica
@@ -141,13 +142,11 @@ class Job:
     until_epoch: int | None
 
     @classmethod
-    def of(
-        cls, experiment: Experiment, machine: Machine, stack: Sequence[Network], states: Sequence[State], until: int | None
-    ) -> Job:
+    def of(cls, spec: Experiment, machine: Machine, stack: Sequence[Network], until: int | None) -> Job:
         """The loss is known without measuring, and so is the number of weights."""
-        metrics = tuple(name for name in experiment.search.metrics if name not in ("loss", "weights"))
-        folder, trials = str(stack[0].dataset.folder), tuple(one.trial for one in stack)
-        return cls(experiment.train.backend, machine, folder, metrics, trials, tuple(states), until)
+        metrics = tuple(name for name in spec.search.metrics if name not in ("loss", "weights"))
+        trials, states = tuple(one.trial for one in stack), tuple(one.state for one in stack)
+        return cls(spec.train.backend, machine, str(stack[0].dataset.folder), metrics, trials, states, until)
 
     @property
     def key(self) -> str:
@@ -159,7 +158,7 @@ class Job:
 
 
 def advance(job: Job) -> Checkpoint:
-    """The stack at the rung, without its best weights. What a worker does: a pure function, without Optuna and MLflow."""
+    """The stack at the rung, without its best weights: what a worker does, without Optuna and MLflow."""
     data, truths = _rows(job.data, tuple(dict.fromkeys(trial.fold for trial in job.trials)))
     monitor = job.trials[0].train.early_stopping.monitor
     supervisor = Supervisor(
@@ -174,7 +173,8 @@ def advance(job: Job) -> Checkpoint:
     )
     supervisor.run(until_epoch=job.until_epoch)
     reached = supervisor.checkpoint()
-    return Checkpoint(reached.numbers, {name: value for name, value in reached.arrays.items() if not name.startswith("best.")})
+    arrays = {name: value for name, value in reached.arrays.items() if not name.startswith("best.")}
+    return Checkpoint(reached.numbers, arrays)
 
 
 @lru_cache(maxsize=4)
@@ -204,12 +204,10 @@ def stack_states(states: Sequence[State], trials: Sequence[Trial]) -> Checkpoint
     return Checkpoint(numbers, arrays)
 
 
-def split_state(reached: Checkpoint) -> list[State]:
-    """The state of each trial, in the order in which the supervisor was given them."""
+def split_state(reached: Checkpoint, stack: Sequence[Network]) -> None:
+    """Gives each network its state; the supervisor was given them in this order."""
     numbers, members = reached.numbers, reached.numbers["members"]
-    found = []
-    for number, progress in enumerate(numbers["progress"]):
+    for place, (network, progress) in enumerate(zip(stack, numbers["progress"], strict=True)):
         running = progress["reason"] == "running"
-        arrays = {name: value[members.index(number)] for name, value in reached.arrays.items()} if running else {}
-        found.append(State(numbers["step"], progress, arrays))
-    return found
+        arrays = {name: value[members.index(place)] for name, value in reached.arrays.items()} if running else {}
+        network.state = State(numbers["step"], progress, arrays)

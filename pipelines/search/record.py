@@ -1,10 +1,10 @@
 """A study on record in MLflow: the study is a run, each of its trials a run inside it.
 
-The driver writes a journal, as a run does, and the same sender sends it. MLflow knows no pruned runs: a trial that was pruned is
-KILLED there, one that failed FAILED, one that completed FINISHED; the tag deltarule.state keeps Optuna's word. A study is RUNNING
-while its driver goes on, KILLED when that was interrupted (it can be continued, and is RUNNING again then), FINISHED at the end,
-FAILED if no trial completed. A trial carries what was drawn, the curves of what is searched, and its best values; what it shares
-with the others stands on the study.
+The driver writes a journal, as a run does, and the same sender sends it. MLflow knows no pruned runs: a pruned trial is KILLED
+there, a failed one FAILED, a complete one FINISHED; the tag deltarule.state keeps Optuna's word. A study is RUNNING while its
+driver goes on, KILLED when that was interrupted (until it is continued), FINISHED at the end, FAILED if no trial completed.
+A trial carries what was drawn, the curves of what is searched, and its best values.
+What it shares with the others stands on the study.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from backends.weights import write_atomically
 from pipelines.record.events import head
 from pipelines.record.recording import Surviving, Uploader
 from pipelines.redact import redact, redacted
-from pipelines.search.records import SPEC, STUDIES, STUDY, StudyRecord, TrialRecord, load_study, read_study, trial_path
+from pipelines.search.records import FILES, SPEC, STUDIES, STUDY, StudyRecord, TrialRecord, load_curve, load_study, read_study
 from pipelines.search.storage import StorageError
 from pipelines.spec import Experiment, dump, flat
-from pipelines.spec.space import setting
+from pipelines.spec.space import is_searched
 from pipelines.stages.files import sha256
 from pipelines.tracking import provenance
 from pipelines.tracking.backlog import journals, mark_killed
@@ -37,14 +36,13 @@ from pipelines.tracking.store import remembered
 
 NOTE = Path(".deltarule/record.json")  # in the folder of a study: which of its trials were written into journals
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
-FILES = (STUDY, "trials.csv", "winner.yaml")
 BEST = "deltarule.best."  # tags of what was drawn for the winner
 BLOCKS = ("search", "tracking", "thresholds")  # of the study, and of no trial
 _CLAIM_SECONDS = 10  # for the sender of an earlier session, which may still be at work
 
 
 class StudyRecorder(Surviving):
-    """Writes the journal of a study from the trials that end; with tracking off it does nothing. Nothing of this may end a study.
+    """Writes the journal of a study from the trials that end; with tracking off it does nothing. It may end no study.
 
     `trial_ended` for each, then `finish`; leaving without it, the study was interrupted.
     """
@@ -60,14 +58,14 @@ class StudyRecorder(Surviving):
             with self.surviving():
                 mark_killed(project)
                 self._journal = StudyJournal(folder, project, study)
-                self._begin()
+                self._send()
 
     def __enter__(self) -> StudyRecorder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self.surviving():
-            if self._journal:
+    def __exit__(self, *error: object) -> None:
+        if self._journal:
+            with self.surviving():
                 self._journal.end(killed("interrupted"))
         if self._uploader:
             complaint, error_of_store = self._uploader.close(), self._uploader.journal.sent().error
@@ -79,10 +77,10 @@ class StudyRecorder(Surviving):
         if self._journal:
             with self.surviving():
                 self._journal.add([trial])
-                self._begin()
+                self._send()
 
-    def _begin(self) -> None:
-        """Trial 0 is over: a study is known by it, and its journal is begun."""
+    def _send(self) -> None:
+        """Once there is a journal."""
         if self._uploader is None and self._journal and self._journal.journal:
             self._uploader = Uploader(self._journal.journal, self._study.spec.tracking)
 
@@ -95,51 +93,48 @@ class StudyRecorder(Surviving):
 
 
 class StudyJournal:
-    """The journal of one study: that which waits for it, or a new one, once trial 0 is over."""
+    """The journal of one study: that which waits for it, or a new one, once trial 0 is over: a study is known by it."""
 
     def __init__(self, folder: Path, project: Path, study: StudyRecord) -> None:
         self.folder, self.project, self.study = folder, project, study
         self.progress = Progress(study)
         self.journal: Journal | None = None
-        self._own = _Own(study.spec)
-        self._early: list[TrialRecord] = []  # before trial 0 is over
+        self._waiting: list[TrialRecord] = []  # for trial 0
         self._time = 0  # ms; a millisecond apart, so that lists by time are in the order of the trials
         over = [trial for trial in study.trials if trial.state in STATUS]
         self._written = {trial.number for trial in over} & set(_noted(folder).get("trials", ()))
-        if over and over[0].number == 0:
-            self._open(over[0])
-        for trial in over:
-            if trial.number in self._written:
-                list(self.progress.add(trial))
-        if missing := {trial.number for trial in over} - self._written:
-            self.add([trial for trial in load_study(folder).trials if trial.number in missing])
+        self.add(over)
         if self.journal is not None:
             self._note()
 
     def add(self, trials: Sequence[TrialRecord]) -> None:
-        """Write trials that are over, with their histories."""
-        self._early += trials
-        first = next((trial for trial in self._early if trial.number == 0), None)
+        """Write trials that are over; of earlier ones, histories are read."""
+        self._waiting += trials
+        first = next((trial for trial in self._waiting if trial.number == 0), None)
         if self.journal is None and first:
             self._open(first)
-        if self.journal is not None:
-            for trial in self._early:
-                # Where the journal knew of a trial before the storage, it counts all the same.
-                own = [] if trial.number in self._written else trial_events(self.study, trial, self._own)
+        while self.journal is not None and self._waiting:
+            trial = self._waiting.pop(0)
+            new = trial.number not in self._written
+            if new and not trial.history:
+                trial = replace(trial, history=load_curve(self.folder, trial))
+            events = list(self.progress.add(trial))
+            if new:
                 self._time = max(self._time + 1, int(time.time() * 1000))
-                told = [*own, *self.progress.add(trial)]
-                self.journal.append(replace(event, time=self._time) for event in told)
+                # The trial's end stands last: where it is written, all is.
+                events += trial_events(self.study, trial)
+                self.journal.append(replace(event, time=self._time) for event in events)
                 self._written.add(trial.number)
-            self._early.clear()
 
     def _open(self, first: TrialRecord) -> None:
         """Continue the journal that waits, or begin one."""
         note = _noted(self.folder) if self._written else {}
         self._outs = note.get("outs") or _outs(self.folder, first)
-        opening = study_events(self.study, self.folder, self._outs)
+        create, *rest = study_events(self.study, self.folder, self._outs)
         begin = provenance.begin()
-        ours = (waiting for waiting in journals(self.project) if self._goes_on(waiting, opening[0], begin))
-        self.journal = next(ours, None) or Journal.create(self.project, [opening[0], begin, *opening[1:]], self.folder, hold=True)
+        ours = (waiting for waiting in journals(self.project) if self._goes_on(waiting, create, begin))
+        self.journal = next(ours, None) or Journal.create(self.project, [create, begin, *rest], self.folder, hold=True)
+        self._waiting.sort(key=lambda one: one.number not in self._written)  # their points come once
         self._note()
 
     def _goes_on(self, waiting: Journal, create: Event, begin: Event) -> bool:
@@ -171,18 +166,19 @@ class StudyJournal:
                 self._note()
 
     def _note(self) -> None:
-        content = {"outs": self._outs, "trials": sorted(self._written), "tracking": remembered(self.study.spec.tracking)}
+        tracking = remembered(self.study.spec.tracking)
+        content = {"outs": self._outs, "trials": sorted(self._written), "tracking": tracking}
         write_atomically(self.folder / NOTE, json.dumps(content).encode())
 
     def _files(self) -> list[Event]:
         """Counts, and what the run of a study keeps."""
         tags = {f"deltarule.trials.{state.lower()}": str(self.progress.ended[state]) for state in STATUS}
-        named = [*(self.folder / name for name in FILES), *sorted((self.folder / "figures").glob("*.*"))]
-        there = [path.relative_to(self.folder).as_posix() for path in named if path.is_file() and path.name[0] != "."]
-        hashes = {place: sha256(self.folder / place) for place in there}
+        figures = sorted(path.name for path in (self.folder / "figures").glob("[!.]*.*"))
+        names = [*FILES, *(f"figures/{name}" for name in figures)]
+        hashes = {name: sha256(self.folder / name) for name in names if (self.folder / name).is_file()}
         return [
             Event("tags", "files", tags),
-            Event("artifacts", "files", {place: place for place in there}),
+            Event("artifacts", "files", {name: name for name in hashes}),
             Event("mark", "files", {"outs": hashlib.sha256(json.dumps([tags, hashes]).encode()).hexdigest()}),
         ]
 
@@ -191,13 +187,13 @@ class StudyJournal:
 
 
 def journal_studies(project: Path) -> None:
-    """Write the journals of the studies that are not on record: those of earlier versions, and what could not be written.
+    """Write the journals of studies that are not on record: of earlier versions, and what could not be written.
 
     A study of which trials are missing was interrupted, unless a note says that it came to its end.
     """
     for name in unwritten_studies(project):
         folder = project / name
-        status, study = _noted(folder).get("status"), load_study(folder)  # before it is written anew
+        status, study = _noted(folder).get("status"), load_study(folder, histories=False)  # before it is written anew
         journal = StudyJournal(folder, project, study)
         if status in ("FINISHED", "FAILED") or sum(one.state in STATUS for one in study.trials) >= study.spec.search.trials:
             journal.finish()
@@ -213,7 +209,7 @@ def unwritten_studies(project: Path) -> list[str]:
         over = sum(count for state, count in read_study(folder).get("counts", {}).items() if state in STATUS)
         waits = over > len(note["trials"]) if "trials" in note else note.get("sent") != _state(folder)
         if waits and _is_tracked(folder):
-            found.append(folder.relative_to(project).as_posix())
+            found.append(f"{STUDIES}/{folder.name}")
     return found
 
 
@@ -223,8 +219,7 @@ def _is_tracked(folder: Path) -> bool:
         study = load_study(folder, histories=False)
     except StorageError:  # its trials are gone, and nothing can be sent
         return False
-    first = next(iter(study.trials), None)
-    return study.spec.tracking.enabled and first is not None and first.number == 0 and first.state in STATUS
+    return study.spec.tracking.enabled and any(one.state in STATUS for one in study.trials[:1])
 
 
 def _noted(folder: Path) -> dict[str, Any]:
@@ -236,30 +231,27 @@ def _noted(folder: Path) -> dict[str, Any]:
 
 def _state(folder: Path) -> str:
     """What there is to be sent of a study, as versions before 0.2 noted it."""
-    names = [path.name for path in sorted((folder / "trials").glob("*.json"), key=lambda path: path.stem) if path.stem.isdigit()]
-    study = sha256(folder / STUDY)
-    return hashlib.sha256(f"{study} {names}".encode()).hexdigest()
+    names = sorted(path.name for path in (folder / "trials").glob("*.json") if path.stem.isdigit())
+    return hashlib.sha256(f"{sha256(folder / STUDY)} {names}".encode()).hexdigest()
 
 
 # -- events --
 
 
-class _Own:
-    """Which params are a trial's own: all that differs between trials. The rest stands on the study's run."""
+def shared_params(spec: Experiment) -> dict[str, Any]:
+    """What all trials have in common, which stands on the study's run. The rest is a trial's own.
 
-    def __init__(self, spec: Experiment) -> None:
-        self.spec = spec
-        kinds = tuple(path.removesuffix("name") for path in spec.search.space if path.endswith(".name"))
-        searched = {setting(path) for path in spec.search.space}
-        # Beside the best value, the spec's own activation would be taken for the winner's.
-        self.shared = {key: value for key, value in flat(spec).items() if key not in searched and not key.startswith(kinds)}
+    Beside the best value, the spec's own activation would be taken for the winner's.
+    """
+    return {key: value for key, value in flat(spec).items() if not is_searched(key, spec.search.space)}
 
-    def of(self, trial: TrialRecord) -> dict[str, str]:
-        """What was drawn, under names that are no paths too ("regularization.l1 or"), and what came of it in the spec."""
-        resolved = flat(self.spec.drawn({**trial.changes, "seed": trial.seed}))
-        own = {path: value for path, value in resolved.items() if self.shared.get(path, ...) != value}
-        own = {path: value for path, value in own.items() if path.partition(".")[0] not in BLOCKS}
-        return params({**trial.params, **own, "seed": trial.seed})
+
+def own_params(spec: Experiment, trial: TrialRecord) -> dict[str, str]:
+    """What was drawn ("regularization.l1 or", which is no path, too), and what came of it in the spec."""
+    resolved, shared = flat(spec.drawn({**trial.changes, "seed": trial.seed})), shared_params(spec).items()
+    own = {path: value for path, value in resolved.items() if (path, value) not in shared}
+    own = {path: value for path, value in own.items() if path.partition(".")[0] not in BLOCKS}
+    return params({**trial.params, **own, "seed": trial.seed})
 
 
 def study_events(study: StudyRecord, folder: Path, outs: str) -> list[Event]:
@@ -275,7 +267,7 @@ def study_events(study: StudyRecord, folder: Path, outs: str) -> list[Event]:
     values = head(study.name, identity, provenance.take(folder, "deltarule search"), spec.tracking)
     return [
         Event("create", "create", {**values, "files": []}),
-        Event("params", "spec", params(_Own(spec).shared)),
+        Event("params", "spec", params(shared_params(spec))),
         Event("tags", "spec", texts({**spec.tracking.tags, STUDY_TAG: study.name, "deltarule.backend": spec.train.backend})),
         Event("text", "spec", {SPEC: redact(dump(spec))}),
         Event("mark", "spec", {"outs": identity["deltarule.identity"]}),
@@ -287,12 +279,12 @@ def _outs(folder: Path, first: TrialRecord) -> str:
 
     Other outs of one identity, from another machine, are another run: points stay.
     """
-    path = trial_path(folder, 0)
+    path = folder / "trials/00000.json"  # of versions before 0.2
     content = path.read_bytes() if path.is_file() else repr((sorted(first.params.items()), first.values)).encode()
     return hashlib.sha256(content).hexdigest()
 
 
-def trial_events(study: StudyRecord, trial: TrialRecord, own: _Own) -> list[Event]:
+def trial_events(study: StudyRecord, trial: TrialRecord) -> list[Event]:
     """The run of a trial: what was drawn, its curves, its best epoch, and how it ended."""
     tags = {
         KIND: "trial",
@@ -313,23 +305,19 @@ def trial_events(study: StudyRecord, trial: TrialRecord, own: _Own) -> list[Even
         Event("metrics", "trial", {name: float(row[name]) for name in curves if name in row}, int(row["epoch"]))
         for row in trial.history
     ]
-    last = {"weights": trial.weights, "epochs": trial.epochs, "steps": trial.steps, **_values(study, trial), **best(study, trial)}
+    names = ["value"] if len(study.metrics) == 1 else [f"value_{metric}" for metric in study.metrics]
+    names += [f"{name}_spread" for name in names]
+    values = dict(zip(names, (*trial.values, *trial.spread), strict=False))
+    last = {"weights": trial.weights, "epochs": trial.epochs, "steps": trial.steps, **values, **best(study, trial)}
     events = [
         Event("create", "create", {"name": f"{study.name} {trial.number}"}),
-        Event("params", "trial", own.of(trial)),
+        Event("params", "trial", own_params(study.spec, trial)),
         Event("tags", "trial", texts(redacted(tags))),
         *history,
         Event("metrics", "trial", last),
         Event("end", "end", {"status": STATUS[trial.state]}),
     ]
     return [replace(event, child=str(trial.number)) for event in events]
-
-
-def _values(study: StudyRecord, trial: TrialRecord) -> dict[str, float]:
-    """value and value_spread; of several metrics, value_NAME of each."""
-    names = ["value"] if len(study.metrics) == 1 else [f"value_{metric}" for metric in study.metrics]
-    spreads = dict(zip((f"{name}_spread" for name in names), trial.spread, strict=False))
-    return {**dict(zip(names, trial.values, strict=False)), **spreads}
 
 
 def best(study: StudyRecord, trial: TrialRecord) -> dict[str, float]:
@@ -360,7 +348,7 @@ class Progress:
         self._drawn: dict[str, str] = {}
 
     def add(self, trial: TrialRecord) -> Iterator[Event]:
-        """Points at step n, after n trials: the best value of each metric so far; each change of the counts and of the winner."""
+        """Points at step n, after n trials: the best value of each metric; each change of the counts and of the winner."""
         if trial.number >= self._step and trial.number not in self._early:
             self.ended[trial.state] += 1
             self._early[trial.number] = trial

@@ -58,27 +58,28 @@ def locked(folder: Path, url: str | None, study: str) -> Iterator[Callable[[], N
     from optuna.exceptions import UpdateFinishedTrialError
 
     folder.mkdir(parents=True, exist_ok=True)
+    locks, trials, where = [folder / "driver.lock"], folder / EMBEDDED, "on this machine"
     parsed = None if url is None else _parsed(folder, url)
-    kind = "" if parsed is None else parsed.get_backend_name()
-    locks, where = [folder / "driver.lock"], "on this machine" if url is None else f"on the database {redact(url)}"
-    if parsed is not None and kind == "sqlite":
-        locks.append(Path(f"{parsed.database}.{study}.lock"))
-    watched = [*locks, Path(parsed.database or "") if parsed is not None and kind == "sqlite" else folder / EMBEDDED]
+    if url is not None:
+        where = f"on the database {redact(url)}"
+    if parsed is not None and parsed.get_backend_name() == "sqlite":
+        trials = Path(parsed.database or "")
+        locks.append(Path(f"{trials}.{study}.lock"))
     busy = StorageError(
         f"study {study!r} is being run by another process {where}; wait for it or stop it, or name another study with --name"
     )
     known: dict[Path, tuple[int, int] | None] = {}
-    sessions: list[Callable[[], bool]] = []
+    holds: Callable[[], bool] | None = None
 
     def check() -> None:
-        for file in watched:
+        for file in (*locks, trials):
             known[file] = known.get(file) or _inode(file)
             if known[file] != _inode(file):
                 raise StorageError(
                     f"study {study!r} stops, since {file} was removed or replaced, and another process may run it; see that none "
-                    "does, restore the file if it held trials, then give the command again"
+                    "does, restore the file if it held trials, then run it again"
                 )
-        if not all(held() for held in sessions):
+        if holds is not None and not holds():
             raise busy
 
     with ExitStack() as stack:
@@ -89,8 +90,8 @@ def locked(folder: Path, url: str | None, study: str) -> Iterator[Callable[[], N
             raise busy from None
         if url is not None:
             stack.enter_context(answering(url))
-        if parsed is not None and kind == "postgresql":
-            sessions.append(stack.enter_context(_advisory_lock(parsed, f"study {study}")))
+        if parsed is not None and parsed.get_backend_name() == "postgresql":
+            holds = stack.enter_context(_advisory_lock(parsed, f"study {study}"))
         check()
         try:
             yield check
@@ -108,25 +109,21 @@ def _inode(path: Path) -> tuple[int, int] | None:
 def answering(url: str) -> Iterator[None]:
     """Turn every way in which a database fails into one StorageError, without its password."""
     from optuna.exceptions import StorageInternalError
+    from sqlalchemy import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
+        first: BaseException = error  # the first cause says most: "Connection refused"
+        while inner := first.__cause__ or first.__context__:
+            first = inner
+        reason, password = redact(" ".join(str(first).split())) or type(first).__name__, str(make_url(url).password or "")
+        reason = (reason.replace(password, HIDDEN) if password else reason)[:300]
         # Not chained: the original message may hold the password.
         raise StorageError(
-            f"the database {redact(url)} failed ({_reason(error, url)}); see that it answers, then give the command again"
+            f"the database {redact(url)} failed ({reason}); see that it answers, then give the command again"
         ) from None
-
-
-def _reason(error: BaseException, url: str) -> str:
-    """The first cause says most: "Connection refused"."""
-    from sqlalchemy import make_url
-
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    text, password = redact(" ".join(str(error).split())) or type(error).__name__, str(make_url(url).password or "")
-    return (text.replace(password, HIDDEN) if password else text)[:300]
 
 
 @contextmanager
@@ -161,8 +158,8 @@ def _open_file(path: Path) -> BaseStorage:
     lock = JournalFileSymlinkLock(str(path), grace_period=STALE_SECONDS)
     backend = JournalFileBackend(str(path), lock)
     if _torn_bytes(path):
-        # Optuna would append to a torn line, and no longer read the file (optuna#5138). Who may only read needs no repair.
-        with suppress(PermissionError, OSError), path.open("r+b"):
+        # Optuna would append to a torn line, and read the file no more (optuna#5138). Who only reads needs no repair.
+        with suppress(OSError), path.open("r+b"):
             lock.acquire()  # a living writer's line is not cut
             try:
                 os.truncate(path, path.stat().st_size - _torn_bytes(path))
@@ -198,7 +195,12 @@ def _open_database(url: str, parsed: URL) -> BaseStorage:
 
     # A driver may train for hours between two looks at the database, which may have closed the connection meanwhile.
     settings = {"pool_pre_ping": True, "hide_parameters": True, "connect_args": _connect_args(parsed)}
-    with answering(url), _making_tables(parsed):
+    with answering(url), ExitStack() as making:  # of several who find no tables all would make them, and all but one fail
+        if parsed.get_backend_name() == "sqlite":
+            with suppress(OSError):  # of a folder that is read only the tables are there
+                making.enter_context(FileLock(f"{parsed.database}.lock", timeout=MAKING_SECONDS))
+        else:
+            making.enter_context(_advisory_lock(parsed, "tables", MAKING_SECONDS))()
         try:
             storage = RDBStorage(parsed.render_as_string(hide_password=False), settings)
         except RuntimeError as error:  # tables of another version of Optuna
@@ -245,18 +247,6 @@ def _connect_args(url: URL) -> dict[str, Any]:
 
 
 @contextmanager
-def _making_tables(url: URL) -> Iterator[None]:
-    """Of several who find no tables all would make them, and all but one fail."""
-    with ExitStack() as held:
-        if url.get_backend_name() == "sqlite":
-            with suppress(OSError):  # of a folder that is read only the tables are there
-                held.enter_context(FileLock(f"{url.database}.lock", timeout=MAKING_SECONDS))
-        else:
-            held.enter_context(_advisory_lock(url, "tables", MAKING_SECONDS))()
-        yield
-
-
-@contextmanager
 def _advisory_lock(url: URL, what: str, seconds: int = 0) -> Iterator[Callable[[], bool]]:
     """Yields whether this process has it, after so long: it takes it anew where its session ended and nobody else took it.
 
@@ -267,7 +257,7 @@ def _advisory_lock(url: URL, what: str, seconds: int = 0) -> Iterator[Callable[[
 
     settings = {"isolation_level": "AUTOCOMMIT", "hide_parameters": True, "connect_args": _connect_args(url)}
     engine = create_engine(url, poolclass=NullPool, **settings)
-    key = int.from_bytes(hashlib.sha256(f"deltarule {what}".encode()).digest()[:8], "big", signed=True)  # as PostgreSQL wants it
+    key = int.from_bytes(hashlib.sha256(f"deltarule {what}".encode()).digest()[:8], "big", signed=True)  # a bigint
     setting = text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name")
     lock = text(f"SELECT {'pg_advisory_lock' if seconds else 'pg_try_advisory_lock'}(:key)")
     with engine.connect() as connection:

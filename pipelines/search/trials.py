@@ -1,32 +1,37 @@
-"""A study's trials: where they are kept (StudyStorage), and where they are drawn, compared and pruned (InMemoryStudy).
+"""A study's trials: who draws them, where they are kept (StudyStorage), compared and pruned (InMemoryStudy).
 
-A trial gets into the storage in one write, with all its values; a trial without OURS, which says that, was begun by another
-program.
+A sampler is made anew for each trial, seeded by (seed, trial number): a study that is continued draws what it would have drawn.
+A trial gets into the storage in one write, with all its values; one without OURS, which says that, is of another program.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from decimal import Decimal
+from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.search import sampling
-from pipelines.search.sampling import draw
 from pipelines.search.storage import open_storage, uninterrupted
-from pipelines.spec import Experiment, flat
+from pipelines.spec import Choices, Experiment, Range, flat
+from pipelines.spec.space import holds, ordered, takes_whole_numbers
 
 if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
+    from optuna.trial import BaseTrial, FrozenTrial
 
 OURS = "deltarule"  # the user attribute, of a study and of a trial, that holds what Optuna has no place for
 # What decides which trials a study makes and what they are worth. Not: how many, how fast, on what.
 DECIDES = ("metric", "direction", "sampler", "pruner", "rung", "generation", "seeds", "trial_seeds", "seed", "space")
 BLOCKS = ("seed", "data", "model", "regularization", "train")
 FREE = ("train.devices", "train.threads")
+RANGE = "range"  # what is drawn for "PATH or" where a value of the range is to be drawn next
 
 
 class StudyError(ValueError):
@@ -55,30 +60,31 @@ def quiet() -> Iterator[Any]:
 # -- what a study is --
 
 
-def identity(experiment: Experiment, data: Mapping[str, str]) -> dict[str, Any]:
+def identity(spec: Experiment, data: Mapping[str, str]) -> dict[str, Any]:
     """Dotted key -> value of all that a study's trials follow from; `data` holds the hashes of training and validation rows.
 
     Not the spec's own value of a key that every trial draws: a winner may be adopted, and the study go on.
     """
-    whole = flat(experiment)
-    space = experiment.search.space
+    whole = flat(spec)
+    space = spec.search.space
     drawn = {path for path, values in space.items() if values.when is None and path in whole}
-    drawn |= {"seed"} if experiment.search.trial_seeds == "own" else set()
+    drawn |= {"seed"} if spec.search.trial_seeds == "own" else set()
     free = {*FREE, *drawn} - {path for path in space if path.endswith(".name")}
-    spec = {key: value for key, value in whole.items() if key.partition(".")[0] in BLOCKS and key not in free}
+    blocks = {key: value for key, value in whole.items() if key.partition(".")[0] in BLOCKS and key not in free}
     search = {key: value for key, value in whole.items() if key.split(".")[:2][-1] in DECIDES and key.startswith("search.")}
-    if experiment.search.trial_seeds == "same":  # studies that are older than this key go on
+    if spec.search.trial_seeds == "same":  # studies that are older than this key go on
         del search["search.trial_seeds"]
-    return {**spec, **search, **{f"rows of {part}": digest for part, digest in data.items()}}
+    return {**blocks, **search, **{f"rows of {part}": digest for part, digest in data.items()}}
 
 
 def _check_same(name: str, kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises StudyError with all that differs."""
     # As they come back from a storage.
     wanted, usual = (json.loads(json.dumps(values)) for values in (wanted, flat(Experiment())))
+    was, now = ({key: json.dumps(v, ensure_ascii=False) for key, v in values.items()} for values in (kept, wanted))
     lines = [
-        f"  {key}: was {_shown(kept, key)}, is {_shown(wanted, key)}"
-        for key in dict.fromkeys([*kept, *wanted])
+        f"  {key}: was {was.get(key, 'absent')}, is {now.get(key, 'absent')}"
+        for key in {**kept, **wanted}
         if kept.get(key, usual.get(key)) != wanted.get(key)  # keys that are newer than the study had their default
     ]
     if lines:
@@ -87,14 +93,167 @@ def _check_same(name: str, kept: Mapping[str, Any], wanted: Mapping[str, Any]) -
         )
 
 
-def _shown(values: Mapping[str, Any], key: str) -> str:
-    return json.dumps(values[key], ensure_ascii=False) if key in values else "absent"
+# -- what is drawn --
+
+
+def draw(trial: BaseTrial, spec: Experiment) -> dict[str, Any]:
+    """Dotted path -> value to lay over the spec, for every path whose `when` holds, drawn in a fixed order.
+
+    And, where the study wants that, a seed of the trial's own. The trial's params are what Optuna knows of it.
+    """
+    space = spec.search.space
+    changes: dict[str, Any] = {}
+    for path in ordered(space):
+        if holds(space[path].when, changes):
+            changes[path] = _value(trial, path, space[path])
+    found = {path: changes[path] for path in space if path in changes}
+    if spec.search.trial_seeds == "own":  # 31 bits, so that those that follow (search.seeds) are seeds too
+        found["seed"] = _bits(f"trial {spec.search.seed} {trial.number}") >> 1
+    return found
+
+
+def _bits(text: str) -> int:
+    """32 that follow from a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _value(trial: BaseTrial, path: str, values: Range | Choices) -> Any:
+    if isinstance(values, Choices):
+        return _choice(trial, path, list(values.choices))
+    if values.others:
+        taken = _choice(trial, f"{path} or", [RANGE, *values.others])
+        if taken != RANGE:
+            return taken
+    if values.int or takes_whole_numbers(path):
+        return trial.suggest_int(path, int(values.low), int(values.high), step=int(values.step or 1), log=values.log)
+    return trial.suggest_float(path, values.low, values.high, step=values.step, log=values.log)
+
+
+def _choice(trial: BaseTrial, name: str, choices: list[Any]) -> Any:
+    """Optuna keeps scalars; a list or mapping is drawn as its JSON text."""
+    keyed = {_key(choice): choice for choice in choices}
+    return keyed[trial.suggest_categorical(name, list(keyed))]
+
+
+def _key(choice: Any) -> Any:
+    scalar = choice is None or isinstance(choice, bool | int | float | str)
+    return choice if scalar else json.dumps(choice, default=list)
+
+
+def grid(spec: Experiment) -> dict[str, list[Any]]:
+    """Every value of each path, for the grid sampler; the spec has refused what has no list of values."""
+    return {path: _values(path, values) for path, values in spec.search.space.items()}
+
+
+def _values(path: str, values: Range | Choices) -> list[Any]:
+    """The choices; or low, low + step, ..., high."""
+    if isinstance(values, Choices):
+        return list(map(_key, values.choices))
+    low, step = (Decimal(str(number)) for number in (values.low, values.step or 1))
+    kind = int if values.int or takes_whole_numbers(path) else float
+    return [kind(low + i * step) for i in range(_count(values))]
+
+
+def _count(values: Range) -> int:
+    """Of its steps, in decimals as they are written."""
+    low, high, step = (Decimal(str(number)) for number in (values.low, values.high, values.step or 1))
+    return int((high - low) / step) + 1
+
+
+def points(spec: Experiment) -> float:
+    """How many points a space has at most: inf where a range has no step, or each trial a seed of its own."""
+    own = spec.search.trial_seeds == "own"
+    return inf if own else prod(_points(path, values) for path, values in spec.search.space.items())
+
+
+def _points(path: str, values: Range | Choices) -> float:
+    if isinstance(values, Choices):
+        return len(values.choices)
+    stepped = values.step or values.int or takes_whole_numbers(path)
+    return _count(values) + len(values.others) if stepped else inf
+
+
+# -- samplers and pruners --
+
+REDUCTION = 3  # of the trials that go on, a third go on at each rung (Jamieson & Talwalkar 2016; Li et al. 2018)
+
+
+def sampler(spec: Experiment, number: int) -> BaseSampler:
+    """The sampler that draws trial `number`.
+
+    tpe: Bergstra et al. (2011), multivariate (Falkner et al. 2018); `group` keeps conditional paths in the joint model. qmc:
+    scrambled Sobol points (Bergstra & Bengio 2012 compare them with random ones). gp: needs torch and about 0.3 s a trial. grid:
+    point `number` of the grid, with which the study ends.
+    """
+    from optuna import samplers
+
+    class Sobol(samplers.QMCSampler):
+        def _find_sample_id(self, *_: Any) -> int:
+            """Optuna counts in the study's storage; the trial's own number needs no count. There is no public way."""
+            return number
+
+    class Grid(samplers.GridSampler):
+        def after_trial(self, *_: Any) -> None:
+            """Optuna's own ends `study.optimize`, which does not run here."""
+
+    name, seed = spec.search.sampler, spec.search.seed
+    own = _bits(f"{seed} {number}")
+    if name == "tpe":
+        return samplers.TPESampler(seed=own, multivariate=True, group=True, constant_liar=True)
+    if name == "grid":
+        return Grid(grid(spec), seed=seed)
+    if name == "qmc":
+        return Sobol(scramble=True, seed=seed, independent_sampler=samplers.RandomSampler(seed=own))
+    if name == "gp":
+        return samplers.GPSampler(seed=own, deterministic_objective=True)
+    return samplers.RandomSampler(seed=own)
+
+
+def pruner(spec: Experiment) -> BasePruner:
+    """What judges a trial at its rungs."""
+    from optuna import pruners
+
+    name, epochs, first = spec.search.pruner, spec.train.epochs, rung_epochs(spec)
+    if name == "halving":
+        return halving(first)
+    if name == "hyperband":
+        return pruners.HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=REDUCTION)
+    return pruners.MedianPruner() if name == "median" else pruners.NopPruner()
+
+
+def halving(first: int) -> BasePruner:
+    """Successive halving: at `first`, 3·first, 9·first, ... epochs, the best third of all trials that came there go on.
+
+    Optuna's own, made for workers that do not wait for each other, judges a trial by those before it, and so keeps the first
+    ones whatever they are worth. Here all of a generation have reported before one is judged.
+    """
+    from optuna.pruners import BasePruner
+    from optuna.study import Study, StudyDirection
+
+    class Halving(BasePruner):
+        def prune(self, study: Study, trial: FrozenTrial) -> bool:
+            step = trial.last_step
+            if step is None or step % first or REDUCTION**40 % (step // first):  # what divides it is a power of three
+                return False
+            sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+            reports = [one.intermediate_values for one in study.get_trials(deepcopy=False)]
+            there = [one[step] for one in reports if step in one]
+            better = sum(sign * value < sign * trial.intermediate_values[step] for value in there)
+            return better >= max(1, len(there) // REDUCTION)
+
+    return Halving()
+
+
+def rung_epochs(spec: Experiment) -> int:
+    """Epochs between two looks: auto is a tenth of all, so that a look costs little beside what it can save."""
+    rung = spec.search.rung
+    return max(1, spec.train.epochs // 10) if rung == "auto" else rung
 
 
 # -- an Optuna study --
 
 
-def drawn(stored: FrozenTrial, experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
+def drawn(stored: FrozenTrial, spec: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a stored trial drew, and what it means: name -> value; dotted path -> value to lay over the spec.
 
     Raises StudyError for draws of another program that are not whole, or not of this space.
@@ -103,7 +262,7 @@ def drawn(stored: FrozenTrial, experiment: Experiment) -> tuple[dict[str, Any], 
 
     fixed = optuna.trial.FixedTrial(stored.params, number=stored.number)
     try:
-        changes = draw(fixed, experiment)
+        changes = draw(fixed, spec)
     except ValueError:
         raise StudyError(f"trial {stored.number} was given values that are not whole, or not of search.space") from None
     return fixed.params, changes
@@ -112,12 +271,12 @@ def drawn(stored: FrozenTrial, experiment: Experiment) -> tuple[dict[str, Any], 
 class OptunaStudy:
     """A study in one of Optuna's storages, whose trials are written after those of another."""
 
-    def __init__(self, storage: BaseStorage, name: str, experiment: Experiment, check: Callable[[], None]) -> None:
+    def __init__(self, storage: BaseStorage, name: str, spec: Experiment, check: Callable[[], None]) -> None:
         """Opens the study, or makes it. `check`, before each write: see `locked`."""
         check()
         self.storage, self.check = storage, check
         with quiet() as optuna:
-            directions = list(experiment.search.directions)
+            directions = list(spec.search.directions)
             self.study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, directions=directions)
         self.id = storage.get_study_id_from_name(name)
         self.over = {trial.number for trial in self.trials() if trial.state.is_finished()}  # before this session
@@ -184,11 +343,9 @@ class OptunaStudy:
 class StudyStorage(OptunaStudy):
     """One study in the storage that its spec names, the only home of its trials."""
 
-    def __init__(
-        self, folder: Path, experiment: Experiment, name: str, known: Mapping[str, Any], check: Callable[[], None]
-    ) -> None:
+    def __init__(self, folder: Path, spec: Experiment, name: str, known: Mapping[str, Any], check: Callable[[], None]) -> None:
         """Raises StudyError if the study is there and is another one."""
-        super().__init__(open_storage(folder, experiment.search.storage), name, experiment, check)
+        super().__init__(open_storage(folder, spec.search.storage), name, spec, check)
         kept = self.study.user_attrs.get(OURS)
         if kept is not None:
             _check_same(name, kept["identity"], known)
@@ -198,15 +355,16 @@ class StudyStorage(OptunaStudy):
             self.study.set_user_attr(OURS, {"identity": dict(known)})
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What is fixed for the life of the study: `identity`, `width`."""
-        return dict(self.study.user_attrs[OURS])
+    def width(self) -> int | None:
+        """Networks in a stack, once that is fixed for the life of the study."""
+        found: int | None = self.study.user_attrs[OURS].get("width")
+        return found
 
     @uninterrupted()
-    def fix(self, **settings: Any) -> None:
-        """Note what is fixed for the life of the study."""
+    def fix_width(self, width: int) -> None:
+        """Note it."""
         self.check()
-        self.study.set_user_attr(OURS, {**self.settings, **settings})
+        self.study.set_user_attr(OURS, {**self.study.user_attrs[OURS], "width": width})
 
     def count_finished(self) -> int:
         """How many trials are over."""
@@ -214,23 +372,23 @@ class StudyStorage(OptunaStudy):
 
 
 class InMemoryStudy(OptunaStudy):
-    """Where trials are drawn, compared and pruned: what a study that was never interrupted would show samplers and pruners.
+    """Where trials are drawn, compared and pruned: what samplers and pruners see in a study that was never interrupted.
 
     It holds the trials of earlier generations and of the one in hand, and nothing that other processes did meanwhile. All have
     one name: hyperband deals its brackets by it, and a name must change no trial.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, spec: Experiment) -> None:
         from optuna.storages import InMemoryStorage
 
-        super().__init__(InMemoryStorage(), "mirror", experiment, lambda: None)
-        self.experiment = experiment
+        super().__init__(InMemoryStorage(), "mirror", spec, lambda: None)
+        self.spec = spec
 
     def begin_generation(self, earlier: Sequence[FrozenTrial]) -> None:
         """`earlier`: all trials of the generations before."""
         self.study.add_trials(earlier[len(self.trials()) :])
         with quiet():  # Optuna's hyperband deals out no brackets before it has pruned once, and every generation draws alike
-            self.study.pruner = sampling.pruner(self.experiment)
+            self.study.pruner = pruner(self.spec)
 
     def ask(self, stored: FrozenTrial | None) -> FrozenTrial:
         """The next trial, with all its values drawn.
@@ -242,17 +400,17 @@ class InMemoryStudy(OptunaStudy):
         with quiet():
             if stored and (fixed := stored.system_attrs.get("fixed_params")):
                 self.study.enqueue_trial(fixed)
-            self.study.sampler = sampling.sampler(self.experiment, number)
+            self.study.sampler = sampler(self.spec, number)
             trial = self.study.ask()
             if stored is None:
-                changes = draw(trial, self.experiment)
+                changes = draw(trial, self.spec)
             else:
                 changes = {}
                 with suppress(ValueError):  # values that search.space does not allow: the driver fails the trial
-                    draw(trial, self.experiment)
+                    draw(trial, self.spec)
                     self.write(stored)
-                    changes = drawn(self.trial(number), self.experiment)[1]
-            trial.set_user_attr(OURS, {"generation": number // self.experiment.search.generation, "changes": changes})
+                    changes = drawn(self.trial(number), self.spec)[1]
+            trial.set_user_attr(OURS, {"generation": number // self.spec.search.generation, "changes": changes})
         return self.trial(number)
 
     def report(self, number: int, epoch: int, value: float) -> FrozenTrial:

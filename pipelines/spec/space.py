@@ -67,6 +67,12 @@ def setting(path: str) -> str:
     return above if above in LAYERED and last.isdigit() else path
 
 
+def is_searched(key: str, space: Space) -> bool:
+    """Whether a study varies a key, or the kind (train.optimizer.name) whose option it is."""
+    kinds = tuple(path.removesuffix("name") for path in space if path.endswith(".name"))
+    return key in map(setting, space) or key.startswith(kinds)
+
+
 def several(wanted: Any) -> list[Any]:
     """The values that a condition names, one or a list."""
     return list(wanted) if isinstance(wanted, list | tuple) else [wanted]

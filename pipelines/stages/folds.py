@@ -94,12 +94,14 @@ def _of_places(watch: Watch | None, places: Sequence[int]) -> Watch | None:
     return lambda number, record: watch(places[number], record)
 
 
-def check_monitor(experiment: Experiment, about: About, folder: Path) -> None:
-    """Raises SpecError unless the validation rows of every fold define the metric that is monitored."""
+def check_monitor(experiment: Experiment, about: About, folder: Path, searched: Sequence[str] = ()) -> None:
+    """Raises SpecError unless the validation rows of every fold define what is monitored, and what a study judges by."""
     for one in about.each:
         truth = Truth.of(one, one.open(folder, "valid").y)
         try:
             check_metric(truth, experiment.train.early_stopping.monitor)
+            for name in searched:
+                check_metric(truth, name, "search.metric")
         except ValueError as error:
             raise SpecError(f"{error}{'' if one.number is None else f' (fold {one.number})'}") from None
 

@@ -29,8 +29,8 @@ from pipelines.record.sync import send_waiting, sync
 from pipelines.spec import Experiment
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import TrackingError, store
-from pipelines.tracking.backlog import journals
 from pipelines.tracking.events import ungrouped
+from pipelines.tracking.journal import journals
 
 pytestmark = pytest.mark.slow
 FINGERPRINT = "3f2a" + "0" * 28

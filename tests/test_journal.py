@@ -20,9 +20,8 @@ from pipelines.record import Outcome, Recording, events
 from pipelines.record.sync import send_waiting
 from pipelines.spec import Experiment
 from pipelines.tracking import TrackingError, drop, mark_killed, waiting
-from pipelines.tracking.backlog import is_study, journals, title
 from pipelines.tracking.events import Event
-from pipelines.tracking.journal import Journal, Sent
+from pipelines.tracking.journal import Journal, Sent, journals
 
 HERE = platform.node()
 EXPERIMENT = Experiment.model_validate({"tracking": {"experiment": "tests"}})
@@ -81,21 +80,21 @@ def test_what_it_keeps_outlives_the_outs(tmp_path):
     places = make(tmp_path / "copy")
     record = events(places)
     before = places.history.read_bytes()
-    journal = Journal.create(tmp_path, [Event("create", "create", HEAD), *record[1:]], places.root)
+    journal = Journal.create(tmp_path, [Event("create", "create", HEAD), *record], places.root)
     places.history.unlink()
     assert (journal.files / "outputs/train/history.csv").read_bytes() == before
 
 
 def test_files_of_a_stage_that_was_carried_out_again_are_kept_anew(tmp_path):
     places = make(tmp_path)
-    journal = Journal.create(tmp_path, [Event("create", "create", HEAD), *events(places)[1:]], tmp_path)
+    journal = Journal.create(tmp_path, [Event("create", "create", HEAD), *events(places)], tmp_path)
     count = len(list(journal.read()))
-    journal.add(events(places)[1:], tmp_path)
+    journal.add(events(places), tmp_path)
     assert len(list(journal.read())) == count
     path = tmp_path / "outputs/test/metrics.json"
     path.unlink()
     write_json(path, {"accuracy": 0.5, "loss": 0.3})
-    journal.add(events(places)[1:], tmp_path)
+    journal.add(events(places), tmp_path)
     told = [(event.kind, event.stage) for event in list(journal.read())[count:]]
     assert told == [
         ("inputs", "test"),
@@ -137,7 +136,7 @@ def test_a_place_that_is_not_in_the_run_is_refused_too(tmp_path, place):
 
 def test_a_link_among_the_outs_is_refused_before_anything_is_made_of_them(tmp_path):
     places = make(tmp_path / "copy")
-    journal = Journal.create(tmp_path, [Event("create", "create", HEAD), *events(places)[1:]], places.root)
+    journal = Journal.create(tmp_path, [Event("create", "create", HEAD), *events(places)], places.root)
     (journal.files / "outputs/train/weights.csv").unlink()
     (journal.files / "outputs/train/weights.csv").symlink_to("/etc/passwd")
     with pytest.raises(TrackingError, match=r"outputs/train/weights\.csv', which is not a file of its run"):
@@ -414,4 +413,4 @@ def test_what_its_sender_removed_meanwhile_is_passed_over_and_leaves_no_folder(t
         (journal.folder / "writing").touch()  # of one who looked at it meanwhile
     assert not journal.folder.exists()
     assert list(send_waiting(tmp_path, EXPERIMENT.tracking)) == []
-    assert title(journal.head()) == "a run" and not is_study(journal.head())
+    assert journal.title == "a run" and not journal.is_study

@@ -30,9 +30,8 @@ from pipelines.search.records import load_study, ranked
 from pipelines.search.storage import open_storage
 from pipelines.spec import Experiment, flat
 from pipelines.tracking import TrackingError, locate, sender, waiting
-from pipelines.tracking.backlog import journals, settle
 from pipelines.tracking.events import key_of, killed, merged, params
-from pipelines.tracking.journal import Journal
+from pipelines.tracking.journal import Journal, journals, settle
 from pipelines.tracking.ui import served
 
 EXPERIMENT = Experiment.model_validate({"tracking": TRACKING})

@@ -17,7 +17,7 @@ from conftest import BIN, ROOT, call, environment
 from stored import client_of, rows
 
 import deltarule
-from pipelines.api.unfinished import Launch, choose, unfinished
+from pipelines.api.launch import Launch, choose, unfinished
 from pipelines.cli import main
 
 pytestmark = pytest.mark.slow
@@ -75,9 +75,9 @@ def project(tmp_path, monkeypatch):
 def test_a_run_that_is_killed_as_soon_as_it_says_how_it_was_begun_can_be_resumed(project):
     begin = """
 import os, deltarule
-from pipelines.api import unfinished
-kept = unfinished.write_json
-unfinished.write_json = lambda *what: (kept(*what), os.kill(os.getpid(), 9))
+from pipelines.api import launch
+kept = launch.write_json
+launch.write_json = lambda *what: (kept(*what), os.kill(os.getpid(), 9))
 deltarule.run(deltarule.load(), name="early")
 """
     assert subprocess.run([sys.executable, "-c", begin], env=environment()).returncode == -signal.SIGKILL

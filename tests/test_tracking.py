@@ -130,7 +130,7 @@ def test_events_are_plain_data(project):
     found = events(make(project))
     again = [Event(**json.loads(json.dumps(asdict(event)))) for event in found]
     assert again == found
-    assert (found[0].kind, found[-1].kind) == ("create", "end")
+    assert (found[0].kind, found[-1].kind) == ("tags", "end")
 
 
 # Once ------------------------------------------------------------------------------------------------------------------

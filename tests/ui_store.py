@@ -96,9 +96,11 @@ def _run(root: Path, number: int, client, experiment_id: str) -> None:
     )
     places = synthetic_run.make(root, spec=spec, stages=("data", "train", "validate"), fingerprint=f"{number:04x}" + "0" * 28)
     _spread(places, float(rng.uniform(0.9, 1.1)))
-    create, *body, end = events(places, spec)
+    *body, end = events(places, spec)
     tags = {"deltarule.origin": "launch"}
-    run = client.create_run(experiment_id, tags=tags, run_name=create.values["name"])
+    run = client.create_run(
+        experiment_id, tags=tags, run_name=f"digits {spec.model.activation} {spec.train.backend} {number:04x}"
+    )
     RemoteState(client, run).send([event for event in body if event.kind in ("params", "metrics", "tags")], root)
     client.update_run(run.info.run_id, end.values["status"])
 

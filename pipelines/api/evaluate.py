@@ -88,8 +88,10 @@ def evaluate(
             hashes = {part: about.sha256[part] for part in ("train", "valid")}
             mark = fingerprint(experiment, hashes, source_hash(experiment.train.backend))
             enter(places.ledger, about.sha256["test"], f"{mark} {seeds} seeds")
-        parts = {**({"train": "train"} if train else {}), "validate": "valid", **({"test": "test"} if test else {})}
-        each = {stage: _measure(places, about, part, networks, numbers, flat) for stage, part in parts.items()}
+        each = {}
+        for stage, part, asked in (("train", "train", train), ("validate", "valid", True), ("test", "test", test)):
+            if asked:
+                each[stage] = _measure(places, about, part, networks, numbers, flat)
         found: dict[str, dict[str, Summary]] = {}
         for stage, rows in each.items():
             found[stage] = {}

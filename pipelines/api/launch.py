@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from shutil import rmtree
@@ -17,20 +18,57 @@ from backends.errors import interruption
 from backends.weights import write_atomically
 from pipelines import stages, tracking
 from pipelines.api.results import Run
-from pipelines.api.unfinished import BEGUN, RUNS, Launch, is_done
+from pipelines.data import DataError
 from pipelines.project import project_of
 from pipelines.record import Recording
 from pipelines.redact import redact
-from pipelines.spec import Experiment, dump
-from pipelines.stages import HeldError, RunPaths
-from pipelines.stages.files import read_json
+from pipelines.spec import Experiment, SpecError, dump, load
+from pipelines.stages import HeldError, RunPaths, StageError
+from pipelines.stages.files import read_json, write_json
+from pipelines.stages.networks import differences, load_networks, split_rows
 from pipelines.tracking.journal import new_name
 from pipelines.tracking.store import remembered
 
 Progress = Callable[[dict[str, float]], None]  # an epoch's record
-KEPT = {f".deltarule/{name}" for name in ("begun", "begun/tags.json", "begun/uncommitted.diff", "stage.lock")}
-UNBEGUN = {"params.yaml", ".deltarule", "outputs", "outputs/data", str(BEGUN), *KEPT}  # of a launch without data
+RUNS = Path("runs")
+BEGUN = Path(".deltarule/launch.json")  # below the folder of a launch
+OVER = (HeldError, SpecError, DataError)  # what would come of it once more
 GRACE_SECONDS = 5.0  # who sends SIGTERM often kills after ten
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a launch was begun, for it to go on as the same run."""
+
+    name: str | None
+    test: bool
+    track: bool
+    log: str  # the name of its journal, by which MLflow knows the run too
+
+    @classmethod
+    def of(cls, experiment: Experiment, folder: Path) -> Launch:
+        """The one in `folder` that is not over. Raises StageError if there is none, or if it is of another spec."""
+        if not (folder / BEGUN).is_file():
+            raise StageError(f"{folder} holds no run that can be resumed: it is over, or was never begun", 2)
+        now = experiment.model_dump(mode="json")
+        spec = folder / "params.yaml"
+        other = list(differences(load(spec).model_dump(mode="json"), now)) if spec.exists() else []
+        if other:
+            told = ", ".join(other[:5])
+            raise StageError(f"the run in {folder} is of another spec: {told}; begin it in another folder", 2)
+        return cls(**read_json(folder / BEGUN))
+
+    @contextmanager
+    def kept(self, folder: Path) -> Iterator[None]:
+        """It stands in the folder until the launch ends, or fails by an error that would only come again."""
+        write_json(folder / BEGUN, asdict(self))
+        try:
+            yield
+        except OVER as error:
+            if interruption(error) is None:
+                (folder / BEGUN).unlink()
+            raise
+        (folder / BEGUN).unlink()
 
 
 def launch(
@@ -87,7 +125,7 @@ def launch(
         outcome = recording.close()
         seconds["record"] = round(time.perf_counter() - began, 3)
         # Where the data could not be used, the folder holds its spec alone, and how it was begun.
-        if folder is None and {path.relative_to(place).as_posix() for path in place.rglob("*")} <= UNBEGUN:
+        if folder is None and not places.about.exists():
             rmtree(place)
             if not any(place.parent.iterdir()):
                 place.parent.rmdir()
@@ -184,11 +222,43 @@ def new_folder(parent: Path, name: str) -> Path:
     """A folder that did not exist, named after the time and `name`; two launches at once get two."""
     stem = datetime.now().strftime("%Y%m%d-%H%M%S-") + re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:60]
     parent.mkdir(parents=True, exist_ok=True)
-    for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
-        folder = parent / f"{stem}{suffix}"
-        try:
+    folder, number = parent / stem, 1
+    while True:
+        with suppress(FileExistsError):
             folder.mkdir()  # the one step that only one of two processes can win
-        except FileExistsError:
-            continue
-        return folder
-    raise FileExistsError(f"{parent}/{stem} and 998 numbered ones exist; remove some, or choose another --name")
+            return folder
+        number += 1
+        folder = parent / f"{stem}-{number}"
+
+
+# -- what was cut short --
+
+
+def unfinished(project: Path) -> list[Path]:
+    """Folders of the launches below runs/ that can be resumed, the oldest first."""
+    found = sorted(path.parents[1] for path in (project / RUNS).glob(f"*/{BEGUN}"))
+    return [folder for folder in found if (folder / "params.yaml").is_file() and RunPaths(folder).is_free()]
+
+
+def choose(project: Path, name: str | None) -> Path:
+    """The folder of the launch that can be resumed, or of the newest that is called so. Raises StageError."""
+    found = unfinished(project)
+    last = name and name.removeprefix(f"{RUNS}/").rstrip("/")
+    meant = [folder for folder in found if last in (None, folder.name, folder.name.split("-", 2)[-1])]
+    if not meant or (name is None and len(meant) > 1):
+        known = ", ".join(folder.name for folder in found) or "none"
+        got = "no name" if name is None else repr(name)
+        raise StageError(f"--resume must name a run that was cut short, got {got}; there are: {known}", 2)
+    return meant[-1]
+
+
+def is_done(stage: str, experiment: Experiment, places: RunPaths) -> bool:
+    """Whether the outs of split or train are there whole, and of this spec."""
+    if stage not in ("split", "train"):
+        return False
+    try:
+        for one in split_rows(experiment, places).each:
+            one.open(places.data, "train"), one.open(places.data, "valid")
+        return stage == "split" or bool(load_networks(experiment, places))
+    except (StageError, ValueError, OSError):
+        return False

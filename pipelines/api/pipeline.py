@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import stages, tracking
-from pipelines.api.launch import Progress, recorded, train_recorded
-from pipelines.api.unfinished import lost
+from pipelines.api.launch import BEGUN, RUNS, Progress, recorded, train_recorded
 from pipelines.project import project_of
 from pipelines.record import Recording
 from pipelines.record import sync as record
 from pipelines.spec import Experiment, Tracking, load
 from pipelines.stages import HeldError, RunPaths
-from pipelines.tracking import TrackingError, Waiting
+from pipelines.stages.files import read_json
+from pipelines.tracking import TrackingError, Waiting, provenance, query
+from pipelines.tracking.events import KIND, LAUNCH, STUDY
+from pipelines.tracking.journal import journals
+from pipelines.tracking.store import remembered, store_of
+
+STUDY_NOTES = "studies/*/.deltarule/record.json"
 
 
 def run_stage(name: str, experiment: Experiment, progress: Progress, warn: Callable[[str], None]) -> dict[str, Any]:
@@ -35,15 +40,14 @@ def run_stage(name: str, experiment: Experiment, progress: Progress, warn: Calla
                 warn(str(error))
             raise
     recording = Recording(experiment, places)
-    went_well = False
+    leave = True
     try:
         with recorded(recording):
             report = train_recorded(experiment, places, progress, recording)
-        went_well = True
+        leave = "DVC_STAGE" not in os.environ
     finally:
-        if went_well and "DVC_STAGE" in os.environ:
-            recording.close(leave=False)
-        elif warning := recording.close().warning:
+        warning = recording.close(leave).warning
+        if leave and warning:
             warn(warning)
     return report
 
@@ -71,18 +75,17 @@ def sync(experiment: Experiment, here: bool = False) -> Synced:
         done.waited |= send_waiting(project, experiment.tracking, here)
         if not experiment.tracking.enabled:
             return done
-        gone = lost(project, experiment.tracking, here)
-        for note in gone.studies:
-            note.unlink()  # its trials are to be sent once more
-        if gone.studies:
-            done.waited |= send_waiting(project, experiment.tracking, here)
-        for folder, kept in gone.launches:
-            own = load(folder / "params.yaml")
-            if own.tracking.enabled:
-                places = RunPaths(folder, base=project, project=project)
+        for name, note in lost(project, experiment.tracking, here).items():
+            own = load(project / name / "params.yaml") if name.startswith(f"{RUNS}/") else None
+            if own is None:
+                note.unlink()  # the study's trials are to be sent once more
+                done.waited |= send_waiting(project, experiment.tracking, here)
+            elif own.tracking.enabled:
+                kept = read_json(note).get("launch", {})
+                places = RunPaths(project / name, base=project, project=project)
                 spec = own.model_copy(update={"tracking": experiment.tracking})
                 how = {key: kept.get(key) for key in ("name", "journal")}
-                done.waited[folder.relative_to(project).as_posix()] = record.sync(places, spec, new_run=True, **how)
+                done.waited[name] = record.sync(places, spec, new_run=True, **how)
     except TrackingError as error:
         done.failure = error
     return done
@@ -106,3 +109,36 @@ def waiting(project: Path) -> tuple[list[Waiting], list[dict[str, str]]]:
 
         studies += [{"study": folder, "status": ""} for folder in unwritten_studies(project)]
     return found, studies
+
+
+def elsewhere(project: Path, tracking: Tracking) -> Iterator[str]:
+    """A sentence of each run that waits for another store than today's."""
+    for journal in journals(project):
+        try:
+            store_of(journal.head(), tracking, project)
+        except TrackingError as error:
+            yield str(error)
+
+
+def lost(project: Path, tracking: Tracking, here: bool) -> dict[str, Path]:
+    """Folder -> its note, of the launches below runs/ and the studies that are over, and that today's store does not have.
+
+    Those that were begun for it, or all if wanted `here`. Raises TrackingError.
+    """
+    notes = {}
+    for note in sorted((project / RUNS).glob(f"*/{provenance.KEPT}/tags.json")):
+        folder = note.parents[2]
+        if RunPaths(folder).run.is_file() and not (folder / BEGUN).exists():
+            notes[folder] = note
+    notes |= {note.parents[1]: note for note in project.glob(STUDY_NOTES)}
+    found = {}
+    for folder, note in notes.items():
+        told = read_json(note)
+        if here or told.get("launch", told).get("tracking") == remembered(tracking):
+            found[folder.relative_to(project).as_posix()] = note
+    for waits in journals(project):
+        found.pop(waits.title, None)
+    there = query.recorded(tracking, project, deleted=True) if found else ()
+    known = {run.tags.get(LAUNCH) for run in there if run.status != "RUNNING"}
+    known |= {f"studies/{run.tags.get(STUDY)}" for run in there if run.tags.get(KIND) == "study"}
+    return {name: note for name, note in found.items() if name not in known}

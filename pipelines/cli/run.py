@@ -70,18 +70,18 @@ def run(
 
     The same stages in one process, in a new folder under runs/, as a new run in MLflow.
     """
-    from pipelines.api import unfinished
-    from pipelines.api.launch import launch
+    from pipelines.api.launch import choose, launch
+    from pipelines.api.pipeline import elsewhere
 
     if resume and (changes or name or with_test or params != PARAMS):
         raise BadParameter("--resume goes on with a run as it was launched; give its name alone")
     if interrupted and not resume:
         raise BadParameter(f"RUN goes with --resume, got {interrupted} alone; --name names a new run")
-    folder = unfinished.choose(project_of(Path()), interrupted) if resume else None
+    folder = choose(project_of(Path()), interrupted) if resume else None
     console, experiment = begin(folder / "params.yaml" if folder else params, changes, as_json)
     if not resume:
         show_unfinished(console)
-        for sentence in unfinished.elsewhere(project_of(Path()), experiment.tracking):
+        for sentence in elsewhere(project_of(Path()), experiment.tracking):
             console.say(sentence)
     hidden = "-".join(map(str, experiment.model.hidden)) or "no hidden layer"
     headline = f"{experiment.data.shown_source}, {hidden} {experiment.model.activation}, {experiment.train.backend}"
@@ -109,7 +109,7 @@ def run(
 
 def show_unfinished(console: Console) -> None:
     """A line each of the runs that can be resumed."""
-    from pipelines.api.unfinished import unfinished
+    from pipelines.api.launch import unfinished
 
     for folder in unfinished(project_of(Path())):
         go_on = f"deltarule run --resume {folder.name}"

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from pipelines.record.sync import RunSender, send_waiting
 from pipelines.spec import Tracking
-from pipelines.tracking.backlog import is_study
 from pipelines.tracking.journal import LOG, Journal
 from pipelines.tracking.sender import measure
 from pipelines.tracking.store import Busy, TrackingError, import_mlflow, store_of
@@ -27,7 +26,7 @@ def main(folder: Path, claim: int, tracking: Tracking) -> None:
     """Send the journal in `folder` until its run is over; `claim`: see Journal.claim_of_child."""
     journal, project = Journal(folder), folder.parents[len(LOG.parts)]
     threading.Thread(target=_end_with_its_run, args=(journal,), daemon=True).start()
-    if is_study(journal.head()):
+    if journal.is_study:
         os.nice(STUDY_NICE)
     import_mlflow()
     fcntl.flock(claim, fcntl.LOCK_EX)
@@ -47,7 +46,7 @@ def _follow(journal: Journal, sender: RunSender) -> bool:
         try:
             if run_id := sender.send():
                 os.nice(max(0, RUN_NICE - os.nice(0)))
-                measure(run_id, sender.sender.store.uri)
+                measure(run_id, sender.store.uri)
             pause = POLL_SECONDS
         except TrackingError as error:
             pause = min(2 * pause, LONGEST_PAUSE)

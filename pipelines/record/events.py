@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ DIGEST_CHARACTERS, SCHEMA_CHARACTERS, NAME_CHARACTERS = 36, 1_000_000, 400
 
 
 def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event]:
-    """The run that the outs of `places` tell of, without reports on another model.
+    """The run that the outs of `places` tell of, without reports on another model, from its second event on.
 
     An `experiment` adds the rest of the spec. Raises FileNotFoundError if nothing was trained there.
     """
@@ -43,33 +42,40 @@ def events(places: RunPaths, experiment: Experiment | None = None) -> list[Event
     ]
     # With the last stage alone, before its mark: what the description says changes with each.
     body.insert(-1, Event("tags", body[-1].stage, _note(places, run, files)))
-    end = Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"})
-    return [_create(places, run, about), *body, end]
+    return [*body, ending(run)]
 
 
-def opening(places: RunPaths, experiment: Experiment, fingerprint: str) -> list[Event]:
-    """What is known of a run when its training begins."""
-    about = read_json(places.about)
+def ending(run: Mapping[str, Any]) -> Event:
+    """How a run ended, by its run.json."""
+    return Event("end", "end", {"status": "FAILED" if run["ended"] == "diverged" else "FINISHED"})
+
+
+def opening(places: RunPaths, experiment: Experiment) -> list[Event]:
+    """What is known of a run when its training begins, from its second event on."""
     spec = redacted(experiment.model_dump(mode="json"))
-    name = _name(about, spec, fingerprint)
-    create = Event("create", "create", redacted({"fingerprint": fingerprint, "name": name}))
-    return [create, *_source(places), *_data(places, about, spec["data"]), *_spec(spec)]
+    return [*_source(places), *_data(places, read_json(places.about), spec["data"]), *_spec(spec)]
 
 
-def creation(first: Event, places: RunPaths, experiment: Experiment, new_run: bool, name: str | None = None) -> Event:
-    """The first event of a journal: what the run is found by, its first tags, and which store it is for."""
+def creation(places: RunPaths, experiment: Experiment, fingerprint: str, new_run: bool, name: str | None, run: Any) -> Event:
+    """The first event of a journal: what the run is found by, its first tags, and which store it is for.
+
+    `run` is what its run.json holds; None before.
+    """
     root = places.root.resolve()
     begun = provenance.kept(root)[0] or provenance.take(root, source_name(new_run))  # taken now, where that was not kept
-    identity = {"deltarule.fingerprint": first.values["fingerprint"], ORIGIN: "launch" if new_run else "pipeline"}
-    if "outs" in first.values:  # not as long as it trains
-        identity[OUTS] = first.values["outs"]
+    identity = {"deltarule.fingerprint": fingerprint, ORIGIN: "launch" if new_run else "pipeline"}
+    if run:
+        identity[OUTS] = outs_hash(places.trained)
     if new_run:
         project = places.project or project_of(root)
         identity[LAUNCH] = root.relative_to(project).as_posix() if root.is_relative_to(project) else root.name
-    values = head(name or first.values["name"], identity, begun, experiment.tracking)
-    plain = experiment.validation.threshold == HALF
-    after = "train" if plain else "validate"  # which says what the model decides by
-    return replace(first, values={**values, "model_after": after})
+    source = Path(read_json(places.about)["source"]).stem
+    spec = run["spec"] if run else experiment.model_dump(mode="json")
+    name = name or f"{source} {spec['model']['activation']} {spec['train']['backend']} {fingerprint[:4]}"
+    values = head(name, identity, begun, experiment.tracking)
+    # Validate says what the model decides by, if anything.
+    after = "train" if experiment.validation.threshold == HALF else "validate"
+    return Event("create", "create", {**values, "model_after": after})
 
 
 def head(name: str, identity: Mapping[str, str], tags: Mapping[str, str], tracking: Tracking) -> dict[str, Any]:
@@ -106,15 +112,6 @@ def _source(places: RunPaths) -> Iterator[Event]:
         yield Event("mark", "source", {"outs": "begun"})
 
 
-def _create(places: RunPaths, run: dict[str, Any], about: dict[str, Any]) -> Event:
-    name, outs = _name(about, run["spec"], run["fingerprint"]), outs_hash(places.trained)
-    return Event("create", "create", redacted({"fingerprint": run["fingerprint"], "outs": outs, "name": name}))
-
-
-def _name(about: Mapping[str, Any], spec: Mapping[str, Any], fingerprint: str) -> str:
-    return f"{Path(about['source']).stem} {spec['model']['activation']} {spec['train']['backend']} {fingerprint[:4]}"
-
-
 def _data(places: RunPaths, about: dict[str, Any], data: Mapping[str, Any]) -> Iterator[Event]:
     """The parts themselves can be large, and are no artifacts."""
     hashes = {f"deltarule.data.{part}": digest for part, digest in about["sha256"].items()}
@@ -130,7 +127,7 @@ def _train(places: RunPaths, run: dict[str, Any], spec: dict[str, Any]) -> Itera
     yield from _spec(spec)
     named = {f"deltarule.{key}": run[key] for key in ("backend", "ended", "message")}
     versions = {f"deltarule.version.{name}": version for name, version in run["versions"].items()}
-    environment = {f"deltarule.environment.{name}": value for name, value in _flatten(run["environment"]).items()}
+    environment = _flatten(run["environment"], "deltarule.environment")
     yield Event("tags", "train", texts(redacted({**named, **versions, **environment})))
     lock = places.root / "dvc.lock"
     if lock.is_file():  # what DVC knew about data and outs
@@ -155,13 +152,15 @@ def _note(places: RunPaths, run: Mapping[str, Any], files: Sequence[str]) -> dic
     command, commit = tags.get("deltarule.command", ""), tags.get("mlflow.source.git.commit", "")
     source = f"commit {commit[:12]}" if commit else "in no repository of git"
     changed = ", with changes that are in source/uncommitted.diff" if tags.get("deltarule.diff") else ""
-    kept = ["report.html", "params.yaml", "train/model.safetensors" if run["model_hash"] else "no weights, for it diverged"]
+    weights = "train/model.safetensors" if run["model_hash"] else "no weights, for it diverged"
+    kept = ["report.html", "params.yaml", weights]
     if "mlflow" in files and run["model_hash"]:
         kept.append("an MLflow model of raw rows, `runs:/<id of this run>/model`")
     lines = summary(Outs(places.root))
     if tags:
         lines.append(f"Begun by {tags.get('mlflow.user', 'unknown')}, `{command}`, {source}{changed}.")
-    return {"mlflow.note.content": redact("\n".join(f"- {line}" for line in (*lines, f"Kept: {', '.join(kept)}.")))}
+    lines.append(f"Kept: {', '.join(kept)}.")
+    return {"mlflow.note.content": redact("\n".join(f"- {line}" for line in lines))}
 
 
 def carried(places: RunPaths) -> Iterator[Event]:
@@ -235,20 +234,19 @@ def _inputs(about: Mapping[str, Any], data: Mapping[str, Any], *parts: str) -> d
 
     `data` is that block of the spec. Only what is relative or public is said of the place.
     """
-    return {CONTEXTS[part]: _dataset(about, data, part) for part in parts if part in about["sha256"]}
-
-
-def _dataset(about: Mapping[str, Any], data: Mapping[str, Any], part: str) -> dict[str, str]:
-    kind, place = _kind_and_place(data["source"], part)
-    stem = Path(place).stem if kind == "local" else place
-    return {
-        "name": f"{stem} {CONTEXTS[part]}"[-NAME_CHARACTERS:],
-        "digest": about["sha256"][part][:DIGEST_CHARACTERS],
-        "source_type": kind,
-        "source": json.dumps({"uri": place}),
-        "schema": _schema(about),
-        "profile": json.dumps({"num_rows": about["rows"].get(part), "num_columns": len(about.get("kinds", {}))}),
-    }
+    found = {}
+    for part in (part for part in parts if part in about["sha256"]):
+        kind, place = _kind_and_place(data["source"], part)
+        stem = Path(place).stem if kind == "local" else place
+        found[CONTEXTS[part]] = {
+            "name": f"{stem} {CONTEXTS[part]}"[-NAME_CHARACTERS:],
+            "digest": about["sha256"][part][:DIGEST_CHARACTERS],
+            "source_type": kind,
+            "source": json.dumps({"uri": place}),
+            "schema": _schema(about),
+            "profile": json.dumps({"num_rows": about["rows"].get(part), "num_columns": len(about.get("kinds", {}))}),
+        }
+    return found
 
 
 def _kind_and_place(source: str | Mapping[str, Any], part: str) -> tuple[str, str]:

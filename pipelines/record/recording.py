@@ -12,18 +12,18 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from backends import children
 from pipelines.project import project_of
-from pipelines.record.events import creation, epoch, events, opening
+from pipelines.record.events import creation, ending, epoch, events, opening, outs_hash
 from pipelines.redact import redact
 from pipelines.spec import Experiment, Tracking
+from pipelines.stages.files import read_json
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
-from pipelines.tracking.backlog import journals, mark_killed
 from pipelines.tracking.events import OUTS, Event, ended, killed
-from pipelines.tracking.journal import Journal
+from pipelines.tracking.journal import Journal, journals, mark_killed
 
 GRACE_SECONDS = 1.0  # for the sender, at the end of a run
 LONGEST_SECONDS = 60.0  # until it has found the run in MLflow, or what hinders it
@@ -102,6 +102,7 @@ class Uploader:
         return redact(lines[-1]) if over and lines else ""
 
 
+@dataclass
 class Recording(Surviving):
     """One run's record: `start`, `epoch`, `stage`, then one of `finish`, `fail` and `kill`, then `close`.
 
@@ -109,21 +110,18 @@ class Recording(Surviving):
     that is the same, and the launch whose journal is called `log`.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        places: RunPaths,
-        *,
-        new_run: bool = False,
-        name: str | None = None,
-        on: bool = True,
-        log: str | None = None,
-    ) -> None:
-        self.experiment, self.places, self.new_run, self.name, self.log = experiment, places, new_run, name, log
-        self.on = on and experiment.tracking.enabled
+    experiment: Experiment
+    places: RunPaths
+    _: KW_ONLY
+    new_run: bool = False
+    name: str | None = None
+    on: bool = True
+    log: str | None = None
+
+    def __post_init__(self) -> None:
         self.longest = LONGEST_SECONDS
-        self.root = places.root.resolve()
-        self.project = places.project or project_of(self.root)
+        self.root = self.places.root.resolve()
+        self.project = self.places.project or project_of(self.root)
         self.journal: Journal | None = None
         self.uploader: Uploader | None = None
         self._epochs: set[int] = set()  # that are told
@@ -132,20 +130,20 @@ class Recording(Surviving):
 
     def start(self, fingerprint: str, networks: int) -> None:
         """Training begins: of so many networks, one a fold."""
-        if not self.on:
+        if not (self.on and self.experiment.tracking.enabled):
             return
         self._networks = networks
         with self.surviving():
             mark_killed(self.project)
             if not self.new_run:  # a launch kept them as it began
                 provenance.keep(self.root, "dvc.yaml", fingerprint)
-            first, *rest = opening(self.places, self.experiment, fingerprint)
-            create = creation(first, self.places, self.experiment, self.new_run, self.name)
+            create = creation(self.places, self.experiment, fingerprint, self.new_run, self.name, None)
             begin = provenance.begin()
             journal = self._gone_on(create, begin)
             self.journal = journal or Journal.create(self.project, [create, begin], self.root, hold=True, name=self.log)
-            self.journal.add(rest, self.root)
-            self._epochs = {event.step for event in self.journal.read() if event.kind == "metrics" and event.step}
+            self.journal.add(opening(self.places, self.experiment), self.root)
+            told = [event for event in self.journal.read() if event.kind == "metrics"]
+            self._epochs = {event.step for event in told if event.step}
             self.uploader = Uploader(self.journal, self.experiment.tracking)
 
     def _gone_on(self, create: Event, begin: Event) -> Journal | None:
@@ -176,15 +174,16 @@ class Recording(Surviving):
         """A stage is over: what its outs tell beyond what is told."""
         if self.journal is not None and self.places.run.exists():
             with self.surviving():
-                create, *rest, _ = events(self.places, self.experiment)
-                self.journal.add([Event("tags", "create", {OUTS: create.values["outs"]}), *rest], self.root)
+                *rest, _ = events(self.places, self.experiment)
+                outs = Event("tags", "create", {OUTS: outs_hash(self.places.trained)})
+                self.journal.add([outs, *rest], self.root)
 
     def finish(self) -> None:
         """The run is over, and its outs tell how."""
         if self.journal is not None:
             self.stage()
             with self.surviving():
-                self._end([events(self.places, self.experiment)[-1]])
+                self._end([ending(read_json(self.places.run))])
 
     def fail(self, message: str) -> None:
         """The run ended with an error."""

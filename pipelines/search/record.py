@@ -28,10 +28,9 @@ from pipelines.spec import Experiment, dump, flat
 from pipelines.spec.space import is_searched
 from pipelines.stages.files import sha256
 from pipelines.tracking import provenance
-from pipelines.tracking.backlog import journals, mark_killed
 from pipelines.tracking.events import KIND, ORIGIN, OUTS, TRIAL, Event, ended, killed, params, texts
 from pipelines.tracking.events import STUDY as STUDY_TAG
-from pipelines.tracking.journal import Journal
+from pipelines.tracking.journal import Journal, journals, mark_killed
 from pipelines.tracking.store import remembered
 
 NOTE = Path(".deltarule/record.json")  # in the folder of a study: which of its trials were written into journals

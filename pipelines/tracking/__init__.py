@@ -4,8 +4,8 @@ Knows no stage and no figure: pipelines/record makes events of a run's outs. The
 functions: it takes two seconds.
 """
 
-from pipelines.tracking.backlog import Waiting, drop, mark_killed, waiting
 from pipelines.tracking.events import Event
+from pipelines.tracking.journal import Waiting, drop, mark_killed, waiting
 from pipelines.tracking.models import Registered, export, register
 from pipelines.tracking.provenance import keep
 from pipelines.tracking.store import LookupFailed, Store, TrackingError, locate

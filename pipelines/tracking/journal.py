@@ -25,13 +25,17 @@ from filelock import FileLock
 
 from backends.weights import write_atomically
 from pipelines.redact import without_secrets
-from pipelines.tracking.events import OUTS, Event
-from pipelines.tracking.store import Refused
+from pipelines.tracking.events import KIND, LAUNCH, OUTS, Event, killed
+from pipelines.tracking.provenance import KEPT
+from pipelines.tracking.store import LookupFailed, Refused
 
 LOG = Path(".deltarule/log")
 EVENTS, FILES, SENT, CLAIM, WRITING = "events.jsonl", "files", "sent.json", "claim", "writing"
 _TAIL_BYTES = 4096
 _HOLD_SECONDS = 2  # who looks whether a journal is being written has the lock for a moment
+_ABANDONED_SECONDS = 3600  # a folder without a first line
+_KILLED_SECONDS = 3  # for the sender of a run that was killed, which notices within a second
+SETTLE_SECONDS, _LOOK_SECONDS = 60.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Sent:
     error: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class State:
     """What the events of a journal come to."""
 
@@ -54,22 +58,13 @@ class State:
     host: str | None = None  # where it was continued last; None if written from outs
     status: str | None = None  # how it ended; None while it goes on
     outs: str | None = None  # hash of what train wrote, once it has
-    alive: bool = False  # whether its process is still at it, as far as anyone knows
+    running: bool = False  # it goes on, as far as anyone knows
+    dead: bool = False  # its process is gone without a word
 
-    @property
-    def here(self) -> bool:
-        """Whether it is, or was, carried out on this host."""
-        return self.host == platform.node()
-
-    @property
-    def running(self) -> bool:
-        """Whether it goes on."""
-        return self.status is None and self.host is not None and self.alive
-
-    @property
-    def dead(self) -> bool:
-        """Whether its process is gone without a word."""
-        return self.status is None and self.host is not None and not self.alive
+    def __str__(self) -> str:
+        if self.running:
+            return "running here" if self.host == platform.node() else f"running on {self.host}"
+        return "killed" if self.dead else (self.status or "unknown").lower()
 
 
 def new_name() -> str:
@@ -92,6 +87,18 @@ class Journal:
         """Its name, which its run in MLflow has as a tag."""
         return self.folder.name
 
+    @property
+    def is_study(self) -> bool:
+        """Whether it is of a study with its trials."""
+        return bool(self.head()["identity"].get(KIND) == "study")
+
+    @property
+    def title(self) -> str:
+        """What a person calls the run: its folder, or the name of the pipeline's run."""
+        head = self.head()
+        name = head["name"]
+        return f"studies/{name}" if self.is_study else str(head["identity"].get(LAUNCH, name))
+
     # -- writing --
 
     @classmethod
@@ -107,9 +114,7 @@ class Journal:
         journal.files.mkdir(parents=True)
         if hold:
             journal.hold()
-        journal._keep(events, root)
-        journal.append(events)
-        journal.sync()
+        journal._write(events, root)
         return journal
 
     def hold(self) -> None:
@@ -139,12 +144,11 @@ class Journal:
     def append(self, events: Iterable[Event]) -> None:
         """Write them, each with its time: in one call, so that two writers do not mix their lines."""
         now = int(time.time() * 1000)
-        lines = [json.dumps(asdict(event if event.time else replace(event, time=now))) + "\n" for event in events]
+        lines = [json.dumps(asdict(one if one.time else replace(one, time=now))) + "\n" for one in events]
+        content = "".join(lines).encode()
         # Opened anew for each: nothing has to be closed when a notebook forgets the run.
-        with self.path.open("ab", buffering=0) as file:
-            content = memoryview("".join(lines).encode())
-            while content:
-                content = content[file.write(content) :]
+        with self.path.open("ab", buffering=len(content) + 2) as file:
+            file.write(content)
 
     def add(self, events: Sequence[Event], root: Path) -> None:
         """Append what is not written yet, and keep the files below `root` that it names."""
@@ -153,20 +157,19 @@ class Journal:
         written = {_content(event) for event in known}
         # The same path can hold another file than the one kept: the mark of the stage tells.
         marks = {event.stage: event.values for event in known if event.kind == "mark"}
-        whole = {event.stage for event in events if event.kind == "mark" and marks.get(event.stage) == event.values}
-        left = [event for event in events if event.stage not in whole]
+        whole = {one.stage for one in events if one.kind == "mark" and marks.get(one.stage) == one.values}
+        left = [one for one in events if one.stage not in whole]
         always = "artifacts", "model", "end"
         news = [one for one in left if one.stage in marks or one.kind in always or _content(one) not in written]
         if any(event.kind != "end" for event in news):
-            self._keep(news, root)
-            self.append(news)
-            self.sync()
+            self._write(news, root)
 
-    def _keep(self, events: Sequence[Event], root: Path) -> None:
+    def _write(self, events: Sequence[Event], root: Path) -> None:
         for event in events:
-            if event.kind == "artifacts":
-                for below in event.values.values():
-                    keep_file(root / below, self.files / below)
+            for below in event.values.values() if event.kind == "artifacts" else ():
+                keep_file(root / below, self.files / below)
+        self.append(events)
+        self.sync()
 
     def sync(self) -> None:
         """Return when what was written is on the disk."""
@@ -215,17 +218,22 @@ class Journal:
         """What it comes to now."""
         state = State()
         for event in self.read():
-            state = replace(state, events=state.events + 1, last=event.time)
+            state.events += 1
+            state.last = event.time
             if event.child:
                 continue
             if event.kind == "begin":
-                state = replace(state, host=event.values.get("process", event.values)["host"], status=None)  # "process": 0.1.0
+                state.host = event.values.get("process", event.values)["host"]  # "process": 0.1.0
+                state.status = None
             elif event.kind == "end":
-                state = replace(state, status=event.values["status"])
-            named = event.values.get("identity", {}) if event.kind == "create" else event.values
-            if event.kind in ("create", "tags") and OUTS in named:
-                state = replace(state, outs=named[OUTS])
-        return replace(state, alive=not state.here or self.is_written())
+                state.status = event.values["status"]
+            elif event.kind in ("create", "tags"):
+                named = event.values["identity"] if event.kind == "create" else event.values
+                state.outs = named.get(OUTS, state.outs)
+        if state.status is None and state.host is not None:
+            state.running = state.host != platform.node() or self.is_written()
+            state.dead = not state.running
+        return state
 
     def is_written(self) -> bool:
         """Whether the process that writes it is at it, or will yet look how it came out."""
@@ -241,7 +249,7 @@ class Journal:
 
     def check(self, names: Iterable[str]) -> None:
         """Raises Refused for a name that leads out of the journal's folder, or a link there."""
-        outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
+        outside = [name for name in names if name.startswith("/") or ".." in PurePosixPath(name).parts]
         links = [path.relative_to(self.files).as_posix() for path in self.files.rglob("*") if path.is_symlink()]
         for name in (*outside, *links):
             raise Refused(
@@ -279,11 +287,9 @@ class Journal:
     @contextmanager
     def _locked(self, name: str, timeout: float = 0) -> Iterator[bool]:
         lock = FileLock(self.folder / name, timeout=timeout)
-        try:
+        with suppress(OSError):  # Timeout is one
             if self.path.is_file():  # else its folder would be made anew
                 lock.acquire()
-        except OSError:  # Timeout is one
-            pass
         held = lock.is_locked
         try:
             yield held and self.path.is_file()  # else it was removed meanwhile
@@ -336,3 +342,94 @@ def keep_file(source: Path, kept: Path, tables: bool = False) -> None:
         os.link(source.resolve(), kept)  # of a file in DVC's cache, not of the link to it
     except OSError:
         shutil.copyfile(source, kept)
+
+
+# -- the journals of a project --
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A run that is not, or not wholly, on record."""
+
+    log: str  # the folder below .deltarule/log
+    run: str  # folder of the launch or of the study, or the name of the pipeline's run
+    state: str  # running here, running on HOST, finished, failed, killed
+    events: int
+    sent: int
+    since: int  # ms: when the oldest event that waits was written
+    error: str  # of the last attempt to send it
+
+    @classmethod
+    def of(cls, journal: Journal) -> Waiting:
+        """How a journal stands now."""
+        state, sent = journal.state(), journal.sent()
+        oldest = next((event.time for event, _ in journal.after(sent.offset)), 0)
+        return cls(journal.id, journal.title, str(state), state.events, sent.events, oldest, sent.error)
+
+    @property
+    def waiting(self) -> int:
+        """Events that are not sent."""
+        return self.events - self.sent
+
+    @property
+    def is_study(self) -> bool:
+        """Whether it is a study with its trials."""
+        return self.run.startswith("studies/")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {**asdict(self), "waiting": self.waiting}
+
+
+def journals(project: Path) -> list[Journal]:
+    """Those of a project, the oldest first."""
+    found = []
+    for folder in sorted((project / LOG).glob("*")):
+        journal = Journal(folder)
+        if journal.head():
+            found.append(journal)
+        elif folder.is_dir() and time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
+            journal.remove()
+    return found
+
+
+def mark_killed(project: Path) -> None:
+    """End as KILLED the runs of this host whose process is gone."""
+    for journal in journals(project):
+        if journal.state().dead:
+            with journal.claim(_KILLED_SECONDS) as ours:
+                if ours and (state := journal.state()).dead:
+                    journal.mend()
+                    journal.append(killed("the process was killed", state.last))
+
+
+def settle(project: Path) -> None:
+    """Return when no run that is over is being sent any more; not later than after a minute."""
+    ends = time.monotonic() + SETTLE_SECONDS
+    for journal in journals(project):
+        while journal.over() and not journal.done() and journal.is_sent() and time.monotonic() < ends:
+            time.sleep(_LOOK_SECONDS)
+
+
+def waiting(project: Path) -> list[Waiting]:
+    """The runs of a project that go on, or wait; the oldest first."""
+    return [Waiting.of(one) for one in journals(project) if not one.done() and one.path.is_file()]
+
+
+def drop(project: Path, text: str) -> Waiting:
+    """Give up the one run of this name, folder or log that waits.
+
+    Raises LookupFailed if there is none, or if it is going on.
+    """
+    found = [one for one in journals(project) if text in (one.title, one.id, one.head()["name"])]
+    if len(found) != 1:
+        rows = ", ".join(f"{one.run} ({one.log})" for one in waiting(project)) or "none"
+        raise LookupFailed(f"--drop must name one run that waits, got {text!r}, which names {len(found)} of: {rows}")
+    [journal] = found
+    known = Waiting.of(journal)
+    with journal.claim() as ours:
+        if not ours or journal.state().running:
+            raise LookupFailed(f"{known.run} is going on, and cannot be given up now")
+        journal.remove()
+        (project / known.run / KEPT / "tags.json").unlink(missing_ok=True)  # nor is it found to be lost
+    return known

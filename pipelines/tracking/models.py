@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
 import shutil
 import tempfile
 import warnings
@@ -16,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.redact import HIDDEN, redact, redacted
-from pipelines.tracking.backlog import settle
-from pipelines.tracking.query import find_run
-from pipelines.tracking.store import LookupFailed, TrackingError, answering, connect, locate
+from pipelines.tracking.query import found_run
+from pipelines.tracking.store import LookupFailed, TrackingError, quiet, settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -105,17 +102,16 @@ def export(
 
     Secrets in the files are left out; raises TrackingError if that would change what the model answers.
     """
-    for name, value in (("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")):
-        os.environ.setdefault(name, value)
     import pandas
 
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch, warnings.catch_warnings():
+    place = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.")
+    with place as scratch, warnings.catch_warnings(), settings():
         warnings.simplefilter("ignore")  # about type hints, in MLflow's own modules too
+        quiet()
         from mlflow.models import Model, ModelSignature
         from mlflow.pyfunc import save_model
         from mlflow.types.schema import ColSpec, Schema
 
-        logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import sets it to INFO
         run, code, made = Path(scratch) / "run", Path(scratch) / "model.py", Path(scratch) / "model"
         run.mkdir()
         for file in files:
@@ -213,36 +209,28 @@ def register(tracking: Tracking, project: Path, text: str, name: str) -> Registe
         raise LookupFailed(
             f"the name of a registered model must hold none of {' '.join(FORBIDDEN)}, and not be empty, got {name!r}"
         )
-    settle(project)
-    store = locate(tracking, project)
-    if store.missing:
-        raise LookupFailed(f"no run is on record: there is no store at {store}; `deltarule run` makes one")
-    with answering(store, f"nothing was registered as {name!r}", "try again"), store.lock():
-        return _register(*connect(store), text, name, project)
-
-
-def _register(client: MlflowClient, experiment_id: str, text: str, name: str, project: Path) -> Registered:
-    run = find_run(client, experiment_id, text, project)
-    model = of_run(client, run)
-    if model is None or str(model.status) != "READY":
-        called = f"run {run.info.run_id} ({redact(run.info.run_name)})"
-        if run.info.status != "FINISHED":
-            raise LookupFailed(f"{called} has no model on record: it is {run.info.status}; choose a run that finished")
-        raise LookupFailed(
-            f"{called} has no model on record: it is a trial or a study, or its tracking.files leave out mlflow; run it again "
-            "with tracking.files: [mlflow]"
-        )
-    before = client.search_registered_models(f"name = '{name}'")
-    if not before:
-        client.create_registered_model(name)
-    made = client.create_model_version(name, model.artifact_location, run.info.run_id, model_id=model.model_id)
-    if fault := _fault(client, made, model):
-        client.delete_model_version(name, made.version)
+    doing = f"nothing was registered as {name!r}"
+    with found_run(tracking, project, text, doing, "try again") as (client, run):
+        model = of_run(client, run)
+        if model is None or str(model.status) != "READY":
+            called = f"run {run.info.run_id} ({redact(run.info.run_name)})"
+            if run.info.status != "FINISHED":
+                raise LookupFailed(f"{called} has no model on record: it is {run.info.status}; choose a run that finished")
+            raise LookupFailed(
+                f"{called} has no model on record: it is a trial or a study, or its tracking.files leave out mlflow; "
+                "run it again with tracking.files: [mlflow]"
+            )
+        before = client.search_registered_models(f"name = '{name}'")
         if not before:
-            client.delete_registered_model(name)
-        raise TrackingError(f"nothing was registered as {name!r}: {fault}")
-    store, uri = redact(client.tracking_uri), f"models:/{name}/{made.version}"
-    return Registered(name, int(made.version), run.info.run_id, model.model_id, store, uri)
+            client.create_registered_model(name)
+        made = client.create_model_version(name, model.artifact_location, run.info.run_id, model_id=model.model_id)
+        if fault := _fault(client, made, model):
+            client.delete_model_version(name, made.version)
+            if not before:
+                client.delete_registered_model(name)
+            raise TrackingError(f"{doing}: {fault}")
+        store, uri = redact(client.tracking_uri), f"models:/{name}/{made.version}"
+        return Registered(name, int(made.version), run.info.run_id, model.model_id, store, uri)
 
 
 def _fault(client: MlflowClient, made: ModelVersion, model: LoggedModel) -> str:
@@ -262,6 +250,7 @@ def _fault(client: MlflowClient, made: ModelVersion, model: LoggedModel) -> str:
 
 def _digest(folder: Path) -> str:
     """SHA-256 over names and bytes of the files of a model."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    found = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()

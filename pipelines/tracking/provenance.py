@@ -151,23 +151,23 @@ def uncommitted(root: Path) -> Uncommitted:
     except (OSError, subprocess.SubprocessError) as error:
         why = f"git took longer than {SECONDS} s" if isinstance(error, subprocess.TimeoutExpired) else type(error).__name__
         return Uncommitted(f"# what differs from the commit could not be taken: {why}\n".encode(), CUT)
-    header = "".join(f"# left out: {name if name.isprintable() else ascii(name)} ({left[name]})\n" for name in left)
-    return Uncommitted((header + patch).encode("utf-8", "surrogateescape"), CUT if left else WHOLE if patch else "")
+    names = {name: name if name.isprintable() else ascii(name) for name in left}
+    header = "".join(f"# left out: {names[name]} ({why})\n" for name, why in left.items())
+    state = CUT if left else WHOLE if patch else ""
+    return Uncommitted((header + patch).encode("utf-8", "surrogateescape"), state)
 
 
 def _take(top: Path, project: Path) -> tuple[str, dict[str, str]]:
     """The patch, and file -> why it is not in it."""
-    counts = _names(top, "diff", *PLAIN, "--numstat", "-z", "HEAD")
-    changed = {name: "a binary file" if added == "-" else "" for added, _, name in (line.split("\t", 2) for line in counts)}
+    changed = {}
+    for line in _names(top, "diff", *PLAIN, "--numstat", "-z", "HEAD"):
+        added, _, name = line.split("\t", 2)
+        changed[name] = "a binary file" if added == "-" else ""
     others = _names(top, "ls-files", "--others", "--exclude-standard", "-z")
     ours = {project / folder for folder in OURS}
     new = {name: _why_not_new(top / name) for name in others if ours.isdisjoint([top / name, *(top / name).parents])}
-    found = {**changed, **new}
-    for name in list(found):
-        if name.endswith(WRITTEN):
-            del found[name]
-        else:
-            found[name] = _why_not(top, name) or found[name]
+    source = {name: why for name, why in {**changed, **new}.items() if not name.endswith(WRITTEN)}
+    found = {name: _why_not(top, name) or why for name, why in source.items()}
     taken = [name for name, reason in found.items() if not reason]
     known = [name for name in taken if name in changed]
     patch = ""
@@ -202,18 +202,14 @@ def _diffs(top: Path, changed: Sequence[str], new: Sequence[str]) -> Iterator[st
     """The part of the patch of each file, in this order; `changed` in git's own."""
     for start in range(0, len(changed), FILES_A_CALL):
         names = changed[start : start + FILES_A_CALL]
-        text = _decoded(_git(top, "--literal-pathspecs", "diff", *PLAIN, "HEAD", "--", *names))
+        text = _git(top, "--literal-pathspecs", "diff", *PLAIN, "HEAD", "--", *names)
         yield from (f"diff --git {part}" for part in re.split(r"^diff --git ", text, flags=re.MULTILINE)[1:])
     for name in new:
-        yield _decoded(_git(top, "diff", *PLAIN, "--no-index", "--", os.devnull, name, ends=(0, 1)))
+        yield _git(top, "diff", *PLAIN, "--no-index", "--", os.devnull, name, ends=(0, 1))
 
 
 def _names(top: Path, *arguments: str) -> list[str]:
-    return [name for name in _decoded(_git(top, *arguments)).split("\0") if name]
-
-
-def _decoded(text: bytes) -> str:
-    return text.decode("utf-8", "surrogateescape")
+    return [name for name in _git(top, *arguments).split("\0") if name]
 
 
 def is_in_git(path: Path) -> bool:
@@ -224,16 +220,16 @@ def is_in_git(path: Path) -> bool:
 def _text(root: Path, *arguments: str) -> str | None:
     """What git says, None if it fails or is not there."""
     try:
-        return _git(root, *arguments).decode(errors="replace").strip()
+        return _git(root, *arguments, errors="replace").strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _git(root: Path, *arguments: str, ends: Sequence[int] = (0,)) -> bytes:
+def _git(root: Path, *arguments: str, ends: Sequence[int] = (0,), errors: str = "surrogateescape") -> str:
     # Looking must not hinder another git command.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     command = ["git", "-C", str(root), "-c", "core.quotePath=true", *arguments]
     done = subprocess.run(command, capture_output=True, timeout=SECONDS, env=environment)
     if done.returncode not in ends:
         done.check_returncode()
-    return done.stdout
+    return done.stdout.decode("utf-8", errors)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.redact import redact
-from pipelines.tracking.backlog import settle
 from pipelines.tracking.events import LARGEST, LAUNCH, PARENT, ROW_COUNT, grouped, name_of, ungrouped
+from pipelines.tracking.journal import settle
 from pipelines.tracking.store import (
     LookupFailed,
     Store,
@@ -152,7 +153,8 @@ def _with_studies(client: MlflowClient, runs: Sequence[Recorded]) -> list[Record
     for run in runs:
         shared = {}
         if run.parent in known and "data.source" not in run.params:  # trials had the whole spec until 0.1.0
-            shared = {key: v for key, v in known[run.parent].params.items() if key.partition(".")[0] in OF_A_TRIAL}
+            params = known[run.parent].params
+            shared = {key: v for key, v in params.items() if key.partition(".")[0] in OF_A_TRIAL}
         found.append(replace(run, params={**shared, **run.params}))
     return found
 
@@ -177,8 +179,7 @@ def _curves(client: MlflowClient, run_id: str, names: Iterable[str]) -> Curves:
     """Of metrics by their keys. Of a point that was sent twice, the later."""
     curves = {}
     for key in names:
-        history = client.get_metric_history(run_id, grouped(key))
-        history = history or client.get_metric_history(run_id, key)
+        history = client.get_metric_history(run_id, grouped(key)) or client.get_metric_history(run_id, key)
         history = sorted(history, key=lambda point: (point.step, point.timestamp))
         if history:
             curves[key] = {point.step: _number(point.value) for point in history}
@@ -192,13 +193,28 @@ def find_run(client: MlflowClient, experiment_id: str, text: str, project: Path 
     """The one run that `text` means, see `meant`; an id may be of any experiment."""
     text = text.strip()
     run = get_run(client, text) if re.fullmatch(r"[0-9a-f]{32}", text) else None
-    if run is not None and run.info.lifecycle_stage == "active":
+    if run and run.info.lifecycle_stage == "active":
         return run
     for wanted in (f"tags.`{PARENT}` IS NULL", f"tags.`{PARENT}` IS NOT NULL"):
         found = _meant(list(map(_plain, search(client, experiment_id, wanted))), text, project)
         if found is not None:
             return client.get_run(found.id)
     raise _unknown(text)
+
+
+@contextmanager
+def found_run(tracking: Tracking, project: Path, text: str, doing: str, then: str) -> Iterator[tuple[MlflowClient, Run]]:
+    """A client, with the store to itself, and the one run that `text` means. `doing` and `then`: see `answering`."""
+    settle(project)
+    store = locate(tracking, project)
+    if store.missing:
+        raise LookupFailed(
+            f"no run is on record under {redact(text)!r}: there is no store at {store} yet; "
+            "`dvc repro` or `deltarule run` makes it"
+        )
+    with answering(store, doing, then), store.lock():
+        client, experiment_id = connect(store)
+        yield client, find_run(client, experiment_id, text, project)
 
 
 def meant(runs: Sequence[Recorded], text: str, project: Path | None = None) -> Recorded:
@@ -214,17 +230,16 @@ def meant(runs: Sequence[Recorded], text: str, project: Path | None = None) -> R
 
 def _meant(runs: Sequence[Recorded], text: str, project: Path | None) -> Recorded | None:
     folders = _folders(text, project)
-    ways: tuple[Callable[[Recorded], bool], ...] = (
-        lambda run: run.id == text,
-        lambda run: run.tags.get(LAUNCH) in folders,
-        lambda run: bool(text) and run.name == text,
-        lambda run: begins(run.id, text),
-    )
-    for means in ways:
-        found = [run for run in runs if means(run)]
+    for found in (
+        [run for run in runs if run.id == text],
+        [run for run in runs if run.tags.get(LAUNCH) in folders],
+        [run for run in runs if text and run.name == text],
+        [run for run in runs if begins(run.id, text)],
+    ):
         if len(found) > 1:
             when = [datetime.fromtimestamp(run.started or 0).strftime("%Y-%m-%d %H:%M:%S") for run in found]
-            shown = ", ".join(f"{run.id} ({run.name}, {begun})" for run, begun in zip(found[:SHOWN], when, strict=False))
+            known = [f"{run.id} ({run.name}, {begun})" for run, begun in zip(found, when, strict=True)]
+            shown = ", ".join(known[:SHOWN])
             more = " and more" if len(found) > SHOWN else ""
             raise LookupFailed(f"{redact(text)} must name one run, and names {len(found)}: {shown}{more}; give an id")
         if found:
@@ -247,10 +262,8 @@ def _unknown(text: str) -> LookupFailed:
 def _folders(text: str, project: Path | None) -> set[str]:
     """What the tag of a launch in this folder may be."""
     plain = text.rstrip("/").removeprefix("./")
-    here = Path(plain).expanduser().resolve()
-    roots = [project.resolve()] if project and plain else []
-    below = {here.relative_to(root).as_posix() for root in roots if here.is_relative_to(root)}
-    return {plain, *below, *({f"runs/{plain}"} if "/" not in plain else ())} - {"", "."}
+    below = os.path.relpath(Path(plain).expanduser().resolve(), (project or Path()).resolve())
+    return {plain, below, f"runs/{plain}"} - {"."} if plain else set()
 
 
 # -- files --
@@ -258,17 +271,9 @@ def _folders(text: str, project: Path | None) -> set[str]:
 
 def fetch(tracking: Tracking, project: Path, text: str, folder: Path) -> Fetched:
     """The one run that `text` means (see `meant`), its files written below `folder`."""
-    settle(project)
-    store = locate(tracking, project)
-    if store.missing:
-        raise LookupFailed(
-            f"no run is on record under {redact(text)!r}: there is no store at {store} yet; "
-            "`dvc repro` or `deltarule run` makes it"
-        )
-    with answering(store, f"the run {redact(text)!r} cannot be read", "nothing was changed"):
-        with store.lock():
-            client, experiment_id = connect(store)
-        [run] = _with_studies(client, [_plain(find_run(client, experiment_id, text, project))])
+    doing = f"the run {redact(text)!r} cannot be read"
+    with found_run(tracking, project, text, doing, "nothing was changed") as (client, known):
+        [run] = _with_studies(client, [_plain(known)])
         held = {file.path for file in client.list_artifacts(run.id)}
         folder.mkdir(parents=True, exist_ok=True)
         for name in WANTED:

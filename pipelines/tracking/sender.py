@@ -12,17 +12,16 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.redact import redact
 from pipelines.tracking import models
-from pipelines.tracking.backlog import is_study, settle
 from pipelines.tracking.events import (
     LARGEST,
     LAUNCH,
@@ -35,8 +34,9 @@ from pipelines.tracking.events import (
     merged,
     metric_name,
 )
-from pipelines.tracking.journal import Journal, Sent, keep_file
-from pipelines.tracking.store import Busy, Store, TrackingError, answering, check, connect, get_run, locate, search
+from pipelines.tracking.journal import LOG, Journal, Sent, keep_file, settle
+from pipelines.tracking.provenance import is_in_git
+from pipelines.tracking.store import Busy, Refused, Store, TrackingError, answering, check, connect, get_run, locate, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from pipelines.spec import Tracking
 
-LOG = "deltarule.log"
+OF_LOG = "deltarule.log"  # tag
 SHARED = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
 CONTEXT = "mlflow.data.context"  # of the tag that says what the rows were for
 EVENTS_A_PASS = 1000  # between two passes others can have the store
@@ -52,9 +52,14 @@ METRICS_A_CALL, PARAMS_A_CALL, TAGS_A_CALL = 800, 100, 100  # MLflow takes 1000 
 
 
 class Sender:
-    """Sends one journal, which its process has claimed."""
+    """Sends one journal, which its process has claimed; see record.RunSender."""
 
     def __init__(self, journal: Journal, store: Store) -> None:
+        if is_in_git(journal.path):
+            raise Refused(
+                f"git tracks the journal {journal.id}: somebody else's? look at {journal.folder}, and take it out of git "
+                f"(git rm -r --cached {LOG}), or give it up: deltarule sync --drop {journal.id}"
+            )
         self.journal, self.store = journal, store
         self.head: dict[str, Any] = journal.head()
         digest = hashlib.sha256(f"{store.uri} {store.experiment}".encode()).hexdigest()[:16]
@@ -66,15 +71,10 @@ class Sender:
         self._children: dict[str, Run | None] | None = None
         self._experiment_id = self._status = ""
 
-    @property
-    def run_id(self) -> str | None:
-        """Of the run in MLflow, once there is one."""
-        return self.sent.run_id
+    def send(self) -> str | None:
+        """Send all that is there; the id of the run in MLflow.
 
-    def send(self) -> Iterator[str]:
-        """Send all that is there. Raises TrackingError if the store fails, and notes it beside the journal.
-
-        Yields each stage whose events are new: who iterates may `put` more of it before the run is marked.
+        Raises TrackingError if the store fails, and notes it beside the journal.
         """
         while passing := self._next():
             offset = self.sent.offset
@@ -85,29 +85,29 @@ class Sender:
             with self._asking() as client:
                 state = self._find(client)
                 if state is None:
-                    return  # an equal run is on record, and this one may turn out to be the same
+                    break  # an equal run is on record, and this one may turn out to be the same
                 if self.sent.offset != offset:
                     continue  # the run is no longer there: all of it is sent again
                 mark = _mark(events)
-                known = mark is not None and state.has(mark)
+                known = state.has(mark)
                 if not known:
                     state.send([event for event in events if not event.child], self.journal.files)
                     self._send_children(client, state.run, [event for event in events if event.child])
-            if mark and not known:
-                yield events[-1].stage
+            for made in self.made(events[-1].stage) if mark and not known else ():
+                if not state.has(_mark(made)):
+                    # Without the lock: it may take seconds.
+                    with self._noting_failures(), answering(self.store, self.doing):
+                        state.send(made, self.journal.files)
+                        state.set_tags(_mark(made))
             with self._asking() as client:
-                state.set_tags(mark or {})
+                state.set_tags(mark)
                 self._set_status(client, state.run, events)
                 self._note(offset=passing[-1][1], events=self.sent.events + len(events), error="")
+        return self.sent.run_id
 
-    def put(self, events: Sequence[Event], root: Path) -> None:
-        """Send what was made of the outs of a stage, files below `root`; the last event may be a mark."""
-        mark = _mark(events)
-        if self._state is None or (mark and self._state.has(mark)):
-            return
-        with self._noting_failures(), answering(self.store, self.doing):  # without the lock: it may take seconds
-            self._state.send(events, root)
-            self._state.set_tags(mark or {})
+    def made(self, stage: str) -> Iterator[list[Event]]:
+        """What is made of the outs of a stage; sent before the run is marked, perhaps with a mark of its own."""
+        yield from ()
 
     def _next(self) -> list[tuple[Event, int]]:
         """Events up to the next mark, and not too many; a child whole."""
@@ -142,7 +142,7 @@ class Sender:
         except Busy:  # the store answers, and others have it
             raise
         except TrackingError as error:
-            self._client = self._children = None  # some may have been made whose answer was lost
+            self._client = self._state = self._children = None  # some may have been made whose answer was lost
             self._note(error=error.reason)
             raise
 
@@ -151,12 +151,13 @@ class Sender:
         self.journal.note(self.sent)
 
     def _set_status(self, client: MlflowClient, run: Run, events: Sequence[Event]) -> None:
-        last = next((event for event in reversed(events) if event.kind in ("begin", "end") and not event.child), None)
-        if last is None:
+        ends = [one for one in events if one.kind in ("begin", "end") and not one.child]
+        if not ends:
             return
+        last = ends[-1]
         before = self._status or run.info.status
         status = "RUNNING" if last.kind == "begin" else last.values["status"]
-        again = last.kind == "begin" and before in ("FINISHED", "FAILED") and not is_study(self.head)
+        again = last.kind == "begin" and before in ("FINISHED", "FAILED") and not self.journal.is_study
         if status == before or again:
             return  # what is trained again, and comes to the same, is over as it was
         if last.kind == "end" and self.journal.state().host is not None:
@@ -205,7 +206,7 @@ class Sender:
         identity, state = dict(self.head["identity"]), self.journal.state()
         if state.outs:
             identity[OUTS] = state.outs
-        run = self._given(client, identity) or self._search(client, {LOG: self.journal.id})
+        run = self._given(client, identity) or self._search(client, {OF_LOG: self.journal.id})
         if run is not None or identity.get(ORIGIN) == "launch":
             return run or self._create(client, identity)
         if OUTS in identity:
@@ -237,30 +238,29 @@ class Sender:
 
     def _create(self, client: MlflowClient, identity: dict[str, str]) -> Run:
         first = next(self.journal.read())
-        tags = {**identity, **self.head.get("tags", {}), LOG: self.journal.id}
+        tags = {**identity, **self.head.get("tags", {}), OF_LOG: self.journal.id}
         self._children = {}
-        return client.create_run(self._experiment_id, start_time=first.time, tags=tags, run_name=self.head["name"])
+        return client.create_run(self._experiment_id, first.time, tags, self.head["name"])
 
 
-def _mark(events: Sequence[Event]) -> dict[str, str] | None:
+def _mark(events: Sequence[Event]) -> dict[str, str]:
     """The tag that says that a stage is wholly on record, where the events come to that."""
-    last = events[-1] if events else None
-    return {f"deltarule.recorded.{last.stage}": last.values["outs"]} if last and last.kind == "mark" else None
+    marks = [last for last in events[-1:] if last.kind == "mark"]
+    return {f"deltarule.recorded.{mark.stage}": mark.values["outs"] for mark in marks}
 
 
 class RemoteState:
-    """What a run held when it was first looked at, and was sent since."""
+    """What a run held when it was first looked at, and was sent since; of no use once that failed."""
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
         self.run = run
         self._client, self._id = client, run.info.run_id
         self._params, self._tags = set(run.data.params), dict(run.data.tags)
-        self._points: dict[tuple[str, int], Metric] = {}
-        self._asked: set[str] = set()
+        self._points: dict[str, dict[int, Metric]] = {}
 
-    def has(self, tags: Mapping[str, str]) -> bool:
-        """Whether it has these tags."""
-        return tags.items() <= self._tags.items()
+    def has(self, mark: Mapping[str, str]) -> bool:
+        """Whether a stage is wholly on record; never without a mark."""
+        return bool(mark) and mark.items() <= self._tags.items()
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set the tags that it has not, or not so."""
@@ -275,9 +275,9 @@ class RemoteState:
         with tempfile.TemporaryDirectory(dir=root.parent) as scratch:  # in one call
             for place, below in files.items():
                 keep_file(root / below, Path(scratch, place), tables=True)
-            for place, text in texts.items():
+            for place, content in texts.items():
                 Path(scratch, place).parent.mkdir(parents=True, exist_ok=True)
-                Path(scratch, place).write_text(text, encoding="utf-8")
+                Path(scratch, place).write_bytes(content if isinstance(content, bytes) else content.encode())
             if files or texts:
                 self._client.log_artifacts(self._id, scratch)
         if rows := merged(events, "inputs"):
@@ -298,7 +298,6 @@ class RemoteState:
         )
         for some_points, some_params, some_tags in calls:
             self._client.log_batch(self._id, metrics=some_points, params=some_params, tags=some_tags)
-        self._points |= {(point.key, point.step): point for point in points}
         self._params |= params.keys()
         self._tags |= tags
 
@@ -306,33 +305,29 @@ class RemoteState:
         """The points that it does not hold; a changed value with a later time."""
         from mlflow.entities import Metric
 
-        told = [event for event in events if event.kind == "metrics"]
-        named = partial(metric_name, held=self.run.data.metrics)
-        held = self._held(named(key) for event in told for key in event.values)
         now, missing = int(time.time() * 1000), dict[tuple[str, int], Metric]()
-        for event in told:
-            for key, value in event.values.items():
-                point = named(key), event.step
-                before = missing.get(point, held.get(point))
-                if not _same(before, value):
+        for event in events:
+            for key, value in event.values.items() if event.kind == "metrics" else ():
+                name = metric_name(key, self.run.data.metrics)
+                held = self._held(name)
+                before = held.get(event.step)
+                if before is None or not _same(before.value, value):
                     when = max(event.time or now, before.timestamp + 1 if before else 0)
-                    missing[point] = Metric(point[0], value, when, event.step)
+                    held[event.step] = missing[name, event.step] = Metric(name, value, when, event.step)
         return [*missing.values()]
 
-    def _held(self, names: Iterable[str]) -> dict[tuple[str, int], Metric]:
-        """(name, step) -> the latest point, of these names at least."""
-        new = (set(names) & self.run.data.metrics.keys()) - self._asked
-        history = [metric for name in new for metric in self._client.get_metric_history(self._id, name)]
-        self._points |= {(metric.key, metric.step): metric for metric in sorted(history, key=lambda metric: metric.timestamp)}
-        self._asked |= new
-        return self._points
+    def _held(self, name: str) -> dict[int, Metric]:
+        """Step -> the latest point of a metric."""
+        if name not in self._points:
+            history = self._client.get_metric_history(self._id, name) if name in self.run.data.metrics else ()
+            by_time = sorted(history, key=lambda point: point.timestamp)
+            self._points[name] = {point.step: point for point in by_time}
+        return self._points[name]
 
 
-def _same(held: Metric | None, value: float) -> bool:
-    if held is None:
-        return False
+def _same(held: float, value: float) -> bool:
     kept = max(-LARGEST, min(LARGEST, value))  # NaN stays NaN
-    return held.value in (kept, value) or (math.isnan(held.value) and math.isnan(value))
+    return held in (kept, value) or (math.isnan(held) and math.isnan(value))
 
 
 def _parts(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

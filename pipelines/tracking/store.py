@@ -7,7 +7,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output belongs to `--json`
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+_LIBRARIES = {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}  # whose errors are a store's
 _SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}  # not language models
 DEFAULT = ".mlflow/mlflow.db"  # in the project
 ARTIFACTS = "mlflow-artifacts:/"
@@ -88,15 +89,13 @@ class Store:
     def __str__(self) -> str:
         return redact(self.uri)
 
-    def lock(self) -> FileLock:
-        """Held while a store is made or a run is sent: two at once make one."""
-        return self._lock("lock", _LOCK_SECONDS)
+    def lock(self, turn: bool = False) -> FileLock:
+        """Held while a store is made or asked: two at once make one.
 
-    def turn(self) -> FileLock:
-        """Held while a run that is over is sent: two processes can have the same one."""
-        return self._lock("turn", _TURN_SECONDS)
-
-    def _lock(self, kind: str, seconds: float) -> FileLock:
+        The other one, with `turn`, while a run that is over is sent: two processes can have the same one.
+        """
+        seconds = _TURN_SECONDS if turn else _LOCK_SECONDS
+        kind = "turn" if turn else "lock"
         path = self.database or self.project / ".deltarule" / "sync"
         if not self.project.is_dir():  # moved under way
             raise FileNotFoundError(f"{self.project} is no longer there")
@@ -155,20 +154,21 @@ def store_of(head: Mapping[str, Any], tracking: Tracking, project: Path, here: b
 
 def import_mlflow() -> None:
     """All that a sender needs of it; it takes seconds."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    quiet()
     import mlflow.pyfunc
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 def client_of(store: Store) -> MlflowClient:
     """MLflow's client."""
-    _quiet()
+    quiet()
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Import MLflow so that it writes nothing of its own."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow  # noqa: F401 - which sets the levels of its loggers
 
@@ -180,12 +180,8 @@ def check(store: Store) -> None:
     """Raises sqlite3.Error soon if a database is locked or none: MLflow would wait 20 s."""
     if store.database is None or store.missing:
         return
-    connection = sqlite3.connect(store.database, timeout=_BUSY_SECONDS, isolation_level=None)
-    try:
+    with closing(sqlite3.connect(store.database, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-    finally:
-        connection.close()
 
 
 def connect(store: Store) -> tuple[MlflowClient, str]:
@@ -245,7 +241,7 @@ def search(client: MlflowClient, experiment_id: str, wanted: str, view: int = 1)
 
 def _make(database: Path) -> None:
     """It takes its name once it is whole: half made it could never be opened again."""
-    _quiet()
+    quiet()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as scratch:
@@ -263,31 +259,26 @@ def _make(database: Path) -> None:
 def answering(store: Store, doing: str, then: str = SENT_LATER) -> Iterator[None]:
     """Turn every way in which a store fails into one TrackingError, soon, without secrets."""
     try:
-        with _settings():
+        with settings():
             yield
-    except Timeout:
-        busy = RuntimeError(f"another process has held its lock for {_LOCK_SECONDS} s")
-        failure = _failure(store, doing, busy, then)
-        raise Busy(str(failure), failure.reason) from None
-    except (OSError, sqlite3.Error) as error:
-        raise _failure(store, doing, error, then) from None
     except Exception as error:
-        if type(error).__module__.split(".")[0] not in {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}:
+        library = type(error).__module__.partition(".")[0]
+        if not isinstance(error, OSError | sqlite3.Error) and library not in _LIBRARIES:
             raise
+        kind = Busy if isinstance(error, Timeout) else TrackingError
+        first: BaseException = error
+        while inner := first.__cause__ or first.__context__:  # it says most
+            first = inner
+        said = redact(" ".join(str(first).split()))[:300] or type(first).__name__
+        if kind is Busy:
+            said = f"another process has held its lock for {_LOCK_SECONDS} s"
+        reason = f"the store {store} failed ({said})"
         # Not chained: the original message may hold the password of the URI.
-        raise _failure(store, doing, error, then) from None
-
-
-def _failure(store: Store, doing: str, error: BaseException, then: str) -> TrackingError:
-    while inner := error.__cause__ or error.__context__:  # the first cause says most
-        error = inner
-    said = redact(" ".join(str(error).split()))[:300] or type(error).__name__
-    reason = f"the store {store} failed ({said})"
-    return TrackingError(f"{doing}: {reason}; {then}", reason)
+        raise kind(f"{doing}: {reason}; {then}", reason) from None
 
 
 @contextmanager
-def _settings() -> Iterator[None]:
+def settings() -> Iterator[None]:
     """How MLflow's client is to behave, where the user has not said otherwise."""
     missing = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
     os.environ.update(missing)

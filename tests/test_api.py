@@ -10,7 +10,13 @@ import pytest
 
 import deltarule
 
-SMALL = {"model.hidden": [8], "train.backend": "reference", "train.epochs": 3, "train.batch_size": 64}
+SMALL = {
+    "model.hidden": [8],
+    "train.backend": "reference",
+    "train.epochs": 3,
+    "train.batch_size": 64,
+    "validation.baselines": False,
+}
 
 
 def experiment(source, **changes):

@@ -33,7 +33,7 @@ from pipelines.tracking.events import key_of, params
 SECRET, VARIABLE = "hunter2-9c1f", "correct-horse-battery"
 SPEC = {
     "data.source": "data/kinds, all.csv", "data.target": "kind", "data.columns": {"grade": "categorical", "day": "datetime"},
-    "train.backend": "reference", "train.epochs": 2, "model.hidden": [4],
+    "train.backend": "reference", "train.epochs": 2, "model.hidden": [4], "validation.baselines": False,
 }  # fmt: skip
 
 
@@ -413,6 +413,7 @@ def test_mlflow_predicts_with_the_model_of_every_backend(project, tmp_path):
         settings = {
             "data.source": "data/kinds, all.csv", "data.target": "kind", "data.columns": "{grade: categorical}",
             "train.epochs": "2", "train.backend": backend, "model.hidden": "[4]", "tracking.files": "[mlflow, native]",
+            "validation.baselines": "false",
         }  # fmt: skip
         changes = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
         call("deltarule", "run", "--name", backend, *changes, cwd=tmp_path, MLFLOW_TRACKING_URI=store)

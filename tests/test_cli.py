@@ -24,6 +24,7 @@ WITH_A_SPEC = ("split", "train", "validate", "test", "sync", "run", "ui", "spec"
 SPEC = """
 model: {hidden: [8], activation: tanh}
 train: {backend: reference, epochs: 2, batch_size: 256}
+validation: {baselines: false}
 """
 
 

@@ -37,6 +37,7 @@ FINGERPRINT = "3f2a" + "0" * 28
 LONG = """
 model: {hidden: [8], activation: tanh}
 train: {backend: reference, epochs: 100000, batch_size: 256, early_stopping: {patience: null}}
+validation: {baselines: false}
 """
 
 
@@ -404,7 +405,9 @@ def test_a_run_that_raises_is_failed_with_its_message(project, monkeypatch):
             raise RuntimeError("the lid is open, password=hunter2")
 
     monkeypatch.chdir(project)
-    spec = Experiment.model_validate({"model": {"hidden": [8]}, "train": {"backend": "reference", "epochs": 3}})
+    spec = Experiment.model_validate(
+        {"model": {"hidden": [8]}, "train": {"backend": "reference", "epochs": 3}, "validation": {"baselines": False}}
+    )
     with pytest.raises(RuntimeError, match="the lid is open"):
         launch(spec, progress=progress)
     assert statuses(project) == ["FAILED"] and trained(project) == 2

@@ -94,6 +94,7 @@ def experiment(source="wine", /, **changes):
     small = {
         "data": {"source": source, "split": {"folds": K, "stratify": False}}, "model": {"hidden": [5]},
         "train": {"backend": "reference", "epochs": 3, "optimizer": {"name": "adam", "learning_rate": 0.02}},
+        "validation": {"baselines": False},
     }  # fmt: skip
     return Experiment.model_validate(small).override({name.replace("__", "."): value for name, value in changes.items()} or {})
 

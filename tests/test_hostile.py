@@ -34,7 +34,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         (folder / "params.yaml").write_text(
-            "data: {source: iris}\nmodel: {hidden: [3]}\ntrain: {backend: reference, epochs: 1}\n"
+            "data: {source: iris}\nmodel: {hidden: [3]}\ntrain: {backend: reference, epochs: 1}\nvalidation: {baselines: false}\n"
         )
         deltarule.run(deltarule.load(), folder / "runs/1", track=True)
         called("export", "runs/1", "model")

@@ -24,7 +24,7 @@ from installed import Tool, install
 
 pytestmark = pytest.mark.slow
 STAGES = ["code", "split", "train", "validate", "test", "record"]
-QUICK = {"hidden": "[8]", "epochs": "2", "backend": "reference"}
+QUICK = {"hidden": "[8]", "epochs": "2", "backend": "reference", "baselines": "false"}
 
 
 def ran(output: str) -> list[str]:

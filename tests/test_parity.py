@@ -33,6 +33,7 @@ data: {source: digits}
 model: {hidden: [9, 6], activation: tanh, dropout: 0.2, input_dropout: 0.1}
 regularization: {l1: 1e-4, l2: 1e-3}
 train: {backend: reference, epochs: 2, batch_size: 100, clip_norm: 2.0}
+validation: {baselines: false}
 """
 TINY = """
 data: {source: flowers.csv, target: kind, scaling: none}

@@ -45,7 +45,7 @@ def trained(tmp_path_factory) -> deltarule.Run:
     experiment = deltarule.load("params.yaml").override(
         {
             "data.source": str(data), "data.target": "kind", "data.columns": {"id": "ignore"}, "train.backend": "reference",
-            "data.spellings": {"colour": {"bleu": "blue"}}, "train.epochs": 3, "model.hidden": [4],
+            "data.spellings": {"colour": {"bleu": "blue"}}, "train.epochs": 3, "model.hidden": [4], "validation.baselines": False,
         }
     )  # fmt: skip
     return deltarule.run(experiment, folder / "run", test=True)
@@ -124,7 +124,7 @@ def test_a_marker_that_is_a_number_means_no_value_as_a_number_too(tmp_path):
     experiment = deltarule.load("params.yaml").override(
         {
             "data.source": str(write(tmp_path / "x.csv", lines)), "data.target": "late", "train.backend": "reference",
-            "data.missing.markers": ["", "-999"], "train.epochs": 1, "model.hidden": [4],
+            "data.missing.markers": ["", "-999"], "train.epochs": 1, "model.hidden": [4], "validation.baselines": False,
         }
     )  # fmt: skip
     model = deltarule.run(experiment, tmp_path / "run").model
@@ -145,7 +145,7 @@ def test_days_come_first_where_they_did_in_the_training_rows(tmp_path, monkeypat
     experiment = deltarule.load("params.yaml").override(
         {
             "data.source": str(write(tmp_path / "days.csv", lines)), "data.target": "late", "train.backend": "reference",
-            "train.epochs": 1, "model.hidden": [4],
+            "train.epochs": 1, "model.hidden": [4], "validation.baselines": False,
         }
     )  # fmt: skip
     model = deltarule.run(experiment, tmp_path / "run").model
@@ -263,7 +263,7 @@ def test_of_folds_the_mean_is_answered(tmp_path):
     experiment = deltarule.load("params.yaml").override(
         {
             "data.source": str(data), "data.target": "kind", "data.columns": {"id": "ignore"}, "train.backend": "reference",
-            "data.split.folds": 2, "train.epochs": 2, "model.hidden": [4],
+            "data.split.folds": 2, "train.epochs": 2, "model.hidden": [4], "validation.baselines": False,
         }
     )  # fmt: skip
     deltarule.run(experiment, tmp_path / "run")

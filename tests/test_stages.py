@@ -32,13 +32,14 @@ from pipelines.stages.networks import stored_networks
 from pipelines.stages.test import enter, openers
 
 ALL = ("split", "train", "validate", "test")
+PLAIN = {"validation": {"baselines": False}}  # tests/test_baselines.py has them
 BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes", "linnerud")
 
 
 def experiment(source="iris", /, **changes):
     """A small one, on the reference. changes: model__hidden=(3,) and the like."""
     train = {"backend": "reference", "epochs": 4, "optimizer": {"name": "adam", "learning_rate": 0.02}}
-    small = Experiment.model_validate({"data": {"source": source}, "model": {"hidden": [8]}, "train": train})
+    small = Experiment.model_validate({"data": {"source": source}, "model": {"hidden": [8]}, "train": train, **PLAIN})
     return small.override({name.replace("__", "."): value for name, value in changes.items()}) if changes else small
 
 
@@ -125,7 +126,7 @@ def test_a_history_has_a_row_an_epoch_and_numbers_to_the_last_bit(places):
 
 
 def test_run_json_tells_the_spec_the_place_and_the_end(places):
-    spec = experiment()
+    spec = experiment(validation__baselines=True)  # of what comes later it says nothing
     carry_out(spec, places, "split", "train")
     run = kept(places.run)
     assert Experiment.model_validate(run["spec"]) == spec
@@ -245,7 +246,7 @@ def test_train_and_validate_work_where_there_are_no_test_rows(places):
 
 
 def test_test_and_validate_open_the_rows_of_their_part_alone_but_for_baselines(places):
-    spec = experiment(validation__baselines=False)
+    spec = experiment()
     carry_out(spec, places, "split", "train")
     for part in ("train", "test"):
         (places.data / part).rename(places.root / part)
@@ -254,7 +255,7 @@ def test_test_and_validate_open_the_rows_of_their_part_alone_but_for_baselines(p
     (places.data / "valid").rename(places.root / "valid")
     carry_out(spec, places, "test")
     with pytest.raises(DataError, match="is missing"):
-        carry_out(experiment(), places, "test")
+        carry_out(experiment(validation__baselines=True), places, "test")
 
 
 def test_the_test_rows_stay_closed_until_validate_has_reported(places):
@@ -571,6 +572,7 @@ def test_what_describes_a_run_counts_byte_by_byte_and_without_its_seal_it_is_of_
 # Errors of the operating system ----------------------------------------------------------------------------------------
 
 SPEC = "data: {source: digits}\nmodel: {hidden: [300]}\ntrain: {backend: reference, epochs: 1, batch_size: 500}\n"
+SPEC += "validation: {baselines: false}\n"
 
 
 def tree(folder):

@@ -45,7 +45,9 @@ def test_killed_at_random_moments_runs_folds_and_studies_come_to_the_bytes_and_p
 
 # Which one goes on -----------------------------------------------------------------------------------------------------
 
-SPEC = "model: {hidden: [4]}\ntrain: {backend: reference, epochs: 3}\ntracking: {enabled: false}\n"
+SPEC = (
+    "model: {hidden: [4]}\ntrain: {backend: reference, epochs: 3}\ntracking: {enabled: false}\nvalidation: {baselines: false}\n"
+)
 
 
 class Cut(BaseException):

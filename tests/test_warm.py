@@ -29,7 +29,9 @@ def run(code: str, *arguments: str, **options) -> subprocess.CompletedProcess[st
 def test_a_warm_run_and_a_cold_one_give_the_same_bytes(tmp_path, backend):
     """One spec, on each framework: outs, output, and what is said of where it ran."""
     words = ("run", "--set", "data.source=iris", "--set", "model.hidden=[8]", "--set", "model.dropout=0.2", "--set")
-    (tmp_path / "params.yaml").write_text(f"train: {{backend: {backend}, epochs: 3}}\ntracking: {{enabled: false}}\n")
+    (tmp_path / "params.yaml").write_text(
+        f"train: {{backend: {backend}, epochs: 3}}\ntracking: {{enabled: false}}\nvalidation: {{baselines: false}}\n"
+    )
     shown = []
     for cold in ("", "1"):
         done = call("deltarule", *words, "train.batch_size=16", "--name", f"c{cold}", cwd=tmp_path, DELTARULE_COLD=cold)

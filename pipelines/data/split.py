@@ -118,10 +118,11 @@ class Splitter:
             groups = np.unique(_complete(self.source, self.spec.group, "group")[rows], return_inverse=True)[1]
             part[rows] = deal_groups(groups, fractions, self.spec.seed)
             return part
-        # The first row that each is equal to may not be among them.
-        some, first = np.sort(rows), self.together.copy()
-        _, place, inverse = np.unique(first[some], return_index=True, return_inverse=True)
-        first[some] = some[place[inverse]]
+        first = self.together
+        if len(rows) < len(part):  # the first row that each is equal to may not be among them
+            some, first = np.sort(rows), first.copy()
+            _, place, inverse = np.unique(first[some], return_index=True, return_inverse=True)
+            first[some] = some[place[inverse]]
         part[rows] = deal(rows, fractions, self.strata, first)
         return part
 

@@ -119,7 +119,7 @@ class Splitter:
             part[rows] = deal_groups(groups, fractions, self.spec.seed)
             return part
         first = self.together
-        if len(rows) < len(part):  # the first row that each is equal to may not be among them
+        if len(rows) < len(part):  # the first of equal ones may not be among them
             some, first = np.sort(rows), first.copy()
             _, place, inverse = np.unique(first[some], return_index=True, return_inverse=True)
             first[some] = some[place[inverse]]

@@ -122,9 +122,9 @@ def read(texts: Any, how: Dates) -> NDArray:
 
 
 def _cells(texts: Any) -> NDArray:
-    """Each text; None for one without a digit: pandas takes `now` and `today` for the moment of the run."""
-    dated = pc.match_substring_regex(texts, r"\d")
-    return np.asarray(pc.if_else(dated, texts, None).to_pylist(), dtype=object)
+    """None without a digit: pandas takes `now` for the moment of the run."""
+    digits = pc.match_substring_regex(texts, r"\d")
+    return np.asarray(pc.if_else(digits, texts, None).to_pylist(), dtype=object)
 
 
 def _days(cells: NDArray, one: str, pivot: int) -> NDArray:

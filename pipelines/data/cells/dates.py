@@ -183,6 +183,6 @@ def _met(cell: str, order: str) -> str | None:
 
 @cache
 def _pattern(one: str) -> re.Pattern[str]:
-    """What a cell of a format looks like: thousands of cells are tried, and strptime compiles its own each time."""
+    """What a cell of a format looks like; strptime would compile its own for each cell."""
     parts = re.split(r"(%[a-zA-Z])", one)
     return re.compile("".join(FIELDS.get(part) or re.escape(part) for part in parts), re.IGNORECASE)

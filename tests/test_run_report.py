@@ -190,6 +190,10 @@ def test_the_command_writes_the_page_beside_the_outs_or_where_it_is_told(tmp_pat
     found = json.loads(deltarule("report", "--json", "--out", "../elsewhere/mine.html", cwd=tmp_path / "run").stdout)
     assert found == {"report": "../elsewhere/mine.html"}
     assert (tmp_path / "elsewhere/mine.html").read_bytes() == page.read_bytes()
+    (tmp_path / "runs").mkdir()
+    launched = (tmp_path / "run").rename(tmp_path / "runs/20260101-100000-mine")
+    deltarule("report", "mine")
+    assert "\nrun 20260101-100000-mine" in (launched / "outputs/report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,10 @@ class Run:
             spec = self.experiment
         except (SpecError, OSError):  # missing or wrong by now: a report does without what the outs do not hold of it
             spec = None
-        write_atomically(path, run_page(folder, figures(folder), spec).encode())
+        own = folder.resolve()
+        named = own.name if own.parent.name == "runs" else ""
+        page = run_page(folder, figures(folder, named=named), spec, named)
+        write_atomically(path, page.encode())
 
 
 def _columns(path: Path, text: tuple[str, ...]) -> Columns:

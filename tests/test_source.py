@@ -115,6 +115,14 @@ def test_a_large_file_is_left_out_and_told(project, monkeypatch):
     assert b"code/a.py" in patch and b"code/b.py" not in patch
 
 
+def test_a_file_that_became_a_link_is_in_the_patch(project):
+    (project / "gone.txt").unlink()
+    (project / "gone.txt").symlink_to("moved.txt")
+    (project / "moved.txt").write_text("after it")
+    found = provenance.uncommitted(project)
+    assert found.state == "whole" and b"new file mode 120000" in found.patch and b"+after it" in found.patch
+
+
 def test_what_comes_once_the_patch_is_full_is_left_out(project, monkeypatch):
     monkeypatch.setattr(provenance, "PATCH_CHARACTERS", 4000)
     for number in range(4):

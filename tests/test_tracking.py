@@ -23,6 +23,7 @@ from synthetic_run import make, write_json
 
 from pipelines import cli, tracking
 from pipelines.compare.choose import choose
+from pipelines.data import DataError
 from pipelines.project import project_of
 from pipelines.record import events
 from pipelines.record.sync import RunSender, sync, write_receipt
@@ -72,6 +73,17 @@ def test_a_run_carries_its_spec_its_history_its_results_and_where_it_comes_from(
     assert {"params.yaml", "train/model.safetensors", "train/history.csv", "test/metrics.json"} <= kept.keys()
     assert {"figures/learning_curves.png", "figures/test_confusion.png", "figures/gradient_flow.png"} <= kept.keys()
     assert f"run digits relu lightning 3f2a ({run_id[:8]})" in kept["report.html"].read_text()
+
+
+@pytest.mark.parametrize("of", ["Outs", "run_page"])
+def test_a_run_whose_outs_cannot_be_drawn_is_on_record_all_the_same(of, project, monkeypatch):
+    def damaged(*_, **__):
+        raise DataError("validate/about.json is damaged")
+
+    monkeypatch.setattr(f"pipelines.record.sync.{of}", damaged)
+    run = client_of(project).get_run(sync(make(project), EXPERIMENT))
+    assert run.info.status == "FINISHED" and run.data.metrics["validate/accuracy"] == 0.9
+    assert "DataError: validate/about.json is damaged" in run.data.tags["deltarule.not_drawn"]
 
 
 def test_best_values_come_from_the_best_epoch(project, no_figures):

@@ -95,24 +95,26 @@ class RunSender(Sender):
         places = RunPaths(self.journal.files)
         if not places.run.is_file():
             return
-        if stage == ["train", *Outs(places.root).reports][-1]:
-            yield self._pictures(stage)
+        yield from self._pictures(stage)
         if stage == self.head.get("model_after", "train"):
             carry(places, self.head.get("files", ()))
             yield list(carried(places))
 
-    def _pictures(self, stage: str) -> list[Event]:
+    def _pictures(self, stage: str) -> Iterator[list[Event]]:
         """What the outs show, and the page."""
         root = self.journal.files
         named = f"{self.head['name'][:NAME_SHOWN]} ({(self.sent.run_id or '')[:ID_SHOWN]})"
         try:
+            if stage != ["train", *Outs(root).reports][-1]:
+                return
             drawn = figures(root, named=named)
             page = run_page(root, drawn, named=named)
         except Exception as error:
             why = redact(f"{stage}: {type(error).__name__}: {error}")[:TAG_CHARACTERS]
-            return [Event("tags", stage, {"deltarule.not_drawn": why})]
-        shown = {f"figures/{name}.png": png for name, png in drawn.items()}
-        return [Event("text", stage, {PAGE: page, **shown})]
+            yield [Event("tags", stage, {"deltarule.not_drawn": why})]
+        else:
+            shown = {f"figures/{name}.png": png for name, png in drawn.items()}
+            yield [Event("text", stage, {PAGE: page, **shown})]
 
 
 def deliver(journal: Journal, store: Store) -> str | None:

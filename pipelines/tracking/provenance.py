@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,9 @@ def _diffs(top: Path, changed: Sequence[str], new: Sequence[str]) -> Iterator[st
     for start in range(0, len(changed), FILES_A_CALL):
         names = changed[start : start + FILES_A_CALL]
         text = _git(top, "--literal-pathspecs", "diff", *PLAIN, "HEAD", "--", *names)
-        yield from (f"diff --git {part}" for part in re.split(r"^diff --git ", text, flags=re.MULTILINE)[1:])
+        parts = re.split(r"^(?=diff --git )", text, flags=re.MULTILINE)[1:]
+        # A file that became a link has two.
+        yield from map("".join, (same for _, same in groupby(parts, lambda part: part.partition("\n")[0])))
     for name in new:
         yield _git(top, "diff", *PLAIN, "--no-index", "--", os.devnull, name, ends=(0, 1))
 

@@ -54,7 +54,7 @@ def runs(project: Path, experiment: str = "deltarule") -> list:
 def once(tmp_path_factory) -> Path:
     """The pipeline, run once on the reference backend, and committed."""
     project = copy_of_the_project(tmp_path_factory.mktemp("once") / "project")
-    set_value(project, source="iris", hidden="[8]", backend="reference", epochs="3")
+    set_value(project, source="iris", hidden="[8]", backend="reference", epochs="3", baselines="false")
     output = dvc("repro", cwd=project)
     assert ran(output) == STAGES
     commit(project)

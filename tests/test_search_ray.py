@@ -27,18 +27,17 @@ pytestmark = [
 __all__ = ["nodes"]  # a fixture
 
 
-def is_long(key: str) -> bool:
-    """Every other job takes two seconds, so that some are in the middle when others end."""
-    return int(key[0], 16) % 2 == 0
-
-
 def marked(job: networks.Job) -> Checkpoint:
-    """`advance`, which leaves a mark with its node's name when it begins, and takes long enough to be met in the middle."""
+    """`advance`, which leaves a mark with its node's name when it begins.
+
+    Every other one takes two seconds, so that some are in the middle when others end.
+    """
     import ray
 
-    node, key = ray.get_runtime_context().get_node_id(), job.key
-    Path(job.data).parents[3].joinpath("marks", f"{key}.{node}.{time.monotonic_ns()}").touch()
-    time.sleep(2 if is_long(key) else 0.1)
+    node, marks = ray.get_runtime_context().get_node_id(), Path(job.data).parents[3] / "marks"
+    how = ("short", "long")[len([*marks.iterdir()]) % 2]
+    (marks / f"{job.key}.{node}.{time.monotonic_ns()}.{how}").touch()
+    time.sleep(2 if how == "long" else 0.1)
     return networks.advance(job)
 
 
@@ -59,7 +58,7 @@ def test_a_cluster_whose_node_is_killed_gives_the_study_of_this_process(nodes, m
         saved.append(path.stem.partition("-")[2])
         begun = [mark.name.split(".") for mark in marks.iterdir()]
         # Surely in the middle of a long job: what has only not been fetched yet is older.
-        busy = {node for key, node, at in begun if is_long(key) and time.monotonic_ns() - int(at) < 1.5e9}
+        busy = {node for _, node, at, how in begun if how == "long" and time.monotonic_ns() - int(at) < 1.5e9}
         there = [node for node in nodes.worker_nodes if node.node_id in busy]
         if there and len(saved) > 2 and not killed:
             killed.extend(saved)

@@ -17,7 +17,7 @@ from conftest import BIN, ROOT, call, environment
 from stored import client_of, rows
 
 import deltarule
-from pipelines.api.launch import Launch, choose, unfinished
+from pipelines.api.launch import Launch, choose, launch, unfinished
 from pipelines.cli import main
 
 pytestmark = pytest.mark.slow
@@ -178,3 +178,17 @@ def test_a_launch_whose_record_is_lost_is_recorded_from_its_outs(project):
     client = client_of(project)
     client.delete_run(client.search_runs(["1"])[0].info.run_id)
     assert "there is nothing to put on record" in sync() and on_record(1) == []
+
+
+def test_a_launch_that_began_to_train_is_kept_whatever_became_of_its_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(SPEC)
+
+    def interrupted(_):
+        [rows] = Path("runs").glob("*/outputs/data")
+        shutil.rmtree(rows)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(deltarule.load(), track=False, progress=interrupted)
+    assert [*Path("runs").glob("*/.deltarule/launch.json")]

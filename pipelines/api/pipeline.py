@@ -75,12 +75,15 @@ def sync(experiment: Experiment, here: bool = False) -> Synced:
         done.waited |= send_waiting(project, experiment.tracking, here)
         if not experiment.tracking.enabled:
             return done
-        for name, note in lost(project, experiment.tracking, here).items():
-            own = load(project / name / "params.yaml") if name.startswith(f"{RUNS}/") else None
-            if own is None:
-                note.unlink()  # the study's trials are to be sent once more
-                done.waited |= send_waiting(project, experiment.tracking, here)
-            elif own.tracking.enabled:
+        gone = lost(project, experiment.tracking, here)
+        launches = {name: note for name, note in gone.items() if name.startswith(f"{RUNS}/")}
+        for name in gone.keys() - launches.keys():
+            gone[name].unlink()  # the study's trials are to be sent once more
+        if len(gone) > len(launches):
+            done.waited |= send_waiting(project, experiment.tracking, here)
+        for name, note in launches.items():
+            own = load(project / name / "params.yaml")
+            if own.tracking.enabled:
                 kept = read_json(note).get("launch", {})
                 places = RunPaths(project / name, base=project, project=project)
                 spec = own.model_copy(update={"tracking": experiment.tracking})

@@ -17,6 +17,7 @@ from conftest import BIN, ROOT, call, environment
 from stored import client_of, rows
 
 import deltarule
+from pipelines import stages
 from pipelines.api.launch import Launch, choose, launch, unfinished
 from pipelines.cli import main
 
@@ -191,4 +192,19 @@ def test_a_launch_that_began_to_train_is_kept_whatever_became_of_its_rows(tmp_pa
 
     with pytest.raises(KeyboardInterrupt):
         launch(deltarule.load(), track=False, progress=interrupted)
+    assert [*Path("runs").glob("*/.deltarule/launch.json")]
+
+
+def test_a_launch_that_ends_between_its_split_and_its_training_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(SPEC)
+    split = stages.split
+
+    def interrupted(*args):
+        split(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "split", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        launch(deltarule.load(), track=False)
     assert [*Path("runs").glob("*/.deltarule/launch.json")]

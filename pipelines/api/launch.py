@@ -125,7 +125,7 @@ def launch(
         outcome = recording.close()
         seconds["record"] = round(time.perf_counter() - began, 3)
         # Where the data could not be used, the folder holds its spec alone, and how it was begun.
-        if folder is None and "split" not in seconds:
+        if folder is None and "split" not in seconds and not places.about.exists():
             rmtree(place)
             if not any(place.parent.iterdir()):
                 place.parent.rmdir()

@@ -23,7 +23,7 @@ from conftest import ROOT
 from installed import Tool, install
 
 pytestmark = pytest.mark.slow
-STAGES = ["code", "split", "train", "validate", "test", "record"]
+STAGES = ["split", "train", "validate", "test", "record"]
 QUICK = {"hidden": "[8]", "epochs": "2", "backend": "reference", "baselines": "false"}
 
 
@@ -45,6 +45,11 @@ def numbers(path: Path, rows: int = 90, seed: int = 0) -> Path:
     lines = [f"{draw.gauss(i % 3, 0.5):.3f},{draw.gauss(0, 1):.3f},{('rose', 'tulip', 'iris')[i % 3]}" for i in range(rows)]
     path.write_text("\n".join(["length,width,kind", *lines]) + "\n")
     return path
+
+
+def commit(tool: Tool, folder: Path) -> None:
+    for command in ("add --all", "-c user.name=me -c user.email=me@localhost commit --quiet --message first"):
+        tool("git", *command.split(), cwd=folder)
 
 
 @pytest.fixture(scope="session")
@@ -93,8 +98,27 @@ def test_the_tool_makes_a_report_from_its_own_templates(tool, own):
     assert "<h2>How good it is</h2>" in (own / "outputs/report.html").read_text()
 
 
-def test_nothing_runs_again_but_what_always_runs(tool, own):
-    assert ran(tool("dvc", "repro", cwd=own)) == ["code"]
+def test_nothing_runs_again(tool, own):
+    assert ran(tool("dvc", "repro", cwd=own)) == [] and tool("dvc", "status", "--quiet", "dvc.yaml", cwd=own) == ""
+
+
+def test_the_ways_of_dvc_run_nothing_again_and_what_they_restore_is_on_record_once(tool, own, tmp_path):
+    set_value(own, trials="2", generation="2")
+    tool("dvc", "repro", "studies/dvc.yaml", cwd=own)
+    tool("dvc", "remote", "add", "--default", "store", tmp_path / "remote", cwd=own)
+    commit(tool, own)
+    tool("dvc", "push", cwd=own)
+    clones = [tmp_path / name for name in ("one", "two")]
+    for clone in clones:
+        tool("git", "clone", "--quiet", own, clone, cwd=tmp_path)
+    assert [ran(tool("dvc", "repro", option, cwd=clones[0])) for option in ("--allow-missing", "--pull")] == [[], []]
+    for verb in ("pull", "checkout"):
+        tool("dvc", verb, cwd=clones[1])
+    for _ in range(2):
+        tool("deltarule", "sync", cwd=clones[1])
+    assert len(tool("deltarule", "runs", "--json", cwd=clones[1]).splitlines()) == 1
+    for place in (own, *clones):
+        assert tool("dvc", "status", "--quiet", cwd=place) == "" == tool("git", "status", "--porcelain", cwd=place)
 
 
 HOSTILE = "raise SystemExit('the wrong package was imported')\n"
@@ -136,14 +160,17 @@ def test_a_new_version_runs_again_what_it_may_change(tool, own):
     text = metrics.read_text()
     try:
         metrics.write_text(f"{text}\n# changed\n")
-        assert ran(tool("dvc", "repro", cwd=own)) == ["code", "train", "validate", "test", "record"]
+        said = tool("deltarule", "code", cwd=own)
+        assert "code.yaml was of other code of deltarule; `dvc repro` re-runs what this one may change" in said
+        assert ran(tool("dvc", "repro", cwd=own)) == ["train", "validate", "test", "record"]
+        assert "code.yaml" not in tool("deltarule", "code", cwd=own)
     finally:
         metrics.write_text(text)
 
 
 def test_a_changed_file_is_seen_also_where_dvc_tracks_it(tool, own):
     tool("dvc", "add", "data/flowers.csv", cwd=own)
-    assert ran(tool("dvc", "repro", cwd=own)) == ["code"]
+    assert ran(tool("dvc", "repro", cwd=own)) == []
     numbers(own / "data/flowers.csv", seed=1)
     assert ran(tool("dvc", "repro", cwd=own)) == STAGES
 
@@ -164,7 +191,7 @@ def test_test_rows_may_be_a_file_of_their_own(tool, tmp_path):
     about = json.loads((two / "outputs/data/about.json").read_text())
     assert about["rows"]["test"] == 30 and sum(about["rows"].values()) == 120
     numbers(two / "data/judge.csv", 30, seed=1)
-    assert ran(tool("dvc", "repro", "split", cwd=two)) == ["code", "split"]
+    assert ran(tool("dvc", "repro", "split", cwd=two)) == ["split"]
     assert "data/judge.csv" in tool("dvc", "status", "studies/dvc.yaml", cwd=two)
 
 
@@ -176,8 +203,7 @@ def test_experiments_run_in_a_folder_of_a_larger_repository(tool, tmp_path):
     said = tool("deltarule", "new", "deep/flowers", "--data", numbers(tmp_path / "f.csv"), "--target", "kind", cwd=tmp_path)
     assert "initialised" not in said and not (project / ".dvc").exists() and not (project / ".git").exists()
     set_value(project, **QUICK)
-    for command in ("add --all", "-c user.name=me -c user.email=me@localhost commit --quiet --message first"):
-        tool("git", *command.split(), cwd=tmp_path)
+    commit(tool, tmp_path)
     tool("dvc", "exp", "run", "--temp", "-S", "seed=1", cwd=project)
     assert (project / ".mlflow/mlflow.db").is_file() and not (tmp_path / ".mlflow").exists()
     assert "data/f.csv" in (project / "params.yaml").read_text()

@@ -142,6 +142,7 @@ FILES = {
     "seed: !!str 3\n": ":1: a tag (tag:yaml.org,2002:str) is not allowed; quote what must be text",
     "%YAML 1.1\n---\ntracking: {enabled: no}\n": ":2: a % directive is not allowed; the file is read as YAML 1.2",
     "1: 2\n": ":1: a key must be text, got 1",
+    "? {seed: 0}\n: 1\n": ":1: a key must be text, got a mapping",
     "seed: 1\n---\nseed: 2\n": ":2:1: not YAML: expected a single document in the stream but found another document",
     "seed: " + "9" * 5000: (
         ": a value cannot be read: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +37,17 @@ def launched(folder: Path) -> Path:
 def begin(params: Path, changes: list[str] | None, as_json: bool) -> tuple[Console, Experiment]:
     """Where to say things, and the spec. Raises SpecError."""
     return Console(as_json), experiment_of(params, changes)
+
+
+def begin_stage(params: Path, changes: list[str] | None, as_json: bool) -> tuple[Console, Experiment]:
+    """As `begin`; code.yaml says which code of ours runs now."""
+    from pipelines.spec.identity import CODE, renew_code
+
+    console, experiment = begin(params, changes, as_json)
+    of_pipeline = params == PARAMS and not changes
+    if of_pipeline and renew_code(experiment.train.backend) and "DVC_STAGE" not in os.environ:
+        console.say(f"{CODE} was of other code of deltarule; `dvc repro` re-runs what this one may change")
+    return console, experiment
 
 
 def experiment_of(params: Path, changes: list[str] | None) -> Experiment:

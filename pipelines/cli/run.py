@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Option
 
-from pipelines.cli.options import PARAMS, Changes, Json, Params, advised, begin, launched, shown
+from pipelines.cli.options import PARAMS, Changes, Json, Params, advised, begin, begin_stage, launched, shown
 from pipelines.console import Console, number
 from pipelines.project import project_of
 
@@ -28,7 +28,7 @@ def stage(name: str, *about: str) -> Callable[..., None]:
     def carry_out(params: Params = PARAMS, changes: Changes = None, as_json: Json = False) -> None:
         from pipelines.api.pipeline import run_stage
 
-        console, experiment = begin(params, changes, as_json)
+        console, experiment = begin_stage(params, changes, as_json)
         began = time.perf_counter()
         with console.reserved(), console.progress("epoch") as progress:
             epochs = _epochs(progress, experiment.train.epochs)
@@ -157,7 +157,7 @@ def sync(
         dropped = tracking.drop(project_of(Path()), drop)
         Console(as_json).say(f"{dropped.run}: {dropped.waiting} events are given up, and will not be on record")
         return Console(as_json).result(dropped.as_dict())
-    console, experiment = begin(params, changes, as_json)
+    console, experiment = begin_stage(params, changes, as_json)
     show_unfinished(console)
     with console.reserved():
         done = pipeline.sync(experiment, here)
@@ -228,20 +228,21 @@ def report(
 def code(
     params: Params = PARAMS,
     changes: Changes = None,
-    into: Annotated[Path, Option("--into", metavar="DIR", help="Where to.")] = Path("outputs/code"),
+    into: Annotated[Path, Option("--into", metavar="DIR", help="Where older projects have them.")] = Path("outputs/code"),
     as_json: Json = False,
 ) -> None:
-    """Write a hash of deltarule's code, a file a stage.
+    """Write hashes of deltarule's code into code.yaml.
 
-    The pipeline of a project depends on them, so that a new version of deltarule re-runs what it may change.
+    A project's pipeline depends on them: `dvc repro` re-runs what a new version may change.
     """
     from backends.weights import write_atomically
-    from pipelines.spec.identity import SOURCES, source_hash
+    from pipelines.spec.identity import CODE, source_hashes
 
-    console, experiment = begin(params, changes, as_json)
-    found = {stage: source_hash(experiment.train.backend, stage) for stage in SOURCES}
-    for stage, digest in found.items():
-        write_atomically(into / stage, f"{digest}\n".encode())
+    console, experiment = begin_stage(params, changes, as_json)
+    found = source_hashes(experiment.train.backend)
+    if not CODE.is_file():  # earlier projects have a file a stage
+        for stage, digest in found.items():
+            write_atomically(into / stage, f"{digest}\n".encode())
     console.result({"code": found})
 
 

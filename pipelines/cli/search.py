@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, BadParameter, Option
 
-from pipelines.cli.options import PARAMS, Changes, Json, Params, advised, begin
+from pipelines.cli.options import PARAMS, Changes, Json, Params, advised, begin, begin_stage
 from pipelines.console import Console, number
 from pipelines.project import project_of
 
@@ -40,7 +40,7 @@ def search(
     """
     from pipelines import search as studies
 
-    console, experiment = begin(params, changes, as_json)
+    console, experiment = begin_stage(params, changes, as_json)
 
     def warn(warning: str) -> None:
         console.warn(advised(warning, changes))

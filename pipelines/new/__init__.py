@@ -30,6 +30,7 @@ from pipelines.spec.blocks import FILES
 from pipelines.spec.describe import split_path
 from pipelines.spec.file import as_option, edit
 from pipelines.spec.file import scalar as text
+from pipelines.spec.identity import CODE, code_text
 
 DVC_CONFIG = "[core]\n    analytics = false\n"
 SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
@@ -92,7 +93,8 @@ def create(
     if test is not None:
         each = "${data.source.train}\n      - ${data.source.test}"
         stages = {name: text.replace("${data.source}", each) for name, text in stages.items()}
-    files = {"params.yaml": written(seen, places, folder.name), **stages}
+    code = code_text(backend())
+    files = {"params.yaml": written(seen, places, folder.name), str(CODE): code, **stages}
     kept = ["README.md"] if os.path.lexists(folder / "README.md") else []
     files |= {} if kept else {"README.md": readme}
     ignored = {f".{name}": template[name] for name in ("dvcignore", "gitignore")}

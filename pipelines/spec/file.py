@@ -118,7 +118,8 @@ def _lines(node: Node | None, path: Path_) -> Iterator[tuple[Path_, int]]:
     if isinstance(node, MappingNode):
         for key, value in node.value:
             if key.tag != "tag:yaml.org,2002:str":
-                raise YamlError(f"a key must be text, got {key.value}", key.start_mark.line)
+                found = key.value if key.id == "scalar" else f"a {key.id}"
+                raise YamlError(f"a key must be text, got {found}", key.start_mark.line)
             inner = (*path, key.value)
             yield inner, key.start_mark.line + 1
             yield from _lines(value, inner)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends import check_name, registered
+from backends.weights import write_atomically
 
 if TYPE_CHECKING:
     from pipelines.spec.experiment import Experiment
@@ -31,6 +32,9 @@ SOURCES = {
     "test": [*JUDGING, "pipelines/stages/test.py"],
     "search": ["{backend}", *CONTRACTS, "pipelines/data", *SHARED, "pipelines/search"],
 }
+
+CODE = Path("code.yaml")  # of a project elsewhere: on its hashes the stages of its dvc.yaml depend
+HEAD = "# Hashes of deltarule's own code, which its commands bring up to date; keep it in git.\n"
 
 
 def fingerprint(experiment: Experiment, data_hashes: Mapping[str, str], source_hash: str) -> str:
@@ -71,6 +75,24 @@ def source_hash(backend: str, stage: str = "train") -> str:
         digest.update(f"{name}\0".encode())
         digest.update(file.read_bytes().replace(b"\r\n", b"\n") + b"\0")
     return digest.hexdigest()
+
+
+def source_hashes(backend: str) -> dict[str, str]:
+    """Stage -> the hash of its source."""
+    return {stage: source_hash(backend, stage) for stage in SOURCES}
+
+
+def code_text(backend: str) -> str:
+    """What code.yaml says of this version."""
+    return HEAD + "".join(f"{stage}: {digest}\n" for stage, digest in source_hashes(backend).items())
+
+
+def renew_code(backend: str) -> bool:
+    """Bring the code.yaml of this folder up to date, if it is there; whether it was not."""
+    stale = CODE.is_file() and CODE.read_text(encoding="utf-8") != code_text(backend)
+    if stale:
+        write_atomically(CODE, code_text(backend).encode())
+    return stale
 
 
 def _package(name: str) -> Path:

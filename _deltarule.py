@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 HERE = Path(__file__).resolve().parent
 OURS = ("pipelines", "backends", "deltarule.py")
@@ -40,7 +41,7 @@ def artifacts(uri: str, tracking_uri: str | None = None, registry_uri: str | Non
     store, place = tracking_uri or mlflow.get_tracking_uri(), uri.removeprefix("mlflow-artifacts:/")
     if not store.startswith("sqlite:///") or place.startswith("/"):  # the latter names a server
         return mlflow_artifacts_repo.MlflowArtifactsRepository(uri, tracking_uri, registry_uri)
-    database = Path(store.removeprefix("sqlite:///")).resolve(strict=True)  # else its folder would be made anew
+    database = Path(unquote(store.removeprefix("sqlite:///"))).resolve(strict=True)  # else its folder would be made anew
     root = database.parent / "mlartifacts"
     if not (root / place).resolve().is_relative_to(root.resolve()):
         raise ValueError(f"{uri} leads out of {root}")

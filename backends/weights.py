@@ -6,6 +6,7 @@ safetensors with the network's spec as JSON beside the numbers: any backend load
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -131,6 +132,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 @contextmanager
 def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which takes its name when all is written; if that fails, no file of that name is touched."""
+    # A device or a pipe would be replaced.
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        problem = "must be a file, and is a device or a pipe"
+        raise FileExistsError(errno.EEXIST, problem, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

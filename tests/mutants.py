@@ -33,7 +33,7 @@ TESTS = {
     "backends/keras/tensorflow.py": "keras",
     "backends/keras/jax.py": "keras_jax",
     "backends/activations.py": "activations reference",
-    "backends/base.py": "backends supervisor reference",
+    "backends/base.py": "backends supervisor reference keras",
     "backends/draws.py": "draws weights",
     "backends/losses.py": "class_weights reference supervisor",
     "backends/optimizers.py": "reference",

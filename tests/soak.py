@@ -6,8 +6,8 @@ Of each backend one process imports the framework and forks for each command, so
 Outs must be the same bytes, MLflow must hold each run once with the same points, and at most half of the epochs is trained twice.
 
 `--runs N` are runs from Python in one process, `--trials N` a study that is killed a tenth as often as `--kills`: memory,
-descriptors, threads, temporary files and child processes must stay as they were after the first tenth, and each run and trial be
-on record once.
+descriptors, threads, temporary files and child processes must stay as they were in the first half, and each run and trial be on
+record once.
 """
 
 from __future__ import annotations
@@ -178,9 +178,9 @@ class Usage:
             self.seen.append(found)
 
     def grown(self) -> dict[str, tuple[int, int]]:
-        """The least of the second tenth of the looks, and of the last."""
+        """The least before half of the looks, and before the last tenth: after what opens a command, and before what ends it."""
         tenth = max(1, len(self.seen) // 10)
-        early, late = self.seen[tenth : 2 * tenth] or self.seen, self.seen[-tenth:]
+        early, late = (self.seen[start * tenth : (start + 2) * tenth] or self.seen for start in (3, 7))
         return {name: (min(one[name] for one in early), min(one[name] for one in late)) for name in self.seen[0]}
 
     def check(self, what: str, each: int, count: int) -> None:

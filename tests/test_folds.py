@@ -26,6 +26,15 @@ def of_folds(task="multiclass", seeds=(1,), **changes):
     return trials, make_folds(task)
 
 
+def test_folds_beyond_the_memory_together_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec, places = Experiment().override({"data.source": "iris", "data.split.folds": 3}), RunPaths(tmp_path)
+    stages.split(spec, places)
+    monkeypatch.setattr("pipelines.spec.to_trial.memory", lambda: 600_000)
+    with pytest.raises(SpecError, match=r"networks that train together \(folds, seeds\) must be at most [12], what .* got 3"):
+        stages.train(spec, places)
+
+
 # -- dealing --------------------------------------------------------------------------------------------------------------
 
 

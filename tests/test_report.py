@@ -302,6 +302,11 @@ def test_no_title_lies_on_the_factor_of_an_axis():
         assert factor.get_text() == "1e8" and not factor.get_window_extent().overlaps(panel.title.get_window_extent())
 
 
+def test_a_character_without_a_glyph_is_drawn_without_a_word(recwarn):
+    style.png(confusion({"actual": ["a", "\x1b[31mred"], "predicted": ["a", "a"]}, "a run"))
+    assert not list(recwarn)
+
+
 def test_what_is_drawn_stays_within_the_figure_and_apart(history):
     names = [f"a class with a long name, number {i}" for i in range(60)]
     drawings = [learning_curves(history, "digits, relu", 5), gradient_flow(history, "digits, relu"), weights(bins(30), "a run")]

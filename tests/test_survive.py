@@ -181,6 +181,46 @@ def test_a_launch_whose_record_is_lost_is_recorded_from_its_outs(project):
     assert "there is nothing to put on record" in sync() and on_record(1) == []
 
 
+NOTE, BEGUN = Path(".deltarule/begun/tags.json"), Path(".deltarule/launch.json")
+
+
+def test_what_a_clone_says_of_its_journal_leads_nowhere_and_a_damaged_launch_hinders_no_other(project, tmp_path_factory):
+    mine = tmp_path_factory.mktemp("mine")
+    (mine / "precious").write_text("mine")
+    (project / "params.yaml").write_text("data: {source: iris}\n" + SPEC.replace("false", "true"))
+    sound = deltarule.run(deltarule.load(), track=True).folder
+    one, *damaged = [Path(shutil.copytree(sound, sound.with_name(f"20260101-000000-{name}"))) for name in "abc"]
+    for place in (".mlflow", ".deltarule"):
+        shutil.rmtree(project / place)
+    note = json.loads((one / NOTE).read_text())
+    note["launch"]["journal"] = str(mine)
+    (one / NOTE).write_text(json.dumps(note))
+    for folder, (place, content) in zip(damaged, ((NOTE, '{"launch": []}'), ("params.yaml", "nope: 1")), strict=True):
+        (folder / place).write_text(content)
+    said = call("deltarule", "sync", cwd=project, check=False)
+    assert said.returncode == 1 and f"runs/{sound.name}: on record in MLflow as run" in said.stdout + said.stderr
+    assert re.search(rf"runs/({'|'.join(folder.name for folder in damaged)}) cannot be put on record: ", said.stderr)
+    assert len(rows(project, "runs")) == 1 and (mine / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"track": True, "log": "/tmp/elsewhere"}, "a journal must be called as we call one"),
+        ({"track": True, "log": "../../../elsewhere"}, "a journal must be called as we call one"),
+        ({"name": 1}, "launch.json is damaged"),
+        ({"log": None}, "launch.json is damaged"),
+    ],
+)
+def test_a_launch_that_a_clone_changed_is_resumed_nowhere_else(project, capsys, change, told):
+    (project / "params.yaml").write_text("data: {source: iris}\n" + SPEC.replace("false", "true"))
+    folder = cut_short("one")
+    begun = json.loads((folder / BEGUN).read_text())
+    begun.pop("digest", None)
+    (folder / BEGUN).write_text(json.dumps(begun | change))
+    assert told in said(capsys, "run", "--resume", "one")[1] and not (project.parent / "elsewhere").exists()
+
+
 def test_a_launch_that_began_to_train_is_kept_whatever_became_of_its_rows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(SPEC)

@@ -1,6 +1,7 @@
 """One layout of weights, in memory and in files."""
 
 import errno
+import os
 
 import numpy as np
 import pytest
@@ -57,3 +58,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=f"full: '{path}'"):
         weights.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match=f"must be a file, and is a device or a pipe: '{tmp_path}/pipe'"):
+        weights.write_atomically(tmp_path / "pipe", b"new")
+    assert (tmp_path / "pipe").is_fifo() and len(os.listdir(tmp_path)) == 1

@@ -14,6 +14,8 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from backends.errors import interruption
 from backends.weights import write_atomically
 from pipelines import stages, tracking
@@ -24,7 +26,7 @@ from pipelines.record import Recording
 from pipelines.redact import redact
 from pipelines.spec import Experiment, SpecError, dump, load
 from pipelines.stages import HeldError, RunPaths, StageError
-from pipelines.stages.files import read_json, write_json
+from pipelines.stages.files import damaged, read_json, write_json
 from pipelines.stages.networks import differences, load_networks, split_rows
 from pipelines.tracking.journal import new_name
 from pipelines.tracking.store import remembered
@@ -56,7 +58,10 @@ class Launch:
         if other:
             told = ", ".join(other[:5])
             raise StageError(f"the run in {folder} is of another spec: {told}; begin it in another folder", 2)
-        return cls(**read_json(folder / BEGUN))
+        try:
+            return TypeAdapter(cls).validate_python(read_json(folder / BEGUN))
+        except ValidationError:
+            raise damaged(folder / BEGUN) from None
 
     @contextmanager
     def kept(self, folder: Path) -> Iterator[None]:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines import stages, tracking
 from pipelines.api.launch import BEGUN, RUNS, Progress, recorded, train_recorded
+from pipelines.data import DataError
 from pipelines.project import project_of
 from pipelines.record import Recording
 from pipelines.record import sync as record
 from pipelines.spec import Experiment, Tracking, load
-from pipelines.stages import HeldError, RunPaths
-from pipelines.stages.files import read_json
+from pipelines.stages import HeldError, RunPaths, StageError
+from pipelines.stages.files import damaged, read_json
 from pipelines.tracking import TrackingError, Waiting, provenance, query
 from pipelines.tracking.events import KIND, LAUNCH, STUDY
 from pipelines.tracking.journal import journals
-from pipelines.tracking.store import remembered, store_of
+from pipelines.tracking.store import Refused, remembered, store_of
 
 STUDY_NOTES = "studies/*/.deltarule/record.json"
 
@@ -82,16 +84,43 @@ def sync(experiment: Experiment, here: bool = False) -> Synced:
         if len(gone) > len(launches):
             done.waited |= send_waiting(project, experiment.tracking, here)
         for name, note in launches.items():
-            own = load(project / name / "params.yaml")
-            if own.tracking.enabled:
-                kept = read_json(note).get("launch", {})
-                places = RunPaths(project / name, base=project, project=project)
-                spec = own.model_copy(update={"tracking": experiment.tracking})
-                how = {key: kept.get(key) for key in ("name", "journal")}
-                done.waited[name] = record.sync(places, spec, new_run=True, **how)
+            try:
+                done.waited |= _record_anew(project, name, note, experiment.tracking)
+            # A damaged one hinders no other.
+            except (Refused, StageError, ValueError, OSError) as error:
+                done.failure = TrackingError(f"{name} cannot be put on record: {error}")
     except TrackingError as error:
         done.failure = error
     return done
+
+
+def _record_anew(project: Path, name: str, note: Path, tracked: Tracking) -> dict[str, str | None]:
+    """A launch that the store lost: its folder -> run id.
+
+    Nothing where its spec has it off the record.
+    """
+    own, kept = load(project / name / "params.yaml"), _told(note)
+    if not own.tracking.enabled:
+        return {}
+    places = RunPaths(project / name, base=project, project=project)
+    spec = own.model_copy(update={"tracking": tracked})
+    how = {key: kept.get(key) for key in ("name", "journal")}
+    return {name: record.sync(places, spec, new_run=True, **how)}
+
+
+def _told(note: Path) -> dict[str, Any]:
+    """What a note says of the launch or the study.
+
+    Raises DataError where it is damaged.
+    """
+    told = read_json(note)
+    launch = told.get("launch", told)
+    if not isinstance(launch, dict):
+        raise damaged(note)
+    for key in ("name", "journal"):
+        if not isinstance(launch.get(key), str | None):
+            raise damaged(note)
+    return launch
 
 
 def send_waiting(project: Path, tracked: Tracking, here: bool = False) -> Iterator[tuple[str, str | None]]:
@@ -136,9 +165,10 @@ def lost(project: Path, tracking: Tracking, here: bool) -> dict[str, Path]:
     notes |= {note.parents[1]: note for note in project.glob(STUDY_NOTES)}
     found = {}
     for folder, note in notes.items():
-        told = read_json(note)
-        if here or told.get("launch", told).get("tracking") == remembered(tracking):
-            found[folder.relative_to(project).as_posix()] = note
+        with suppress(DataError):  # it is told of when it is sent
+            if not here and _told(note).get("tracking") != remembered(tracking):
+                continue
+        found[folder.relative_to(project).as_posix()] = note
     for waits in journals(project):
         found.pop(waits.title, None)
     there = query.recorded(tracking, project, deleted=True) if found else ()

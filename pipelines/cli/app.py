@@ -123,6 +123,6 @@ def _judge(error: BaseException) -> tuple[int, str]:
     with suppress(FileNotFoundError):  # of a working folder that is gone
         gone = gone and not (error.filename and Path(error.filename).absolute().parent.is_dir())
     if error.strerror:
-        where = error.filename or ("the working folder" if gone else "a file")
+        where = error.filename2 or error.filename or ("the working folder" if gone else "a file")
         told = f"{where}: {error.strerror}; {GONE if gone else WAYS_OUT.get(error.errno or 0, '')}".rstrip("; ")
     return BAD_INPUT if isinstance(error, FileNotFoundError | FileExistsError) and not gone else FAILED, told

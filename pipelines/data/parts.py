@@ -64,7 +64,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(raw)
         seal = content.pop("digest", None)
-    except (ValueError, AttributeError):
+    # Or JSON that is no mapping.
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise damaged(path) from None
     # Without a seal it is of an earlier version; a seal whose key is damaged is known by its value.
     if listing and (seal or raw.endswith(sealed[-68:])) and raw != sealed:

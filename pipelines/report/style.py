@@ -81,10 +81,16 @@ def series_colours(count: int) -> Sequence[str | tuple[float, ...]]:
 def png(drawing: Figure) -> bytes:
     """The drawing as PNG, without time or version in it: same numbers, same bytes."""
     buffer = io.BytesIO()
-    if engine := drawing.get_layout_engine():  # laid out at once: savefig would draw all of it for that, and then again
-        engine.execute(drawing)
-        drawing.set_layout_engine("none")
-    drawing.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        # A box is drawn; the warning would send the character
+        # to the terminal.
+        warnings.filterwarnings("ignore", "Glyph")
+        # Laid out at once: savefig would draw all of it for
+        # that, and then again.
+        if engine := drawing.get_layout_engine():
+            engine.execute(drawing)
+            drawing.set_layout_engine("none")
+        drawing.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -205,8 +205,13 @@ def unwritten_studies(project: Path) -> list[str]:
     found = []
     for path in sorted(project.glob(f"{STUDIES}/*/{STUDY}")):
         folder, note = path.parent, _noted(path.parent)
-        over = sum(count for state, count in read_study(folder).get("counts", {}).items() if state in STATUS)
-        waits = over > len(note["trials"]) if "trials" in note else note.get("sent") != _state(folder)
+        try:
+            counts = read_study(folder).get("counts", {})
+        except StorageError:  # damaged, as `study show` says
+            continue
+        over = sum(count for state, count in counts.items() if state in STATUS)
+        noted = note.get("trials")
+        waits = over > len(noted) if isinstance(noted, list | dict) else note.get("sent") != _state(folder)
         if waits and _is_tracked(folder):
             found.append(f"{STUDIES}/{folder.name}")
     return found
@@ -224,7 +229,7 @@ def _is_tracked(folder: Path) -> bool:
 def _noted(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / NOTE).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}
 
 

@@ -124,8 +124,8 @@ def check_spec(experiment: Experiment) -> None:
         raise SpecError("\n".join(problems))
 
 
-def check_memory(network: Trial, rows: Mapping[str, int] = {}, networks: int = 1) -> None:
-    """`rows` by part.
+def check_memory(network: Trial, rows: Mapping[str, int] = {}, networks: int = 1, key: str = "search.width") -> None:
+    """`rows` by part; `key` sets how many `networks` there are.
 
     Raises SpecError if the least that a stack of such networks takes is more than the machine has.
     """
@@ -143,7 +143,7 @@ def check_memory(network: Trial, rows: Mapping[str, int] = {}, networks: int = 1
     }
     all_of_one = sum(needs.values())
     if networks > 1 and all_of_one <= there < all_of_one * networks:
-        needs = {f"search.width must be at most {there // all_of_one}, @, got {networks} networks": all_of_one * networks}
+        needs = {f"{key} must be at most {there // all_of_one}, @, got {networks} networks": all_of_one * networks}
     if sum(needs.values()) > there:
         told = max(needs, key=lambda one: needs[one])
         most = f"what {there / 1e9:.3g} GB of memory hold"

@@ -12,6 +12,7 @@ from backends.spec import Trial
 from backends.supervisor import Result, Watch, fit
 from pipelines.data import About
 from pipelines.spec import HIGHER_IS_BETTER, Experiment, SpecError, higher_is_better
+from pipelines.spec.to_trial import check_memory
 from pipelines.stages.metrics import Truth, check_metric, epoch_metrics
 
 SD = "_sd"  # what the name of a metric ends in for its sd over the folds
@@ -62,6 +63,8 @@ def train_all(
     monitor = experiment.train.early_stopping.monitor
     results: dict[int, Result] = {}
     for number, places in enumerate(_stacks(about, trials, width)):
+        one = trials[places[0]]
+        check_memory(one, about.fold(one.fold).rows, len(places), "the networks that train together (folds, seeds)")
         rows, truths = open_rows(about, folder, [trials[place].fold for place in places])
         file = checkpoint.with_stem(f"{checkpoint.stem}-{number + 1}") if checkpoint is not None and number else checkpoint
         found = fit(

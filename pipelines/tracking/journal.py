@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import time
@@ -35,6 +36,8 @@ _TAIL_BYTES = 4096
 _HOLD_SECONDS = 2  # who looks whether a journal is being written has the lock for a moment
 _ABANDONED_SECONDS = 3600  # a folder without a first line
 _KILLED_SECONDS = 3  # for the sender of a run that was killed, which notices within a second
+# A name that a record or a clone tells leads out of no folder.
+_OURS = re.compile(r"[\w-]+")
 SETTLE_SECONDS, _LOOK_SECONDS = 60.0, 0.05
 
 
@@ -107,7 +110,10 @@ class Journal:
 
         With `hold` this process goes on writing it.
         """
-        journal = cls(project / LOG / (name or new_name()))
+        name = name or new_name()
+        if not _OURS.fullmatch(name):
+            raise Refused(f"a journal must be called as we call one, such as {new_name()}, got {name!r}; nothing is sent")
+        journal = cls(project / LOG / name)
         if not journal.head():  # of a process that was killed while it made it
             journal.remove()
         (project / LOG).parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # for its owner alone

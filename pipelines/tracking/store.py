@@ -34,6 +34,7 @@ _LIBRARIES = {"mlflow", "sqlalchemy", "requests", "urllib3", "alembic"}  # whose
 _SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}  # not language models
 DEFAULT = ".mlflow/mlflow.db"  # in the project
 ARTIFACTS = "mlflow-artifacts:/"
+SQLITE = "sqlite:///"
 _LOCK_SECONDS = 60  # others hold the lock for a second or two each
 _TURN_SECONDS = 180  # a run is a few seconds, most of them for its figures
 _BUSY_SECONDS = 5
@@ -74,7 +75,7 @@ class Store:
     @property
     def database(self) -> Path | None:
         """The file of a sqlite store; None for any other."""
-        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+        return Path(unquote(self.uri.removeprefix(SQLITE))) if self.uri.startswith(SQLITE) else None
 
     @property
     def artifacts(self) -> str | None:
@@ -118,7 +119,7 @@ def absolute(uri: str | None, project: Path) -> str:
         path = Path(uri).expanduser()
         path = path if path.suffix in {".db", ".sqlite", ".sqlite3"} else path / "mlflow.db"
     elif scheme == "sqlite":
-        path = Path(rest.removeprefix("/"))
+        path = Path(unquote(rest.removeprefix("/")))
     elif scheme == "file":
         raise TrackingError(
             f"tracking.uri must be a database or a server, got {redact(uri)}: MLflow 3 refuses stores of plain files; "
@@ -126,7 +127,12 @@ def absolute(uri: str | None, project: Path) -> str:
         )
     else:
         return uri
-    return f"sqlite:///{(project / path).resolve()}"
+    return sqlite_uri((project / path).resolve())
+
+
+def sqlite_uri(path: Path) -> str:
+    """Of a database's file; a ? in it would begin a query."""
+    return SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def remembered(tracking: Tracking) -> dict[str, str]:
@@ -246,7 +252,7 @@ def _make(database: Path) -> None:
 
     with tempfile.TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as scratch:
         made = Path(scratch) / database.name
-        SqlAlchemyStore(f"sqlite:///{made}", ARTIFACTS)  # type: ignore[no-untyped-call]
+        SqlAlchemyStore(sqlite_uri(made), ARTIFACTS)  # type: ignore[no-untyped-call]
         made.rename(database)
     if database.parts[-2:] == Path(DEFAULT).parts:
         # Where MLflow looks by itself.

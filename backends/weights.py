@@ -134,8 +134,7 @@ def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which takes its name when all is written; if that fails, no file of that name is touched."""
     # A device or a pipe would be replaced.
     if path.exists() and not (path.is_file() or path.is_dir()):
-        problem = "must be a file, and is a device or a pipe"
-        raise FileExistsError(errno.EEXIST, problem, str(path))
+        raise FileExistsError(errno.EEXIST, "must be a file, and is a device or a pipe", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

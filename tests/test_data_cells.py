@@ -392,6 +392,19 @@ def test_a_number_that_may_mean_no_value_is_shown_with_its_rows_and_a_line_that_
     assert np.isnan(later.fetch("a").values).tolist() == [True, False]
 
 
+def test_a_sentinel_among_amounts_is_accepted_with_how_these_are_written(written):
+    amounts = [f'"$1,{n:03}.50"' for n in range(60)] + ['"$9,999.00"'] * 3
+    base = written("a,y\n" + "".join(f"{cell},{n / 7}\n" for n, cell in enumerate(amounts)))
+    ((_, why),) = asked(block_of(), base, "sentinel")
+    values = accepted(why, base).fetch("a").values
+    assert np.isnan(values).sum() == 3 and values[1] == 1001.5
+
+
+def test_a_whole_number_beyond_2_to_the_53_is_refused_with_a_point_behind_it_too(written):
+    base = written("a,y\n" + "".join(f"{2**53 + n % 9}.0,{n / 7}\n" for n in range(60)))
+    assert any("must hold whole numbers below 2^53" in problem for problem in look(block_of(), base).problems)
+
+
 @pytest.mark.parametrize(
     "cells", [range(100), [n % 3 - 1 for n in range(99)], [*range(-5, 90), -5, -5], [*range(60, 100), 99, 99]]
 )
@@ -445,7 +458,7 @@ def test_whole_decimals_that_lose_digits_are_refused(tmp_path):
 def test_several_targets_of_two_values_are_sent_on_no_circle(written):
     base = written("a,u,v\n" + "".join(f"{n},{n % 2},{n % 3 % 2}\n" for n in range(40)))
     (problem,) = look(block_of(target=["u", "v"]), base).problems
-    assert problem.endswith("predict classes one target at a time: name one data.target")
+    assert problem.endswith("predict classes one at a time: name one data.target, and have data.columns ignore the others")
 
 
 def test_split_lists_all_faults_as_data_does(written):

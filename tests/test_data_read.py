@@ -179,7 +179,8 @@ BAD_TEXT = {
     "a row too long": (b"a,y\n1,2\n\n1,2,3\n", "t.csv:4: every row must have 2 cells as the header has, found 3"),
     "names twice": (
         b"a,b, a,y,b,a\n1,2,3,4,5,6\n",
-        "t.csv: column names must differ, found 'a' in columns 1, 3 and 6, 'b' in columns 2 and 5; rename them in the file",
+        "t.csv: column names must differ, found 'a' in columns 1, 3 and 6, 'b' in columns 2 and 5; if the first line is a row, "
+        "set data.format.header: false; else rename them in the file",
     ),
     "no target": (b"a,b\n1,2\n", "t.csv: data.target must name columns of the file, got 'y'; the columns are: a, b"),
     "NUL": (

@@ -231,10 +231,7 @@ def code(
     into: Annotated[Path, Option("--into", metavar="DIR", help="Where older projects have them.")] = Path("outputs/code"),
     as_json: Json = False,
 ) -> None:
-    """Write hashes of deltarule's code into code.yaml.
-
-    A project's pipeline depends on them: `dvc repro` re-runs what a new version may change.
-    """
+    """Write hashes of deltarule's code into code.yaml, on which a project's pipeline depends."""
     from backends.weights import write_atomically
     from pipelines.spec.identity import CODE, source_hashes
 

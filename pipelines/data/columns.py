@@ -225,7 +225,11 @@ class TargetColumns:
             values = np.unique(column)
             if len(values) == 2 and not stated:
                 one = "set data.task: binary"
-                way_out = one if len(names) == 1 else "predict classes one target at a time: name one data.target"
+                way_out = (
+                    one
+                    if len(names) == 1
+                    else "predict classes one at a time: name one data.target, and have data.columns ignore the others"
+                )
                 found = f"found only {self.spell(values)}; {way_out}"
                 raise DataError(f"{self.name}: target {name!r} must take more than two values for regression, {found}")
         return Target("regression", names, (), self.values)

@@ -132,7 +132,9 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
         columns.append(_column(source, name, column, left_out.get(name, ""), block.format.decimal))
         # What is untidy is looked at as text, and tells nothing yet.
         if name in source.inputs and name not in left_out and name not in source.problems:
-            suspicions += suspect(name, kind, column, target, block.categories.most)
+            how = source.numbers.get(name)
+            said = as_stated(how, block.format.decimal) if how else {}
+            suspicions += suspect(name, kind, column, target, block.categories.most, said)
             problems += _unfit(source, block, columns[-1], column)
     duplicates, unsplit = _split(source, block, target)
     return Look(
@@ -257,10 +259,13 @@ def shown(kind: Kind, value: float) -> str:
 # -- suspicions --
 
 
-def suspect(name: str, kind: Kind, column: Column, target: Target | None, most: int) -> Iterator[Suspicion]:
+def suspect(
+    name: str, kind: Kind, column: Column, target: Target | None, most: int, said: Mapping[str, Any]
+) -> Iterator[Suspicion]:
     """What may be wrong with one input. A column that is ignored can harm nothing, and is not looked at.
 
-    `most` categories have an input of their own.
+    `most` categories have an input of their own. `said`: how its
+    numbers are written, as data.numbers says it.
     """
     if kind == "ignore":
         return
@@ -271,7 +276,7 @@ def suspect(name: str, kind: Kind, column: Column, target: Target | None, most: 
     if kind == "numeric" and _numbers_rows(column.values):
         yield Suspicion(name, "order", "whole numbers without repeats that number the rows: an id? data.columns can ignore it")
     if kind == "numeric":
-        yield from suspect_sentinel(name, column.values)
+        yield from suspect_sentinel(name, column.values, said)
     if kind == "categorical":
         rows = np.bincount(column.values[~column.gaps], minlength=len(column.categories))
         yield from _many(name, rows, most)
@@ -323,7 +328,7 @@ def suspect_task(source: Source, target: Target, block: DataSpec) -> Iterator[Su
     yield Suspicion(name, "task", f"are {which} amounts, as marks are, or names of classes? {ways}")
 
 
-def suspect_sentinel(name: str, values: NDArray) -> Iterator[Suspicion]:
+def suspect_sentinel(name: str, values: NDArray, said: Mapping[str, Any]) -> Iterator[Suspicion]:
     """A number at an edge of the range that may mean no value.
 
     The only one below 0; 99 or 999, far from the rest; 0, where all others lie far above.
@@ -339,8 +344,8 @@ def suspect_sentinel(name: str, values: NDArray) -> Iterator[Suspicion]:
     for sure, edge, count, inner in ((low, least, counts[0], next_least), (high, greatest, counts[-1], next_greatest)):
         if sure and count >= SENTINEL_ROWS:
             told = f"{edge:.0f} in {count:,} rows, and no other value beyond {inner:g}"
-            said = flow({name: {"missing": int(edge)}})
-            yield Suspicion(name, "sentinel", f"{told}: does it mean no value? if so, set data.numbers: {said}")
+            line = flow({name: {**said, "missing": int(edge)}})
+            yield Suspicion(name, "sentinel", f"{told}: does it mean no value? if so, set data.numbers: {line}")
 
 
 def _numbers_rows(values: NDArray) -> bool:

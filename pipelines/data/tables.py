@@ -23,6 +23,7 @@ from pipelines.spec.blocks import DELIMITED, Dates, Kind
 from pipelines.spec.describe import nearest
 
 NAMED = 5  # names, or places, that a message lists
+NO_HEADER = "if the first line is a row, set data.format.header: false; else rename them in the file"
 INDEX, UNNAMED = "it is pandas' index", "it has no name in the header"  # why columns are passed over
 TEXTS = pa.dictionary(pa.int32(), pa.large_string())
 
@@ -325,7 +326,7 @@ def open_table(block: DataSpec, path: Path, shown: str) -> Table:
         check_names(shown, table.names)
         return table
     text = open_text(path, shown, block.format, [*block.targets, *block.columns, *block.numbers])
-    check_names(shown, text.names)
+    check_names(shown, text.names, NO_HEADER)
     kinds = stated_kinds(block, text.names).items()
     as_text = {name for name, kind in kinds if kind != "numeric"} | {*block.spellings}
     as_text |= {*stated("numbers", block.numbers, text.names)}
@@ -335,7 +336,7 @@ def open_table(block: DataSpec, path: Path, shown: str) -> Table:
     return table
 
 
-def check_names(shown: str, names: Sequence[str]) -> None:
+def check_names(shown: str, names: Sequence[str], way_out: str = "rename them in the file") -> None:
     """Raises DataError unless column names differ."""
     places: dict[str, list[str]] = {}
     for place, name in enumerate(names, 1):
@@ -343,7 +344,7 @@ def check_names(shown: str, names: Sequence[str]) -> None:
     twice = [f"{name!r} in columns {_listed(at)}" for name, at in places.items() if len(at) > 1]
     if twice:
         more = f", and {len(twice) - NAMED} more such names" if len(twice) > NAMED else ""
-        raise DataError(f"{shown}: column names must differ, found {', '.join(twice[:NAMED])}{more}; rename them in the file")
+        raise DataError(f"{shown}: column names must differ, found {', '.join(twice[:NAMED])}{more}; {way_out}")
 
 
 def _listed(places: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from pipelines.spec.blocks import Numbers
 
 NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
 CODE = r"^0\d"  # 00123: its zeros mean something, so it is no number
-WIDE = r"^[+-]?\d{16,}$"
+WIDE = r"^[+-]?\d{16,}(\.0*)?$"
 LARGEST = 2**53 - 1  # up to here each whole number has a float64 of its own
 MARKS = {
     "none": "",

@@ -42,6 +42,16 @@ _KEY_BEGINS = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 # Between a name and its value: a bracket or a sign of YAML and the end of the line; an anchor or a tag.
 _BETWEEN = re.compile(r"([:=])[ \t]*(?:[>|(\[{]?[-+]?[ \t]*\r?\n[\s-]*|[&!]\S+[ \t]+)")
 _DEFAULT = re.compile(rf"(?:environ\.get|getenv)\([^,)]*{SECRET_NAME}[^,)]*,\s*[\"'][^\"']", re.IGNORECASE)
+# In what leaves of the working tree alone: OPENAI_KEY = "...", pass: ..., curl -u me:..., mysql -p...
+_BESIDE = re.compile(
+    r"""
+    \b[A-Z0-9_]+_(?:KEY|PASS|AUTH|PIN)["']?\]?\s*[=:]\s*["'][^"'\s]+["']
+    |^[ \t]*(?:pass|auth|pin)[ \t]*[:=][ \t]*\S
+    |[ ]-u[ ]*[\w.-]+:\S
+    |\bmysql\w*[ ].*-p\S
+    """,
+    re.MULTILINE | re.VERBOSE,
+)
 _SECRET_FILE = re.compile(
     r"""
     (?:^|/)(?:
@@ -134,7 +144,9 @@ def holds_secret(text: str, name: str) -> bool:
     from detect_secrets.settings import default_settings
 
     text = "\n".join((text, _BETWEEN.sub(r"\1 ", text)))
-    if redact(text, code=Path(name).suffix in CODE) != text or _KEY_BEGINS.search(text) or _DEFAULT.search(text):
+    if redact(text, code=Path(name).suffix in CODE) != text:
+        return True
+    if any(rule.search(text) for rule in (_KEY_BEGINS, _DEFAULT, _BESIDE)):
         return True
     with tempfile.TemporaryDirectory() as scratch, default_settings():
         copy = Path(scratch, "text").with_suffix(Path(name).suffix)  # its rules differ by the suffix

@@ -148,6 +148,9 @@ YAML = {
     "OPENAI_KEY": f"OPENAI_KEY: sk-proj-{LONG}",
     "sig": f"url: https://a.blob.core.windows.net/c?sv=2022&sig={LONG}%3D",
     "AWS": "key: AKIAZX81KQPWT7VYB3CQ",
+    "pass": f"pass: {SECRET}",
+    "curl": f"run: curl -u me:{SECRET} https://host",
+    "mysql": f"run: mysql -u me -p{SECRET}",
     "Slack": f"hook: https://hooks.slack.com/services/T01ABCDEF/B01ABCDEF/{LONG[:24]}",
     "JWT": "t: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N",
     "an account": f"AccountKey={LONG}TyrEwQ==",
@@ -156,6 +159,7 @@ YAML = {
 PYTHON = {
     "quoted": f"password = '{SECRET}'",
     "DB_PASS": f"DB_PASS = '{SECRET}'",
+    "words": "OPENAI_KEY = 'hunterAhunterA'",
     "an argument": f"connect(user='me', password='{SECRET}')",
     "a key": f"config['api_key'] = '{SECRET}'",
     "in a dict": f"x = {{'token': '{SECRET}'}}",
@@ -192,6 +196,7 @@ def test_a_file_with_a_secret_is_left_out_whole_and_named(project, name, kind, t
 
 def test_in_source_code_what_is_not_quoted_is_no_secret(project):
     (project / "code/a.py").write_text("tokens = read(file)\nmax_tokens=12\ndef f(password: str, token=None): ...\n")
+    (project / "code/b.py").write_text("key = row_key = 'name'\nSORT_KEYS = 'ab'\nauth(pin, -u)\n")
     assert provenance.uncommitted(project).state == "whole"
 
 

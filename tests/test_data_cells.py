@@ -392,6 +392,17 @@ def test_a_number_that_may_mean_no_value_is_shown_with_its_rows_and_a_line_that_
     assert np.isnan(later.fetch("a").values).tolist() == [True, False]
 
 
+def test_the_files_order_of_dates_is_for_columns_that_do_not_show_theirs(written):
+    base = written("a,b,y\n" + "".join(f"0{1 + n % 9}/10/2015,2/{13 + n % 9}/2015,{n / 7}\n" for n in range(30)))
+    assert [problem.count("day_first or month_first") for problem in look(block_of(), base).problems] == [1]
+    block = block_of(format={"dates": "day_first"})
+    source = read(block, base)
+    found = [source.fetch(name).values[0] for name in "ab"]
+    assert found == days_of(["2015-10-01", "2015-02-13"]) and not look(block, base).problems
+    later = given({"a": ["03/10/2015"], "b": ["2/21/2015"]}, block, prepare(source, block, base / "out").preprocessing)
+    assert [later.fetch(name).values[0] for name in "ab"] == days_of(["2015-10-03", "2015-02-21"])
+
+
 def test_a_sentinel_among_amounts_is_accepted_with_how_these_are_written(written):
     amounts = [f'"$1,{n:03}.50"' for n in range(60)] + ['"$9,999.00"'] * 3
     base = written("a,y\n" + "".join(f"{cell},{n / 7}\n" for n, cell in enumerate(amounts)))

@@ -224,9 +224,17 @@ class JoinedTable:
         return pa.chunked_array(chunks, TEXTS).unify_dictionaries().combine_chunks()
 
     def text(self, name: str, typed: bool = False) -> TextColumn:
-        """The column as text, read as the spec says."""
-        order, dates = self.orders.get(name, self.block.format.dates), self.written.get(name, Dates())
-        return TextColumn(name, self._texts(name), self.block, order, typed, self.numbers.get(name), dates)
+        """The column as text, read as the spec says.
+
+        data.format.dates is for the columns whose cells do not show
+        their order: one that does keeps it.
+        """
+        texts, how, dates = self._texts(name), self.numbers.get(name), self.written.get(name, Dates())
+        orders = [self.orders.get(name, self.block.format.dates)]
+        if name not in self.orders and orders != ["auto"]:
+            orders.append("auto")
+        found = [TextColumn(name, texts, self.block, order, typed, how, dates) for order in orders]
+        return found[-1] if not found[0].masks.dates.all() and found[-1].masks.dates.all() else found[0]
 
     def check_spellings(self, name: str) -> None:
         """Raises DataError for a spelling that no cell has."""

@@ -89,10 +89,10 @@ def code_text(backend: str) -> str:
 
 def renew_code(backend: str) -> bool:
     """Bring the code.yaml of this folder up to date, if it is there; whether it was not."""
-    stale = CODE.is_file() and CODE.read_text(encoding="utf-8") != code_text(backend)
-    if stale:
-        write_atomically(CODE, code_text(backend).encode())
-    return stale
+    if not CODE.is_file() or CODE.read_text(encoding="utf-8") == (text := code_text(backend)):
+        return False
+    write_atomically(CODE, text.encode())
+    return True
 
 
 def _package(name: str) -> Path:

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import random
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,7 +68,7 @@ def told(run: deltarule.Run, lines: list[list[str]], folder: Path) -> list[dict[
 def post(address: str, content: object, kind: str = "application/json") -> tuple[int, str]:
     connection = http.client.HTTPConnection(address, timeout=60)
     body = content if isinstance(content, str) else json.dumps(content)
-    connection.request("POST", "/invocations", body, {"Content-Type": kind})
+    connection.request("POST", "/invocations", body.encode(), {"Content-Type": kind})
     response = connection.getresponse()
     answer = response.status, response.read().decode()
     connection.close()
@@ -98,21 +99,33 @@ def test_an_exported_model_says_what_its_columns_hold(trained):
 
 # One cell of a good row, under a name of COLUMNS.
 BAD = [
-    {"fee": "many"}, {"fee": "€5 $"}, {"size": "big"}, {"size": "1_000"}, {"size": "nan"}, {"size": "inf"}, {"size": "0x1"},
+    {"fee": "many"}, {"fee": "€5 $"}, {"size": "big"}, {"size": "1_000"}, {"size": "nan"}, {"size": "NA"}, {"fits": "null"}, {"size": "inf"}, {"size": "0x1"},
     {"joined": "31/31/14"}, {"joined": "2014-06-16x"}, {"seen": "1/13/2024"}, {"fits": "perhaps"}, {"fits": ""},
     {"colour": "n/a"},
 ]  # fmt: skip
+
+# A text that is no table -> what is said of it.
+HEAD = ",".join(COLUMNS)
+NO_TABLES = {
+    "": "the file must have a header and rows, found an empty file",
+    f"{HEAD}\n5,1/1/14,1,yes,red\n": ":2: every row must have 6 cells as the header has, found 5",
+    f"{HEAD}\n5,1/1/14,1,yes,red,1/1/2024,7\n": ":2: every row must have 6 cells as the header has, found 7",
+    f'{HEAD}\n5,1/1/14,1,yes,red,"1/1/2024\n': ":2: a quote is opened in this row and never closed",
+    f"{HEAD.replace('fee', 'size')}\n5,1/1/14,1,yes,red,1/1/2024\n": "column names must differ, found 'size' in columns 1 and 3",
+    f"{HEAD}\n": "no rows",
+}
 
 
 @pytest.mark.slow
 def test_a_server_takes_what_predict_takes_and_refuses_what_it_refuses(trained, tmp_path):
     good = [row[1:-1] for row in rows(12)]
     whole = told(trained, good, tmp_path)
+    (tmp_path / "few.csv").rename(tmp_path / "good.csv")
     tool = SimpleNamespace(environment=lambda: {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
     with served(tool, trained.folder) as address:
         assert same(whole, post(address, split(good)))
         assert same(whole, post(address, {"dataframe_records": [dict(zip(COLUMNS, row, strict=True)) for row in good]}))
-        assert same(whole, post(address, (tmp_path / "few.csv").read_text(), "text/csv"))
+        assert same(whole, post(address, (tmp_path / "good.csv").read_text(), "text/csv"))
         values = [
             [float(fee[1:].replace(",", "")), joined, None if size == "n/a" else float(size), fits == "yes", colour, seen]
             for fee, joined, size, fits, colour, seen in good
@@ -128,6 +141,17 @@ def test_a_server_takes_what_predict_takes_and_refuses_what_it_refuses(trained, 
             with pytest.raises(DataError, match=r"few\.csv:5: ") as refused:
                 told(trained, lines, tmp_path)
             status, answer = post(address, split(lines))
-            assert status == 400 and f"row 4: {str(refused.value).partition(': ')[2]}" in json.loads(answer)["message"], change
+            why = f"row 4: {str(refused.value).partition(': ')[2]}"
+            assert status == 400 and why in json.loads(answer)["message"], change
+            status, answer = post(address, (tmp_path / "few.csv").read_text(), "text/csv")
+            assert status == 400 and why in json.loads(answer)["message"], change
+        for text, why in NO_TABLES.items():
+            (tmp_path / "bad.csv").write_text(text)
+            with pytest.raises(DataError, match=re.escape(why)):
+                predict(trained.model, tmp_path / "bad.csv", tmp_path / "answers.csv")
+            status, answer = post(address, text, "text/csv")
+            assert status == 400 and why in json.loads(answer)["message"], text
+        semicolons = "".join(";".join(row) + "\n" for row in [COLUMNS, *good])
+        assert same(whole, post(address, "\ufeff" + semicolons, "text/csv"))
         status, answer = post(address, {"dataframe_records": [dict(zip(COLUMNS[1:], good[0][1:], strict=True))]})
         assert status == 400 and "must have the columns of the training rows, found no 'fee'" in answer

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from pipelines.data.tables import JoinedTable, Table, TextTable, arrow_table, ch
 from pipelines.data.text import TextFile, open_text
 from pipelines.given import as_arrow, columns_of
 from pipelines.spec import DataSpec
-from pipelines.spec.blocks import DELIMITED, FILES
+from pipelines.spec.blocks import DELIMITED, FILES, Format
 from pipelines.spec.describe import nearest
 
 ROWS = 65536  # of a block of Parquet
@@ -112,6 +113,18 @@ def chosen(
         raise DataError(f"{shown}: --keep must name a column of the file, found no {unmet!r}; {nearest(unmet, [*names])}")
     rest = [name for name in names if name not in kinds and name not in keep]
     return [name for name in names if name in kinds], rest
+
+
+def text_columns(text: str, written: Mapping[str, Any], expected: Sequence[str]) -> dict[str, list[str]]:
+    """Column -> cells, of a delimited text that is written as data.format says. Raises DataError."""
+    how = Format.model_validate({**written, "encoding": "utf-8"})
+    with NamedTemporaryFile("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        table = open_text(Path(file.name), GIVEN, how, expected)
+        check_names(GIVEN, table.names)
+        batches = [*table.batches(table.names)]
+    return {name: [cell for batch in batches for cell in batch[name].to_pylist()] for name in table.names}
 
 
 # -- given in Python --

@@ -87,12 +87,13 @@ def _short(error: Exception) -> str:
 def _mlflow(model: Path, networks: tuple[Network, ...], folder: Path) -> None:
     about = networks[0].about
     how = about.preprocessing
-    decimal = DataSpec.model_validate(networks[0].run["spec"]["data"]).format.decimal
-    types = {encoder.name: type_of(encoder, how, decimal) for encoder in how.encoders}
+    written = DataSpec.model_validate(networks[0].run["spec"]["data"]).format
+    types = {encoder.name: type_of(encoder, how, written.decimal) for encoder in how.encoders}
     example = {encoder.name: example_of(encoder, how.dates.get(encoder.name)) for encoder in how.encoders}
     answers = {name: "string" if name == "predicted" else "double" for name in names_of(about)}
     files = [*files_of(model), threshold_file(files_of(model)[2])]
-    tracking.export(folder, filter(Path.is_file, files), how.columns, types, answers, example)
+    metadata = {"columns": dict(how.columns), "format": written.model_dump()}
+    tracking.export(folder, filter(Path.is_file, files), metadata, types, answers, example)
 
 
 def _onnx(model: Path, networks: tuple[Network, ...], folder: Path) -> None:

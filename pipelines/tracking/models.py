@@ -33,12 +33,13 @@ import pandas
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model as Saved
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, scoring_server
 from mlflow.types.schema import AnyType, ColSpec, Schema
 
 _deltarule.ours_first()  # a server may have been started where there is another folder pipelines/
 
 from deltarule import DataError, load_model  # noqa: E402
+from pipelines.data.rows import text_columns  # noqa: E402
 
 
 class Cells(Schema):
@@ -56,11 +57,23 @@ def get_input_schema(saved):
     schema = theirs(saved)
     if schema is None or "deltarule" not in (saved.metadata or {}):
         return schema
-    return Cells([ColSpec(AnyType(), name, required=False) for name in schema.input_names()])
+    cells = Cells([ColSpec(AnyType(), name, required=False) for name in schema.input_names()])
+    cells.format = saved.metadata.get("format", {})
+    return cells
 
 
-theirs = Saved.get_input_schema
-Saved.get_input_schema = get_input_schema
+def parse_csv_input(csv_input, schema=None):
+    """A posted text, as `deltarule predict` reads a file; MLflow's reader would make no value of NA, null and nan."""
+    if not hasattr(schema, "format"):
+        return their_parser(csv_input, schema)
+    try:
+        return pandas.DataFrame(text_columns(csv_input.read(), schema.format, schema.input_names()))
+    except DataError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from None
+
+
+theirs, their_parser = Saved.get_input_schema, scoring_server.parse_csv_input
+Saved.get_input_schema, scoring_server.parse_csv_input = get_input_schema, parse_csv_input
 
 
 class Model(PythonModel):
@@ -90,15 +103,15 @@ FORBIDDEN = "/:.%\"'"  # in a registered name: it stands in URIs and in searches
 def export(
     folder: Path,
     files: Iterable[Path],
-    columns: Mapping[str, str],
+    metadata: Mapping[str, object],
     types: Mapping[str, tuple[str, bool]],
     answers: Mapping[str, str],
     example: Mapping[str, Sequence[Any]],
 ) -> None:
     """Write the model into `folder`, which must not be there yet; all of it or nothing.
 
-    `files`: what `load_model` needs; `columns`: the raw columns and what they hold; `types` of them: MLflow's, and whether
-    there must be a value; `answers`: name -> MLflow's type; `example`: rows that it can be tried with
+    `files`: what `load_model` needs; `metadata`: what the raw columns hold, and how a text of rows is written; `types` of the
+    columns: MLflow's, and whether there must be a value; `answers`: name -> MLflow's type; `example`: rows that it can be tried with
 
     Secrets in the files are left out; raises TrackingError if that would change what the model answers.
     """
@@ -126,7 +139,7 @@ def export(
             signature=ModelSignature(inputs, outputs),
             input_example=pandas.DataFrame(dict(example), dtype=object),
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIRED],
-            metadata={"deltarule": version("deltarule"), "columns": dict(columns)},
+            metadata={"deltarule": version("deltarule"), **metadata},
         )
         description = Model.load(made)
         flavor = description.flavors["python_function"]  # which names this machine's folders

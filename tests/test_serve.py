@@ -99,7 +99,8 @@ def test_an_exported_model_says_what_its_columns_hold(trained):
 
 # One cell of a good row, under a name of COLUMNS.
 BAD = [
-    {"fee": "many"}, {"fee": "€5 $"}, {"size": "big"}, {"size": "1_000"}, {"size": "nan"}, {"size": "NA"}, {"fits": "null"}, {"size": "inf"}, {"size": "0x1"},
+    {"fee": "many"}, {"fee": "€5 $"}, {"size": "big"}, {"size": "1_000"}, {"size": "nan"}, {"size": "NA"}, {"fits": "null"},
+    {"size": "inf"}, {"size": "0x1"},
     {"joined": "31/31/14"}, {"joined": "2014-06-16x"}, {"seen": "1/13/2024"}, {"fits": "perhaps"}, {"fits": ""},
     {"colour": "n/a"},
 ]  # fmt: skip

@@ -18,15 +18,17 @@ from pipelines.spec.blocks import DataSpec, Dates, Kind, Numbers
 from pipelines.spec.describe import nearest
 from pipelines.spec.file import flow
 
-ID_LIKE = 0.9  # text looks like an identifier where so large a share of its values differs
-MANY_NUMBERS = 20  # a target with more different numbers, and most cells numbers, is no list of classes
+ID_LIKE = 0.9  # share of values that differ, of an identifier
+MANY_NUMBERS = 20  # a target with more different numbers is no list of classes
 NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
 # Digits in groups of three, by the mark before decimals; 0,405 are no thousands.
 GROUPED = {"point": r"^[+-]?[1-9]\d{0,2}([, ']\d{3})+(\.\d*)?$", "comma": r"^[+-]?[1-9]\d{0,2}([. ']\d{3})+(,\d*)?$"}
-NO_VALUE = ("nan", "null", "n/a", "#n/a", "?")  # in lower case: no name of a class, unless data.columns says categorical
+NO_VALUE = ("nan", "null", "n/a", "#n/a", "?")  # in lower case: no name of a class
 NAMED = 5  # column names, or places, that a message lists
 WORDS = r"^[^\d_]*\p{L}{3,}[^\d_]*$|\p{L}{2,}\s+(\S+\s+)*\p{L}{2,}"  # a name, or several words; ids have digits
-MIXED = 0.5  # from this share of numbers on, a column of numbers and words is more likely untidy numbers than categories
+MOST = 0.8  # of the cells look like amounts or dates
+SOME = 0.05  # of the cells: no slip of the pen
+MIXED = 0.5  # from this share on, numbers with words among them are untidy numbers
 POINTED, WHOLE = r"^[+-]?[1-9]\d{0,2}\.\d{3}$", r"^[+-]?[1-9]\d{0,2}$"
 Readings = list[tuple[Any, NDArray]]  # Numbers or Dates, and the values of the texts under them
 RULES = {
@@ -48,9 +50,8 @@ class TypeMasks(NamedTuple):
 class TextColumn:
     """A column of text: stripped, spelled, and without what means no value.
 
-    `codes` (rows,) int32 are places in `texts`, a pyarrow array of strings that differ; -1 is a missing value. `encoded` is a
-    dictionary array, whose texts may repeat. `order` of days and months is a key of dates.PLAIN or auto; `typed`: text that
-    looks like numbers stays text; `how` are its numbers written, and `written` its dates, where that is known.
+    `codes` (rows,) int32 are places in `texts`, strings that differ; -1 is a missing value. The texts of `encoded` may repeat.
+    `order` is a key of dates.PLAIN or auto; `typed`: text stays text; `how` are numbers written, `written` dates, if known.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class TextColumn:
         codes, places = (part.indices.fill_null(-1).to_numpy(zero_copy_only=False) for part in (encoded, joined))
         self.codes: NDArray = np.append(places, np.int32(-1))[codes]
         self.texts = joined.dictionary
+        self.ways_out = ["ignore", "categorical"]
 
     @cached_property
     def counts(self) -> NDArray:
@@ -118,13 +120,14 @@ class TextColumn:
         return TypeMasks(np.isfinite(values) & ~codes, codes & ~not_finite, not_finite, moments)
 
     def input(self, stated: Kind | None, most: int) -> InferredType:
-        """Under the kind that is stated, else under the one it looks like. More categories than `most` may be an id."""
+        """Under the kind that is stated, else as it looks. More categories than `most` may be an id."""
         if not len(self.texts) and stated is None:
             return InferredType("ignore", "no cell holds a value")
         return self._looks(most, not self.typed) if stated is None else self.as_stated(stated)
 
     def target(self, stated: Kind | None, task: str) -> InferredType:
         """A target is numbers if all its cells are, else classes."""
+        self.ways_out = ["categorical"]
         if stated not in (None, "numeric", "categorical"):
             must = f"data.columns must say numeric or categorical, or nothing, got {stated}"
             return InferredType("categorical", problem=f"column {self.name!r} is a target: {must}")
@@ -140,7 +143,7 @@ class TextColumn:
         if not masks.codes.any() and masks.numbers.sum() > MANY_NUMBERS and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
         many = len(self.texts) > MANY_NUMBERS  # 5% and 10% may be names of classes
-        if other := self._otherwise_written() if many else self._other_decimal():
+        if other := (self._otherwise_written() or self._unread()) if many else self._other_decimal():
             return other
         odd = np.array([text.lower() in NO_VALUE for text in self.texts.to_pylist()], dtype=bool)
         if odd.any():
@@ -185,6 +188,8 @@ class TextColumn:
             return other
         if other and other.numbers and as_stated(other.numbers, self.decimal):
             return other
+        if unread := self._unread():
+            return unread
         if look and not masks.codes.any() and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
         if self.share(masks.dates) >= MIXED:
@@ -223,9 +228,11 @@ class TextColumn:
     def _other_kind(self, stated: Kind, wrong: NDArray) -> str:
         """The way out for a column that is not what is stated: what it looks like, if it is that in every cell."""
         looks = self._looks(len(self.texts), look=True)
-        if looks.kind not in (stated, "categorical") and not looks.problem:
+        if looks.problem:
+            return looks.problem.partition("; ")[2]
+        if looks.kind not in (stated, "categorical"):
             return f"it looks {looks.kind}: {self._set_kind(looks.kind)}"
-        if self.share(wrong) > MIXED and not looks.problem:
+        if self.share(wrong) > MIXED:
             return f"{self._set_kind('categorical')}, or ignore"
         return self._marker_or_category()
 
@@ -235,6 +242,9 @@ class TextColumn:
     def _numbers(self, most: int | None) -> InferredType:
         """Numbers, unless there is a doubt about them. A target has no `most`."""
         wide = numbers.wide(self.texts)
+        if most is not None and matches(self.texts, dates.WHOLE).all():
+            every = np.ones(len(self.texts), dtype=bool)
+            return self._ask_unread("datetime", every, ["ignore", "numeric"])
         return self._wide(wide, most) if wide.any() else self._thousands() or InferredType("numeric")
 
     def _wide(self, wide: NDArray, most: int | None) -> InferredType:
@@ -291,6 +301,32 @@ class TextColumn:
         if amounts < len(texts):
             return self._mixed("numeric", some)
         return self._as_found(found)
+
+    def _unread(self) -> InferredType | None:
+        """Amounts or dates that are not read; None if they are none, or few."""
+        if 2 * len(self.texts) <= min(self.counts.sum(), 2 * MANY_NUMBERS):
+            return None
+        moments = matches(self.texts, dates.LIKE)
+        if self.share(moments) >= MOST and self.share(self.masks.dates) < MIXED:
+            return self._ask_unread("datetime", moments, self.ways_out)
+        plain = self.masks.numbers
+        some = numbers.unread(self.texts, self.counts, plain)
+        if self.share(some) < MOST or self.share(some & ~plain) < SOME:
+            return None
+        return self._ask_unread("numeric", some & ~plain, self.ways_out)
+
+    def _ask_unread(self, kind: Kind, some: NDArray, kinds: Sequence[str]) -> InferredType:
+        """What `some` texts look like; a way of writing that reads all is named, else kinds."""
+        ways: list[Any] = [Dates(format=one) for one in dates.ASKED]
+        ways = [how for how in ways if np.isfinite(dates.read(self.texts, how)).all()]
+        key, what = "dates", "dates"
+        if kind == "numeric":
+            key, what = "numbers", "amounts"
+            ways = [how for how, _ in numbers.with_unit(self.texts, self.decimal)]
+        said: list[tuple[str, Any]] = [(key, as_stated(how, self.decimal)) for how in ways]
+        said += [("columns", one) for one in kinds]
+        way_out = ", or ".join(f"set data.{key}: {flow({self.name: how})}" for key, how in said)
+        return self._refused(kind, f"hold {key} or words", some, way_out, f", which look like {what} that are not read")
 
     def _thousands(self) -> InferredType | None:
         """Asked of 1.234 beside 734: decimals, or points between thousands?"""

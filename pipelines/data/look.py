@@ -26,11 +26,11 @@ from pipelines.spec.file import flow, scalar
 BARS = 24  # of a histogram of numbers
 MOST_BARS = 12  # of a histogram of categories; the others share one
 FREQUENT = 5
-RANKS = 0.999  # rank correlation with a numeric target: measured quantities seldom follow one another so closely
+RANKS = 0.999  # rank correlation with a numeric target; measurements seldom have it
 PURITY = 0.995  # rows whose class a rule of one column tells
-BETTER = 0.1  # of the errors that always naming the most frequent class makes, so few may be left: 1 % of fraud is no leak
+BETTER = 0.1  # of the errors of naming the most frequent class: 1 % of fraud is no leak
 FEW = 50  # values of a rule
-EACH = 5  # rows a value on average, at least, for such a rule: what stands once or twice tells its own class
+EACH = 5  # rows a value at least: what stands once or twice tells its own class
 RARE = 0.1  # of the rows with a category that has no input of its own: so many are worth a word
 LEAST_ROWS = 20  # below, such things happen by chance
 ROWS = 100_000  # of a larger set so many are looked at, evenly spaced
@@ -262,11 +262,7 @@ def shown(kind: Kind, value: float) -> str:
 def suspect(
     name: str, kind: Kind, column: Column, target: Target | None, most: int, said: Mapping[str, Any]
 ) -> Iterator[Suspicion]:
-    """What may be wrong with one input. A column that is ignored can harm nothing, and is not looked at.
-
-    `most` categories have an input of their own. `said`: how its
-    numbers are written, as data.numbers says it.
-    """
+    """What may be wrong with one input. `most` categories have an input each; `said` of its numbers is in data.numbers."""
     if kind == "ignore":
         return
     values = np.where(np.isnan(column.values), np.inf, column.values)  # a missing value equals another
@@ -329,10 +325,7 @@ def suspect_task(source: Source, target: Target, block: DataSpec) -> Iterator[Su
 
 
 def suspect_sentinel(name: str, values: NDArray, said: Mapping[str, Any]) -> Iterator[Suspicion]:
-    """A number at an edge of the range that may mean no value.
-
-    The only one below 0; 99 or 999, far from the rest; 0, where all others lie far above.
-    """
+    """A number at an edge of the range that may mean no value."""
     found, counts = np.unique(values[~np.isnan(values)], return_counts=True)
     if len(found) <= SENTINEL_VALUES:
         return

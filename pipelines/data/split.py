@@ -20,7 +20,7 @@ from pipelines.spec.describe import nearest
 Rows = dict[str, NDArray]  # part -> row numbers in drawn order, int64
 TRAIN, VALID, TEST = range(3)
 NAMED = 5  # classes that a message names
-DRAWS = 64  # orders of the groups that are tried at most; the one whose parts are nearest to their shares is taken
+DRAWS = 64  # orders of the groups that are tried at most
 SIGNS = "+#*%$€£&@<>=^~!?"  # another sign is another name
 NEAR = 0.001  # of the rows: near enough to try no further
 SPELLINGS = {
@@ -62,9 +62,7 @@ def inputs_of(source: Source, spec: DataSpec) -> list[str]:
 
 
 def split_rows(source: Source, target: Target, spec: Split, weight: str | None = None) -> SplitResult:
-    """Rows that differ in the column `weight` alone count as equal.
-
-    Raises DataError for parts without rows, classes that cannot be shared out or learned, and columns that do not serve."""
+    """Rows that differ in `weight` alone are equal. Raises DataError for empty parts, and classes that cannot be learned."""
     check_columns(source, spec)
     by = split_columns(spec)
     used = [name for name, kind in source.kinds.items() if name in by or (kind != "ignore" and name != weight)]

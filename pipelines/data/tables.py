@@ -224,11 +224,7 @@ class JoinedTable:
         return pa.chunked_array(chunks, TEXTS).unify_dictionaries().combine_chunks()
 
     def text(self, name: str, typed: bool = False) -> TextColumn:
-        """The column as text, read as the spec says.
-
-        data.format.dates is for the columns whose cells do not show
-        their order: one that does keeps it.
-        """
+        """The column as text, as the spec says; cells that show their order of dates keep it."""
         texts, how, dates = self._texts(name), self.numbers.get(name), self.written.get(name, Dates())
         orders = [self.orders.get(name, self.block.format.dates)]
         if name not in self.orders and orders != ["auto"]:
@@ -261,20 +257,23 @@ class JoinedTable:
         if why and stated is None and not target:
             return InferredType("ignore", why)
         native = self.type_of(name)
-        thousands = stated is None and native == "numeric" and not self.typed and self._maybe_thousands(name)
-        if native not in ("text", "wide", "nothing") and name not in self.block.spellings and not thousands:
+        doubtful = stated is None and native == "numeric" and self._doubtful(name)
+        if native not in ("text", "wide", "nothing") and name not in self.block.spellings and not doubtful:
             kind = "categorical" if target and native != "numeric" else native
             if stated in (None, native) or (stated == "numeric" and native == "boolean"):
                 return InferredType(kind if stated is None else stated)  # type: ignore[arg-type]
         if stated == "categorical" and not target:
             return InferredType(stated)
         self.by_text.add(name)
-        text = self.text(name, self.typed and native != "wide")
+        text = self.text(name, self.typed and native != "wide" and not doubtful)
         return text.target(stated, self.block.task) if target else text.input(stated, self.block.categories.most)
 
-    def _maybe_thousands(self, name: str) -> bool:
-        """Whether 1.234 stands beside 734; its texts tell for certain."""
+    def _doubtful(self, name: str) -> bool:
+        """Whether 1.234 stands beside 734, or all may be dates; its texts tell for certain."""
         values = np.abs(self._numbers(name))
+        days = np.nanmin(values) > 19e6 and np.nanmax(values) < 21e6
+        if days or self.typed:
+            return bool(days)
         parts = values[values % 1 > 0] * 1000
         likely = parts.size and np.mean(parts % 10 > 0.5) > 0.5 and (values % 1 == 0).any()
         return bool(likely and np.nanmin(values) >= 1 and np.nanmax(values) < 1000)

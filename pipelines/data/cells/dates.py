@@ -39,6 +39,7 @@ NAMED = (
     "%d %b %Y", "%d %B %Y", "%d. %b %Y", "%d. %B %Y",
     "%d-%b-%Y", "%d-%B-%Y", "%d/%b/%Y", "%d%b%Y",
     "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y",
+    "%Y-%b-%d", "%Y %b %d", "%Y%m%dT%H%M%S",
     "%d-%b-%y", "%d %b %y", "%d/%b/%y", "%b %d, %y",
 )  # fmt: skip
 MONTHS = (
@@ -48,6 +49,7 @@ MONTHS = (
 CLOCK = (
     "%H:%M", "%H:%M:%S", "%H:%M:%S.%f",
     "%I:%M %p", "%I:%M:%S %p", "%I:%M%p",
+    "%I %p", "%I%p", "%H:%M:%S %z",
 )  # fmt: skip
 FIELDS = {
     "%Y": r"\d{4}",
@@ -66,6 +68,31 @@ FIELDS = {
 WEEKDAYS = ("%a, ", "%a ", "%A, ", "%A ")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_0 = np.datetime64("1900-01-01", "D").astype(int)  # of times without a date
+# What strptime does not know -> what it knows.
+ENGLISH = (
+    (r"(\d)(st|nd|rd|th)( of)?\b", r"\1"),
+    (r" Uhr$", ""),
+    (r" (GMT|UTC)$", " +0000"),
+    (r"(?i)\b(sep|jan|feb|jun|jul)(t|r?uar|i)\b", r"\1"),
+    (r"(?i)\bmärz\b", "Mar"),
+    (r"(?i)\bmai\b", "May"),
+    (r"(?i)\bokt", "Oct"),
+    (r"(?i)\bdez", "Dec"),
+)
+MONTH = (
+    r"\b(jan|feb|mar|mär|apr|ma[iy]|ju[nl]|aug|sept?|o[ck]t|nov|de[cz])"
+    r"(r?uary?|ch|z|il|[ei]|ust|(em|o)ber)?\b"
+)
+# What looks like a date, whether it is read or not.
+LIKE = (
+    rf"(?i)\d[-./, ]*{MONTH}|{MONTH}\W{{0,2}}\d|"
+    r"^\d\d?\.? (de )?\p{L}{3,10}\.? (de )?\d{4}\b|"
+    r"^\d{4}([-/.]\d\d?[-/.]\d\d?\b|-?[WQ]\d)|^\d{8}T\d|"
+    r"^\d\d?([-/.]\d\d?[-/.]\d{4}|(:\d\d)? ?[ap]\.?m)\b"
+)
+WHOLE = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"
+# Of these one must be stated: without a year, or digits alone.
+ASKED = ("%d-%b", "%y-%b", "%d %b", "%b %d", "%Y%m%d")
 SAMPLE = 50  # texts that are no dates: after so many no more are tried
 
 
@@ -75,8 +102,8 @@ SAMPLE = 50  # texts that are no dates: after so many no more are tried
 def order_of(texts: Any) -> str:
     """How the dates among all texts of a column begin, as they show themselves: a key of PLAIN, or unclear.
 
-    Dates that are there with the day first alone say that it is; where both orders have such dates, some are none, and the more
-    frequent order counts. With points between the numbers the day comes first; no one writes them otherwise.
+    Dates that are there with the day first alone say that it is; where both orders have such dates, the more frequent
+    one counts. With points between the numbers the day comes first.
     """
     last = texts.filter(pa.array(matches(texts, YEAR_LAST)))
     if not len(last):
@@ -113,12 +140,21 @@ def read(texts: Any, how: Dates) -> NDArray:
 
     Times without a date are their share of a day.
     """
-    values, cells = np.full(len(texts), np.nan), _cells(texts)
-    for one in how.formats:
-        rest = np.flatnonzero(np.isnan(values))
-        if len(rest):
-            values[rest] = _days(cells[rest], one, how.pivot)
+    values = np.full(len(texts), np.nan)
+    for cells in (_cells(texts), _cells(_english(texts))):
+        for one in how.formats:
+            rest = np.flatnonzero(np.isnan(values))
+            if len(rest):
+                values[rest] = _days(cells[rest], one, how.pivot)
     return values
+
+
+def _english(texts: Any) -> Any:
+    """The names of months as strptime knows them, and no more."""
+    for pattern, plain in ENGLISH:
+        if matches(texts, pattern).any():
+            texts = pc.replace_substring_regex(texts, pattern, plain)
+    return texts
 
 
 def _cells(texts: Any) -> NDArray:
@@ -153,7 +189,7 @@ def readings(texts: Any, order: str, stated: Dates) -> Iterator[tuple[Dates, NDA
 
     `order` is data.format.dates; pivot and parts are `stated`.
     """
-    cells = _cells(texts)
+    cells = _cells(_english(texts))
     for one in [order] if order in NUMBERED else NUMBERED:
         values, used = np.full(len(cells), np.nan), list[str]()
         rest, none = np.arange(len(cells)), 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ MARKS = {
 # them is no sign: 10+ is "10 or more".
 SHAPE = (
     r"^(?P<open>\(?)\s*(?P<sign>[+-]?)\s*"
-    r"(?P<before>[^\d\s.,+()'-]*)\s*(?P<inner>[+-]?)\s*"
+    r"(?P<before>[^\d\s.,+()'-]*|\p{L}{2,4}\.|\p{L}{2} \p{Sc})\s*"
+    r"(?P<inner>[+-]?)\s*"
     r"(?P<digits>(?:\d[\d.,' ]*|[.,]\d+)(?:[eE][+-]?\d+)?)\s*"
     r"(?P<after>[^\d\s.,+()'-]*)\s*(?P<behind>-?)\s*(?P<close>\)?)$"
 )
@@ -46,26 +48,19 @@ PLAIN = (
 )
 EXPONENT = r"([eE][+-]?\d+)?"
 SIGNS = {
-    "$": "USD",
-    "US$": "USD",
-    "€": "EUR",
-    "£": "GBP",
-    "¥": "JPY",
-    "₹": "INR",
-    "₩": "KRW",
-    "₽": "RUB",
-    "₺": "TRY",
-    "R$": "BRL",
-    "zł": "PLN",
-    "Kč": "CZK",
-    "kr": "SEK",
-    "Fr": "CHF",
-    "Rs": "INR",
-}
+    "$": "USD", "US$": "USD", "US $": "USD",
+    "A$": "AUD", "AU$": "AUD", "C$": "CAD", "CA$": "CAD",
+    "NZ$": "NZD", "HK$": "HKD", "S$": "SGD", "R$": "BRL",
+    "€": "EUR", "£": "GBP", "¥": "JPY", "₹": "INR",
+    "₩": "KRW", "₽": "RUB", "₺": "TRY", "zł": "PLN",
+    "Kč": "CZK", "kr": "SEK", "Fr": "CHF", "Fr.": "CHF",
+    "Rs": "INR", "Rs.": "INR",
+}  # fmt: skip
 CODES = (
     "USD", "EUR", "GBP", "JPY", "CHF", "CNY", "INR", "AUD", "CAD", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "BRL", "MXN",
     "ZAR", "KRW", "RUB", "TRY", "NZD", "SGD", "HKD",
 )  # fmt: skip
+ABOUT = ("~", "≈")
 HEADER_UNIT = re.compile(r"[(\[]\s*([^()\[\]]+?)\s*[)\]]\s*$")
 # Thousands and decimals, in the order in which they are tried.
 PAIRS = (
@@ -75,6 +70,16 @@ PAIRS = (
     ("apostrophe", "point"), ("apostrophe", "comma"),
 )  # fmt: skip
 
+# What stands for an amount, though nothing here reads it. With
+# letters first it is money, or has decimals.
+AMOUNT = (
+    r"^[^\p{L}\d#@/_*]*(\p{L}{0,3}\p{Sc} ?)?\d|"
+    r"^\p{L}[\p{L}. ]{0,7} ?\d[\d,']*[.,]\d+$"
+)
+# Phones, networks, lists, ranges, ids.
+CODED = r"^0\d\d|^[\d\s.,_+()-]*$|\d[_-]\p{L}"
+SHAPES = 4  # in which the amounts of a column are written
+
 
 # -- plain ones --
 
@@ -82,7 +87,7 @@ PAIRS = (
 def plain_block(cells: Any, markers: Sequence[str], decimal: str) -> Any:
     """A block of cells as float64, null where a marker stands; None unless all others are finite numbers that lose no digits.
 
-    Almost all of a large file is read here: what is to be looked at closely goes by its different texts, below.
+    Almost all of a large file is read here; the rest by its different texts, below.
     """
     stripped = pc.utf8_trim_whitespace(cells)
     missing = pc.is_in(stripped, pa.array(markers, stripped.type))
@@ -191,7 +196,7 @@ def _grouped(thousands: str, point: str) -> str:
 def find(texts: Any, decimal: str, name: str) -> list[tuple[Numbers, NDArray]]:
     """Ways of writing under which all texts are numbers, and not the same ones; with the numbers, (texts,) float64.
 
-    None: they are no numbers. Several: a person must say which. `decimal` is the file's; the header `name` may hold a unit.
+    Of several a person must say which. `decimal` is the file's; the header `name` may hold a unit.
     """
     found = pieces(texts)
     if found.null_count or not len(texts):
@@ -211,6 +216,30 @@ def find(texts: Any, decimal: str, name: str) -> list[tuple[Numbers, NDArray]]:
     if money and decimal == "point" and any(thousands == "comma" for thousands, _ in pairs):
         return [one for one, pair in zip(readings, pairs, strict=True) if pair != ("none", "comma")]
     return readings
+
+
+def unread(texts: Any, counts: NDArray, known: NDArray) -> NDArray:
+    """Which texts look like amounts, in the shapes that most have.
+
+    120/80 and 95/7 are of one shape. `counts` are rows of each
+    text, and `known` numbers anyway.
+    """
+    some = matches(texts, AMOUNT) & ~matches(texts, CODED) | known
+    shape = pc.utf8_lower(texts)
+    number = r"\d+(,\d{2,3})*([.,]\d+)?"
+    for pattern, plain in ((number, "#"), (r"[\s+-]", "")):
+        shape = pc.replace_substring_regex(shape, pattern, plain)
+    place = shape.dictionary_encode().indices.to_numpy()
+    rows = np.bincount(place, np.where(some, counts, 0))
+    return some & np.isin(place, np.argsort(-rows)[:SHAPES])
+
+
+def with_unit(texts: Any, decimal: str) -> list[tuple[Numbers, NDArray]]:
+    """Ways to read them if the unit of some is that of all."""
+    found = pieces(texts)
+    around = (found.field(place).to_pylist() for place in ("before", "after"))
+    units = {*chain(*around)} - {"", None}
+    return find(texts, decimal, f"({units.pop()})") if len(units) == 1 else []
 
 
 def _phones(digits: Any) -> bool:
@@ -237,7 +266,7 @@ def _units(found: Any, name: str) -> tuple[str, ...] | None:
 
     Currencies, and the unit of the header, may be left out of some cells; others must stand in all, but beside 0.
     """
-    free = {*SIGNS, *CODES, *HEADER_UNIT.findall(name)}
+    free = {*SIGNS, *CODES, *ABOUT, *HEADER_UNIT.findall(name)}
     before, after = (list(filter(None, found.field(place).to_pylist())) for place in ("before", "after"))
     counts = Counter([*before, *after])
     if not free.issuperset(before):

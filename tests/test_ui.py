@@ -89,7 +89,14 @@ def test_four_runs_are_compared_with_charts(pages, runs):
     pages.compare([run.info.run_id for run in chosen])
     text = pages.tab.locator("body").inner_text()
     assert "Comparing 4 Runs" in text and all(run.info.run_name in text for run in chosen)
-    assert pages.lines() == 4
+    assert pages.lines() == 4 and pages.dimensions()[-1] == "train/loss"
+
+
+def test_the_charts_of_a_run_open_on_the_curves(pages, runs):
+    run = next(run for run in runs if run.info.run_name == "digits keras")
+    sections = pages.sections(run.info.run_id)
+    assert sections[:3] == ["train", "val", "validate"]
+    assert {"vitals/dead", "vitals/delta_rms", "vitals/saturated"} < {*sections[3:]}
 
 
 def test_the_report_of_a_run_is_shown_among_its_artifacts(pages, runs):

@@ -102,7 +102,21 @@ class Pages:
             ".filter(trace => trace.type === 'parcoords')[0].dimensions[0].values.length"
         )
 
+    def dimensions(self) -> list[str]:
+        """What the chart of parallel coordinates shows, from the left."""
+        return self.tab.evaluate(
+            "[...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data)"
+            ".filter(trace => trace.type === 'parcoords')[0].dimensions.map(one => one.label)"
+        )
+
     # -- a run
+
+    def sections(self, run_id: str) -> list[str]:
+        """Heads of the groups of charts of a run, from above."""
+        self.open(f"#/experiments/{self.experiment_id}/runs/{run_id}/model-metrics?{WORKFLOW}")
+        heads = self.tab.locator("[data-testid='experiment-view-compare-runs-section-header']")
+        heads.first.wait_for()
+        return [head.split("\n")[0] for head in heads.all_inner_texts()]
 
     def artifact(self, run_id: str, path: str) -> None:
         """A file of a run, chosen among its artifacts."""

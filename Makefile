@@ -2,7 +2,8 @@
 #   make repro    install into .venv, then run the pipeline of params.yaml
 #   make test     install into .venv, then run the tests
 #   make mutants  draw FAULTS faults from SEED, and see that a test kills each
-#   make soak     kill runs at random moments and resume them: KILLS of each backend; with RUNS or TRIALS, what these hold
+#   make soak     kill runs at random moments and resume them: KILLS of each backend; with RUNS or TRIALS, what these hold;
+#                 then MUTANTS of specs from SEED, as make fuzz
 # PYTHON=... chooses the interpreter. TORCH_INDEX=... adds a package index, for a torch without CUDA (see README.md).
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -56,6 +57,7 @@ RUNS := 0
 TRIALS := 0
 soak: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py --kills $(KILLS) --runs $(RUNS) --trials $(TRIALS)
+	$(MAKE) fuzz
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

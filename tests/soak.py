@@ -99,14 +99,12 @@ class Project:
         return kills, len(self.trained.read_bytes()) if self.trained.exists() else 0.0
 
     def outs(self, kind: str, name: str) -> dict[str, object]:
-        """What a run left: path -> bytes; of a study its trials."""
+        """What a run left: path -> bytes; of a study its trials and their curves."""
         if kind == "study":
-            done = subprocess.run(
-                [sys.executable, "-m", "pipelines.cli", "study", "export", name, "--as", "csv"], capture_output=True, check=True
-            )
-            return {"trials": done.stdout}
-        outputs = [*self.folder.glob(f"runs/*-{name}/outputs")][-1]
-        return {path.relative_to(outputs).as_posix(): path.read_bytes() for path in outputs.rglob("*") if path.is_file()}
+            command = [sys.executable, "-m", "pipelines.cli", "study", "export", name, "--as", "csv"]
+            trials = subprocess.run(command, capture_output=True, check=True).stdout
+            return {"trials": trials, **files(self.folder / "studies" / name / "curves")}
+        return files([*self.folder.glob(f"runs/*-{name}/outputs")][-1])
 
     def points(self, name: str) -> list[object]:
         """The statuses and points that MLflow holds of the runs of this name, and of a study's trials in order."""
@@ -126,6 +124,11 @@ class Project:
         while self.record and [*self.folder.glob(".deltarule/log/*/events.jsonl")]:
             time.sleep(2)  # a sender of low priority may be at work
             self.ended(self.start("sync", "--params", "run.yaml"))
+
+
+def files(folder: Path) -> dict[str, object]:
+    """Path -> bytes of all below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def soak(project: Project, kinds: list[str], kills: int, draw: random.Random) -> int:
@@ -195,6 +198,7 @@ class Usage:
 def many_runs(folder: Path, count: int) -> None:
     """From Python, in this process."""
     import deltarule
+    from pipelines.record import recording
     from pipelines.spec import Experiment
 
     (folder / ".dvc").mkdir(parents=True)
@@ -203,6 +207,9 @@ def many_runs(folder: Path, count: int) -> None:
     usage, least = Usage(os.getpid()), {"data": {"source": "iris"}, "model": {"hidden": [4]}, "train": train}
     for seed in range(count):
         deltarule.run(Experiment.model_validate({**least, "seed": seed}), f"runs/{seed}", name=f"run-{seed}", track=True)
+        ends = time.monotonic() + 60  # a sender that goes on after its run is no leak
+        while any(sender.poll() is None for sender in recording._left) and time.monotonic() < ends:
+            time.sleep(0.05)
         usage.look()
     project = Project.__new__(Project)
     project.folder, project.every, project.record = folder, None, True

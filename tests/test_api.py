@@ -192,6 +192,12 @@ def test_a_run_without_an_epoch_has_no_curves(tmp_path):
         run.plot()
 
 
+def test_seeds_are_some_and_not_too_many(iris):
+    for seeds in (1, 10_001):
+        with pytest.raises(deltarule.SpecError, match=f"seeds must be from 2 to 10000, got {seeds}"):
+            deltarule.evaluate(iris.experiment, iris.folder, seeds=seeds)
+
+
 def test_progress_of_a_study_and_of_many_seeds(iris, tmp_path, monkeypatch):
     seen = []
     deltarule.evaluate(iris.experiment, iris.folder, seeds=2, progress=seen.append)

@@ -383,7 +383,7 @@ def test_without_a_terminal_the_table_is_plain_text(deltarule, tiny):
         (("--html", "."), "'--html': file '.' is a directory"),
         (("--set", "model.dropout=1.5"), "model.dropout must be a number in [0, 1) or a list of such"),
         (("--set", "data.source=nowhere.csv"), "nowhere.csv"),
-        (("--set", "train.early_stopping.monitor=rmse"), "train.early_stopping.monitor must be one of"),
+        (("--set", "train.early_stopping.monitor=rmse"), "train.early_stopping.monitor must be a metric of"),
     ],
 )
 def test_what_cannot_be_compared_is_told_and_is_bad_input(deltarule, tiny, plugins, arguments, told):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,7 +229,12 @@ def test_the_commands_of_a_study(project, deltarule):
     said = deltarule("search", "--trials", "4", "--json", cwd=project)
     found = json.loads(said.stdout)
     assert (found["trials"], found["states"]) == (4, {"COMPLETE": 4})
-    assert "iris" in deltarule("study", "list", cwd=project).stdout
+    damaged = project / "studies/broken"
+    damaged.mkdir()
+    (damaged / "study.json").write_text("{")
+    listed = deltarule("study", "list", cwd=project)
+    assert "iris" in listed.stdout and "study.json is damaged" in listed.stderr  # and hides no other
+    shutil.rmtree(damaged)
     assert f"{found['best']['trial']} " in deltarule("study", "show", "iris", cwd=project).stdout
     assert {"history.png", "slice.png"} <= {path.name for path in (project / "studies/iris/figures").iterdir()}
     table = deltarule("study", "export", "iris", cwd=project).stdout.splitlines()

@@ -25,6 +25,7 @@ from pipelines.cli import run as commands
 from pipelines.cli.app import WAYS_OUT, main
 from pipelines.data import DataError, read
 from pipelines.data.parts import read_json
+from pipelines.record.events import events
 from pipelines.report.outs import Outs
 from pipelines.spec import DataSpec, Experiment, SpecError, load
 from pipelines.stages import RunPaths, StageError, ThresholdError
@@ -423,8 +424,11 @@ def test_a_run_that_diverges_after_good_epochs_leaves_no_model_either(places):
 def test_a_monitor_that_there_is_not_is_refused(places):
     spec = experiment(train__early_stopping={"monitor": "rmse"})
     carry_out(spec, places, "split")
-    with pytest.raises(SpecError, match=r"train\.early_stopping\.monitor must be one of loss, accuracy"):
-        carry_out(spec, places, "train")
+    for monitor, near in (("rmse", "known are: loss, accuracy"), ("f1", r"did you mean macro_f1\?")):
+        refused = experiment(train__early_stopping={"monitor": monitor})
+        said = rf"train\.early_stopping\.monitor must be a metric of multiclass, got '{monitor}'; {near}"
+        with pytest.raises(SpecError, match=said):
+            carry_out(refused, places, "train")
 
 
 # Killed, and two at once -----------------------------------------------------------------------------------------------
@@ -528,6 +532,7 @@ OPENED = {  # what opens each of them
     "validate/metrics.json": lambda spec, places: Run(places.root).metrics,
     "validate/roc.csv": lambda spec, places: Outs(places.root).rows("validate/roc.csv"),
 }
+RECORDED = {name for name in OPENED if not name.endswith(".npy")}
 
 
 def test_an_out_with_a_flipped_byte_or_a_cut_is_refused_by_its_name_and_made_anew_as_advised(places):
@@ -542,6 +547,9 @@ def test_an_out_with_a_flipped_byte_or_a_cut_is_refused_by_its_name_and_made_ane
                 opens(spec, places)
             [stage] = re.findall("`deltarule ([a-z]+)`", str(error.value))
             assert file.name in str(error.value) and outs(places) == {**made, f"outputs/{name}": spoilt}
+            if name in RECORDED:
+                with pytest.raises(DataError, match=f"{name} is damaged"):
+                    events(places)
         carry_out(spec, places, stage)
         assert file.read_bytes() == whole
         carry_out(spec, places, *ALL[ALL.index(stage) :])

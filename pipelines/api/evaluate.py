@@ -25,6 +25,7 @@ from pipelines.stages.networks import load_networks, predict, split_rows
 from pipelines.stages.paths import RunPaths, StageError
 from pipelines.stages.test import check_validated, enter
 
+FEWEST, MOST = 2, 10_000  # seeds
 WIDTH = 16  # networks in a stack at most
 INF = math.inf
 Progress = Callable[[Record], None]  # an epoch's record, with its seed
@@ -72,6 +73,8 @@ def evaluate(
     split has not been carried out, or with other data, if no seed gives a network, and, before anything is trained, for test
     rows that may not be opened.
     """
+    if not FEWEST <= seeds <= MOST:
+        raise SpecError(f"seeds must be from {FEWEST} to {MOST}, got {seeds}")
     if (threshold := experiment.validation.threshold) != HALF:
         raise SpecError(f"validation.threshold must be 0.5 for evaluate, got {threshold}; add --set validation.threshold=0.5")
     with places.locked():

@@ -83,12 +83,15 @@ def sync(experiment: Experiment, here: bool = False) -> Synced:
             gone[name].unlink()  # the study's trials are to be sent once more
         if len(gone) > len(launches):
             done.waited |= send_waiting(project, experiment.tracking, here)
+        failed = []
         for name, note in launches.items():
             try:
                 done.waited |= _record_anew(project, name, note, experiment.tracking)
             # A damaged one hinders no other.
             except (Refused, StageError, ValueError, OSError) as error:
-                done.failure = TrackingError(f"{name} cannot be put on record: {error}")
+                failed.append(f"{name} cannot be put on record: {error}")
+        if failed:
+            raise TrackingError("\n".join(failed))
     except TrackingError as error:
         done.failure = error
     return done

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -109,7 +109,7 @@ def adopt(
 def evaluate(
     params: Params = PARAMS,
     changes: Changes = None,
-    seeds: Annotated[int, Option(min=2, help="How many seeds, from the spec's own on.")] = 15,
+    seeds: Annotated[int, Option(help="How many seeds, from the spec's own on.")] = 15,
     with_test: Annotated[bool, Option("--test", help="Open the test rows too; the pipeline must have validated.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -132,11 +132,8 @@ def evaluate(
 @study.command("list")
 def list_studies(as_json: Json = False) -> None:
     """List the studies of this project."""
-    from pipelines.search.records import load_study
-
     console = Console(as_json)
-    found = [load_study(path.parent, histories=False) for path in sorted(studies_folder().glob("*/study.json"))]
-    rows = []
+    rows, found = [], list(_readable(console))
     for one in found:
         best = f"front of {len(one.front)}" if one.front else ""
         if one.best is not None:
@@ -144,6 +141,20 @@ def list_studies(as_json: Json = False) -> None:
         rows.append((one.name, str(len(one.trials)), best, counted(one)))
     console.table("", ("study", "trials", "best", "states"), rows)
     console.result({"studies": [summary(one) for one in found]})
+
+
+def _readable(console: Console) -> Iterator[StudyRecord]:
+    """The studies; a damaged one is told, and hides no other."""
+    from pipelines.data import DataError
+    from pipelines.search.records import load_study
+    from pipelines.search.storage import StorageError
+    from pipelines.spec import SpecError
+
+    for path in sorted(studies_folder().glob("*/study.json")):
+        try:
+            yield load_study(path.parent, histories=False)
+        except (DataError, StorageError, SpecError) as error:
+            console.warn(str(error))
 
 
 @study.command("show")

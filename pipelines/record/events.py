@@ -15,7 +15,7 @@ from pipelines.report.outs import Outs, over_epochs
 from pipelines.report.run_report import summary
 from pipelines.spec import Experiment, Tracking, dump, flat, whole_spec
 from pipelines.spec.blocks import HALF
-from pipelines.stages.files import read_json, sha256
+from pipelines.stages.files import check, read_json, sha256
 from pipelines.stages.paths import RunPaths
 from pipelines.tracking import provenance
 from pipelines.tracking.events import LAUNCH, ORIGIN, OUTS, ROW_COUNT, TYPES, Event, params, texts
@@ -194,7 +194,7 @@ def _report(places: RunPaths, about: dict[str, Any], run: dict[str, Any], stage:
 
 def _whole(places: RunPaths, stage: str, folder: Path) -> Iterator[Event]:
     """The files of a stage, and the mark that its events are complete."""
-    yield Event("artifacts", stage, {f"{stage}/{path.name}": _below(places, path) for path in _outs(folder)})
+    yield Event("artifacts", stage, {f"{stage}/{path.name}": _below(places, check(path)) for path in _outs(folder)})
     yield Event("mark", stage, {"outs": outs_hash(folder)})
 
 

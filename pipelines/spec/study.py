@@ -15,6 +15,7 @@ from pipelines.spec.blocks import Text, has_password
 from pipelines.spec.describe import nearest, shown
 
 Number = int | float
+Seeds = Annotated[int, Field(ge=1, le=10_000)]
 Above0 = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]
 
 
@@ -202,7 +203,7 @@ class Search(Spec):
         16, description="trials drawn together; the next are drawn once all of these have ended"
     )
     width: Auto = Field("auto", description="networks trained as one stack, at most; changes no trial")
-    seeds: Count = Field(1, description="networks a trial, of seeds seed, seed + 1, ...; its value is their mean")
+    seeds: Seeds = Field(1, description="networks a trial, of seeds seed, seed + 1, ...; its value is their mean")
     trial_seeds: Literal["same", "own"] = Field(
         "same", description="same: every trial starts from the spec's seed, so that only what is searched tells them apart; own: "
         "each from one of its own, so that the best is also the luckiest"

@@ -21,6 +21,7 @@ from pipelines.data import About
 from pipelines.data.preprocess import TargetScale
 from pipelines.spec import METRICS, SpecError
 from pipelines.spec.blocks import HALF, Validation
+from pipelines.spec.describe import nearest
 from pipelines.spec.to_trial import check_threshold
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
@@ -193,7 +194,7 @@ def check_metric(truth: Truth, monitor: str, key: str = "train.early_stopping.mo
     """Raises ValueError unless these rows define the metric that stands under `key` of the spec."""
     kind = monitor.partition(".")[0]
     if monitor not in names(truth):
-        raise ValueError(f"{key} must be one of {', '.join(names(truth))}, got {monitor!r}")
+        raise ValueError(f"{key} must be a metric of {truth.task}, got {monitor!r}; {nearest(monitor, [*names(truth)])}")
     if kind in ("roc_auc", "pr_auc", *POSITIVE) and not judged(truth):
         raise ValueError(f"{key}: {monitor} needs validation rows of two classes, found one; use loss or accuracy")
     if kind == "r2" and not _varying(truth.own).all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -33,16 +34,17 @@ def make(
         hashes = {"train": "aa11", "valid": "bb22", "test": "cc33"}
         about = {"source": experiment.data.source, "task": task, "rows": {"train": 60, "valid": 20, "test": 20}, "sha256": hashes}
         write_json(root / "outputs/data/about.json", about)
-    model = None if ended == "diverged" else f"model of {fingerprint} after {epochs}"
+    content = f"model of {fingerprint} after {epochs}".encode()
+    model = None if ended == "diverged" else hashlib.sha256(content).hexdigest()
     if "train" in stages:
-        write_train(root, task, experiment, epochs, fingerprint, ended, diverged_at, model)
+        write_train(root, task, experiment, epochs, fingerprint, ended, diverged_at, model, content)
     for stage, seed in (("validate", 1), ("test", 2)):
         if stage in stages:
             write_report(root, task, stage, seed, model)
     return RunPaths(root)
 
 
-def write_train(root, task, experiment, epochs, fingerprint, ended, diverged_at, model):
+def write_train(root, task, experiment, epochs, fingerprint, ended, diverged_at, model, content):
     best = (diverged_at or epochs) - 1 or None
     run = {
         "spec": experiment.model_dump(mode="json", include={"seed", "data", "model", "regularization", "train"}),
@@ -62,7 +64,7 @@ def write_train(root, task, experiment, epochs, fingerprint, ended, diverged_at,
     chosen = {f"best_{k}": v for k, v in (history[best - 1] if best else {}).items() if k.startswith(("train_", "val_"))}
     write_json(root / "outputs/train/metrics.json", {"epochs": epochs, "steps": 2 * epochs, "best_epoch": best, **chosen})
     if model:
-        (root / "outputs/train/model.safetensors").write_text(model)
+        (root / "outputs/train/model.safetensors").write_bytes(content)
         edges = np.linspace(-0.4, 0.4, 12)
         bins = [
             {"layer": layer, "low": low, "high": high, "middle": (low + high) / 2, "initial": 10, "final": 10 * layer}

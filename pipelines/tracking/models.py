@@ -111,7 +111,7 @@ def export(
     """Write the model into `folder`, which must not be there yet; all of it or nothing.
 
     `files`: what `load_model` needs; `metadata`: what the raw columns hold, and how a text of rows is written; `types` of the
-    columns: MLflow's, and whether there must be a value; `answers`: name -> MLflow's type; `example`: rows to try it with
+    columns: MLflow's, and whether there must be a value; `answers`: name -> MLflow's type; `example`: rows to try it with.
 
     Secrets in the files are left out; raises TrackingError if that would change what the model answers.
     """

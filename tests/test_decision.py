@@ -18,6 +18,7 @@ from pipelines.export import export
 from pipelines.report import run_page
 from pipelines.spec import Experiment, SpecError
 from pipelines.spec.blocks import Validation
+from pipelines.stages import RunPaths
 from pipelines.stages.metrics import Truth, choose_threshold, probabilities
 
 AIMS = ["f1", "balanced_accuracy", {"recall": 0.8}, {"precision": 0.15}]
@@ -100,9 +101,31 @@ def test_the_advice_for_a_class_that_is_never_predicted_mends_it(data, tmp_path)
     assert told(mended)["warnings"] == []
 
 
-def test_each_baseline_decides_by_a_threshold_of_its_own(data, tmp_path):
-    found = told(carry_out(spec_of(data, "f1"), tmp_path / "root"), "test")["baselines"]
-    assert found["linear model"]["f1"] > 0 and found["HistGradientBoosting"]["recall"] > 0
+@pytest.mark.parametrize(
+    ("weights", "threshold", "lost", "way"),
+    [
+        ("balanced", 0.95, "Yes", "validation.threshold: 0.5, at which it does"),
+        ("balanced", 0.02, "No", "validation.threshold: 0.5, at which it does"),
+        ("none", 0.9, "Yes", "validation.threshold: f1"),
+    ],
+)
+def test_where_the_threshold_is_the_reason_the_advice_is_another(data, tmp_path, weights, threshold, lost, way):
+    """And not class weights, or more epochs: what is advised mends it, and nothing else is said of the network."""
+    spec = spec_of(data, threshold, train__class_weights=weights)
+    places = carry_out(spec, tmp_path / "root", "split", "train", "validate")
+    [sentence] = told(places)["warnings"]
+    assert f"never predicts {lost} (" in sentence and sentence.endswith(f"; try {way}.")
+    mended = spec.override("validation.threshold", 0.5 if "0.5" in way else "f1")
+    carry_out(mended, places.root, "validate")
+    assert told(places)["warnings"] == []
+
+
+def test_each_baseline_decides_by_a_threshold_of_its_own_and_the_majority_class_is_that(data, tmp_path):
+    for threshold in ("f1", 0.02):
+        found = told(carry_out(spec_of(data, threshold), tmp_path / f"{threshold}"), "test")["baselines"]
+        assert found["linear model"]["f1"] > 0 and found["HistGradientBoosting"]["recall"] > 0
+        _, _, is_so = said(RunPaths(tmp_path / f"{threshold}", base=tmp_path), "test")
+        assert found["majority class"]["accuracy"] == pytest.approx((~is_so).mean()) and found["majority class"]["f1"] == 0
 
 
 def test_whatever_answers_decides_as_the_test_stage_did(data, tmp_path):

@@ -99,6 +99,8 @@ def test_the_target_of_the_spec_holds_unless_another_is_named(project):
     assert first.with_data(frame(60)).data.target == "risk"
     assert first.with_data(frame(60), target="smoker").data.target == "smoker"
     assert first.with_data(np.eye(3), [1, 2, 3], target="dose").data.target == "dose"
+    assert first.with_data(frame(60), target=np.array(["smoker"])).data.target == "smoker"
+    assert first.with_data(pandas.DataFrame(np.eye(3)), target="2").data.target == "2"
 
 
 def test_rows_are_kept_once_by_their_hash_and_the_run_is_repeated_from_its_folder(project):
@@ -138,6 +140,9 @@ def test_openmls_hash_goes_with_its_source(project):
         (({"a": [1, 2]}, np.eye(2)), "b", "must name each column of y once, and none of X, got b for y0, y1"),
         (({"a": np.array([1j, 2j]), "b": [1, 2]},), "b", "hold numbers, text or dates"),
         ((frame(4),), None, "target must name what to predict"),
+        ((np.eye(3),), 2, "^target must be the name of a column, or a list of names, got 2$"),
+        ((pandas.DataFrame(np.eye(3)),), 2, "got 2; here columns are named by text: target='2'$"),
+        (({"a": [1, 2]}, np.eye(2)), ["b", 1.5], r"a list of names, got \['b', 1.5\]"),
     ],
 )
 def test_rows_that_cannot_be_meant_are_refused(project, rows, target, told):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -96,10 +96,11 @@ class Experiment(Spec):
         from pipelines.given import columns_of, free, keep
 
         columns = columns_of(X, "x")
-        targets = [target] if isinstance(target, str) else list(target or self.data.targets)
+        named = _names(target, columns)
+        targets = named or list(self.data.targets)
         if y is not None:
             answers = columns_of(y, free("y", columns))
-            targets = targets if target else list(answers)
+            targets = named or list(answers)
             if len(targets) != len(answers) or columns.keys() & {*targets}:
                 must = "target must name each column of y once, and none of X"
                 raise SpecError(f"{must}, got {', '.join(targets)} for {', '.join(answers)}")
@@ -176,6 +177,17 @@ def _leave_options(raw: dict[str, Any], before: Train, changed: set[str], varied
             path, usual = f"train.{key}.{option}", type(old).model_fields[option].default
             if path not in changed and (path in varied or written[option] == usual):
                 del written[option]
+
+
+def _names(target: Any, columns: Collection[str]) -> list[str]:
+    """Of targets; raises SpecError for what is no name."""
+    single = isinstance(target, str) or not isinstance(target, Iterable)
+    names = [target] if single else list(target)
+    if target is None or all(isinstance(name, str) for name in names):
+        return [name for name in names if name]
+    must = "target must be the name of a column, or a list of names"
+    way = f"; here columns are named by text: target={str(target)!r}" if str(target) in columns else ""
+    raise SpecError(f"{must}, got {target!r}{way}")
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from pipelines.data import Part
 from pipelines.spec import Experiment, SpecError, higher_is_better
 from pipelines.spec.blocks import HALF, Validation
 from pipelines.stages import metrics
-from pipelines.stages.baselines.models import Outputs, models
+from pipelines.stages.baselines.models import CONSTANT, Outputs, models
 from pipelines.stages.folds import over_folds
 from pipelines.stages.metrics import Truth, choose_threshold
 from pipelines.stages.networks import ROWS_AT_ONCE, Network
@@ -51,7 +51,12 @@ def beside(
     asked = experiment.validation
     told = measured(asked, networks, each, places) if asked.baselines else {}
     classes = networks[0].about.classes
-    warned = [*_no_better(found, told, by), *_never_predicted(experiment, each, classes)]
+    lost, at_half = _lost(each), _lost(each, half=True)
+    warned = list[str]()
+    # The threshold may be the reason, not the network.
+    if by == "loss" or at_half or not lost:
+        warned += _no_better(found, told, by)
+    warned += _never_predicted(lost, classes, _way(experiment, len(classes), not at_half))
     return {
         "by": by,
         "rows": max(min(_most(one.trial), one.about.rows["train"]) for one in networks),
@@ -64,14 +69,16 @@ def beside(
 def measured(validation: Validation, networks: Sequence[Network], each: Sequence[Judged], places: RunPaths) -> dict[str, Metrics]:
     """Every metric of each baseline; one that some fold does not have is left out.
 
-    Each decides by a threshold of its own, by the aim of the spec.
+    Each decides by a threshold of its own, by the aim of the spec; the majority class needs none.
     """
     found: dict[str, list[Metrics]] = {}
     for network, one in zip(networks, each, strict=True):
         learn, choose = (_some(network.about.open(places.data, part), _most(network.trial)) for part in ("train", "valid"))
         for name, outputs in models(network.trial, learn, choose):
             truth = one.truth
-            if not isinstance(validation.threshold, float):
+            if name == CONSTANT:
+                truth = replace(truth, threshold=HALF)
+            elif not isinstance(validation.threshold, float):
                 own = Truth.of(network.about, choose.y)
                 with suppress(SpecError):  # a precision that it does not have
                     chosen = choose_threshold(validation, own, outputs(choose.X))
@@ -125,21 +132,33 @@ def _no_better(found: Metrics, told: Mapping[str, Metrics], by: str) -> Iterator
         )
 
 
-def _never_predicted(experiment: Experiment, each: Sequence[Judged], classes: Sequence[str]) -> Iterator[str]:
-    """Where some of the rows are of a class, but none is said to be of it."""
-    if not classes:
-        return
+def _lost(each: Sequence[Judged], half: bool = False) -> dict[int, int]:
+    """Class that no row is said to be of, by a threshold of 0.5 if `half` -> rows of it."""
+    if each[0].truth.task == "regression":
+        return {}
+    said = set[int]()
+    for one in each:
+        t = HALF if half else one.truth.threshold
+        said |= {*metrics.decide(one.truth.task, one.outputs, t).tolist()}
     y = np.concatenate([one.truth.y for one in each])
-    said = np.concatenate([one.truth.decide(one.outputs) for one in each])
-    counts = np.bincount(y, minlength=len(classes))
-    lost = [f"{classes[c]} ({counts[c]} rows)" for c in np.flatnonzero(counts).tolist() if c not in said]
-    if lost:
-        more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-        yield f"never predicts {', '.join(lost[:NAMED])}{more}; try {_way(experiment, len(classes))}"
+    counts = enumerate(np.bincount(y).tolist())
+    return {c: rows for c, rows in counts if rows and c not in said}
 
 
-def _way(experiment: Experiment, classes: int) -> str:
+def _never_predicted(lost: Mapping[int, int], classes: Sequence[str], way: str) -> Iterator[str]:
+    names = [f"{classes[c]} ({rows} rows)" for c, rows in lost.items()]
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        yield f"never predicts {', '.join(names[:NAMED])}{more}; try {way}"
+
+
+def _way(experiment: Experiment, classes: int, at_half: bool) -> str:
+    """`at_half`: with a threshold of 0.5 it predicts them."""
+    threshold = experiment.validation.threshold
+    if at_half:
+        return f"validation.threshold: {HALF}, at which it does"
+    if isinstance(threshold, float) and threshold != HALF:
+        return "validation.threshold: f1"
     weighted = experiment.train.class_weights != "none"
     way = TRAIN_ON if weighted else "train.class_weights: balanced"
-    by_threshold = classes == 2 and experiment.validation.threshold == HALF
-    return f"{way}, or validation.threshold: f1" if by_threshold else way
+    return f"{way}, or validation.threshold: f1" if classes == 2 and threshold == HALF else way

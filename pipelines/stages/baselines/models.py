@@ -21,6 +21,7 @@ Outputs = Callable[[NDArray], NDArray]  # rows X (n, I) -> (n, O)
 # What bounds the time, beside the rows: optimizer steps of the linear model, and how many
 # without a better one end it; trees of boosting.
 STEPS, PATIENCE, TREES = 200, 20, 200
+CONSTANT = "majority class"
 TINY = 1e-15  # the least probability
 
 
@@ -32,8 +33,7 @@ def models(trial: Trial, learn: Part, choose: Part) -> Iterator[tuple[str, Outpu
     w = np.ones(len(learn.y)) if learn.weights is None else learn.weights
     numbers = trial.task == "regression"
     y = targets(trial.task, learn.y, trial.outputs) if numbers else learn.y
-    name = "mean" if numbers else "majority class"
-    yield name, partial(_outputs, trial, constant.fit(learn.X, y, w))
+    yield "mean" if numbers else CONSTANT, partial(_outputs, trial, constant.fit(learn.X, y, w))
     if (linear := _linear(trial, learn, choose)) is not None:
         yield "linear model", linear
     if trial.class_weights is not None:

@@ -6,6 +6,7 @@ Nothing here looks at a clock: a store that is down stays down for the whole run
 
 from __future__ import annotations
 
+import base64
 import csv
 import http.server
 import json
@@ -291,6 +292,41 @@ def test_a_slow_server_gets_a_run_in_few_requests_and_nothing_twice(project, ser
     batches = [body for path, body in others if path.endswith("log-batch")]
     assert len({*puts}) == len(puts) > 10 and len({*batches}) == len(batches)
     assert len(others) < 30, [path for path, _ in others]
+
+
+class Guarded(Slow):
+    """Asks for a name and a password, as `mlflow server --app-name basic-auth` does."""
+
+    known = "Basic " + base64.b64encode("ada:pässword:1".encode()).decode()
+
+    def do_GET(self):
+        if self.headers["Authorization"] == self.known:
+            return super().do_GET()
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_error(401)
+
+    do_POST = do_PUT = do_PATCH = do_GET
+
+
+def test_a_server_behind_a_password_gets_the_run_by_mlflows_own_variables(project, server, monkeypatch):
+    """And neither the journal nor the record of it holds them; without them, or with others, the run waits."""
+    server.start()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as proxy:
+        Guarded.behind = server.uri
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        run = Run(project, f"http://127.0.0.1:{proxy.server_port}")
+        run.epochs(1, 8)
+        assert "401" in run.end().warning
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+        with pytest.raises(TrackingError, match="401"):
+            run.sync()
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "pässword:1")
+        assert [*run.sync()] == ["runs/1"]
+        proxy.shutdown()
+    assert run.is_on_record_once(server.database)
+    kept = [path for folder in (project, server.database.parent) for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in kept if "pässword".encode() in path.read_bytes()]
 
 
 # A database ------------------------------------------------------------------------------------------------------------

@@ -197,3 +197,194 @@ def test_whole_numbers_that_look_like_dates_are_asked_about_in_parquet_too(tmp_p
     preprocessing = prepare(source, stated, tmp_path / "out").preprocessing
     later = given({"v": days[:2], "w": [days[0], None]}, stated, preprocessing)
     assert later.fetch("v").values[0] == later.fetch("w").values[0] == source.fetch("v").values[0]
+
+
+# Numbers and dates that mean no value ------------------------------------------------------------------------------------
+
+BELL = np.random.default_rng(3).normal(size=400)
+
+
+def suspected(block, base):
+    return [(one.column, one.why) for one in look(block, base).suspicions if one.kind == "sentinel"]
+
+
+NO_VALUE = {
+    "-200": (10 * BELL, "-200"),
+    "99.99": (30 + 8 * BELL, "99.99"),
+    "-999": (10 * BELL, "-999"),
+    "365243": (np.round(-9000 + 2000 * BELL), "365243"),
+    "0": (np.round(29 + 8 * BELL.clip(-2.7)), "0"),
+    "0.0": (np.round(72 + 12 * BELL), "0.0"),
+}
+
+
+@pytest.mark.parametrize("case", NO_VALUE)
+@pytest.mark.parametrize("column", ["v", "y"])
+def test_a_number_far_from_the_others_is_suspected_in_inputs_and_target(case, column, write):
+    values, sentinel = NO_VALUE[case]
+    cells = [*(f"{value:.1f}" for value in values), *[sentinel] * 40]
+    other = [f"{n % 97 / 7}" for n in range(440)]
+    base = write(cells, other) if column == "v" else write(other, cells)
+    ((name, why),) = suspected(block_of(), base)
+    assert name == column and why.startswith(f"{float(sentinel):.15g} in 40 rows")
+    (options,) = options_of(why)
+    found = look(block_of(*options), base)
+    assert not found.problems and not suspected(block_of(*options), base)
+    if column == "v":
+        source = read(block_of(*options), base)
+        assert np.isnan(source.fetch("v").values).sum() == 40
+        preprocessing = prepare(source, block_of(*options), base / "out").preprocessing
+        assert np.isnan(given({"v": [float(sentinel)], "b": [1.0]}, block_of(*options), preprocessing).fetch("v").values[0])
+    else:
+        assert dict(found.rows_left_out) == {"without a target": 40}
+
+
+def test_a_second_number_that_means_no_value_does_not_undo_the_first(write):
+    base = write([*(f"{value:.1f}" for value in 10 * BELL), *["-200"] * 9, *["-9999"] * 9])
+    options = []
+    for _ in range(2):
+        ((_, why),) = suspected(block_of(*options), base)
+        (options,) = options_of(why)
+    assert np.isnan(read(block_of(*options), base).fetch("v").values).sum() == 18
+    assert not suspected(block_of(*options), base)
+
+
+PLACEHOLDERS = {
+    "01/01/1900": [f"{day:%d/%m/%Y}" for day in DAYS],
+    "9999-12-31": [f"{day:%Y-%m-%d}" for day in DAYS],
+    "Jan 1, 1970": [f"{day:%b} {day.day}, {day.year}" for day in DAYS],
+}
+
+
+@pytest.mark.parametrize("cell", PLACEHOLDERS)
+def test_a_date_far_from_the_others_is_suspected_with_the_line_that_makes_it_none(cell, write):
+    base = write([*PLACEHOLDERS[cell], *[cell] * 9])
+    ((name, why),) = suspected(block_of(), base)
+    assert name == "v" and "in 9 rows" in why
+    (options,) = options_of(why)
+    source = read(block_of(*options), base)
+    assert np.isnan(source.fetch("v").values).sum() == 9 and not suspected(block_of(*options), base)
+    preprocessing = prepare(source, block_of(*options), base / "out").preprocessing
+    later = given({"v": [cell, PLACEHOLDERS[cell][0]], "b": [1.0, 2.0]}, block_of(*options), preprocessing)
+    assert np.isnan(later.fetch("v").values).tolist() == [True, False]
+
+
+def test_of_dates_in_parquet_the_way_out_is_to_ignore_them(tmp_path):
+    frame = pandas.DataFrame({"v": [*DAYS, *[pandas.Timestamp("1900-01-01")] * 9], "b": range(N + 9), "y": np.arange(N + 9) / 3})
+    frame.to_parquet(tmp_path / "t.parquet")
+    ((_, why),) = suspected(block_of(source="t.parquet"), tmp_path)
+    (options,) = options_of(why)
+    assert read(block_of(*options, source="t.parquet"), tmp_path).inputs == ("b",)
+
+
+GAINS = np.exp(8 + BELL).round()
+CLEAN = {
+    "capital gain": [*[0] * 4000, *GAINS],
+    "few gains": [*[0] * 200, *GAINS],
+    "losses": [*[0] * 4000, *np.round(1900 + 200 * BELL)],
+    "children": [*[0] * 300, *(np.arange(400) % 12 + 1)],
+    "rain": [*[0] * 150, *(np.round(np.exp(BELL + 1) * 5) / 5)],
+    "discount": [*[0] * 150, *(np.arange(400) % 15 * 5 + 5)],
+    "donation": [*[0] * 150, *np.round(5 + np.exp(3 + BELL))],
+    "marks": [*range(60, 100), 99, 99, 100, 100, 100],
+    "wages": [*np.exp(10 + BELL / 2).round(), *[99_000] * 3],
+    "below zero": [*np.round(10 * BELL), -40, -40, -40],
+}
+
+
+@pytest.mark.parametrize("case", CLEAN)
+def test_amounts_of_which_many_are_nought_are_not_suspected(case, write):
+    assert not suspected(block_of(), write([f"{value:g}" for value in CLEAN[case]]))
+
+
+# Targets, files, weights -------------------------------------------------------------------------------------------------
+
+WORDS = ["p", "q", "r"] * 40
+
+
+@pytest.mark.parametrize("mark", ["NA", "nan", "?", "-", "N/A"])
+@pytest.mark.parametrize("labels", [WORDS, ["0", "1"] * 60])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_marks_among_the_labels_are_no_class_until_the_spec_says_so(mark, labels, kind, write, tmp_path):
+    labels = [mark if n % 20 == 3 else label for n, label in enumerate(labels)]
+    write(range(N), labels)
+    pandas.DataFrame({"v": np.arange(N) % 9, "y": labels}).to_parquet(tmp_path / "t.parquet")
+    problem = only(tmp_path, f"data.source=t.{kind}")
+    assert "'y' must " in problem and f"found '{mark}' (and 5 more such cells)" in problem
+    drop, keep = options_of(problem)
+    dropped, kept = (look(block_of(f"data.source=t.{kind}", *options), tmp_path) for options in (drop, keep))
+    assert (dropped.problems, kept.problems) == ((), ())
+    assert ({*kept.classes} - {*dropped.classes}, dropped.rows) == ({mark}, N - 6)
+
+
+@pytest.mark.parametrize("marks, asked", [(20, True), (21, True), (30, True), (31, False)])
+def test_marks_are_asked_about_as_long_as_they_are_few(marks, asked, write):
+    base = write(np.arange(600) ** 2 % 97, np.arange(600) % marks)
+    told = [one.why for one in look(block_of(), base).suspicions if one.kind == "task"]
+    assert len(told) == asked
+    if asked:
+        assert f"are the {marks} whole numbers 0 to {marks - 1} amounts" in told[0]
+        found = [look(block_of(*options), base) for options in options_of(told[0])]
+        assert [(one.task, one.problems, one.suspicions) for one in found] == [("regression", (), ()), ("multiclass", (), ())]
+
+
+def test_whole_numbers_that_hardly_repeat_are_amounts(write):
+    assert not look(block_of(), write(np.arange(60) ** 2 % 97, np.arange(60) % 25)).suspicions
+
+
+def test_one_column_with_decimal_commas_has_a_line_of_its_own(write):
+    base = write([value.replace(".", ",") for value in amounts()])
+    problem = only(base)
+    whole, one, words = options_of(problem)
+    assert (one, words) == (["data.numbers.v={decimal: comma}"], ["data.columns.v=categorical"])
+    assert read(block_of(*one), base).kinds["v"] == "numeric" and not look(block_of(*one), base).problems
+    assert any("data.numbers: {b: {decimal: point}}" in told for told in look(block_of(*whole), base).problems)
+    back = ["data.numbers={b: {decimal: point}, y: {decimal: point}}"]
+    assert not look(block_of(*whole, *back), base).problems
+
+
+@pytest.mark.parametrize("delimiter", [";", ","])
+def test_a_delimiter_in_single_quotes_is_told_with_the_key(delimiter, tmp_path):
+    rows = (delimiter.join([f"'x{delimiter}y'" if n % 3 else "'z'", str(n % 7), str(n / 3)]) for n in range(60))
+    (tmp_path / "t.csv").write_text("\n".join([delimiter.join("aby"), *rows]) + "\n")
+    with pytest.raises(ValueError, match="every row must have 3 cells") as refused:
+        look(block_of(), tmp_path)
+    (options,) = options_of(str(refused.value))
+    found = look(block_of(*options), tmp_path)
+    assert options == ["data.format.quote=single"] and not found.problems and found.columns[0].distinct == 2
+
+
+@pytest.mark.parametrize("target", ["y", ["b", "y"]])
+def test_without_a_header_the_target_is_named_by_its_column(target, write):
+    base = write(amounts())
+    block = Experiment().override({"data.source": "t.csv", "data.target": target, "data.format.header": False}).data
+    problem, *_ = look(block, base).problems
+    (options,) = options_of(problem)
+    assert options == ["data.target=column_3" if target == "y" else "data.target=[column_2, column_3]"]
+    assert look(block_of("data.format.header=false", *options), base).targets
+
+
+WEIGHTS = {
+    "below 0": (["-1" if n == 7 else "2" for n in range(N)], 2),
+    "missing": (["" if n % 9 == 7 else "2.5" for n in range(N)], 2),
+    "both": (["" if n % 9 == 7 else "-2" if n % 5 == 1 else "2.5" for n in range(N)], 2),
+    "nothing but 0": (["0"] * N, 1),
+    "many": ([f"{n / 7 - 5:.3f}" for n in range(N)], 1),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+@pytest.mark.parametrize("also", [False, True])
+def test_weights_that_do_not_serve_are_listed_with_what_helps(case, also, write):
+    cells, ways = WEIGHTS[case]
+    base = write(cells, ["" if also and n == 5 else n % 7 + n / 8 for n in range(N)], name="w")
+    weighted = ["data.weight=w", "data.split.train=0.9", "data.split.valid=0.05", "data.split.test=0.05"]
+    problems = look(block_of(*weighted), base).problems
+    assert len(problems) == 1 + also and "mend" not in problems[-1]
+    assert "column 'w' must hold a number of at least 0 in every training row" in problems[-1]
+    options = options_of(problems[-1])
+    assert len(options) == ways
+    for way in options:
+        block = block_of(*weighted, *way, *(["data.missing.target=drop"] if also else []))
+        assert not look(block, base).problems
+        assert prepare(read(block, base), block, base / "out").columns == ("b",)

@@ -158,7 +158,7 @@ def answer(y, classes):
 
 def asked(values, target, kind="numeric", categories=(), most=400):
     column = Column(np.asarray(values, dtype=np.int32 if categories else np.float64), categories)
-    return [(one.kind, one.why) for one in suspect("a", kind, column, target, most, {})]
+    return [(one.kind, one.why) for one in suspect("a", kind, column, target, most)]
 
 
 REGRESSION = answer(Y, classes=False)

@@ -146,7 +146,8 @@ def test_decimals_may_stand_after_a_comma(reads, refused):
     )
     assert refused("a;b;y\nred;50,08;2\nblue;n/a;3\nred;7;4\nblue;1,5;5\n") == (
         "t.csv:2: column 'b' must hold numbers with a decimal point, found '50,08' (and 1 more such cells); "
-        "set data.format.decimal: comma, or set data.columns: {b: categorical}"
+        "set data.format.decimal: comma, or of this column alone set data.numbers: {b: {decimal: comma}}, or set data.columns: "
+        "{b: categorical}"
     )
     assert "t.csv:2: column 'y' must hold numbers with a decimal point, found '2,5'" in refused("a;y\n1;2,5\n2;3,5\n3;4\n")
 
@@ -335,10 +336,10 @@ REFUSED_COLUMNS = {
     "inf": (
         "1 -inf 3",
         {},
-        "t.csv:3: column 'a' must hold finite numbers, found '-inf'; add it to data.missing.markers if it means no value",
+        "t.csv:3: column 'a' must hold finite numbers, found '-inf'; if it means no value set data.missing.markers: ",
     ),
-    "nan": ("1 2 NaN", {}, "t.csv:4: column 'a' must hold finite numbers, found 'NaN'; add it"),
-    "beyond float64": ("1 1e400", {}, "t.csv:3: column 'a' must hold finite numbers, found '1e400'; add it"),
+    "nan": ("1 2 NaN", {}, "t.csv:4: column 'a' must hold finite numbers, found 'NaN'; if it means no value set"),
+    "beyond float64": ("1 1e400", {}, "t.csv:3: column 'a' must hold finite numbers, found '1e400'; if it means no value set"),
     "underscores": ("1_0 2 3", {}, "t.csv:2: column 'a' must hold numbers or words, found '1_0'"),
     "stated numeric": ("007 x", {"a": "numeric"}, "t.csv:3: column 'a' must hold finite numbers, found 'x'; if that means"),
     "stated datetime": ("2024-01-01 soon", {"a": "datetime"}, "t.csv:3: column 'a' must hold dates such as 2024-05-31 or"),
@@ -501,12 +502,12 @@ def test_a_target_of_untidy_numbers_is_refused(reads, refused):
 def test_a_class_that_says_no_value_is_refused_unless_it_is_stated_to_be_one(reads, refused):
     rows = "a,y\n1,p\n2,NaN\n3,q\n4,nan\n"
     assert refused(rows) == (
-        "t.csv:3: target 'y' must have a value in every row, found 'NaN' (and 1 more such cells); if it means no value, add it "
-        "to data.missing.markers, and to leave such rows out set data.missing.target: drop; if it is the name of a class, set "
-        "data.columns: {y: categorical}"
+        "t.csv:3: target 'y' must have a value in every row, found 'NaN' (and 1 more such cells); if it means no value set "
+        'data.missing.markers: ["", NaN, nan] and data.missing.target: drop; if it is the name of a class, set data.columns: '
+        "{y: categorical}"
     )
     assert "NaN" in reads(rows, columns={"y": "categorical"}).fetch("y").categories
-    assert reads("a,y\n1,NA\n2,None\n3,NA\n").fetch("y").categories == ("NA", "None")
+    assert reads("a,y\n1,N\n2,None\n3,N\n").fetch("y").categories == ("N", "None")
 
 
 # Parquet ---------------------------------------------------------------------------------------------------------------

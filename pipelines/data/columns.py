@@ -1,4 +1,4 @@
-"""What a reader hands on: named columns, one at a time in memory; and what is to be predicted: the task, and y for the loss."""
+"""What a reader hands on: named columns, one at a time in memory; and the target: the task, and y for the loss."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 
 
 class DataError(ValueError):
-    """Data that cannot be used as the spec says. The message names file, row and column where there is one."""
+    """Data that cannot be used as the spec says; with file, row and column."""
 
     exit_code = 2
+
+
+def listed(source: str, problems: Sequence[str]) -> str:
+    """Several faults as one message."""
+    if len(problems) == 1:
+        return problems[0]
+    lines = "\n".join(problems)
+    return f"{source}: {len(problems)} errors in the data:\n{lines}"
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,11 @@ class Column:
         """Where there is no value, (n,)."""
         return np.isnan(self.values) if self.values.dtype.kind == "f" else self.values < 0
 
+    @property
+    def labels(self) -> NDArray:
+        """The category of each row, (n,); "" for a missing value."""
+        return np.array([*self.categories, ""])[self.values]
+
     def of(self, rows: NDArray) -> Column:
         """Of some rows, by their numbers."""
         return Column(self.values[rows], self.categories)
@@ -45,7 +58,7 @@ class Column:
 
 @dataclass(frozen=True)
 class InferredType:
-    """What a column holds. `note` says why it is ignored; `problem` what must hold, with `row`, the first that breaks it."""
+    """What a column holds. `note`: why it is ignored; `problem`: what must hold, and `row` breaks first."""
 
     kind: Kind
     note: str = ""
@@ -54,7 +67,7 @@ class InferredType:
     odd: tuple[str, ...] = ()  # the texts that break it, the most frequent first
     order: str = ""  # of days and months, a key of dates.PLAIN
     numbers: Numbers | None = None  # how they are written, where not as 1234.5
-    dates: Dates | None = None  # how they are written, where not as in dates.PLAIN, and their parts
+    dates: Dates | None = None  # how they are written, if not plainly, and their parts
 
 
 @dataclass(frozen=True)
@@ -74,17 +87,18 @@ class Source:
     fetch: Callable[[str], Column]  # also of an ignored column, as text
     line: Callable[[int], str]
     part: NDArray | None = None
-    notes: Mapping[str, str] = field(default_factory=dict)  # column -> why it is ignored though nothing says so
-    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, a key of dates.PLAIN
-    numbers: Mapping[str, Numbers] = field(default_factory=dict)  # column -> how its numbers are written, where not as 1234.5
-    dates: Mapping[str, Dates] = field(default_factory=dict)  # column -> how its dates are written, and their parts
+    notes: Mapping[str, str] = field(default_factory=dict)  # column -> why it is ignored
+    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> a key of dates.PLAIN
+    numbers: Mapping[str, Numbers] = field(default_factory=dict)  # where not as 1234.5
+    dates: Mapping[str, Dates] = field(default_factory=dict)  # how they are written, and their parts
     places: NDArray | None = None  # (rows,) numbers of the rows in the file, where some are left out
     left_out: Mapping[str, int] = field(default_factory=dict)  # why rows are left out -> how many
-    problems: Mapping[str, str] = field(default_factory=dict)  # column -> what `read` would say; "": of the names in the spec
-    refused: Mapping[str, InferredType] = field(default_factory=dict)  # those columns, with the kind that their cells break
+    problems: Mapping[str, str] = field(default_factory=dict)  # "": of the names in the spec
+    refused: Mapping[str, InferredType] = field(default_factory=dict)  # with the kind that their cells break
     stated: Container[str] = ()  # columns whose kind data.columns gives
     suspicion: str = ""  # of the header and quotes
     guessed: bool = False  # the first line was taken for a row
+    texts: Callable[[str], Column] | None = None  # what cells say, where they are texts
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -101,11 +115,12 @@ class Source:
         if not reasons:
             return self
         kept = np.flatnonzero(~np.any(list(reasons.values()), axis=0))
-        fetch, line = self.fetch, self.line
+        fetch, line, texts = self.fetch, self.line, self.texts
         return replace(
             self,
             rows=len(kept),
             fetch=lambda name: fetch(name).of(kept),
+            texts=texts and (lambda name: texts(name).of(kept)),
             line=lambda row: line(int(kept[row])),
             part=None if self.part is None else self.part[kept],
             places=kept,
@@ -159,7 +174,7 @@ def find_target(source: Source, task: Task | Literal["auto"]) -> Target:
 class TargetColumns:
     """Target columns as they were read: `values` (n, m) are numbers, or, with `labels`, places in them.
 
-    Raises DataError for a value that is missing, a constant, and kinds of columns that cannot be predicted.
+    Raises DataError for missing values, constants, and kinds that cannot be predicted.
     """
 
     def __init__(self, source: Source) -> None:
@@ -193,7 +208,7 @@ class TargetColumns:
 
     @property
     def task(self) -> Task:
-        """Words are classes, and so are few whole numbers (at most 20 values, each twice on average); else regression."""
+        """Words are classes, and so are few whole numbers (at most 20, each twice); else regression."""
         values = np.unique(self.values)
         few = len(values) <= min(MANY_CLASSES, len(self.values) // 2)
         one_of_few = self.values.shape[1] == 1 and few and (values == np.floor(values)).all()
@@ -212,7 +227,7 @@ class TargetColumns:
         return f"{value:.0f}" if value == int(value) else str(value)
 
     def regression(self, stated: bool = True) -> Target:
-        """Numbers. Raises DataError for words, and for two values, which are classes unless the spec has `stated` otherwise."""
+        """Numbers. Raises DataError for words, and for two values, unless `stated`."""
         names = self.source.targets
         if self.labels:
             words = np.array([not label.lstrip("+-").replace(".", "", 1).isdigit() for label in self.labels])
@@ -224,18 +239,15 @@ class TargetColumns:
         for name, column in zip(names, self.values.T, strict=True):
             values = np.unique(column)
             if len(values) == 2 and not stated:
-                one = "set data.task: binary"
-                way_out = (
-                    one
-                    if len(names) == 1
-                    else "predict classes one at a time: name one data.target, and have data.columns ignore the others"
-                )
+                way_out = "set data.task: binary"
+                if len(names) > 1:
+                    way_out = "predict classes one at a time: name one data.target, and have data.columns ignore the others"
                 found = f"found only {self.spell(values)}; {way_out}"
                 raise DataError(f"{self.name}: target {name!r} must take more than two values for regression, {found}")
         return Target("regression", names, (), self.values)
 
     def classification(self, task: Task) -> Target:
-        """Classes, from 0. Raises DataError for several targets, and for values that are no classes of this task."""
+        """Classes, from 0. Raises DataError for what is none of this task."""
         names, rows = self.source.targets, len(self.values)
         if len(names) > 1:
             raise DataError(f"{self.name}: a {task} task must have one target, got {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""What a column holds: as `data.columns` says, else as all its cells look; and what is wrong with it, with the way out."""
+"""What a column holds: as `data.columns` says, else as its cells look; and what is wrong with it, with the way out."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ MANY_NUMBERS = 20  # a target with more different numbers is no list of classes
 NOT_FINITE = r"(?i)^[+-]?(nan|inf|infinity)$"
 # Digits in groups of three, by the mark before decimals; 0,405 are no thousands.
 GROUPED = {"point": r"^[+-]?[1-9]\d{0,2}([, ']\d{3})+(\.\d*)?$", "comma": r"^[+-]?[1-9]\d{0,2}([. ']\d{3})+(,\d*)?$"}
-NO_VALUE = ("nan", "null", "n/a", "#n/a", "?")  # in lower case: no name of a class
+NO_VALUE = ("na", "nan", "null", "nil", "n/a", "#n/a", "?", "-", "--", ".")  # in lower case: no name of a class
 NAMED = 5  # column names, or places, that a message lists
-WORDS = r"^[^\d_]*\p{L}{3,}[^\d_]*$|\p{L}{2,}\s+(\S+\s+)*\p{L}{2,}"  # a name, or several words; ids have digits
+WORDS = r"^[^\d_]*\p{L}{3,}[^\d_]*$|\p{L}{2,}\s+(\S+\s+)*\p{L}{2,}"  # words; ids have digits
 MOST = 0.8  # of the cells look like amounts or dates
 SOME = 0.05  # of the cells: no slip of the pen
 MIXED = 0.5  # from this share on, numbers with words among them are untidy numbers
@@ -55,14 +55,7 @@ class TextColumn:
     """
 
     def __init__(
-        self,
-        name: str,
-        encoded: Any,
-        block: DataSpec,
-        order: str,
-        typed: bool,
-        how: Numbers | None,
-        written: Dates,
+        self, name: str, encoded: Any, block: DataSpec, order: str, typed: bool, how: Numbers | None, written: Dates
     ) -> None:
         self.name, self.stated_order, self.typed, self.how, self.written = name, order, typed, how, written
         self.decimal, spellings = block.format.decimal, block.spellings.get(name, {})
@@ -75,7 +68,7 @@ class TextColumn:
         codes, places = (part.indices.fill_null(-1).to_numpy(zero_copy_only=False) for part in (encoded, joined))
         self.codes: NDArray = np.append(places, np.int32(-1))[codes]
         self.texts = joined.dictionary
-        self.ways_out = ["ignore", "categorical"]
+        self.markers, self.ways_out = block.missing.markers, ["ignore", "categorical"]
 
     @cached_property
     def counts(self) -> NDArray:
@@ -131,28 +124,38 @@ class TextColumn:
         if stated not in (None, "numeric", "categorical"):
             must = f"data.columns must say numeric or categorical, or nothing, got {stated}"
             return InferredType("categorical", problem=f"column {self.name!r} is a target: {must}")
-        if stated == "categorical" or (self.typed and not stated):
+        if stated == "categorical":
             return InferredType("categorical")
+        if self.typed and not stated:
+            return self._classes()
         masks = self.masks
         if stated == "numeric" or (task == "regression" and (masks.numbers | masks.codes).any()):
             return self.as_stated("numeric")
         if masks.numbers.all():
             return self._numbers(None)
+        many = len(self.texts) > MANY_NUMBERS  # 5% and 10% may be names of classes
         if (masks.numbers | masks.not_finite).all():
             return self._not_finite()
         if not masks.codes.any() and masks.numbers.sum() > MANY_NUMBERS and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
-        many = len(self.texts) > MANY_NUMBERS  # 5% and 10% may be names of classes
         if other := (self._otherwise_written() or self._unread()) if many else self._other_decimal():
             return other
+        return self._classes()
+
+    def _classes(self) -> InferredType:
+        """Classes, unless some mean no value."""
         odd = np.array([text.lower() in NO_VALUE for text in self.texts.to_pylist()], dtype=bool)
-        if odd.any():
-            way_out = (
-                "if it means no value, add it to data.missing.markers, and to leave such rows out set data.missing.target: drop; "
-                f"if it is the name of a class, {self._set_kind('categorical')}"
-            )
-            return self._refused("categorical", "have a value in every row", odd, way_out, what="target")
-        return InferredType("categorical")
+        if not odd.any():
+            return InferredType("categorical")
+        return self._refused("categorical", "have a value in every row", odd, self._no_value(odd), what="target")
+
+    def _no_value(self, odd: NDArray) -> str:
+        """The way out if these texts mean no value; of a target they may be classes."""
+        markers = flow([*self.markers, *self.texts.filter(pa.array(odd)).to_pylist()])
+        told = f"if it means no value set data.missing.markers: {markers}"
+        if "ignore" in self.ways_out:
+            return told
+        return f"{told} and data.missing.target: drop; if it is the name of a class, {self._set_kind('categorical')}"
 
     def as_stated(self, stated: Kind) -> InferredType:
         """Under a kind of numbers, dates or truth values."""
@@ -183,12 +186,12 @@ class TextColumn:
         if len(self.texts) <= 4 and not np.isnan(self.values("boolean", stated=False)).any():
             return InferredType("boolean")
         other = self._other_dates() or self._otherwise_written()
-        # Text in a file that knows numbers may be dates, or amounts with marks or units; plain digits there are text.
+        # Typed text may be dates, or amounts with marks; plain digits are text.
         if other and (look or other.kind == "datetime"):
             return other
         if other and other.numbers and as_stated(other.numbers, self.decimal):
             return other
-        if unread := self._unread():
+        if self.share(masks.dates) < MIXED and (unread := self._unread()):
             return unread
         if look and not masks.codes.any() and self.share(masks.numbers) >= MIXED:
             return self._mixed("numeric", masks.numbers)
@@ -226,7 +229,7 @@ class TextColumn:
         return f"set data.columns: {flow({self.name: kind})}"
 
     def _other_kind(self, stated: Kind, wrong: NDArray) -> str:
-        """The way out for a column that is not what is stated: what it looks like, if it is that in every cell."""
+        """The way out for a column that is not what is stated: what it looks like."""
         looks = self._looks(len(self.texts), look=True)
         if looks.problem:
             return looks.problem.partition("; ")[2]
@@ -248,7 +251,7 @@ class TextColumn:
         return self._wide(wide, most) if wide.any() else self._thousands() or InferredType("numeric")
 
     def _wide(self, wide: NDArray, most: int | None) -> InferredType:
-        """Whole numbers of which float64 would lose digits: an id if nearly all differ, else refused."""
+        """Numbers that lose digits: an id if nearly all differ, else refused."""
         if most is not None and self._like_an_id(most):
             return InferredType("ignore", self._many("whole numbers", ", some from 2^53 on"))
         rule = f"hold whole numbers below 2^53 ({LARGEST + 1}), as larger ones lose digits"
@@ -273,8 +276,8 @@ class TextColumn:
         )
 
     def _not_finite(self) -> InferredType:
-        way_out = "add it to data.missing.markers if it means no value"
-        return self._refused("numeric", "hold finite numbers", self.masks.not_finite, way_out)
+        odd = self.masks.not_finite
+        return self._refused("numeric", "hold finite numbers", odd, self._no_value(odd))
 
     def _mixed(self, kind: Kind, fine: NDArray) -> InferredType:
         what = "numbers" if kind == "numeric" else "dates"
@@ -285,7 +288,7 @@ class TextColumn:
         return self._refused(kind, f"hold {what} or words", ~fine, self._marker_or_category(), about, count=False)
 
     def _otherwise_written(self) -> InferredType | None:
-        """Numbers with marks between thousands, signs or units, or with another mark before decimals; None if they are none."""
+        """Numbers with marks, signs or units; None if they are none."""
         texts, masks = self.texts, self.masks
         if masks.codes.any():
             return None
@@ -307,7 +310,7 @@ class TextColumn:
         if 2 * len(self.texts) <= min(self.counts.sum(), 2 * MANY_NUMBERS):
             return None
         moments = matches(self.texts, dates.LIKE)
-        if self.share(moments) >= MOST and self.share(self.masks.dates) < MIXED:
+        if self.share(moments) >= MOST:
             return self._ask_unread("datetime", moments, self.ways_out)
         plain = self.masks.numbers
         some = numbers.unread(self.texts, self.counts, plain)
@@ -344,7 +347,9 @@ class TextColumn:
         wrong = np.isfinite(numbers.plain(texts, other)) & ~matches(texts, numbers.CODE) & ~fine
         if self.share(wrong | fine) < MIXED or matches(texts, GROUPED[decimal])[wrong].all():
             return None
-        way_out = f"set data.format.decimal: {other}, or {self._set_kind('categorical')}"
+        own = flow({self.name: {"decimal": other}})
+        ways = f"set data.format.decimal: {other}, or of this column alone set data.numbers: {own}"
+        way_out = f"{ways}, or {self._set_kind('categorical')}"
         return self._refused("numeric", f"hold numbers with a decimal {decimal}", wrong, way_out)
 
     def _other_dates(self) -> InferredType | None:
@@ -396,7 +401,7 @@ Said = TypeVar("Said")
 
 
 def stated(key: str, said: Mapping[str, Said], names: Sequence[str]) -> dict[str, Said]:
-    """column -> what data.`key` says of it. Raises DataError for a name or pattern that fits no column."""
+    """column -> what data.`key` says. Raises DataError for what fits no column."""
     found: dict[str, Said] = {}
     for pattern, value in said.items():
         fitting = [name for name in names if fnmatchcase(name, pattern) or name == pattern]
@@ -408,7 +413,7 @@ def stated(key: str, said: Mapping[str, Said], names: Sequence[str]) -> dict[str
 
 
 def stated_kinds(block: DataSpec, names: Sequence[str]) -> dict[str, Kind]:
-    """column -> the kind that the spec gives it: of data.columns, else as data.numbers or data.dates name it."""
+    """column -> the kind that data.columns, else data.numbers or data.dates, gives it."""
     numeric: dict[str, Kind] = dict.fromkeys(stated("numbers", block.numbers, names), "numeric")
     moments: dict[str, Kind] = dict.fromkeys(stated("dates", block.dates, names), "datetime")
     return {**numeric, **moments, **stated("columns", block.columns, names)}

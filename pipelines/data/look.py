@@ -1,12 +1,12 @@
-"""What the rows look like, before anything is trained on them: kinds, gaps, classes, duplicates, and columns that know too much.
+"""What the rows look like: kinds, gaps, classes, duplicates, and columns that know too much.
 
-A suspicion is a rule of thumb and a question to a person; nothing is left out because of one.
+A suspicion is a question to a person; nothing is left out because of one.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from pipelines.data.cells import as_stated
-from pipelines.data.columns import Column, DataError, NDArray, Source, Target, find_target
+from pipelines.data.columns import Column, DataError, NDArray, Source, Target, find_target, listed
 from pipelines.data.parts import check_size
 from pipelines.data.preprocess import LIMIT, CellError, fit
 from pipelines.data.read import survey
-from pipelines.data.split import count_duplicates, equal_rows, inputs_of, label_key, no_inputs, split_rows
-from pipelines.spec.blocks import DataSpec, Kind
+from pipelines.data.split import count_duplicates, equal_rows, inputs_of, label_key, no_inputs, row_weights, split_rows
+from pipelines.spec.blocks import DataSpec, Kind, Numbers
 from pipelines.spec.file import flow, scalar
 
 BARS = 24  # of a histogram of numbers
@@ -31,26 +31,28 @@ PURITY = 0.995  # rows whose class a rule of one column tells
 BETTER = 0.1  # of the errors of naming the most frequent class: 1 % of fraud is no leak
 FEW = 50  # values of a rule
 EACH = 5  # rows a value at least: what stands once or twice tells its own class
-RARE = 0.1  # of the rows with a category that has no input of its own: so many are worth a word
+RARE = 0.1  # of the rows with a category that has no input of its own
 LEAST_ROWS = 20  # below, such things happen by chance
 ROWS = 100_000  # of a larger set so many are looked at, evenly spaced
 SHOWN = 5  # spellings
 FEW_CLASSES = 5  # whole numbers of a target that are asked about no more
+MARKS = 30  # of them may be marks, if each comes five times on average
 SENTINEL_VALUES = 10  # of a column with no more, each is a category rather
 SENTINEL_ROWS = 3  # that hold such a number, at least
-DENSE = 2  # whole numbers, all different, on a range of at most twice as many: they number the rows
+NO_DATES = ("1899-12-30", "1900-01-01", "1970-01-01", "2099-12-31", "9999-12-31")
+DENSE = 2  # whole numbers, all different, on twice as wide a range: they number the rows
 
 
 @dataclass(frozen=True)
 class ColumnLook:
-    """One column. `least`, `median` and `greatest` are None but for numbers and dates (dates: days since 1970-01-01)."""
+    """One column. `least`, `median` and `greatest` are of numbers and dates (days since 1970-01-01)."""
 
     name: str
     kind: Kind
     stated: bool  # by data.columns; else as it looks
     note: str  # why it is no input though data.columns does not say so; "" for most
     problem: str  # what `read` would refuse it with; "" if nothing
-    odd: tuple[str, ...]  # the cells that break its kind, the most frequent first, where that is the problem
+    odd: tuple[str, ...]  # the cells that break its kind, the most frequent first
     missing: int
     distinct: int
     least: float | None
@@ -59,15 +61,14 @@ class ColumnLook:
     frequent: tuple[tuple[str, int], ...]  # category or value, rows; the most frequent first
     example: str  # its first value
     histogram: tuple[tuple[str, int], ...]  # what a bar stands for, rows
-    written: str = ""  # how it is written, as data.numbers or data.dates say it; "" for 1234.5 and 2024-05-31
+    written: str = ""  # as data.numbers or data.dates say it; "" for 1234.5 and 2024-05-31
 
 
 @dataclass(frozen=True)
 class Suspicion:
-    """What is suspected of a column: it tells the target (leak), it numbers the rows (order), it says nothing (constant).
+    """A column that tells the target (leak), numbers the rows (order), says nothing (constant), or has too many categories.
 
-    Or it has too many categories to have an input each (many), or several spellings of one (spelling); or the whole file is not
-    written as it was read (written). Or its numbers may be classes or amounts (task), or mean no value (sentinel).
+    Or several spellings of one; a file that is not written as it was read; numbers that may be classes, or mean no value.
     """
 
     column: str
@@ -91,7 +92,7 @@ class Look:
     duplicates: int  # rows that repeat an earlier one in every column that is not ignored
     suspicions: tuple[Suspicion, ...]
     problems: tuple[str, ...]  # what `read` or `prepare` would refuse
-    refused: str  # the one of them that is about the target, or a column that the spec names; "" if none is
+    refused: str  # the one about the target, or a name in the spec; "" if none is
     rows_left_out: Mapping[str, int]  # why -> how many
     guessed: bool  # the first line was taken for a row
 
@@ -121,7 +122,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
     left_out = no_inputs(block)
     columns: list[ColumnLook] = []
     suspicions = [Suspicion("the file", "written", source.suspicion)] if source.suspicion else []
-    if target and classes:
+    if target:
         suspicions += [*suspect_task(source, target, block), *suspect_spellings(source.targets[0], classes)]
     for name, kind in source.kinds.items():
         try:
@@ -132,10 +133,10 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
         columns.append(_column(source, name, column, left_out.get(name, ""), block.format.decimal))
         # What is untidy is looked at as text, and tells nothing yet.
         if name in source.inputs and name not in left_out and name not in source.problems:
-            how = source.numbers.get(name)
-            said = as_stated(how, block.format.decimal) if how else {}
-            suspicions += suspect(name, kind, column, target, block.categories.most, said)
+            suspicions += suspect(name, kind, column, target, block.categories.most)
             problems += _unfit(source, block, columns[-1], column)
+        if kind in ("numeric", "datetime") and name not in left_out:
+            suspicions += suspect_sentinel(source, block, name, column)
     duplicates, unsplit = _split(source, block, target)
     return Look(
         source=source.name,
@@ -165,20 +166,29 @@ def _target(source: Source, block: DataSpec) -> tuple[Target | None, list[str]]:
 
 
 def _split(source: Source, block: DataSpec, target: Target | None) -> tuple[int, list[str]]:
-    """(rows that repeat an earlier one, why the rows cannot be split): what `split` would say."""
-    problems = []
-    if target is not None and not {"", *no_inputs(block)} & {*source.problems}:
-        try:
+    """(rows that repeat an earlier one, what `split` would refuse)."""
+    problems, untidy, duplicates = list[str](), {*source.problems}, None
+    parts = [np.arange(source.rows)]
+    try:
+        if target is not None and not {"", *no_inputs(block)} & untidy:
             inputs_of(source, block)
-            return split_rows(source, target, block.split, block.weight).duplicates["rows"], []
-        except DataError as error:
-            problems.append(str(error))
-    first = equal_rows(source, [name for name, kind in source.kinds.items() if kind != "ignore"])
-    return count_duplicates(first, np.zeros(source.rows))["rows"], problems
+            split = split_rows(source, target, block.split, block.weight)
+            duplicates, parts = split.duplicates, [fold["train"] for fold in split.folds]
+    except DataError as error:
+        problems.append(str(error))
+    try:
+        for part in parts if block.weight and not {"", block.weight} & untidy else ():
+            row_weights(source, block, part)
+    except DataError as error:
+        problems.append(str(error))
+    if duplicates is None:
+        first = equal_rows(source, [name for name, kind in source.kinds.items() if kind != "ignore"])
+        duplicates = count_duplicates(first, np.zeros(source.rows))
+    return duplicates["rows"], problems
 
 
 def _unfit(source: Source, block: DataSpec, told: ColumnLook, column: Column) -> Iterator[str]:
-    """What becomes of no number for a network: values beyond float32, and gaps where the spec wants none."""
+    """What no network takes: values beyond float32, and gaps where the spec wants none."""
     beyond = told.least is not None and told.greatest is not None and max(-told.least, told.greatest) > LIMIT
     numbers = told.kind in ("numeric", "datetime")
     if beyond or (told.missing and (block.missing.numeric if numbers else block.missing.categorical) == "refuse"):
@@ -231,12 +241,12 @@ def _column(source: Source, name: str, column: Column, left_out: str, decimal: s
 
 
 def _bars(spell: Callable[[Any], str], values: NDArray, counts: NDArray) -> Iterator[tuple[str, int]]:
-    """Bars of equal width from the least to the greatest value; one a value where there are few whole numbers."""
+    """Bars of equal width; one a value where there are few whole numbers."""
     if len(values) <= BARS and (values == np.floor(values)).all():
         yield from zip(map(spell, values), counts.tolist(), strict=True)
         return
     share = np.linspace(0, 1, BARS + 1)
-    edges = values[0] * (1 - share) + values[-1] * share  # the difference of the two may be beyond float64
+    edges = values[0] * (1 - share) + values[-1] * share  # a difference may overflow
     place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, BARS - 1)  # np.histogram wants edges that differ
     rows = np.bincount(place, weights=counts, minlength=BARS)
     for low, high, count in zip(edges, edges[1:], rows, strict=False):
@@ -259,10 +269,8 @@ def shown(kind: Kind, value: float) -> str:
 # -- suspicions --
 
 
-def suspect(
-    name: str, kind: Kind, column: Column, target: Target | None, most: int, said: Mapping[str, Any]
-) -> Iterator[Suspicion]:
-    """What may be wrong with one input. `most` categories have an input each; `said` of its numbers is in data.numbers."""
+def suspect(name: str, kind: Kind, column: Column, target: Target | None, most: int) -> Iterator[Suspicion]:
+    """What may be wrong with one input. `most` categories have an input each."""
     if kind == "ignore":
         return
     values = np.where(np.isnan(column.values), np.inf, column.values)  # a missing value equals another
@@ -271,8 +279,6 @@ def suspect(
         return
     if kind == "numeric" and _numbers_rows(column.values):
         yield Suspicion(name, "order", "whole numbers without repeats that number the rows: an id? data.columns can ignore it")
-    if kind == "numeric":
-        yield from suspect_sentinel(name, column.values, said)
     if kind == "categorical":
         rows = np.bincount(column.values[~column.gaps], minlength=len(column.categories))
         yield from _many(name, rows, most)
@@ -317,28 +323,60 @@ def suspect_spellings(name: str, rows: Mapping[str, int]) -> Iterator[Suspicion]
 def suspect_task(source: Source, target: Target, block: DataSpec) -> Iterator[Suspicion]:
     """Marks from 0 to 20 may be classes, or amounts."""
     name = target.names[0]
-    if block.task != "auto" or source.kinds[name] != "numeric" or len(target.classes) <= FEW_CLASSES or not block.paths:
-        return
-    which = f"the {len(target.classes)} whole numbers {target.classes[0]} to {target.classes[-1]}"
-    ways = "for amounts set data.task: regression; for classes set data.task: multiclass"
-    yield Suspicion(name, "task", f"are {which} amounts, as marks are, or names of classes? {ways}")
+    values = np.unique(source.fetch(name).values)
+    most = MARKS if target.classes else min(MARKS, source.rows // EACH)
+    few = FEW_CLASSES < len(values) <= most and (values == np.floor(values)).all()
+    auto = block.task == "auto" and block.paths and source.kinds[name] == "numeric"
+    if auto and few and len(target.names) == 1:
+        which = f"the {len(values)} whole numbers {values[0]:.0f} to {values[-1]:.0f}"
+        ways = "for amounts set data.task: regression; for classes set data.task: multiclass"
+        yield Suspicion(name, "task", f"are {which} amounts, as marks are, or names of classes? {ways}")
 
 
-def suspect_sentinel(name: str, values: NDArray, said: Mapping[str, Any]) -> Iterator[Suspicion]:
-    """A number at an edge of the range that may mean no value."""
-    found, counts = np.unique(values[~np.isnan(values)], return_counts=True)
+def suspect_sentinel(source: Source, block: DataSpec, name: str, column: Column) -> Iterator[Suspicion]:
+    """Numbers and dates at an edge of the range that may mean no value."""
+    kind, dropped = source.kinds[name], " and data.missing.target: drop" if name in source.targets else ""
+    for edge, rows, inner in edges(column.values, kind):
+        line = f"data.columns: {flow({name: 'ignore'})}"
+        if kind == "numeric":
+            how = source.numbers.get(name, Numbers())
+            gaps = [int(gap) if gap == int(gap) else gap for gap in (*how.gaps, edge)]
+            said = as_stated(how, block.format.decimal)
+            said["missing"] = gaps if len(gaps) > 1 else gaps[0]
+            line = f"data.numbers: {flow({name: said})}{dropped}"
+        elif source.texts:
+            texts = np.unique(source.texts(name).of(column.values == edge).labels)
+            line = f"data.missing.markers: {flow([*block.missing.markers, *map(str, texts)])}"
+        told = f"{shown(kind, edge)} in {rows:,} rows, and no other value beyond {shown(kind, inner)}"
+        yield Suspicion(name, "sentinel", f"{told}: does it mean no value? if so, set {line}")
+
+
+def edges(values: NDArray, kind: Kind) -> Iterator[tuple[float, int, float]]:
+    """(value, its rows, the next value) at ends of the range that lie far from the rest."""
+    values = values[~np.isnan(values)]
+    found, counts = np.unique(values, return_counts=True)
     if len(found) <= SENTINEL_VALUES:
         return
-    least, next_least, next_greatest, greatest = found[[0, 1, -2, -1]]
-    low = least < 0 <= next_least and least == np.floor(least)
-    low |= least == 0 and next_least > (greatest - next_least) / 5
-    nines = greatest >= 9 and {*f"{greatest:.0f}"} == {"9"} and greatest == np.floor(greatest)
-    high = nines and greatest - next_greatest > (next_greatest - least) / 4
-    for sure, edge, count, inner in ((low, least, counts[0], next_least), (high, greatest, counts[-1], next_greatest)):
-        if sure and count >= SENTINEL_ROWS:
-            told = f"{edge:.0f} in {count:,} rows, and no other value beyond {inner:g}"
-            line = flow({name: {**said, "missing": int(edge)}})
-            yield Suspicion(name, "sentinel", f"{told}: does it mean no value? if so, set data.numbers: {line}")
+    for place, inner, last in ((0, 1, -1), (-1, -2, 0)):
+        edge, near, rows = float(found[place]), float(found[inner]), int(counts[place])
+        text = shown(kind, edge)
+        usual = text in NO_DATES or (abs(edge) >= 9 and {*text.strip("-")} <= {"9", "."})
+        spread = abs(found[last] / 4 - near / 4)  # may overflow
+        odd = abs(near / 4 - edge / 4) > spread / (4 if usual else 1)
+        if kind == "numeric" and not place:
+            odd |= edge < 0 <= near and edge == np.floor(edge)
+            odd = _no_zero(values, found) if edge == 0 else odd
+        if odd and rows >= SENTINEL_ROWS:
+            yield edge, rows, near
+
+
+def _no_zero(values: NDArray, found: NDArray) -> bool:
+    """Whether 0 is no amount: few have it, and the others, measured finely, end far above."""
+    rest, least = values[values > 0], found[1]
+    low, high = np.percentile(rest, (25, 75))
+    far = least > min((found[-1] - least) / 5, (high - low) / 2.1)
+    fine = least >= 3 * np.median(np.diff(found[1:]))
+    return bool(far and fine and 2 * len(rest) >= len(values))
 
 
 def _numbers_rows(values: NDArray) -> bool:
@@ -380,7 +418,7 @@ def _tells_class(column: Column, y: NDArray, target: str) -> str:
 
 
 def purity(place: NDArray, y: NDArray) -> float:
-    """Share of rows that are of the most frequent class at their place; `place` and `y` (n,) count from 0."""
+    """Share of rows of the most frequent class at their place; both (n,) count from 0."""
     classes = y.max() + 1
     table = np.bincount(place * classes + y, minlength=(place.max() + 1) * classes).reshape(-1, classes)
     return float(table.max(axis=1).sum() / len(y))
@@ -405,11 +443,3 @@ def all_faults(error: DataError, block: DataSpec, base: Path | None) -> DataErro
         return error
     others = [problem for problem in problems if problem != str(error)]
     return DataError(listed(block.shown_source, [str(error), *others]))
-
-
-def listed(source: str, problems: Sequence[str]) -> str:
-    """Several faults as one message."""
-    if len(problems) == 1:
-        return problems[0]
-    lines = "\n".join(problems)
-    return f"{source}: {len(problems)} errors in the data:\n{lines}"

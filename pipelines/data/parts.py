@@ -1,4 +1,4 @@
-"""The three parts on disk, and what is known about them: what `split` writes, and every later stage reads."""
+"""The three parts on disk, and what is known about them: what `split` writes, and later stages read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipelines.data.split import Rows, inputs_of, row_weights, split_rows
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import Kind
 
-ARRAYS = ("X", "y", "rows", "weights")  # the last one of training rows alone, where data.weight names a column
+ARRAYS = ("X", "y", "rows", "weights")  # the last of training rows, with data.weight
 # Sealed; "outs" of the first two say what the files beside them hold: name -> SHA-256.
 LISTINGS = ("run.json", "about.json", "study.json")
 
@@ -121,12 +121,7 @@ def _array(path: Path) -> NDArray:
 
 
 def write_part(
-    folder: Path,
-    inputs: Callable[[NDArray], NDArray],
-    width: int,
-    at_once: int,
-    rows: NDArray,
-    *arrays: NDArray,
+    folder: Path, inputs: Callable[[NDArray], NDArray], width: int, at_once: int, rows: NDArray, *arrays: NDArray
 ) -> str:
     """The files of one part; their SHA-256. `inputs` gives X (n, `width`) float32 of some of `rows`, `at_once` at most.
 
@@ -162,16 +157,16 @@ class About:
     duplicates: dict[str, int]  # "rows" that equal an earlier one in every column; of them those that are "across" parts
     rows: dict[str, int]
     class_counts: dict[str, dict[str, int]]  # empty for regression
-    missing: dict[str, dict[str, int]]  # part -> column -> rows without a value, where there are any
-    unseen: dict[str, dict[str, int]]  # part -> column -> rows with a category that no training row has, where there are any
+    missing: dict[str, dict[str, int]]  # part -> column -> rows without a value
+    unseen: dict[str, dict[str, int]]  # part -> column -> rows with a category that no training row has
     preprocessing: Preprocessing
     target_scale: TargetScale  # 0 and 1 for classes
     sha256: dict[str, str]
     rare: dict[str, list[int]] = field(default_factory=dict)  # column -> categories that share an input, their training rows
     number: int | None = None  # of the fold, from 1
-    data: dict[str, Any] = field(default_factory=dict)  # the data block that the rows were split by; {}: not known
+    data: dict[str, Any] = field(default_factory=dict)  # the data block; {}: not known
     folds: tuple[About, ...] = ()
-    rows_left_out: dict[str, int] = field(default_factory=dict)  # why rows of the source are in no part -> how many
+    rows_left_out: dict[str, int] = field(default_factory=dict)  # why rows are in no part -> how many
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -185,7 +180,7 @@ class About:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Columns of the source that are no inputs: targets, ignored ones, and those that only say who is in which part."""
+        """Columns of the source that are no inputs: targets, ignored ones, and those of the split."""
         return tuple(name for name in self.kinds if name not in self.each[0].columns)
 
     @property
@@ -194,7 +189,7 @@ class About:
         return self.folds or (self,)
 
     def fold(self, number: int | None) -> About:
-        """Fold `number`, from 1: its validation rows are the fold's, its training rows the others'. Without one, the whole."""
+        """Fold `number`, from 1, which validates while the others train. Without one, the whole."""
         return self if number is None else self.folds[number - 1]
 
     def where(self, folder: Path, part: str) -> Path:
@@ -202,7 +197,7 @@ class About:
         return folder / part if self.number is None else folder / part / str(self.number)
 
     def open(self, folder: Path, part: str) -> Part:
-        """The rows of a part; `folder` is outputs/data. They are read where they are used, and may be larger than the memory.
+        """The rows of a part; `folder` is outputs/data. They may be larger than the memory.
 
         Raises DataError for files that are damaged or missing.
         """
@@ -264,7 +259,7 @@ def prepare(source: Source, spec: DataSpec, folder: Path, parts: Sequence[str] =
 
 
 def _whole(about: About, folds: tuple[About, ...]) -> About:
-    """What is known about all folds together: every row that does not test validates once, and trains."""
+    """What is known about all folds together: every row that does not test validates once."""
     rest = sum(fold.rows["valid"] for fold in folds)
     counts = {name: sum(fold.class_counts["valid"][name] for fold in folds) for name in about.classes}
     hashes = {part: [fold.sha256[part] for fold in folds] for part in folds[0].sha256}
@@ -278,7 +273,7 @@ def _whole(about: About, folds: tuple[About, ...]) -> About:
 
 
 def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: Rows, parts: Sequence[str], folder: Path) -> About:
-    """One division into parts, of which those of `parts` are written; the training rows are always fitted on."""
+    """One division into parts; those of `parts` are written."""
     missing: dict[str, dict[str, int]] = {part: {} for part in ("train", *parts)}  # part -> column -> rows
     unseen: dict[str, dict[str, int]] = {part: {} for part in missing}
     fitted: list[Fitted] = []
@@ -304,7 +299,7 @@ def _write(about: About, source: Source, spec: DataSpec, target: Target, rows: R
     hashes = {}
     for part in parts:
         own, width, inputs = rows[part], len(preprocessing.inputs), partial(preprocessing.apply, source)
-        weights = [row_weights(source, spec.weight, own)] if spec.weight and part == "train" else []
+        weights = [row_weights(source, spec, own)] if spec.weight and part == "train" else []
         arrays = (y[own], source.numbers_of(own), *weights)
         hashes[part] = write_part(about.where(folder, part), inputs, width, source.rows // 4 + 1, own, *arrays)
     return replace(
@@ -332,7 +327,7 @@ def _scaled_target(source: Source, target: Target, train: NDArray, spec: DataSpe
 
 
 def _check_names(source: str, encoders: Sequence[Encoder]) -> None:
-    """Raises DataError where two columns give inputs of one name: "age missing" of age, and a column that is called so."""
+    """Raises DataError where two columns give inputs of one name, such as "age missing"."""
     of: dict[str, str] = {}
     for encoder in encoders:
         for name in encoder.inputs:

@@ -1,4 +1,4 @@
-"""From raw columns to the inputs of a network: one encoder a column, fitted on training rows alone, then applied to any rows."""
+"""From raw columns to the inputs of a network: one encoder a column, fitted on training rows alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMIT = float(np.finfo(np.float32).max)
 
 
 class CellError(ValueError):
-    """A value that cannot be used, at a place (counted from 0) among the rows that were given."""
+    """A value that cannot be used, at a place, from 0, among the rows given."""
 
     def __init__(self, place: int, message: str) -> None:
         super().__init__(message)
@@ -102,7 +102,7 @@ class TargetScale:
 
 
 def fit_target_scale(y: NDArray, scale: bool) -> TargetScale:
-    """Mean and standard deviation of each target over training rows (n, m); 0 and 1 if it is to be left alone."""
+    """Mean and standard deviation of each target over training rows (n, m); else 0 and 1."""
     if not scale:
         return TargetScale((0.0,) * y.shape[1], (1.0,) * y.shape[1])
     from sklearn.preprocessing import StandardScaler
@@ -136,7 +136,7 @@ class Numeric:
         gaps = column.gaps
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
             stored = scaled(self.scaling, self.numbers, _filled(self.name, column.values, gaps, self.fill)).astype(np.float32)
-        # Among the training rows one such value would flatten all the others, but where only their order counts.
+        # One such value would flatten all others, but where only the order counts.
         if self.scaling != "quantile":
             _refuse(self.name, np.abs(column.values) > LIMIT, column.values, "")
         _refuse(self.name, ~np.isfinite(stored), column.values, " after scaling")
@@ -147,7 +147,7 @@ class Numeric:
 
 @dataclass(frozen=True)
 class Moments:
-    """A column of dates of which several parts, or others than the day, are inputs: one encoder each."""
+    """A column of dates of which other parts than the day are inputs: one encoder each."""
 
     name: str
     kind: Literal["datetime"]
@@ -167,7 +167,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Flag:
-    """A boolean column: 1 where it is true. `missing`: one more input, 1 where there is no value; None: there must be one."""
+    """A boolean column, 1 for true. `missing`: one more input says where there is no value; None: there must be one."""
 
     name: str
     kind: Literal["boolean"]
@@ -190,7 +190,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Categorical:
-    """A column of categories: those of `categories` have an input each, `infrequent` ones and those that are `missing` may."""
+    """Those of `categories` have an input each; `infrequent` and `missing` ones may."""
 
     name: str
     kind: Literal["categorical"]
@@ -214,7 +214,7 @@ class Categorical:
             yield (place == number).astype(np.float32)
 
     def _places(self, categories: tuple[str, ...]) -> NDArray:
-        """Input of each of these categories, and, last, where -1 points, of a missing value; -1 for none."""
+        """Input of each of these categories, and, last, of a missing value; -1 for none."""
         own = {category: place for place, category in enumerate(self.categories)}
         rest = len(own) if self.infrequent else -1
         gap = len(self.inputs) - 1 if self.missing else rest
@@ -268,17 +268,17 @@ class Fitted:
     encoder: Encoder
     unseen_gaps: bool = False  # a missing value is one that no training row had
     unseen: NDArray | None = None  # of each category, whether it is one
-    rare: tuple[int, int] | None = None  # categories that share an input, and the training rows that have one of them
+    rare: tuple[int, int] | None = None  # categories that share an input, and their training rows
 
     def count_unseen(self, column: Column) -> int:
-        """Values that no training row had: of categorical and boolean columns, whose inputs cannot tell them."""
+        """Categories and truth values that no training row had."""
         if self.unseen is None:
             return int(column.gaps.sum()) if self.unseen_gaps else 0
         return int(np.append(self.unseen, self.unseen_gaps)[column.values].sum())
 
 
 def fit(name: str, kind: Kind, column: Column, spec: DataSpec, parts: Sequence[Part] = ("day",)) -> Fitted:
-    """Fit on the training rows of a column; `parts` of dates. Raises CellError, with a place among them."""
+    """Fit on the training rows of a column; `parts` of dates. Raises CellError."""
     if kind == "datetime" and tuple(parts) != ("day",):
         return Fitted(_fit_parts(name, parts, column.values, spec))
     if kind in ("numeric", "datetime"):
@@ -329,7 +329,7 @@ class Preprocessing:
     """The encoders of all columns that a network is given, in the order of its inputs."""
 
     encoders: Annotated[tuple[Encoder, ...], Field(alias="columns")]  # as about.json calls them
-    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> what its cells begin with, a key of dates.PLAIN
+    orders: Mapping[str, str] = field(default_factory=dict)  # column of dates -> a key of dates.PLAIN
     numbers: Mapping[str, Numbers] = field(default_factory=dict)  # column -> how its numbers are written, where not as 1234.5
     dates: Mapping[str, Dates] = field(default_factory=dict)  # column -> how its dates are written, and their parts
 

@@ -23,6 +23,7 @@ from pipelines.project import project_of
 from pipelines.spec import DataSpec
 from pipelines.spec.blocks import BUNDLED, FILES, Kind
 from pipelines.spec.describe import nearest
+from pipelines.spec.file import flow
 
 if TYPE_CHECKING:
     from pipelines.data.tables import JoinedTable, Table
@@ -39,7 +40,7 @@ ROWS = 65536  # of ARFF that are held by Python at a time
 def read(block: DataSpec, base: Path | None = None) -> Source:
     """The rows that `data.source` names; a relative path is taken from `base`.
 
-    Raises DataError with file, row and column for what cannot be read, or holds what its kind does not allow.
+    Raises DataError with file, row and column for what cannot be read.
     """
     source = survey(block, base)
     for problem in source.problems.values():
@@ -62,7 +63,7 @@ def survey(block: DataSpec, base: Path | None = None) -> Source:
 
 
 def _left_out(source: Source, block: DataSpec) -> dict[str, NDArray]:
-    """Why rows are left out -> which, (rows,): those without any value, and, where the spec says so, those without a target."""
+    """Why rows are left out -> which, (rows,): without any value, or, if the spec says so, without a target."""
     gaps = np.zeros(source.rows, dtype=bool)
     for name in source.targets:
         gaps |= source.fetch(name).gaps
@@ -105,6 +106,10 @@ def unmet_names(block: DataSpec, table: JoinedTable) -> str:
         more = f", ... ({len(table.names)} in all)" if len(table.names) > LISTED else ""
         header = "; if it names the columns set data.format.header: true"
         guessed = f" (the first line looks like a row{header})" if table.guessed else ""
+        if block.format.header is False:
+            first = {table.files[0].texts(name)[0].as_py(): name for name in table.names}
+            there = [first[name] for name in block.targets if name in first]
+            guessed = f"; set data.target: {flow(there if len(there) > 1 else there[0])}" if there else ""
         return (
             f"{table.shown}: data.target must name columns of the file, got {', '.join(map(repr, missing))}; "
             f"the columns are: {', '.join(table.names[:LISTED])}{more}{guessed}"

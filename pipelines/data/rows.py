@@ -1,4 +1,4 @@
-"""Rows that a trained network is to answer, read under the kinds that its training rows' columns had; and its answers."""
+"""Rows that a trained network is to answer, read as its training rows were; and its answers."""
 
 from __future__ import annotations
 
@@ -32,12 +32,7 @@ GIVEN = "the rows"  # as messages call those that are given in Python
 
 
 def blocks(
-    path: Path,
-    shown: str,
-    block: DataSpec,
-    preprocessing: Preprocessing,
-    known: Sequence[str],
-    keep: Sequence[str] = (),
+    path: Path, shown: str, block: DataSpec, preprocessing: Preprocessing, known: Sequence[str], keep: Sequence[str] = ()
 ) -> Iterator[tuple[Source, list[str], Block]]:
     """Blocks of a file's rows, the columns that are not needed, and those to `keep` as the file has them.
 
@@ -61,13 +56,7 @@ def blocks(
 
 
 def _table(
-    shown: str,
-    names: Sequence[str],
-    batch: Any,
-    first: int,
-    text: TextFile | None,
-    block: DataSpec,
-    preprocessing: Preprocessing,
+    shown: str, names: Sequence[str], batch: Any, first: int, text: TextFile | None, block: DataSpec, preprocessing: Preprocessing
 ) -> Table:
     """A block of rows, from row `first` of its file on, as a table."""
     if text is None:
@@ -94,7 +83,7 @@ def _source(table: Table, block: DataSpec, preprocessing: Preprocessing) -> Sour
     source = joined.source({name: joined.infer(name) for name in preprocessing.columns})
     for problem in source.problems.values():
         raise DataError(f"{problem.partition('; ')[0]}; it did in the training rows")
-    return replace(source, fetch=cache(source.fetch))  # a block is small, and asked for its columns more than once
+    return replace(source, fetch=cache(source.fetch))  # columns are asked for more than once
 
 
 def chosen(

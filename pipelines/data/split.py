@@ -1,7 +1,7 @@
 """Which rows train, validate and test: every way that data.split knows, and what is refused with its line.
 
-Every row is in exactly one part, by its number and the split's seed alone. Rows that must stay together (equal rows, a group, one
-moment) are dealt as one.
+Every row is in exactly one part, by its number and the split's seed alone. Rows that must stay together are dealt
+as one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from backends.draws import SPLIT, raw_words
 from pipelines.data.columns import PARTS, DataError, NDArray, Source, Target
 from pipelines.spec import DataSpec, Split
 from pipelines.spec.describe import nearest
+from pipelines.spec.file import flow
 
 Rows = dict[str, NDArray]  # part -> row numbers in drawn order, int64
 TRAIN, VALID, TEST = range(3)
@@ -39,7 +40,7 @@ class SplitResult:
 
 
 def split_columns(spec: Split) -> dict[str, str]:
-    """Columns that only say who is in which part, which are no inputs, and how they do it."""
+    """Columns that only say who is in which part, and how."""
     ways = {
         spec.group: "its groups stay in one part (data.split.group)",
         spec.part: "it says the part (data.split.part)",
@@ -125,7 +126,7 @@ class Splitter:
         return part
 
     def folds(self, part: NDArray) -> list[NDArray]:
-        """The part of each row in each fold: of the rows that do not test, a fold's own validate and the others train."""
+        """The part of each row in each fold, of which its own rows validate and the others train."""
         folds = self.spec.folds or 0
         fold = self._dealt(np.where(part == TEST, folds, -1), [1.0] * folds)
         _refuse_empty(self.source.name, np.bincount(fold, minlength=folds)[:folds], [f"fold {i + 1}" for i in range(folds)])
@@ -181,21 +182,23 @@ def _complete(source: Source, name: str, key: str) -> NDArray:
     return column.values
 
 
-def row_weights(source: Source, name: str, rows: NDArray) -> NDArray:
-    """What the column data.weight says of these training rows, (n,) float64.
-
-    Raises DataError unless each is a number of at least 0, and one is not 0.
-    """
+def row_weights(source: Source, spec: DataSpec, rows: NDArray) -> NDArray:
+    """What data.weight says of these training rows, (n,) float64. Raises DataError for less than 0, and 0 alone."""
+    name = spec.weight or ""
     must = f"column {name!r} must hold a number of at least 0 in every training row, and not 0 in all of them (data.weight)"
-    if (kind := source.kinds[name]) != "numeric":
-        way_out = f"name another column, or set data.columns: {{{name}: numeric}}"
-        raise DataError(f"{source.name}: {must}, found it to be {kind}; {way_out}")
-    column = source.fetch(name).of(rows)
-    wrong = column.gaps | ~(column.values >= 0) if column.values.any() else np.full(len(rows), True)
+    column, kind = source.fetch(name).of(rows), source.kinds[name]
+    others = f"set data.weight: null and data.columns: {flow({name: 'ignore'})}"
+    if kind != "numeric":
+        raise DataError(f"{source.name}: {must}, found it to be {kind}; {others}")
+    wrong = column.gaps | ~(column.values >= 0) | (not column.values.any())
     if wrong.any():
         place = int(np.argmax(wrong))
         found = "no value" if column.gaps[place] else f"{column.values[place]:g}"
-        raise DataError(f"{source.line(int(rows[place]))}: {must}, found {found}; mend it, or leave data.weight out")
+        texts = np.unique(source.texts(name).of(rows[wrong]).labels) if source.texts and not wrong.all() else ()
+        if 0 < len(texts) <= NAMED and spec.missing.markers == ("",):
+            out = flow({name: dict.fromkeys(map(str, texts), "0")})
+            others = f"to have them count nothing set data.spellings: {out}; else {others}"
+        raise DataError(f"{source.line(int(rows[place]))}: {must}, found {found}; {others}")
     return column.values.astype(np.float64)
 
 
@@ -240,7 +243,7 @@ def label_key(label: str) -> str:
 
 
 def similar_label(label: str, rows: Mapping[str, int]) -> str:
-    """The most frequent label with more rows that this one may be a spelling of, by a letter too; "" if there is none."""
+    """The most frequent label that this one may be a spelling of, by a letter too; "" if there is none."""
     key = label_key(label)
     more = sorted((other for other in rows if rows[other] > rows.get(label, 0)), key=lambda other: -rows[other])
     same = [other for other in more if key and label_key(other) == key]
@@ -275,7 +278,7 @@ def _bare(label: str) -> str:
 
 
 def equal_rows(source: Source, columns: Iterable[str]) -> NDArray:
-    """The first row that equals each row in these columns, (n,) int64, often the row itself."""
+    """The first row that equals each row in these columns, (n,) int64."""
     rows, group = np.arange(source.rows), np.zeros(source.rows, dtype=np.int64)
     for name in columns:
         values, value = np.unique(source.fetch(name).values[rows], return_inverse=True)
@@ -304,7 +307,7 @@ def drawn_order(rows: int, seed: int) -> NDArray:
 
 
 def deal(order: NDArray, fractions: Sequence[float], strata: NDArray, first: NDArray) -> NDArray:
-    """The part, from 0, of each row of `order`, (len(order),): whole numbers of rows, as near to the fractions as they can be.
+    """The part, from 0, of each row of `order`, (len(order),): as near to the fractions as can be.
 
     `strata` (n,) are classes to be shared out evenly, `first` (n,) the first of the rows that each row is to stay with.
     """
@@ -336,7 +339,7 @@ def cut(sizes: NDArray, share: Sequence[float] | NDArray) -> NDArray:
 
 
 def deal_groups(groups: NDArray, fractions: Sequence[float], seed: int) -> NDArray:
-    """The part of each row, (n,), where rows of a group, numbered from 0, stay together: the best of some drawn orders."""
+    """The part of each row, (n,), where rows of a group stay together: the best of some drawn orders."""
     sizes = np.bincount(groups)
     wanted = np.asarray(fractions) / np.sum(fractions) * len(groups)
     best, least = np.zeros(len(sizes), dtype=np.int64), np.inf
@@ -370,7 +373,7 @@ def share_out(counts: NDArray, fractions: Sequence[float]) -> NDArray:
         share = np.floor(count * parts + 1e-9).astype(np.int64)  # 0.7 · 30 is 20.999...
         behind += count * parts - share
         for _ in range(count - share.sum()):
-            first = int(np.argmax(behind))  # the part that lags most behind its fraction of all rows so far
+            first = int(np.argmax(behind))  # the part that lags most behind
             share[first] += 1
             behind[first] -= 1
         while count >= len(parts) and not share.all():

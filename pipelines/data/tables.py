@@ -1,4 +1,4 @@
-"""Tables: the columns of a file as pyarrow has them, and the files of a source as one table, read as the spec says."""
+"""Tables: the columns of a file as pyarrow has them, and the files of a source as one table."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ TEXTS = pa.dictionary(pa.int32(), pa.large_string())
 
 
 class Table:
-    """Columns of one file, or of rows given in Python. `read` gives one as a chunked array, whose type says what it holds.
+    """Columns of one file, or of rows given in Python. `read` gives one as a chunked array.
 
     `line` says how a message names a row, counted from 0.
     """
 
     typed = True  # by the file: text that looks like numbers stays text
-    passed_over: Mapping[str, str] = {}  # columns that are no inputs unless the spec says so -> why
+    passed_over: Mapping[str, str] = {}  # no inputs unless the spec says so -> why
     guessed = False  # the first line was taken for a row
     suspicion = ""  # of the header and quotes
 
@@ -85,7 +85,7 @@ class Table:
     def texts(self, name: str) -> Any:
         """A column as text: a chunked array of TEXTS."""
         cells = _plain(self.read(name))
-        if types.is_nested(cells.type) or types.is_binary(cells.type):  # ignored, and shown as Python shows it
+        if types.is_nested(cells.type) or types.is_binary(cells.type):  # ignored
             spelled = [None if value is None else str(value) for value in cells.to_pylist()]
             cells = pa.chunked_array([pa.array(spelled, pa.large_string())])
         return cells.cast(pa.large_string()).dictionary_encode()
@@ -110,7 +110,7 @@ def arrow_table(shown: str, table: Any, first: int = 0) -> Table:
 
 
 def parquet_table(path: Path, shown: str) -> Table:
-    """A Parquet file, whose columns are read when they are asked for. Raises DataError if it is none."""
+    """A Parquet file, whose columns are read when asked for. Raises DataError if it is none."""
 
     def read(name: str) -> Any:
         with ParquetFile(path) as file:
@@ -153,7 +153,7 @@ class TextTable(Table):
         self._load(self.names)
 
     def _load(self, names: Sequence[str]) -> None:
-        """Read these columns; those in which text comes after blocks of numbers once more, for what the numbers looked like."""
+        """Read these columns; those in which text comes after blocks of numbers once more."""
         self.rows, late = 0, []
         self.columns |= {name: [] for name in names}
         for batch in self.batches(names):
@@ -183,7 +183,7 @@ class TextTable(Table):
 class JoinedTable:
     """The files of a source by part; {"": file} where there is one. Raises DataError unless they have the same columns.
 
-    Kinds are inferred over all rows, unless `known` has been told of them: how cells were read in the training rows.
+    Kinds are inferred over all rows, unless `known` says how the training rows were read.
     """
 
     def __init__(self, block: DataSpec, files: Mapping[str, Table], known: Preprocessing | None = None) -> None:
@@ -192,7 +192,7 @@ class JoinedTable:
         self.names, self.shown, self.typed = first.names, first.shown, first.typed
         self.guessed = any(file.guessed for file in self.files)
         self.gaps: tuple[float, ...] = ()  # numbers that mean no value in any column
-        self.by_text: set[str] = set()  # columns whose numbers, dates or truth values are read from texts, once inferred
+        self.by_text: set[str] = set()  # columns that are read from texts
         self.starts = np.cumsum([0, *(file.rows for file in self.files)])
         self.targets = tuple(name for name in block.targets if name in self.names)
         for file in self.files:
@@ -283,8 +283,10 @@ class JoinedTable:
 
     def column(self, name: str, kind: Kind) -> Column:
         """The column's values, read now."""
-        by_text = kind in ("categorical", "ignore") or name in self.by_text
-        column = self.text(name).column(kind, name in self.stated) if by_text else Column(self._numbers(name))
+        if kind in ("categorical", "ignore"):
+            self.by_text.add(name)
+        text = self.text(name) if name in self.by_text else None
+        column = text.column(kind, name in self.stated) if text else Column(self._numbers(name))
         if kind != "numeric":
             return column
         gaps = (*self.gaps, *(self.numbers[name].gaps if name in self.numbers else ()))
@@ -313,6 +315,7 @@ class JoinedTable:
             targets=self.targets,
             fetch=lambda name: self.column(name, kinds[name]),
             line=self.line,
+            texts=None if self.typed else lambda name: self.column(name, "ignore"),
             part=self.part(),
             notes={name: found.note for name, found in types.items() if found.note},
             orders={name: found.order for name, found in types.items() if found.order},

@@ -1,6 +1,6 @@
-"""A delimited text file: its encoding, its delimiter and its header, found out from a sample; and its rows, which pyarrow cuts.
+"""A delimited text file: encoding, delimiter and header, found out from a sample; and its rows, which pyarrow cuts.
 
-Python goes through the whole file only to name the line of a fault.
+Python reads all of it only to name the line of a fault.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ QUOTE_FAULTS = {
 
 @contextmanager
 def opened(path: Path, shown: str) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked where its name ends in .gz. Raises DataError for a gzip file that is not whole."""
+    """The bytes of a file, unpacked if it is .gz. Raises DataError for a gzip file that is not whole."""
     packed = path.suffix.lower() == ".gz"
     try:
         with cast(IO[bytes], gzip.open(path, "rb")) if packed else open(path, "rb") as file:
@@ -143,16 +143,17 @@ class TextFile:
         return next((f"{self.shown}:{line}" for number, (line, _) in enumerate(self.rows()) if number == row), self.shown)
 
     def diagnose(self, reason: str) -> NoReturn:
-        """Find what is not as it must be: a character, the cells of a row, or a quote. Raises DataError with its line."""
+        """Raises DataError with the line of a wrong character, row or quote."""
         self.check_characters()
         for line, row in self.rows():
             if len(row) != len(self.names):
                 if any("\n" in cell for cell in row):
                     self.check_quotes()
                 like = "first row" if self.guessed else "header"
-                raise DataError(
-                    f"{self.shown}:{line}: every row must have {len(self.names)} cells as the {like} has, found {len(row)}"
-                )
+                quoted = self.quote == '"' and any(cell.lstrip()[:1] == "'" for cell in row)
+                way_out = "; if cells stand in single quotes set data.format.quote: single" if quoted else ""
+                must = f"every row must have {len(self.names)} cells as the {like} has"
+                raise DataError(f"{self.shown}:{line}: {must}, found {len(row)}{way_out}")
         self.check_quotes()
         named = next(name for name, mark in DELIMITERS.items() if mark == self.delimiter)
         raise DataError(f"{self.shown}: cannot be read as text with a {named} between cells: {reason}")
@@ -168,7 +169,7 @@ class TextFile:
 
 
 def decoded(content: bytes, shown: str, encoding: str, whole: bool) -> str:
-    """The text of some bytes. Raises DataError for the first byte that the encoding does not have, and for NUL."""
+    """The text of some bytes. Raises DataError for what the encoding does not have, and NUL."""
     utf8 = encoding.startswith("utf-8")
     if not (utf8 and b"\0" in content):  # then it is UTF-16 more likely than bad UTF-8
         try:
@@ -242,7 +243,7 @@ def _refuse_quoted_rows(shown: str, sample: str, quote: str) -> None:
 
 
 def _recurring(cells: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    """Cells of the first row that stand in their column once more; 0 if they are less than half. A name does not do that."""
+    """Cells of the first row that stand in their column once more; 0 if they are less than half."""
     later = [row for row in rows[1:] if len(row) == len(cells)]
     columns = [{cell.strip() for cell in column} for column in zip(*later, strict=True)]
     again = sum(bool(cell) and cell in column for cell, column in zip(cells, columns, strict=False))

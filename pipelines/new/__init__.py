@@ -23,8 +23,9 @@ import platformdirs
 
 from backends import children
 from backends.weights import write_atomically
-from pipelines.data.columns import DataError
-from pipelines.data.look import ColumnLook, Look, listed, look, shown
+from pipelines.data.columns import DataError, listed
+from pipelines.data.inference import NO_VALUE
+from pipelines.data.look import ColumnLook, Look, look, shown
 from pipelines.spec import DataSpec, Experiment, load, models_schema
 from pipelines.spec.blocks import FILES
 from pipelines.spec.describe import split_path
@@ -38,8 +39,7 @@ TEMPLATE = Path(__file__).parent / "template"  # its params.yaml is a link to th
 AT = 30  # column of a comment
 FIELDS = 80  # of more columns, params.yaml has those that are remarkable
 NAMED = 5  # categories and classes that a comment names
-# What people write where they have no number; among codes of countries NA is one.
-NO_VALUE = {"na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"}
+MORE_NO_VALUE = {*NO_VALUE, "none", "missing", "unknown"}  # among numbers
 
 
 class ProjectError(ValueError):
@@ -196,7 +196,7 @@ def view(files: Mapping[str, Path], target: Sequence[str], task: str, changes: M
         found = look(block)
     except DataError as error:
         raise DataError(as_option(str(error))) from None
-    words = {column.name: [word for word in column.odd if word.lower() in NO_VALUE] for column in found.columns}
+    words = {column.name: [word for word in column.odd if word.lower() in MORE_NO_VALUE] for column in found.columns}
     gaps = tuple(name for name, there in words.items() if there)
     if gaps:
         markers = (*block.missing.markers, *sorted({word for there in words.values() for word in there}))
@@ -206,7 +206,7 @@ def view(files: Mapping[str, Path], target: Sequence[str], task: str, changes: M
         first = found.refused or f"{files['train']}: the file has no rows"
         faults = [first, *(problem for problem in found.problems if problem != first)]
         told = listed(found.source, list(map(as_option, faults)))
-        raise ProjectError(told.replace("--set data.task=", "--task "))
+        raise ProjectError(re.sub("--set data.(task|target)=", r"--\1 ", told))
     return View(found, block, gaps, changes)
 
 

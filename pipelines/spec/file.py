@@ -32,7 +32,7 @@ MAX_DEPTH = 32  # the spec needs 5; more only serves to exhaust the stack
 # The braces may hold quoted texts, and braces once more.
 QUOTED = r'"(?:[^"\\]|\\.)*"'
 INNER = rf"\{{(?:{QUOTED}|[^{{}}\"])*\}}"
-TO_SET = re.compile(rf"\bset (data\.[\w.]+): (\{{(?:{QUOTED}|{INNER}|[^{{}}\"])*\}}|[\w-]+)")
+TO_SET = re.compile(rf"\b(set|and) (data\.[\w.]+): (\{{(?:{QUOTED}|{INNER}|[^{{}}\"])*\}}|\[[^\]]*\]|[\w-]+)")
 DEFAULTS = {"model": Model(), "regularization": Regularization()}
 Places = dict[Path_, tuple[int, str]]  # path -> line (0 of an option), and what stands before a message
 
@@ -301,7 +301,7 @@ def _put_layer(raw: dict[str, Any], block: str, key: str, layer: int | str, valu
 def as_option(problem: str) -> str:
     """What is wrong with the data, and at its end what to set as an option, for those who have no spec yet."""
     options: list[str] = []
-    for path, value in TO_SET.findall(problem):
+    for word, path, value in TO_SET.findall(problem):
         try:
             said = parse(value).value
         except YamlError:
@@ -309,7 +309,9 @@ def as_option(problem: str) -> str:
         pairs = said.items() if isinstance(said, dict) else [("", said)]
         for key, inner in pairs:
             change = f"{path}.{key}".rstrip(".") + f"={flow(inner)}"
-            options.append(f"--set {shlex.quote(change)}")
+            option = f"--set {shlex.quote(change)}"
+            both = f"{options.pop()} " if word == "and" and options else ""
+            options.append(f"{both}{option}")
     if not options:
         return problem
     return f"{problem}; give it as {', or '.join(dict.fromkeys(options))}"

@@ -22,7 +22,7 @@ def matches(texts: Any, pattern: str) -> NDArray:
 
 
 def distinct(readings: Iterable[tuple[How, NDArray]]) -> list[tuple[How, NDArray]]:
-    """Of ways to read texts, and the values that they give: those that suit all texts, each with values of its own."""
+    """Of ways to read texts, with the values: those that suit all, each with values of its own."""
     kept: list[tuple[How, NDArray]] = []
     for how, values in readings:
         if np.isfinite(values).all() and not any(np.array_equal(values, other) for _, other in kept):
@@ -31,7 +31,7 @@ def distinct(readings: Iterable[tuple[How, NDArray]]) -> list[tuple[How, NDArray
 
 
 def as_stated(how: Numbers | Dates, decimal: str) -> dict[str, Any]:
-    """A way of writing as data.numbers or data.dates says it, without what goes without saying. `decimal` is the file's."""
+    """A way of writing as data.numbers or data.dates says it. `decimal` is the file's."""
     told = how.model_dump(mode="json", exclude_defaults=True)
     for key in ("unit", "format"):
         if len(told.get(key, "")) == 1:

@@ -71,14 +71,11 @@ DAY_0 = np.datetime64("1900-01-01", "D").astype(int)  # of times without a date
 # What strptime does not know -> what it knows.
 ENGLISH = (
     (r"(\d)(st|nd|rd|th)( of)?\b", r"\1"),
-    (r" Uhr$", ""),
-    (r" (GMT|UTC)$", " +0000"),
     (r"(?i)\b(sep|jan|feb|jun|jul)(t|r?uar|i)\b", r"\1"),
-    (r"(?i)\bmärz\b", "Mar"),
-    (r"(?i)\bmai\b", "May"),
-    (r"(?i)\bokt", "Oct"),
-    (r"(?i)\bdez", "Dec"),
-)
+    (r"(?i)\bmärz\b", "Mar"), (r"(?i)\bmai\b", "May"),
+    (r"(?i)\bokt", "Oct"), (r"(?i)\bdez", "Dec"),
+    (r" Uhr$", ""), (r" (GMT|UTC)$", " +0000"),
+)  # fmt: skip
 MONTH = (
     r"\b(jan|feb|mar|mär|apr|ma[iy]|ju[nl]|aug|sept?|o[ck]t|nov|de[cz])"
     r"(r?uary?|ch|z|il|[ei]|ust|(em|o)ber)?\b"
@@ -100,7 +97,7 @@ SAMPLE = 50  # texts that are no dates: after so many no more are tried
 
 
 def order_of(texts: Any) -> str:
-    """How the dates among all texts of a column begin, as they show themselves: a key of PLAIN, or unclear.
+    """How the dates among all texts of a column begin: a key of PLAIN, or unclear.
 
     Dates that are there with the day first alone say that it is; where both orders have such dates, the more frequent
     one counts. With points between the numbers the day comes first.

@@ -23,13 +23,7 @@ NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
 CODE = r"^0\d"  # 00123: its zeros mean something, so it is no number
 WIDE = r"^[+-]?\d{16,}(\.0*)?$"
 LARGEST = 2**53 - 1  # up to here each whole number has a float64 of its own
-MARKS = {
-    "none": "",
-    "point": ".",
-    "comma": ",",
-    "blank": " ",
-    "apostrophe": "'",
-}
+MARKS = {"none": "", "point": ".", "comma": ",", "blank": " ", "apostrophe": "'"}
 # What stands around the digits of a cell. A plus behind
 # them is no sign: 10+ is "10 or more".
 SHAPE = (
@@ -41,11 +35,7 @@ SHAPE = (
 )
 # Non-breaking, figure, thin and narrow blanks; the apostrophe
 # of the Swiss; the minus of typographers.
-PLAIN = (
-    ("[\u00a0\u2007\u2009\u202f]", " "),
-    ("’", "'"),
-    ("−", "-"),
-)
+PLAIN = (("[\u00a0\u2007\u2009\u202f]", " "), ("’", "'"), ("−", "-"))
 EXPONENT = r"([eE][+-]?\d+)?"
 SIGNS = {
     "$": "USD", "US$": "USD", "US $": "USD",
@@ -120,14 +110,14 @@ def _floats(chosen: Any, texts: Any) -> NDArray:
 
 
 def _with_point(texts: Any, decimal: str) -> Any:
-    """Decimals after a point; what has a point where a comma is asked for is no number any more."""
+    """Decimals after a point; what has one where a comma is asked for is no number."""
     if decimal == "point":
         return texts
     return pc.replace_substring(pc.replace_substring(texts, ".", "?"), ",", ".")
 
 
 def wide(texts: Any) -> NDArray:
-    """Which texts are whole numbers from 2^53 on, of which float64 loses digits: ids, more often than amounts."""
+    """Which texts are whole numbers from 2^53 on, of which float64 loses digits."""
     return matches(texts, WIDE) & (np.abs(plain(texts)) > LARGEST)
 
 
@@ -135,7 +125,7 @@ def wide(texts: Any) -> NDArray:
 
 
 def pieces(texts: Any) -> Any:
-    """A struct of the groups of SHAPE for each text; null for what is no number however it is written."""
+    """The groups of SHAPE for each text; null for what is no number."""
     for pattern, plain in PLAIN:
         texts = pc.replace_substring_regex(texts, pattern, plain)
     return pc.extract_regex(texts, SHAPE)
@@ -172,7 +162,7 @@ def _is(found: Any, place: str, text: str) -> NDArray:
 
 
 def _digits(digits: Any, how: Numbers) -> NDArray:
-    """float64 of digits with marks between them, NaN where the marks do not stand as `how` says."""
+    """float64 of digits with marks, NaN where these do not stand as `how` says."""
     digits = pc.utf8_trim_whitespace(digits)
     thousands, decimal = MARKS[how.thousands], MARKS[how.decimal or "point"]
     point = re.escape(decimal)
@@ -208,7 +198,7 @@ def find(texts: Any, decimal: str, name: str) -> list[tuple[Numbers, NDArray]]:
         return []
     ways = _candidates(digits, decimal, units, bool(opened.any() or behind.any()))
     readings = distinct((how, read(texts, how)) for how in ways)
-    # Without those that no one means: 1.234 kg is no ton, and $5,000 are no five dollars with three decimals.
+    # Without those that no one means: 1.234 kg is no ton, and $5,000 are not five.
     money = bool(units) and {*units} <= {*SIGNS, *CODES}
     pairs = [(how.thousands, how.decimal) for how, _ in readings]
     if pairs[:1] == [("none", decimal)] and not money:
@@ -219,11 +209,7 @@ def find(texts: Any, decimal: str, name: str) -> list[tuple[Numbers, NDArray]]:
 
 
 def unread(texts: Any, counts: NDArray, known: NDArray) -> NDArray:
-    """Which texts look like amounts, in the shapes that most have.
-
-    120/80 and 95/7 are of one shape. `counts` are rows of each
-    text, and `known` numbers anyway.
-    """
+    """Which texts are `known` numbers, or look so in the shapes that most rows have, as 120/80 and 95/7."""
     some = matches(texts, AMOUNT) & ~matches(texts, CODED) | known
     shape = pc.utf8_lower(texts)
     number = r"\d+(,\d{2,3})*([.,]\d+)?"
@@ -251,7 +237,7 @@ def _phones(digits: Any) -> bool:
 
 
 def _candidates(digits: Any, decimal: str, units: Sequence[str], accounting: bool) -> Iterator[Numbers]:
-    """The file's decimals first, and alone where they are commas: point is what no one has thought about."""
+    """The file's decimals first, and alone where they are commas."""
     pairs = sorted(PAIRS, key=lambda pair: pair[1] != decimal)
     for thousands, mark in pairs:
         if decimal == "comma" and mark != decimal:
@@ -262,9 +248,9 @@ def _candidates(digits: Any, decimal: str, units: Sequence[str], accounting: boo
 
 
 def _units(found: Any, name: str) -> tuple[str, ...] | None:
-    """What stands before and behind the numbers, the most frequent first; None where that says that they are no amounts.
+    """What stands around the numbers, the most frequent first; None where they are no amounts.
 
-    Currencies, and the unit of the header, may be left out of some cells; others must stand in all, but beside 0.
+    Currencies, and the header's unit, may be left out of some cells; others must stand in all, but beside 0.
     """
     free = {*SIGNS, *CODES, *ABOUT, *HEADER_UNIT.findall(name)}
     before, after = (list(filter(None, found.field(place).to_pylist())) for place in ("before", "after"))

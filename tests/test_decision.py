@@ -197,11 +197,15 @@ def test_a_threshold_that_is_none_is_refused_by_the_spec(value):
         Experiment().override("validation.threshold", value)
 
 
-def test_evaluate_decides_at_a_half_and_says_so(data, tmp_path):
+def test_each_seed_of_evaluate_decides_by_its_own_validation_rows(data, tmp_path):
     places = carry_out(spec_of(data, "f1"), tmp_path / "root")
-    with pytest.raises(SpecError, match=r"must be 0.5 for evaluate, got f1; add --set validation.threshold=0.5"):
-        evaluate(spec_of(data, "f1"), places, seeds=2)
-    assert evaluate(spec_of(data, "f1").override("validation.threshold", 0.5), places, seeds=2).seeds == (0, 1)
+    own = {stage: json.loads((places.report(stage) / "metrics.json").read_text()) for stage in ("validate", "test")}
+    found = evaluate(spec_of(data, "f1"), places, seeds=2, test=True).each
+    for stage, metrics in own.items():
+        for name in ("f1", "recall", "accuracy"):
+            assert found[stage][name][0] == pytest.approx(metrics[name]), (stage, name)
+    half = evaluate(spec_of(data, "f1").override("validation.threshold", 0.5), places, seeds=2).each
+    assert half["validate"]["f1"] != found["validate"]["f1"] and half["validate"]["loss"] == found["validate"]["loss"]
 
 
 def test_the_model_on_record_decides_by_it_too(data, stored_project, monkeypatch):

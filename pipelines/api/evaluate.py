@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from backends.spec import Trial
 from backends.supervisor import Record
 from pipelines.data import About
 from pipelines.spec import METRICS, Experiment, SpecError, fingerprint, source_hash, trial
-from pipelines.spec.blocks import HALF
+from pipelines.spec.blocks import Validation
 from pipelines.stages import metrics
 from pipelines.stages.files import write_csv, write_json
 from pipelines.stages.folds import check_monitor, over_folds, train_all
-from pipelines.stages.metrics import NDArray, Truth
-from pipelines.stages.networks import load_networks, predict, split_rows
+from pipelines.stages.metrics import NDArray
+from pipelines.stages.networks import Network, load_networks, split_rows
 from pipelines.stages.paths import RunPaths, StageError
+from pipelines.stages.reports import decided, judge
 from pipelines.stages.test import check_validated, enter
 
 FEWEST, MOST = 2, 10_000  # seeds
@@ -75,8 +76,6 @@ def evaluate(
     """
     if not FEWEST <= seeds <= MOST:
         raise SpecError(f"seeds must be from {FEWEST} to {MOST}, got {seeds}")
-    if (threshold := experiment.validation.threshold) != HALF:
-        raise SpecError(f"validation.threshold must be 0.5 for evaluate, got {threshold}; add --set validation.threshold=0.5")
     with places.locked():
         about = split_rows(experiment, places)
         if test:
@@ -91,10 +90,14 @@ def evaluate(
             hashes = {part: about.sha256[part] for part in ("train", "valid")}
             mark = fingerprint(experiment, hashes, source_hash(experiment.train.backend))
             enter(places.ledger, about.sha256["test"], f"{mark} {seeds} seeds")
+        trained = {
+            seed: [Network(one, w, "", known, {}) for one, w, known in zip(networks, weights, about.each, strict=True)]
+            for seed, weights in flat.items()
+        }
         each = {}
         for stage, part, asked in (("train", "train", train), ("validate", "valid", True), ("test", "test", test)):
             if asked:
-                each[stage] = _measure(places, about, part, networks, numbers, flat)
+                each[stage] = _measure(experiment.validation, places, part, numbers, trained)
         found: dict[str, dict[str, Summary]] = {}
         for stage, rows in each.items():
             found[stage] = {}
@@ -130,23 +133,22 @@ def _train(
 
 
 def _measure(
-    places: RunPaths,
-    about: About,
-    part: str,
-    networks: Sequence[Trial],
-    seeds: Sequence[int],
-    flat: Mapping[int, list[NDArray]],
+    validation: Validation, places: RunPaths, part: str, seeds: Sequence[int], networks: Mapping[int, list[Network]]
 ) -> dict[str, list[float | None]]:
-    """metric -> a value a seed, the mean over the folds; None where it is undefined, or the seed gave no network."""
-    opened = [one.open(places.data, part) for one in about.each]
-    truths = [Truth.of(one, rows.y) for one, rows in zip(about.each, opened, strict=True)]
+    """metric -> a value a seed, the mean over the folds; None where it is undefined, or the seed gave no network.
 
-    def measured(seed: int) -> dict[str, float]:
-        judged = zip(networks, flat[seed], opened, truths, strict=True)
-        return over_folds([metrics.evaluate(truth, predict(one, weights, rows.X)) for one, weights, rows, truth in judged])
+    Each seed decides by what its own validation rows choose.
+    """
 
-    found = [measured(seed) if seed in flat else {} for seed in seeds]
-    return {name: [row.get(name) for row in found] for name in metrics.names(truths[0]) if any(name in row for row in found)}
+    def measured(each: list[Network]) -> dict[str, float]:
+        [chosen, *_] = decided(validation, [judge(one, places, "valid") for one in each])
+        own = [judge(replace(one, threshold=chosen.truth.threshold), places, part) for one in each]
+        names.extend(metrics.names(chosen.truth))
+        return over_folds([metrics.evaluate(one.truth, one.outputs) for one in own])
+
+    names: list[str] = []
+    found = [measured(networks[seed]) if seed in networks else {} for seed in seeds]
+    return {name: [row.get(name) for row in found] for name in dict.fromkeys(names) if any(name in row for row in found)}
 
 
 def summarise(values: Sequence[float], least: float = -INF, most: float = INF) -> Summary:

@@ -14,6 +14,7 @@ from test_baselines import carry_out, experiment, opened, rare, told
 import deltarule
 from pipelines import stages
 from pipelines.api.evaluate import evaluate
+from pipelines.data import DataError
 from pipelines.export import export
 from pipelines.report import run_page
 from pipelines.spec import Experiment, SpecError
@@ -195,6 +196,39 @@ def test_a_task_that_has_not_two_classes_and_a_precision_that_cannot_be_had_are_
 def test_a_threshold_that_is_none_is_refused_by_the_spec(value):
     with pytest.raises(SpecError, match=r"^validation\.threshold"):
         Experiment().override("validation.threshold", value)
+
+
+@pytest.mark.parametrize(("source", "positive"), [("breast_cancer", "malignant"), ("breast_cancer", "benign"), (None, "No")])
+def test_the_spec_says_which_class_is_positive(data, tmp_path, source, positive):
+    """f1, precision, recall, threshold, and the order of columns; the answers are the same network's."""
+    changes = {"data__positive": positive, "validation__threshold": {"recall": 0.9}}
+    spec = experiment(source, **changes) if source else spec_of(data, {"recall": 0.9}, data__positive=positive)
+    places = carry_out(spec, tmp_path / "root")
+    rows = table(places.report("test") / "predictions.csv")
+    assert [name for name in rows[0] if name.startswith("p_")][1] == f"p_{positive}"
+    is_said, is_so = (np.array([row[name] == positive for row in rows]) for name in ("predicted", "label"))
+    assert (is_said == (np.array([float(row[f"p_{positive}"]) for row in rows]) >= chosen(places))).all()
+    metrics = json.loads((places.report("test") / "metrics.json").read_text())
+    assert metrics["recall"] == pytest.approx(recall_score(is_so, is_said)) and metrics["recall"] > 0.7
+    assert metrics["precision"] == pytest.approx(precision_score(is_so, is_said))
+    assert f"is said to be {positive} from" in told(places, "test")["notes"][0]
+    model = deltarule.load_model(places.root)
+    assert model.classes[1] == positive
+
+
+def test_labels_that_are_numbers_and_truth_values_need_no_quotes(tmp_path):
+    for name, cells in (("numbers", "01"), ("truth", ("false", "true"))):
+        lines = [f"{row * 7 % 13},{cells[row % 2]}" for row in range(60)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x,y", *lines]))
+        (tmp_path / "params.yaml").write_text(f"data: {{source: {tmp_path}/{name}.csv, target: y, positive: {cells[0]}}}")
+        places = carry_out(deltarule.load(tmp_path / "params.yaml"), tmp_path / name, "split")
+        assert opened(places, "train").y.sum() > 0 and json.loads(places.about.read_text())["classes"] == [*cells[::-1]]
+
+
+@pytest.mark.parametrize(("source", "positive"), [("iris", "setosa"), ("breast_cancer", "good"), ("diabetes", "1")])
+def test_a_positive_class_that_is_none_of_two_is_refused(tmp_path, source, positive):
+    with pytest.raises(DataError, match=f"data.positive must be one of two classes, got '{positive}' for "):
+        carry_out(experiment(source, data__positive=positive), tmp_path / "root", "split")
 
 
 def test_each_seed_of_evaluate_decides_by_its_own_validation_rows(data, tmp_path):

@@ -57,6 +57,14 @@ def test_a_weight_is_so_many_rows_in_float64(kind):
         check_sample_weight_equivalence_on_dense_data(kind.__name__, estimator.set_params(batch_size=4))
 
 
+def test_probabilities_are_in_the_order_of_classes_whatever_the_spec_calls_positive():
+    X, y = iris()
+    X, y = X[y != "virgin"], y[y != "virgin"]
+    found = deltarule.Classifier({"data.positive": "setosa"}, **QUICK, backend="reference").fit(X, y)
+    assert [*found.classes_] == ["setosa", "versi"]
+    assert (found.classes_[found.predict_proba(X).argmax(1)] == found.predict(X)).all() and found.score(X, y) > 0.9
+
+
 def test_fit_is_the_run_that_the_command_makes_on_the_same_rows(tmp_path, deltarule):
     from deltarule import Classifier, Run
 

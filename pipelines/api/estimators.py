@@ -63,7 +63,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         y = validate_data(self, y=y, multi_output=several, y_numeric=several)
         columns = self._columns(X, reset=True)
         check_consistent_length(y, sample_weight, *columns.values())
-        changes = {}
+        changes: dict[str, Any] = {"data.positive": None}
         if sample_weight is not None:
             changes["data.weight"] = name = free("sample_weight", columns)
             columns[name] = weights_of(sample_weight)

@@ -141,7 +141,7 @@ MANY_CLASSES = 20  # whole numbers with more values than this are taken for a re
 
 @dataclass(frozen=True)
 class Target:
-    """The task, and y as `backends.tasks.targets` takes it. `classes` are sorted; empty for regression."""
+    """The task, and y as `backends.tasks.targets` takes it. `classes` are sorted, but for `positive`; none for regression."""
 
     task: Task
     names: tuple[str, ...]
@@ -160,15 +160,23 @@ class Target:
         return dict(zip(self.classes, np.bincount(self.y[rows], minlength=len(self.classes)).tolist(), strict=True))
 
 
-def find_target(source: Source, task: Task | Literal["auto"]) -> Target:
-    """The target under the task that the spec states, or under the one it looks like.
+def find_target(source: Source, task: Task | Literal["auto"], positive: str | None = None) -> Target:
+    """The target, by the task that the spec states or that it looks like; class `positive` is last.
 
     Raises DataError for a target that has gaps, is constant, or does not suit the task.
     """
     target = TargetColumns(source)
     stated = task != "auto"
     task = target.task if task == "auto" else task
-    return target.regression(stated) if task == "regression" else target.classification(task)
+    found = target.regression(stated) if task == "regression" else target.classification(task)
+    if positive is None:
+        return found
+    if len(found.classes) != 2 or positive not in found.classes:
+        there = ", ".join(found.classes[:5]) or "numbers"
+        must = "data.positive must be one of two classes"
+        raise DataError(f"{source.name}: {must}, got {positive!r} for {there}")
+    turned = positive == found.classes[0]
+    return replace(found, classes=found.classes[::-1], y=1 - found.y) if turned else found
 
 
 class TargetColumns:

@@ -157,7 +157,7 @@ def look(block: DataSpec, base: Path | None = None) -> Look:
 def _target(source: Source, block: DataSpec) -> tuple[Target | None, list[str]]:
     """What is predicted, and what is wrong with it."""
     try:
-        target = find_target(source, block.task) if source.targets else None
+        target = find_target(source, block.task, block.positive) if source.targets else None
         if target and target.task == "regression":
             check_size(source, target, target.y)
     except DataError as error:

@@ -151,7 +151,7 @@ class About:
     source: str
     task: Task
     targets: tuple[str, ...]
-    classes: tuple[str, ...]  # sorted; empty for regression
+    classes: tuple[str, ...]  # data.positive last; empty for regression
     outputs: int
     kinds: dict[str, Kind]  # of every column of the source
     duplicates: dict[str, int]  # "rows" that equal an earlier one in every column; of them those that are "across" parts
@@ -240,7 +240,7 @@ def prepare(source: Source, spec: DataSpec, folder: Path, parts: Sequence[str] =
 
     Raises DataError, with file, line and column where there are any.
     """
-    target = find_target(source, spec.task)
+    target = find_target(source, spec.task, spec.positive)
     result = split_rows(source, target, spec.split, spec.weight)
     about = About(
         source=source.name, task=target.task, targets=target.names, classes=target.classes, outputs=target.outputs,

@@ -105,7 +105,7 @@ def chosen(
 
 
 def text_columns(text: str, written: Mapping[str, Any], expected: Sequence[str]) -> dict[str, list[str]]:
-    """Column -> cells, of a delimited text that is written as data.format says. Raises DataError."""
+    """Column -> cells of a text; `written` is data.format. Raises DataError."""
     how = Format.model_validate({**written, "encoding": "utf-8"})
     with NamedTemporaryFile("w", encoding="utf-8", newline="") as file:
         file.write(text)

@@ -228,6 +228,9 @@ class DataSpec(Spec):
     weight: Text | None = Field(
         None, description="column that says how much a training row counts in the loss, at least 0, on any scale; no input then"
     )
+    positive: Text | None = Field(
+        None, description="of two classes: what f1, precision, recall and threshold are of; null: the second in order"
+    )
     task: Literal["auto", "regression", "binary", "multiclass"] = Field("auto", description="auto: by the target's values")
     columns: dict[str, Kind] = Field(
         {},
@@ -260,6 +263,12 @@ class DataSpec(Spec):
         "standardize", description="of numeric inputs; quantile maps to a normal distribution"
     )
     scale_target: bool = Field(True, description="regression: train on standardised targets; metrics keep the target's units")
+
+    @field_validator("positive", mode="before")
+    @classmethod
+    def _of_label(cls, value: object) -> object:
+        """1 and true as classes have them."""
+        return str(value).lower() if isinstance(value, bool | int) else value
 
     @property
     def shown_source(self) -> str:

@@ -180,7 +180,7 @@ def _leave_options(raw: dict[str, Any], before: Train, changed: set[str], varied
 
 
 def _names(target: Any, columns: Collection[str]) -> list[str]:
-    """Of targets; raises SpecError for what is no name."""
+    """Raises SpecError for what is no name."""
     single = isinstance(target, str) or not isinstance(target, Iterable)
     names = [target] if single else list(target)
     if target is None or all(isinstance(name, str) for name in names):

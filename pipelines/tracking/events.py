@@ -114,7 +114,7 @@ def metric_name(key: str, held: Container[str] = ()) -> str:
 
 
 def metric_names(key: str) -> list[str]:
-    """All that it has had, the latest first; MLflow sorts sections by name, and opened on diagnostics, not on the curves."""
+    """Its names, the latest first. MLflow sorts by name: diagnostics/ stood above the curves."""
     old = name_of(key)
     now = grouped(old)
     return [*dict.fromkeys([now, re.sub("^vitals/", "diagnostics/", now), old])]

@@ -63,7 +63,7 @@ def get_input_schema(saved):
 
 
 def parse_csv_input(csv_input, schema=None):
-    """A posted text, as `deltarule predict` reads a file; MLflow's reader would make no value of NA, null and nan."""
+    """A posted text as `deltarule predict` reads it: MLflow takes NA and null for no value."""
     if not hasattr(schema, "format"):
         return their_parser(csv_input, schema)
     try:
@@ -110,8 +110,8 @@ def export(
 ) -> None:
     """Write the model into `folder`, which must not be there yet; all of it or nothing.
 
-    `files`: what `load_model` needs; `metadata`: what the raw columns hold, and how a text of rows is written; `types` of the
-    columns: MLflow's, and whether there must be a value; `answers`: name -> MLflow's type; `example`: rows to try it with.
+    `files`: what `load_model` needs; `metadata`: what the raw columns hold, and data.format; `types` of the columns:
+    MLflow's, and whether there must be a value; `answers`: name -> MLflow's type; `example`: rows to try it with.
 
     Secrets in the files are left out; raises TrackingError if that would change what the model answers.
     """

@@ -69,7 +69,7 @@ def beside(
 def measured(validation: Validation, networks: Sequence[Network], each: Sequence[Judged], places: RunPaths) -> dict[str, Metrics]:
     """Every metric of each baseline; one that some fold does not have is left out.
 
-    Each decides by a threshold of its own, by the aim of the spec; the majority class needs none.
+    Each decides by a threshold of its own, by the spec's aim; the constant by 0.5.
     """
     found: dict[str, list[Metrics]] = {}
     for network, one in zip(networks, each, strict=True):
@@ -133,7 +133,7 @@ def _no_better(found: Metrics, told: Mapping[str, Metrics], by: str) -> Iterator
 
 
 def _lost(each: Sequence[Judged], half: bool = False) -> dict[int, int]:
-    """Class that no row is said to be of, by a threshold of 0.5 if `half` -> rows of it."""
+    """Class that no row is said to be of (`half`: by 0.5) -> its rows."""
     if each[0].truth.task == "regression":
         return {}
     said = set[int]()

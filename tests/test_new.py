@@ -121,6 +121,19 @@ def test_the_ways_of_dvc_run_nothing_again_and_what_they_restore_is_on_record_on
         assert tool("dvc", "status", "--quiet", cwd=place) == "" == tool("git", "status", "--porcelain", cwd=place)
 
 
+def test_what_its_readme_says_works_in_that_order(tool, own):
+    """But for the two servers; `mlflow models serve` is asked below."""
+    set_value(own, trials="2", generation="2")
+    shutil.copy(own / "data/flowers.csv", own / "new.csv")
+    commands = re.findall("`((?:dvc|deltarule|git|mlflow) [^`]+)`", (own / "README.md").read_text())
+    assert len(commands) == 18 and "mlflow models serve --env-manager local -m served" in commands
+    for command in commands:
+        if not command.startswith(("mlflow", "deltarule ui")):
+            names = {f"GIT_{who}_{what}": "me@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+            tool("bash", "-c", command, cwd=own, **names)
+    assert (own / "predicted.csv").is_file() and (own / "served/MLmodel").is_file()
+
+
 HOSTILE = "raise SystemExit('the wrong package was imported')\n"
 
 

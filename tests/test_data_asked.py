@@ -13,6 +13,7 @@ from pipelines.data.look import look
 from pipelines.data.parts import prepare
 from pipelines.data.read import read
 from pipelines.data.rows import given
+from pipelines.new import ProjectError, view
 from pipelines.spec import Experiment
 from pipelines.spec.file import as_option, values_of
 
@@ -48,6 +49,13 @@ def only(base, *options):
     return problem
 
 
+def restated(base):
+    """What is read where the spec says how `v` was read, as `new` writes it."""
+    (reading,) = look(block_of(), base).readings
+    key, _, how = reading.partition("is read by ")[2].partition(": ")
+    return read(block_of(f"{key}={how}"), base).fetch("v").values
+
+
 def amounts(low=1, high=99):
     return [f"{value:.2f}" for value in RNG.uniform(low, high, N)]
 
@@ -68,6 +76,7 @@ def test_amounts_with_a_sign_before_them_are_read(cell, write):
     assert (source.kinds["v"], source.fetch("v").values[0]) == ("numeric", first)
     preprocessing = prepare(source, block_of(), base / "out").preprocessing
     assert given({"v": cells[:1], "b": [1]}, block_of(), preprocessing).fetch("v").values.tolist() == [first]
+    assert restated(base).tolist() == source.fetch("v").values.tolist()
 
 
 UNREAD = {
@@ -78,6 +87,7 @@ UNREAD = {
     "some kg": [f"{value}{(' kg', '')[n % 2]}" for n, value in enumerate(amounts())],
     "few kg": [f"{value}{('', '', ' kg')[n % 3]}" for n, value in enumerate(amounts())],
     "words before": [f"approx {value}" for value in amounts()],
+    "codes and thousands": [f"USD {value}{'kM'[n % 2]}" for n, value in enumerate(amounts())],
     "ranges": [f"${n}K-${n + 9}K" for n in range(N)],
 }
 
@@ -109,6 +119,7 @@ NO_AMOUNTS = {
     "addresses": [f"{n} {'ABCDEFGHIJ'[n % 10]}lm Street" for n in range(N)],
     "seats": [f"{n % 30}{'ABCDEF'[n % 6]}" for n in range(N)],
     "invoices": [f"2019-INV-{n}" for n in range(N)],
+    "files": [f"2019/{n:04}" for n in range(N)],
     "networks": [f"10.0.{n}.{n + 1}" for n in range(N)],
     "ages": ["18-24", "25-34", "35-44", "45-54"] * 30,
     "tickets": [f"{('', 'PC ', 'A/5 ', 'STON/O2. ')[n % 4]}{n + 2000}" for n in range(N)],
@@ -158,6 +169,7 @@ def test_dates_with_words_and_endings_are_read_as_they_will_be_later(form, write
     preprocessing = prepare(source, block_of(), base / "out").preprocessing
     later = given({"v": READ_DATES[form][3:4], "b": [1]}, block_of(), preprocessing)
     assert later.fetch("v").values == pytest.approx(expected[3:4])
+    assert (restated(base) == source.fetch("v").values).all()
 
 
 def test_an_hour_alone_is_a_time(write):
@@ -288,6 +300,7 @@ CLEAN = {
     "donation": [*[0] * 150, *np.round(5 + np.exp(3 + BELL))],
     "marks": [*range(60, 100), 99, 99, 100, 100, 100],
     "wages": [*np.exp(10 + BELL / 2).round(), *[99_000] * 3],
+    "prices": [*RNG.choice([1.99, 4.99, 9.99, 14.99, 19.99, 24.99, 29.99, 39.99, 49.99, 59.99, 79.99, 99.99], 400)],
     "below zero": [*np.round(10 * BELL), -40, -40, -40],
 }
 
@@ -315,6 +328,17 @@ def test_marks_among_the_labels_are_no_class_until_the_spec_says_so(mark, labels
     dropped, kept = (look(block_of(f"data.source=t.{kind}", *options), tmp_path) for options in (drop, keep))
     assert (dropped.problems, kept.problems) == ((), ())
     assert ({*kept.classes} - {*dropped.classes}, dropped.rows) == ({mark}, N - 6)
+
+
+def test_new_asks_about_marks_among_the_labels_and_takes_both_answers(write):
+    base = write(
+        ["n/a" if n % 7 == 2 else n for n in range(N)], ["NA" if n % 20 == 3 else label for n, label in enumerate(WORDS)]
+    )
+    with pytest.raises(ProjectError) as refused:
+        view({"train": base / "t.csv"}, ["y"], "auto", {})
+    for options, classes in zip(options_of(str(refused.value)), (3, 4), strict=True):
+        found = view({"train": base / "t.csv"}, ["y"], "auto", values_of(options)).found
+        assert (len(found.classes), found.problems) == (classes, ())
 
 
 @pytest.mark.parametrize("marks, asked", [(20, True), (21, True), (30, True), (31, False)])

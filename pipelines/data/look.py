@@ -362,7 +362,8 @@ def edges(values: NDArray, kind: Kind) -> Iterator[tuple[float, int, float]]:
         text = shown(kind, edge)
         usual = text in NO_DATES or (abs(edge) >= 9 and {*text.strip("-")} <= {"9", "."})
         spread = abs(found[last] / 4 - near / 4)  # may overflow
-        odd = abs(near / 4 - edge / 4) > spread / (4 if usual else 1)
+        few = (2 if "." in text else 4) if usual else 1  # 99.99 may be a price
+        odd = abs(near / 4 - edge / 4) > spread / few
         if kind == "numeric" and not place:
             odd |= edge < 0 <= near and edge == np.floor(edge)
             odd = _no_zero(values, found) if edge == 0 else odd

@@ -340,7 +340,7 @@ def _check_names(source: str, encoders: Sequence[Encoder]) -> None:
 
 
 def check_size(source: Source, target: Target, y: NDArray) -> None:
-    """Raises DataError for targets that float32 cannot hold: the loss would be NaN at the first step."""
+    """Raises DataError for targets that float32 cannot hold."""
     for values, when in ((target.y, ""), (y, " after scaling")):
         sound = np.abs(values) < LIMIT
         if not sound.all():

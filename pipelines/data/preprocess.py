@@ -70,7 +70,7 @@ def fit_scale(kind: Scaling, x: NDArray) -> dict[str, Any] | None:
 
 
 def to_normal(x: NDArray, quantiles: NDArray, rows: int) -> NDArray:
-    """Each value's place among the training rows' quantiles (Q,), as a standard normal variable.
+    """Each value's place among training quantiles (Q,), as a standard normal variable.
 
     A value that ties with several quantiles takes the middle of their places. The `rows` training rows say nothing
     about places nearer to 0 or 1 than 1/(2·rows), so there it ends. A constant column is 0.

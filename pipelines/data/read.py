@@ -49,7 +49,7 @@ def read(block: DataSpec, base: Path | None = None) -> Source:
 
 
 def survey(block: DataSpec, base: Path | None = None) -> Source:
-    """The same, where what `read` would refuse stands in `problems`. Raises DataError where there is no table."""
+    """The same, with what `read` would refuse as `problems`. Raises DataError where there is no table."""
     if block.source in BUNDLED:
         return read_bundled(str(block.source))
     table = open_source(block, base)

@@ -34,7 +34,7 @@ GIVEN = "the rows"  # as messages call those that are given in Python
 def blocks(
     path: Path, shown: str, block: DataSpec, preprocessing: Preprocessing, known: Sequence[str], keep: Sequence[str] = ()
 ) -> Iterator[tuple[Source, list[str], Block]]:
-    """Blocks of a file's rows, the columns that are not needed, and those to `keep` as the file has them.
+    """Blocks of a file's rows, the columns that are not needed, and those to `keep`.
 
     A header may have the columns `known` too.
     Raises DataError at once for a file that cannot be read, or lacks a column.

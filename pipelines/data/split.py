@@ -212,7 +212,7 @@ def _refuse_empty(source: str, counts: NDArray, names: Sequence[str]) -> None:
 
 
 def check_strata(source: str, classes: Sequence[str], y: NDArray, parts: int, numbers: bool = False) -> None:
-    """Raises DataError if a class has too few rows for one in each part. y: the classes of different rows.
+    """Raises DataError if a class has too few rows. y: the classes of different rows.
 
     `numbers`: the classes are numbers, which may be amounts.
     """
@@ -356,7 +356,7 @@ def deal_groups(groups: NDArray, fractions: Sequence[float], seed: int) -> NDArr
 
 
 def deal_in_order(values: NDArray, fractions: Sequence[float]) -> NDArray:
-    """The part of each row, (n,), where later parts have larger values (n,); rows of one value stay together."""
+    """The part of each row, (n,); later parts have larger values (n,), rows of one value one part."""
     _, moment, sizes = np.unique(values, return_inverse=True, return_counts=True)
     wanted = np.asarray(fractions) / np.sum(fractions) * len(values)
     return cut(sizes, wanted)[moment]

@@ -130,7 +130,7 @@ def parquet_table(path: Path, shown: str) -> Table:
 
 
 class TextTable(Table):
-    """Cells of text, held in memory. A column is float64 if every cell is a number, else TEXTS: `007` leaves `7` a text too.
+    """Cells of text, in memory. A column is float64 if every cell is a number, else TEXTS.
 
     `batches` gives blocks of rows of some columns, every cell a string. `as_text` are text whatever they look like.
     """

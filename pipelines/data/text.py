@@ -123,7 +123,7 @@ class TextFile:
         pa.default_memory_pool().release_unused()  # what the strings took
 
     def rows(self, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
-        """(line, cells) of every row, slowly. `strict`: raises DataError for what no writer of such files would write."""
+        """(line, cells) of every row, slowly. `strict`: raises DataError for odd quotes."""
         with opened(self.path, self.shown) as file:
             lines = map(self.plain or str, io.TextIOWrapper(file, encoding=self.encoding, newline=""))
             rest = islice(lines, self.first - 1, None)
@@ -290,7 +290,7 @@ def _each_line(sample: str, plain: Callable[[str], str]) -> str:
 
 
 def _find_delimiter(sample: str, whole: bool, quote: str | None, how: Format, shown: str) -> str:
-    """The delimiter that gives most rows of the sample the same number of cells, two at least."""
+    """The delimiter that gives most rows the same number of cells, two at least."""
     usual = "\t" if shown.lower().removesuffix(".gz").endswith(".tsv") else ","
     marks = sorted((m for m in ",;\t|" if (m, how.decimal) != (",", "comma")), key=lambda mark: mark != usual)
     best = max(marks, key=lambda mark: _regularity(sample, whole, mark, quote))

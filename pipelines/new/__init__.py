@@ -196,7 +196,8 @@ def view(files: Mapping[str, Path], target: Sequence[str], task: str, changes: M
         found = look(block)
     except DataError as error:
         raise DataError(as_option(str(error))) from None
-    words = {column.name: [word for word in column.odd if word.lower() in MORE_NO_VALUE] for column in found.columns}
+    amounts = [column for column in found.columns if column.kind != "categorical"]  # of a target NA may be a class
+    words = {column.name: [word for word in column.odd if word.lower() in MORE_NO_VALUE] for column in amounts}
     gaps = tuple(name for name, there in words.items() if there)
     if gaps:
         markers = (*block.missing.markers, *sorted({word for there in words.values() for word in there}))

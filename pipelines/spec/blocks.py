@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import re
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeGuard
 from urllib.parse import urlsplit
 
@@ -203,7 +203,7 @@ class Dates(Spec):
 
     @model_validator(mode="after")
     def _known(self) -> Dates:
-        moment = datetime(2024, 5, 31, 12, 30)
+        moment = datetime(2024, 5, 31, 12, 30, tzinfo=UTC)
         for one in self.formats:
             try:
                 datetime.strptime(moment.strftime(one), one)

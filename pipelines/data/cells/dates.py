@@ -88,8 +88,7 @@ LIKE = (
     r"^\d\d?([-/.]\d\d?[-/.]\d{4}|(:\d\d)? ?[ap]\.?m)\b"
 )
 WHOLE = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"
-# Of these one must be stated: without a year, or digits alone.
-ASKED = ("%d-%b", "%y-%b", "%d %b", "%b %d", "%Y%m%d")
+ASKED = ("%d-%b", "%y-%b", "%d %b", "%b %d", "%Y%m%d")  # one must be stated
 SAMPLE = 50  # texts that are no dates: after so many no more are tried
 
 

@@ -60,14 +60,13 @@ PAIRS = (
     ("apostrophe", "point"), ("apostrophe", "comma"),
 )  # fmt: skip
 
-# What stands for an amount, though nothing here reads it. With
-# letters first it is money, or has decimals.
+# With letters before it, it is money or has decimals.
 AMOUNT = (
     r"^[^\p{L}\d#@/_*]*(\p{L}{0,3}\p{Sc} ?)?\d|"
-    r"^\p{L}[\p{L}. ]{0,7} ?\d[\d,']*[.,]\d+$"
+    r"^\p{L}[\p{L}. ]{0,7} ?\d[\d,']*[.,]\d+ ?\p{L}*$"
 )
 # Phones, networks, lists, ranges, ids.
-CODED = r"^0\d\d|^[\d\s.,_+()-]*$|\d[_-]\p{L}"
+CODED = r"^0\d\d|^[\d\s.,_+()-]*$|\d[_-]\p{L}|/0\d\d"
 SHAPES = 4  # in which the amounts of a column are written
 
 

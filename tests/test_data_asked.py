@@ -182,7 +182,10 @@ UNREAD_DATES = {
     "2013-W04": (written("%Y-W%V"), 0),
     "26 janvier 2013": ([f"{day.day} {'janvier' if day.month < 6 else 'juillet'} {day.year}" for day in DAYS], 0),
     "2013-01-26 morning": (written("%Y-%m-%d morning"), 0),
+    "26JAN2013:08:44": (written("%d%b%Y:%H:%M"), 0),
     "20130126": (written("%Y%m%d"), 1),
+    "20130126084400": (written("%Y%m%d%H%M%S"), 1),
+    "20131101": ([str(20131101 + n % 30) for n in range(N)], 1),
 }
 
 
@@ -194,7 +197,7 @@ def test_dates_that_are_not_read_are_asked_about_and_each_line_that_is_printed_w
     assert "column 'v' must hold" in problem and "look like dates that are not read" in problem
     ways = options_of(problem)
     kinds = [read(block_of(*way), base).kinds["v"] for way in ways]
-    assert kinds == [*["datetime"] * formats, "ignore", "numeric" if form == "20130126" else "categorical"]
+    assert kinds == [*["datetime"] * formats, "ignore", "numeric" if form.isdigit() else "categorical"]
     assert not any(look(block_of(*way), base).problems for way in ways)
     assert options_of(only(base, "data.columns.v=datetime")) == ways
 

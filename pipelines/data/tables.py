@@ -271,7 +271,8 @@ class JoinedTable:
     def _doubtful(self, name: str) -> bool:
         """Whether 1.234 stands beside 734, or all may be dates; its texts tell for certain."""
         values = np.abs(self._numbers(name))
-        days = np.nanmin(values) > 19e6 and np.nanmax(values) < 21e6
+        least, most = np.nanmin(values), np.nanmax(values)
+        days = 19e6 < least <= most < 21e6 or 19e12 < least <= most < 21e12
         if days or self.typed:
             return bool(days)
         parts = values[values % 1 > 0] * 1000

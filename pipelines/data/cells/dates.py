@@ -77,18 +77,18 @@ ENGLISH = (
     (r" Uhr$", ""), (r" (GMT|UTC)$", " +0000"),
 )  # fmt: skip
 MONTH = (
-    r"\b(jan|feb|mar|mär|apr|ma[iy]|ju[nl]|aug|sept?|o[ck]t|nov|de[cz])"
-    r"(r?uary?|ch|z|il|[ei]|ust|(em|o)ber)?\b"
+    r"(jan|feb|mar|mär|apr|ma[iy]|ju[nl]|aug|sept?|o[ck]t|nov|de[cz])"
+    r"(r?uary?|ch|z|il|[ei]|ust|(em|o)ber)?"
 )
 # What looks like a date, whether it is read or not.
 LIKE = (
-    rf"(?i)\d[-./, ]*{MONTH}|{MONTH}\W{{0,2}}\d|"
+    rf"(?i)\d[-./, ]*{MONTH}([^\p{{L}}]|$)|\b{MONTH}\W{{0,2}}\d|"
     r"^\d\d?\.? (de )?\p{L}{3,10}\.? (de )?\d{4}\b|"
     r"^\d{4}([-/.]\d\d?[-/.]\d\d?\b|-?[WQ]\d)|^\d{8}T\d|"
     r"^\d\d?([-/.]\d\d?[-/.]\d{4}|(:\d\d)? ?[ap]\.?m)\b"
 )
-WHOLE = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"
-ASKED = ("%d-%b", "%y-%b", "%d %b", "%b %d", "%Y%m%d")  # one must be stated
+WHOLE = r"^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])([0-2]\d{5})?$"
+ASKED = ("%d-%b", "%y-%b", "%d %b", "%b %d", "%Y%m%d", "%Y%m%d%H%M%S")  # one must be stated
 SAMPLE = 50  # texts that are no dates: after so many no more are tried
 
 

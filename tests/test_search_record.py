@@ -23,6 +23,7 @@ from synthetic_study import SPACE, TRACKING, make, save, spec, study
 from pipelines import record
 from pipelines.api.pipeline import send_waiting
 from pipelines.cli import main
+from pipelines.data import DataError
 from pipelines.record.sync import deliver
 from pipelines.search import records
 from pipelines.search.record import StudyJournal, StudyRecorder, study_events, unwritten_studies
@@ -533,6 +534,25 @@ def test_a_study_of_an_earlier_version_that_waits_is_sent_from_its_files(project
     assert [name for name, _ in send_waiting(project, EXPERIMENT.tracking)] == ["studies/s"]
     assert runs(project, "study")[0].info.status == status and len(runs(project, "trial")) == 4
     assert list(send_waiting(project, EXPERIMENT.tracking)) == []
+
+
+@pytest.mark.parametrize("damage", ["null", "[]", '{"trials": null}', '{"trials": 3}', '{"trials": [[0]]}', '{"trials": "0"}'])
+def test_a_study_whose_note_is_damaged_is_on_record_once(project, damage):
+    folder = make(project, 3, epochs=2)
+    send(project, folder, "finished")
+    (folder / ".deltarule/record.json").write_text(damage)
+    assert unwritten_studies(project) == ["studies/s"]
+    assert [name for name, _ in send_waiting(project, EXPERIMENT.tracking)] == ["studies/s"]
+    assert len(runs(project, "study")) == 1 and len(runs(project, "trial")) == 3
+    assert list(send_waiting(project, EXPERIMENT.tracking)) == []
+
+
+@pytest.mark.parametrize("damage", ["{}", '{"bytes": "x", "sha256": ""}', '{"bytes": null, "sha256": null}'])
+def test_a_study_whose_seal_is_damaged_is_refused_by_name(project, damage):
+    folder = make(project, 2, epochs=2)
+    (folder / ".deltarule/trials.json").write_text(damage)
+    with pytest.raises(DataError, match="is damaged"):
+        load_study(folder)
 
 
 def test_no_password_of_the_studys_storage_reaches_the_record(project, monkeypatch):

@@ -101,7 +101,7 @@ class StudyJournal:
         self._waiting: list[TrialRecord] = []  # for trial 0
         self._time = 0  # ms; a millisecond apart, so that lists by time are in the order of the trials
         over = [trial for trial in study.trials if trial.state in STATUS]
-        self._written = {trial.number for trial in over} & set(_noted(folder).get("trials", ()))
+        self._written = {trial.number for trial in over} & _noted(folder).get("trials", set())
         self.add(over)
         if self.journal is not None:
             self._note()
@@ -211,7 +211,7 @@ def unwritten_studies(project: Path) -> list[str]:
             continue
         over = sum(count for state, count in counts.items() if state in STATUS)
         noted = note.get("trials")
-        waits = over > len(noted) if isinstance(noted, list | dict) else note.get("sent") != _state(folder)
+        waits = over > len(noted) if noted is not None else note.get("sent") != _state(folder)
         if waits and _is_tracked(folder):
             found.append(f"{STUDIES}/{folder.name}")
     return found
@@ -228,7 +228,8 @@ def _is_tracked(folder: Path) -> bool:
 
 def _noted(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / NOTE).read_text(encoding="utf-8")))
+        note = dict(json.loads((folder / NOTE).read_text(encoding="utf-8")))
+        return {**note, "trials": set(note["trials"])} if "trials" in note else note
     except (OSError, ValueError, TypeError):
         return {}
 

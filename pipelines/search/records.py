@@ -155,7 +155,9 @@ def read_study(folder: Path) -> dict[str, Any]:
     if (folder / SEAL).exists() and (folder / EMBEDDED).exists():
         sealed = read_json(folder / SEAL)
         with (folder / EMBEDDED).open("rb") as file:
-            if hashlib.sha256(file.read(sealed["bytes"])).hexdigest() != sealed["sha256"]:
+            size = sealed.get("bytes")
+            held = file.read(size) if isinstance(size, int) else b""
+            if hashlib.sha256(held).hexdigest() != sealed.get("sha256"):
                 raise damaged(folder / EMBEDDED, again=ANEW)
     return content
 

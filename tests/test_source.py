@@ -237,6 +237,12 @@ def test_a_run_says_how_it_was_begun_and_the_first_time_counts(project, monkeypa
     (project / "code/a.py").write_text("later")
     provenance.keep(run, "deltarule run")
     assert provenance.kept(run) == (tags, None)
+    note = run / provenance.KEPT / "tags.json"
+    for damage in ("", "null", "[1]", "{}", '{"of": "", "tags": 3}', "[" * 5000):
+        note.write_text(damage)
+        assert provenance.kept(run) == ({}, None)
+    provenance.keep(run, "again")
+    assert provenance.kept(run)[0]["mlflow.source.name"] == "again"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ PLAIN = (
 def keep(root: Path, name: str, of: str = "", launch: Mapping[str, Any] = {}) -> None:
     """Write them down below `root`, once, unless the folder then held another run (`of`)."""
     folder = root / KEPT
-    if (folder / "tags.json").exists() and _read(folder).get("of") == of:
+    if _read(folder).get("of") == of:
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tags.json").unlink(missing_ok=True)  # it says that the rest is there
@@ -65,14 +65,17 @@ def keep(root: Path, name: str, of: str = "", launch: Mapping[str, Any] = {}) ->
 def kept(root: Path) -> tuple[dict[str, str], Path | None]:
     """Tags, and the file of the diff; empty where none were kept."""
     folder = root / KEPT
-    if not (folder / "tags.json").exists():
-        return {}, None
-    diff = folder / "uncommitted.diff"
-    return dict(_read(folder)["tags"]), diff if diff.exists() else None
+    tags, diff = _read(folder).get("tags", {}), folder / "uncommitted.diff"
+    return tags, diff if tags and diff.exists() else None
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "tags.json").read_text(encoding="utf-8"))
+    """What stands there; {} where that is nothing, or damaged."""
+    try:
+        told = dict(json.loads((folder / "tags.json").read_text(encoding="utf-8")))
+        return {**told, "tags": {key: str(value) for key, value in dict(told["tags"]).items()}}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return {}
 
 
 def take(root: Path, name: str) -> dict[str, str]:

@@ -79,14 +79,14 @@ def evaluate(
     with places.locked():
         about = split_rows(experiment, places)
         if test:
-            check_validated(load_networks(experiment, places)[0], places)  # the test stage's rules
+            check_validated(load_networks(experiment, places)[0], places)
         networks = [trial(experiment, one) for one in about.each]
         numbers = [experiment.seed + i for i in range(seeds)]
         trials = [network.model_copy(update={"seed": seed}) for seed in numbers for network in networks]
         flat, failed = _train(experiment, places, about, trials, progress)
         if not flat:
             raise StageError(f"no seed gave a network: {next(iter(failed.values()))}")
-        if test:  # one entry for them all: their mean is one look
+        if test:  # one entry: their mean is one look
             hashes = {part: about.sha256[part] for part in ("train", "valid")}
             mark = fingerprint(experiment, hashes, source_hash(experiment.train.backend))
             enter(places.ledger, about.sha256["test"], f"{mark} {seeds} seeds")
@@ -101,7 +101,7 @@ def evaluate(
         found: dict[str, dict[str, Summary]] = {}
         for stage, rows in each.items():
             found[stage] = {}
-            for name, values in rows.items():  # an interval ends where the metric does; Brier's score of two classes at 1
+            for name, values in rows.items():  # Brier's score of two classes ends at 1
                 metric = METRICS[name.partition(".")[0]]
                 most = 1.0 if (name, about.task) == ("brier", "binary") else metric.most
                 found[stage][name] = summarise([v for v in values if v is not None], metric.least, most)
@@ -154,7 +154,7 @@ def _measure(
 def summarise(values: Sequence[float], least: float = -INF, most: float = INF) -> Summary:
     """Student's interval: mean ± t · sd / √n (Student 1908), without what no mean of values from `least` to `most` can be.
 
-    So it covers the mean as often as the whole interval does.
+    It covers the mean as often as the whole.
     """
     from scipy.stats import t
 

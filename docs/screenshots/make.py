@@ -17,7 +17,7 @@ import ui_store  # noqa: E402
 
 
 def main() -> None:
-    """Write the five pictures beside this file."""
+    """Write the four pictures beside this file."""
     with tempfile.TemporaryDirectory() as scratch:
         project = Path(scratch)
         ui_store.fill(project)
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def take(pages: ui_pages.Pages, project: Path) -> None:
-    """The table, a study opened, four runs compared, a run's curves, a report."""
+    """The table, a study opened, four runs compared, a report."""
     ids = launches(project)
     pages.runs()
     write("runs", pages)
@@ -35,9 +35,6 @@ def take(pages: ui_pages.Pages, project: Path) -> None:
     write("study", pages)
     pages.compare(ids[:4])
     write("compare", pages)
-    pages.sections(ids[0])
-    pages.tab.locator("svg.main-svg").nth(4).wait_for()
-    write("curves", pages)
     pages.artifact(ids[0], "report.html")
     pages.framed().locator("h1").first.wait_for()
     write("report", pages)

@@ -108,27 +108,20 @@ def key_of(name: str) -> str:
 
 
 def metric_name(key: str, held: Container[str] = ()) -> str:
-    """The name on record of a metric; one that a run holds under an earlier name keeps that."""
-    now, *earlier = metric_names(key)
-    return next((name for name in earlier if name in held), now)
-
-
-def metric_names(key: str) -> list[str]:
-    """Its names, the latest first. MLflow sorts by name: diagnostics/ stood above the curves."""
+    """The name on record of a metric; one that a run holds under its name of 0.1.0 keeps that."""
     old = name_of(key)
-    now = grouped(old)
-    return [*dict.fromkeys([now, re.sub("^vitals/", "diagnostics/", now), old])]
+    return old if old in held else grouped(old)
 
 
 def grouped(metric: str) -> str:
     """The name in MLflow, which draws together what is before the last slash: val/loss of val_loss."""
-    name = re.sub(rf"^({_OF_LAYERS})_", r"vitals/\1/", metric)
+    name = re.sub(rf"^({_OF_LAYERS})_", r"diagnostics/\1/", metric)
     return re.sub(rf"^({_STAGES})_", r"\1/", name)
 
 
 def ungrouped(name: str) -> str:
-    """The metric of a name in MLflow, whichever version gave it."""
-    metric = re.sub(rf"^(?:vitals|diagnostics)/({_OF_LAYERS})/", r"\1_", name)
+    """The metric of a name in MLflow; runs of 0.1.0 have it as their name there."""
+    metric = re.sub(rf"^diagnostics/({_OF_LAYERS})/", r"\1_", name)
     return re.sub(rf"^({_STAGES})/", r"\1_", metric)
 
 

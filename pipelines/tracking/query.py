@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.redact import redact
-from pipelines.tracking.events import LARGEST, LAUNCH, PARENT, ROW_COUNT, metric_names, name_of, ungrouped
+from pipelines.tracking.events import LARGEST, LAUNCH, PARENT, ROW_COUNT, grouped, name_of, ungrouped
 from pipelines.tracking.journal import settle
 from pipelines.tracking.store import (
     LookupFailed,
@@ -179,8 +179,8 @@ def _curves(client: MlflowClient, run_id: str, names: Iterable[str]) -> Curves:
     """Of metrics by their keys. Of a point that was sent twice, the later."""
     curves = {}
     for key in names:
-        found = (client.get_metric_history(run_id, name) for name in metric_names(key))
-        history = sorted(next(filter(None, found), ()), key=lambda point: (point.step, point.timestamp))
+        history = client.get_metric_history(run_id, grouped(key)) or client.get_metric_history(run_id, key)
+        history = sorted(history, key=lambda point: (point.step, point.timestamp))
         if history:
             curves[key] = {point.step: _number(point.value) for point in history}
     return curves

@@ -194,12 +194,16 @@ def test_what_a_clone_says_of_its_journal_leads_nowhere_and_a_damaged_launch_hin
         shutil.rmtree(project / place)
     note = json.loads((one / NOTE).read_text())
     note["launch"]["journal"] = str(mine)
+    theirs = json.loads((sound / NOTE).read_text())
+    theirs["tags"]["mlflow.user"] = "somebody"
+    (sound / NOTE).write_text(json.dumps(theirs))
     (one / NOTE).write_text(json.dumps(note))
     for folder, (place, content) in zip(damaged, ((NOTE, '{"launch": []}'), ("params.yaml", "nope: 1")), strict=True):
         (folder / place).write_text(content)
     said = call("deltarule", "sync", cwd=project, check=False)
     assert said.returncode == 1 and f"runs/{sound.name}: on record in MLflow as run" in said.stdout + said.stderr
     assert all(f"runs/{folder.name} cannot be put on record: " in said.stderr for folder in (one, *damaged))
+    assert f"runs/{sound.name} was made by somebody, not by you" in said.stdout + said.stderr
     assert len(rows(project, "runs")) == 1 and (mine / "precious").read_text() == "mine"
 
 

@@ -147,8 +147,9 @@ def _measure(
         return over_folds([metrics.evaluate(one.truth, one.outputs) for one in own])
 
     names: list[str] = []
-    found = [measured(networks[seed]) if seed in networks else {} for seed in seeds]
-    return {name: [row.get(name) for row in found] for name in dict.fromkeys(names) if any(name in row for row in found)}
+    rows = [measured(networks[seed]) if seed in networks else {} for seed in seeds]
+    each = {name: [row.get(name) for row in rows] for name in dict.fromkeys(names)}
+    return {name: some for name, some in each.items() if any(one is not None for one in some)}
 
 
 def summarise(values: Sequence[float], least: float = -INF, most: float = INF) -> Summary:

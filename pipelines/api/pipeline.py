@@ -60,6 +60,7 @@ class Synced:
 
     run_id: str | None = None
     waited: dict[str, str | None] = field(default_factory=dict)  # folder or name -> run id
+    makers: dict[str, str] = field(default_factory=dict)  # folder -> who began it, if not we
     failure: TrackingError | None = None  # of what had waited
 
 
@@ -87,6 +88,10 @@ def sync(experiment: Experiment, here: bool = False) -> Synced:
         for name, note in launches.items():
             try:
                 done.waited |= _record_anew(project, name, note, experiment.tracking)
+                tags, _ = provenance.kept(project / name)
+                maker = tags.get("mlflow.user", provenance.user())
+                if maker != provenance.user():
+                    done.makers[name] = maker
             # A damaged one hinders no other.
             except (Refused, StageError, ValueError, OSError) as error:
                 failed.append(f"{name} cannot be put on record: {error}")

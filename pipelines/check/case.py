@@ -114,7 +114,7 @@ class Case:
         return {
             "source": self.about.source,
             "rows": {part: self.about.rows[part] for part in ("train", "valid")},
-            "data_hashes": {part: self.about.sha256[part] for part in ("train", "valid")},  # as the fingerprint takes them
+            "data_hashes": {part: self.about.sha256[part] for part in ("train", "valid")},
             "trial": self.trial.model_dump(mode="json"),
             "precisions": list(self.precisions),
             "steps": self.steps,

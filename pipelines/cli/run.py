@@ -164,6 +164,8 @@ def sync(
     for name, run_id in done.waited.items():
         on_its_way = "another process is sending it; `deltarule sync --status` shows how far it is"
         console.say(f"{name}: {f'on record in MLflow as run {run_id}' if run_id else on_its_way}")
+    for name, maker in done.makers.items():
+        console.say(f"{name} was made by {maker}, not by you")
     if done.run_id:
         console.say(f"on record in MLflow as run {done.run_id}")
     elif not experiment.tracking.enabled:

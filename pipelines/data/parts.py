@@ -82,7 +82,8 @@ def check(path: Path) -> Path:
         if not listing.is_file():
             continue
         told = read_json(listing)
-        known = {"model.safetensors": told.get("model_hash"), **told.get("outs", {})}.get(path.name)
+        outs = {"model.safetensors": told.get("model_hash"), **told.get("outs", {})}
+        known = outs.get(path.name)
         if known and sha256(path) != known:
             raise damaged(path)
     return path

@@ -62,7 +62,7 @@ def creation(places: RunPaths, experiment: Experiment, fingerprint: str, new_run
     `run` is what its run.json holds; None before.
     """
     root = places.root.resolve()
-    begun = provenance.kept(root)[0] or provenance.take(root, source_name(new_run))  # taken now, where that was not kept
+    begun = provenance.kept(root)[0] or provenance.take(root, source_name(new_run))
     identity = {"deltarule.fingerprint": fingerprint, ORIGIN: "launch" if new_run else "pipeline"}
     if run:
         identity[OUTS] = outs_hash(places.trained)

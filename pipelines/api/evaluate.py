@@ -14,19 +14,19 @@ from typing import Any
 
 from backends.spec import Trial
 from backends.supervisor import Record
-from pipelines.data import About
+from pipelines.data import About, Part
 from pipelines.spec import METRICS, Experiment, SpecError, fingerprint, source_hash, trial
-from pipelines.spec.blocks import Validation
+from pipelines.spec.blocks import HALF, Validation
+from pipelines.spec.study import MOST_SEEDS
 from pipelines.stages import metrics
 from pipelines.stages.files import write_csv, write_json
 from pipelines.stages.folds import check_monitor, over_folds, train_all
 from pipelines.stages.metrics import NDArray
 from pipelines.stages.networks import Network, load_networks, split_rows
 from pipelines.stages.paths import RunPaths, StageError
-from pipelines.stages.reports import decided, judge
+from pipelines.stages.reports import Judged, decided, judged
 from pipelines.stages.test import check_validated, enter
 
-FEWEST, MOST = 2, 10_000  # seeds
 WIDTH = 16  # networks in a stack at most
 INF = math.inf
 Progress = Callable[[Record], None]  # an epoch's record, with its seed
@@ -74,8 +74,8 @@ def evaluate(
     split has not been carried out, or with other data, if no seed gives a network, and, before anything is trained, for test
     rows that may not be opened.
     """
-    if not FEWEST <= seeds <= MOST:
-        raise SpecError(f"seeds must be from {FEWEST} to {MOST}, got {seeds}")
+    if not 2 <= seeds <= MOST_SEEDS:
+        raise SpecError(f"seeds must be from 2 to {MOST_SEEDS}, got {seeds}")
     with places.locked():
         about = split_rows(experiment, places)
         if test:
@@ -94,10 +94,12 @@ def evaluate(
             seed: [Network(one, w, "", known, {}) for one, w, known in zip(networks, weights, about.each, strict=True)]
             for seed, weights in flat.items()
         }
+        if experiment.validation.threshold != HALF:
+            trained = _deciding(experiment.validation, _opened(places, about, "valid"), trained)
         each = {}
         for stage, part, asked in (("train", "train", train), ("validate", "valid", True), ("test", "test", test)):
             if asked:
-                each[stage] = _measure(experiment.validation, places, part, numbers, trained)
+                each[stage] = _measure(_opened(places, about, part), numbers, trained)
         found: dict[str, dict[str, Summary]] = {}
         for stage, rows in each.items():
             found[stage] = {}
@@ -132,18 +134,31 @@ def _train(
     return {seed: each for seed, each in flat.items() if seed not in failed}, failed
 
 
-def _measure(
-    validation: Validation, places: RunPaths, part: str, seeds: Sequence[int], networks: Mapping[int, list[Network]]
-) -> dict[str, list[float | None]]:
-    """metric -> a value a seed, the mean over the folds; None where it is undefined, or the seed gave no network.
+def _opened(places: RunPaths, about: About, part: str) -> list[Part]:
+    return [one.open(places.data, part) for one in about.each]
 
-    Each seed decides by what its own validation rows choose.
-    """
+
+def _judge(each: Sequence[Network], opened: Sequence[Part]) -> list[Judged]:
+    return [judged(one, rows) for one, rows in zip(each, opened, strict=True)]
+
+
+def _deciding(validation: Validation, opened: Sequence[Part], networks: Mapping[int, list[Network]]) -> dict[int, list[Network]]:
+    """Seed -> its networks, with the threshold that their own validation rows choose."""
+    found = {}
+    for seed, each in networks.items():
+        [one, *_] = decided(validation, _judge(each, opened))
+        found[seed] = [replace(network, threshold=one.truth.threshold) for network in each]
+    return found
+
+
+def _measure(
+    opened: Sequence[Part], seeds: Sequence[int], networks: Mapping[int, list[Network]]
+) -> dict[str, list[float | None]]:
+    """metric -> a value a seed, the mean over the folds; None where it is undefined, or the seed gave no network."""
 
     def measured(each: list[Network]) -> dict[str, float]:
-        [chosen, *_] = decided(validation, [judge(one, places, "valid") for one in each])
-        own = [judge(replace(one, threshold=chosen.truth.threshold), places, part) for one in each]
-        names.extend(metrics.names(chosen.truth))
+        own = _judge(each, opened)
+        names.extend(metrics.names(own[0].truth))
         return over_folds([metrics.evaluate(one.truth, one.outputs) for one in own])
 
     names: list[str] = []

@@ -15,7 +15,8 @@ from pipelines.spec.blocks import Text, has_password
 from pipelines.spec.describe import nearest, shown
 
 Number = int | float
-Seeds = Annotated[int, Field(ge=1, le=10_000)]
+MOST_SEEDS = 10_000
+Seeds = Annotated[int, Field(ge=1, le=MOST_SEEDS)]
 Above0 = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]
 
 

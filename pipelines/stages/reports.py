@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.data import Part
 from pipelines.spec.blocks import HALF, Validation
 from pipelines.stages import curves, metrics
 from pipelines.stages.files import listed, replaced, write_csv, write_json, write_rows
@@ -48,7 +49,11 @@ def measured(each: Sequence[Judged]) -> dict[str, float]:
 
 def judge(network: Network, places: RunPaths, part: str) -> Judged:
     """Open the rows of one part, of a fold its own, and predict."""
-    opened = network.about.open(places.data, part)
+    return judged(network, network.about.open(places.data, part))
+
+
+def judged(network: Network, opened: Part) -> Judged:
+    """Predict rows that are open."""
     truth = Truth.of(network.about, opened.y, network.threshold)
     return Judged(truth, opened.rows, network.outputs(opened.X), opened.X, network.about.number)
 

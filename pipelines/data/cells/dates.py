@@ -137,7 +137,10 @@ def read(texts: Any, how: Dates) -> NDArray:
     Times without a date are their share of a day.
     """
     values = np.full(len(texts), np.nan)
-    for cells in (_cells(texts), _cells(_english(texts))):
+    for words in (None, _english):
+        if not np.isnan(values).any():
+            break
+        cells = _cells(words(texts) if words else texts)
         for one in how.formats:
             rest = np.flatnonzero(np.isnan(values))
             if len(rest):

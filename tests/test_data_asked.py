@@ -14,7 +14,7 @@ from pipelines.data.parts import prepare
 from pipelines.data.read import read
 from pipelines.data.rows import given
 from pipelines.new import ProjectError, view
-from pipelines.spec import Experiment
+from pipelines.spec import Experiment, SpecError
 from pipelines.spec.file import as_option, values_of
 
 RNG = np.random.default_rng(7)
@@ -284,12 +284,33 @@ def test_a_date_far_from_the_others_is_suspected_with_the_line_that_makes_it_non
     assert np.isnan(later.fetch("v").values).tolist() == [True, False]
 
 
-def test_of_dates_in_parquet_the_way_out_is_to_ignore_them(tmp_path):
+def test_a_second_date_that_means_no_value_does_not_undo_the_first(write):
+    base = write([*PLACEHOLDERS["9999-12-31"], *["9999-12-31"] * 9, *["1900-01-01"] * 9])
+    options = []
+    while asked := suspected(block_of(*options), base):
+        (options,) = options_of(asked[0][1])
+    assert np.isnan(read(block_of(*options), base).fetch("v").values).sum() == 18
+
+
+@pytest.mark.parametrize("said", ["1900-01-01", '"1900-01-01"', "[1900-01-01, 2099-12-31T12:00:00]"])
+def test_a_date_that_means_no_value_may_stand_with_or_without_quotes(said, write):
+    base = write([*PLACEHOLDERS["9999-12-31"], *["1900-01-01"] * 9, "2099-12-31T12:00:00Z"])
+    gaps = np.isnan(read(block_of(f"data.dates={{v: {{missing: {said}}}}}"), base).fetch("v").values)
+    assert gaps.sum() == 10 if "[" in said else 9
+
+
+@pytest.mark.parametrize("said", ["soon", '"1900-13-01"', "19", "''"])
+def test_what_means_no_value_among_dates_must_be_a_date(said):
+    with pytest.raises(SpecError, match=r"data\.dates\.v\.missing"):
+        block_of(f"data.dates={{v: {{missing: {said}}}}}")
+
+
+def test_of_dates_in_parquet_it_is_the_same_line(tmp_path):
     frame = pandas.DataFrame({"v": [*DAYS, *[pandas.Timestamp("1900-01-01")] * 9], "b": range(N + 9), "y": np.arange(N + 9) / 3})
     frame.to_parquet(tmp_path / "t.parquet")
     ((_, why),) = suspected(block_of(source="t.parquet"), tmp_path)
     (options,) = options_of(why)
-    assert read(block_of(*options, source="t.parquet"), tmp_path).inputs == ("b",)
+    assert np.isnan(read(block_of(*options, source="t.parquet"), tmp_path).fetch("v").values).sum() == 9
 
 
 GAINS = np.exp(8 + BELL).round()

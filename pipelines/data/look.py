@@ -20,7 +20,7 @@ from pipelines.data.parts import check_size
 from pipelines.data.preprocess import LIMIT, CellError, fit
 from pipelines.data.read import survey
 from pipelines.data.split import count_duplicates, equal_rows, inputs_of, label_key, no_inputs, row_weights, split_rows
-from pipelines.spec.blocks import DataSpec, Kind, Numbers
+from pipelines.spec.blocks import DataSpec, Dates, Kind, Numbers
 from pipelines.spec.file import flow, scalar
 
 BARS = 24  # of a histogram of numbers
@@ -336,19 +336,15 @@ def suspect_task(source: Source, target: Target, block: DataSpec) -> Iterator[Su
 def suspect_sentinel(source: Source, block: DataSpec, name: str, column: Column) -> Iterator[Suspicion]:
     """Numbers and dates at an edge of the range that may mean no value."""
     kind, dropped = source.kinds[name], " and data.missing.target: drop" if name in source.targets else ""
+    numeric = kind == "numeric"
+    how = source.numbers.get(name, Numbers()) if numeric else source.dates.get(name, Dates())
+    key, said = "numbers" if numeric else "dates", as_stated(how, block.format.decimal)
     for edge, rows, inner in edges(column.values, kind):
-        line = f"data.columns: {flow({name: 'ignore'})}"
-        if kind == "numeric":
-            how = source.numbers.get(name, Numbers())
-            gaps = [int(gap) if gap == int(gap) else gap for gap in (*how.gaps, edge)]
-            said = as_stated(how, block.format.decimal)
-            said["missing"] = gaps if len(gaps) > 1 else gaps[0]
-            line = f"data.numbers: {flow({name: said})}{dropped}"
-        elif source.texts:
-            texts = np.unique(source.texts(name).of(column.values == edge).labels)
-            line = f"data.missing.markers: {flow([*block.missing.markers, *map(str, texts)])}"
+        gaps = [int(gap) if gap == int(gap) else gap for gap in (*how.gaps, edge)] if numeric else []
+        gaps = gaps or [shown(kind, gap) for gap in (*how.gaps, edge)]
+        said["missing"] = gaps if len(gaps) > 1 else gaps[0]
         told = f"{shown(kind, edge)} in {rows:,} rows, and no other value beyond {shown(kind, inner)}"
-        yield Suspicion(name, "sentinel", f"{told}: does it mean no value? if so, set {line}")
+        yield Suspicion(name, "sentinel", f"{told}: does it mean no value? if so, set data.{key}: {flow({name: said})}{dropped}")
 
 
 def edges(values: NDArray, kind: Kind) -> Iterator[tuple[float, int, float]]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import codecs
 import re
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Literal, TypeGuard
 from urllib.parse import urlsplit
 
-from pydantic import Field, Strict, field_validator, model_validator
+import numpy as np
+from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 from pydantic.config import JsonDict
 
 from backends.spec import Count, Seed, Spec
@@ -180,6 +181,8 @@ class Numbers(Spec):
         return self
 
 
+# 2024-05-31 is no text in YAML.
+Day = Annotated[Text, BeforeValidator(lambda value: value.isoformat() if isinstance(value, date) else value)]
 Part = Literal["day", "year", "month", "weekday", "hour"]
 
 
@@ -195,11 +198,20 @@ class Dates(Spec):
     parts: Annotated[tuple[Part, ...], Strict(False), Field(min_length=1)] = Field(
         ("day",), description="what becomes an input each: day (since 1970-01-01), year, month, weekday (Monday is 0), hour"
     )
+    missing: Day | Annotated[tuple[Day, ...], Strict(False)] = Field(
+        (), description="dates that mean no value, such as 1900-01-01; a list, if several do"
+    )
 
     @property
     def formats(self) -> tuple[str, ...]:
         """format as a list."""
         return (self.format,) if isinstance(self.format, str) else self.format
+
+    @property
+    def gaps(self) -> tuple[float, ...]:
+        """missing as days since 1970-01-01 UTC."""
+        texts = (self.missing,) if isinstance(self.missing, str) else self.missing
+        return tuple(np.array(texts, "datetime64[ms]").astype(np.int64) / 86_400_000)
 
     @model_validator(mode="after")
     def _known(self) -> Dates:
@@ -209,6 +221,10 @@ class Dates(Spec):
                 datetime.strptime(moment.strftime(one), one)
             except ValueError:
                 raise ValueError(f"format must be one of strptime, such as %m/%d/%y, got {one!r}") from None
+        try:
+            _ = self.gaps
+        except ValueError:
+            raise ValueError(f"missing must be dates such as 1900-01-01, got {self.missing!r}") from None
         if len(set(self.parts)) < len(self.parts):
             raise ValueError(f"parts must name each once, got {', '.join(self.parts)}")
         return self
@@ -264,7 +280,7 @@ class DataSpec(Spec):
     )
     scale_target: bool = Field(True, description="regression: train on standardised targets; metrics keep the target's units")
 
-    @field_validator("positive", mode="before")
+    @field_validator("positive", mode="before", json_schema_input_type=Text | bool | int | None)
     @classmethod
     def _of_label(cls, value: object) -> object:
         """1 and true as classes have them."""

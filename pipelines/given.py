@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from backends.weights import write_atomically
+from pipelines.spec.blocks import KEPT
 from pipelines.spec.describe import SpecError
-
-ROWS = Path(".deltarule/rows")  # below the project
 
 
 def as_arrow(values: Any) -> Any:
@@ -60,7 +59,7 @@ def keep(columns: Mapping[str, Any], project: Path) -> str:
     except pyarrow.ArrowException as error:
         raise SpecError(f"columns must be of one length, and hold numbers, text or dates: {error}") from None
     content = sink.getvalue().to_pybytes()
-    place = ROWS / f"rows-{sha256(content).hexdigest()[:12]}.parquet"
-    (project / ROWS.parent).mkdir(mode=0o700, parents=True, exist_ok=True)
+    place = Path(KEPT) / f"rows-{sha256(content).hexdigest()[:12]}.parquet"
+    (project / place).parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(project / place, content)
     return place.as_posix()

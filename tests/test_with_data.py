@@ -115,6 +115,12 @@ def test_rows_are_kept_once_by_their_hash_and_the_run_is_repeated_from_its_folde
     assert trained.history == run.history
 
 
+def test_messages_speak_of_the_rows_and_not_of_the_file_in_which_they_are_kept(project):
+    rows = frame().assign(dose=[np.inf, *frame()["dose"][1:]])
+    with pytest.raises(deltarule.DataError, match=r"^the rows, row 1: column 'dose' must hold finite numbers, found inf$"):
+        deltarule.run(spec().with_data(rows, target="risk"), "run")
+
+
 def test_folds_and_studies_work_on_rows_that_are_given(project):
     folds = deltarule.run(spec(**{"data.split.folds": 3}).with_data(frame(), target="risk"), "folds")
     assert len(folds.model.folds) == 3

@@ -131,7 +131,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     """A network for classes, whose labels (n,) are texts or numbers; its parameters are Estimator's.
 
-    `classes_` are in the order of the columns of `predict_proba`.
+    `classes_` are sorted, as the columns of `predict_proba` are, whatever data.positive of the spec says.
     """
 
     def _task(self, y: NDArray) -> str:

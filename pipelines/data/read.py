@@ -21,7 +21,7 @@ from backends.weights import write_atomically
 from pipelines.data.columns import Column, DataError, NDArray, Source
 from pipelines.project import project_of
 from pipelines.spec import DataSpec
-from pipelines.spec.blocks import BUNDLED, FILES, Kind
+from pipelines.spec.blocks import BUNDLED, FILES, GIVEN, KEPT, Kind
 from pipelines.spec.describe import nearest
 from pipelines.spec.file import flow
 
@@ -96,7 +96,8 @@ def open_source(block: DataSpec, base: Path | None = None) -> JoinedTable:
         if not path.is_file():
             way_out = "a relative path starts at the project's root"
             raise DataError(f"data.source must be a file, found none at {shown!r}; {way_out}")
-    return JoinedTable(block, {part: open_table(block, path, shown) for part, (shown, path) in paths.items()})
+    names = {part: GIVEN if KEPT in shown else shown for part, (shown, _) in paths.items()}
+    return JoinedTable(block, {part: open_table(block, path, names[part]) for part, (_, path) in paths.items()})
 
 
 def unmet_names(block: DataSpec, table: JoinedTable) -> str:

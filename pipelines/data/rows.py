@@ -24,11 +24,10 @@ from pipelines.data.tables import JoinedTable, Table, TextTable, arrow_table, ch
 from pipelines.data.text import TextFile, open_text
 from pipelines.given import as_arrow, columns_of
 from pipelines.spec import DataSpec
-from pipelines.spec.blocks import DELIMITED, FILES, Format
+from pipelines.spec.blocks import DELIMITED, FILES, GIVEN, Format
 from pipelines.spec.describe import nearest
 
 ROWS = 65536  # of a block of Parquet
-GIVEN = "the rows"  # as messages call those that are given in Python
 
 
 def blocks(

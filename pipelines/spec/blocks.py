@@ -31,6 +31,7 @@ BUNDLED = {
 }
 DELIMITED = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 FILES = (*DELIMITED, ".parquet")
+KEPT, GIVEN = ".deltarule/rows", "the rows"  # given in Python: where they are kept, and as messages call them
 NO_ENCODINGS = ("undefined", "idna", "punycode", "unicode-escape", "raw-unicode-escape")  # codecs of Python, of no file
 TAG = re.compile(r"(?!mlflow\.|deltarule\.)\w[\w .:-]{0,249}")
 OPENML = re.compile(r"openml:[1-9][0-9]*")

@@ -1,4 +1,4 @@
-"""Estimators as scikit-learn has them: `fit` is a run of a spec on the rows that are given; the model is held in memory."""
+"""Estimators as scikit-learn has them: `fit` is a run of a spec on rows that are given, held in memory."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     """A network for classes, whose labels (n,) are texts or numbers; its parameters are Estimator's.
 
-    `classes_` are sorted, as the columns of `predict_proba` are, whatever data.positive of the spec says.
+    `classes_`, and the columns of `predict_proba`, are sorted; data.positive is set aside.
     """
 
     def _task(self, y: NDArray) -> str:

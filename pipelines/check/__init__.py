@@ -1,1 +1,1 @@
-"""Proofs: that the backends train the same experiment (parity), and that a run on record comes out the same (reproduce)."""
+"""Proofs that backends train the same experiment (parity), and that a run comes out the same again (reproduce)."""

@@ -1,4 +1,4 @@
-"""What a run on record was: its commit, its uncommitted changes, its spec and its data, or why it cannot be run again."""
+"""A run on record: its commit, uncommitted changes, spec and data, or why it cannot be run again."""
 
 from __future__ import annotations
 

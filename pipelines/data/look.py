@@ -66,10 +66,7 @@ class ColumnLook:
 
 @dataclass(frozen=True)
 class Suspicion:
-    """A column that tells the target (leak), numbers the rows (order), says nothing (constant), or has too many categories.
-
-    Or several spellings of one; a file that is not written as it was read; numbers that may be classes, or mean no value.
-    """
+    """A question about a column, or about the file (written); docs/data.md explains each kind."""
 
     column: str
     kind: Literal["leak", "order", "constant", "many", "spelling", "written", "task", "sentinel"]
@@ -340,8 +337,7 @@ def suspect_sentinel(source: Source, block: DataSpec, name: str, column: Column)
     how = source.numbers.get(name, Numbers()) if numeric else source.dates.get(name, Dates())
     key, said = "numbers" if numeric else "dates", as_stated(how, block.format.decimal)
     for edge, rows, inner in edges(column.values, kind):
-        gaps = [int(gap) if gap == int(gap) else gap for gap in (*how.gaps, edge)] if numeric else []
-        gaps = gaps or [shown(kind, gap) for gap in (*how.gaps, edge)]
+        gaps = [shown(kind, gap) if not numeric else int(gap) if gap == int(gap) else gap for gap in (*how.gaps, edge)]
         said["missing"] = gaps if len(gaps) > 1 else gaps[0]
         told = f"{shown(kind, edge)} in {rows:,} rows, and no other value beyond {shown(kind, inner)}"
         yield Suspicion(name, "sentinel", f"{told}: does it mean no value? if so, set data.{key}: {flow({name: said})}{dropped}")

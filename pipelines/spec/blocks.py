@@ -31,7 +31,7 @@ BUNDLED = {
 }
 DELIMITED = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 FILES = (*DELIMITED, ".parquet")
-KEPT, GIVEN = ".deltarule/rows", "the rows"  # given in Python: where they are kept, and as messages call them
+KEPT, GIVEN = ".deltarule/rows", "the rows"  # of Python: their place and name
 NO_ENCODINGS = ("undefined", "idna", "punycode", "unicode-escape", "raw-unicode-escape")  # codecs of Python, of no file
 TAG = re.compile(r"(?!mlflow\.|deltarule\.)\w[\w .:-]{0,249}")
 OPENML = re.compile(r"openml:[1-9][0-9]*")
@@ -182,8 +182,7 @@ class Numbers(Spec):
         return self
 
 
-# 2024-05-31 is no text in YAML.
-Day = Annotated[Text, BeforeValidator(lambda value: value.isoformat() if isinstance(value, date) else value)]
+Day = Annotated[Text, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]  # as YAML reads it
 Part = Literal["day", "year", "month", "weekday", "hour"]
 
 

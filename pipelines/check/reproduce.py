@@ -1,6 +1,6 @@
 """A run on record, run again: its commit, its uncommitted changes, its spec and its data in a folder of their own.
 
-Where the commit holds deltarule itself, its code runs; else the installed one, and the verdict says where that has changed.
+Where the commit holds deltarule itself, its code runs; else the installed one, whose changes the verdict names.
 """
 
 from __future__ import annotations

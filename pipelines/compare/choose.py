@@ -135,7 +135,7 @@ def choose(
     children: bool = False,
     keys: str = "",
 ) -> list[Recorded]:
-    """Runs of the project's experiment, newest first: without the trials of studies, with `children` these too, or of `study`.
+    """Runs of the project's experiment, newest first: without trials of studies, with `children` these too, or of `study`.
 
     `study` is its name (the newest of that name), or its run's id. Raises QueryError for a study that there is not and an
     expression that cannot be meant, TrackingError if the store fails.

@@ -296,7 +296,15 @@ def test_a_second_date_that_means_no_value_does_not_undo_the_first(write):
 def test_a_date_that_means_no_value_may_stand_with_or_without_quotes(said, write):
     base = write([*PLACEHOLDERS["9999-12-31"], *["1900-01-01"] * 9, "2099-12-31T12:00:00Z"])
     gaps = np.isnan(read(block_of(f"data.dates={{v: {{missing: {said}}}}}"), base).fetch("v").values)
-    assert gaps.sum() == 10 if "[" in said else 9
+    assert gaps.sum() == (10 if "[" in said else 9)
+
+
+def test_a_number_that_is_a_marker_is_no_date_so_many_days_after_1970(write):
+    base, block = write(PLACEHOLDERS["9999-12-31"]), block_of("data.missing.markers=['', '999']")
+    preprocessing = prepare(read(block, base), block, base / "out").preprocessing
+    later = given({"v": ["1972-09-26", "1972-09-27"], "b": [1.0, 999.0]}, block, preprocessing)
+    assert later.fetch("v").values.tolist() == [999, 1000]
+    assert np.isnan(later.fetch("b").values).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("said", ["soon", '"1900-13-01"', "19", "''"])

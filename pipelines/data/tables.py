@@ -288,10 +288,8 @@ class JoinedTable:
             self.by_text.add(name)
         text = self.text(name) if name in self.by_text else None
         column = text.column(kind, name in self.stated) if text else Column(self._numbers(name))
-        if kind not in ("numeric", "datetime"):
-            return column
-        how = (self.numbers if kind == "numeric" else self.written).get(name)
-        gaps = (*self.gaps, *(how.gaps if how else ()))
+        how = self.numbers.get(name) if kind == "numeric" else self.written.get(name) if kind == "datetime" else None
+        gaps = (*(self.gaps if kind == "numeric" else ()), *(how.gaps if how else ()))
         return Column(np.where(np.isin(column.values, gaps), np.nan, column.values)) if gaps else column
 
     def line(self, row: int) -> str:

@@ -60,6 +60,6 @@ def keep(columns: Mapping[str, Any], project: Path) -> str:
         raise SpecError(f"columns must be of one length, and hold numbers, text or dates: {error}") from None
     content = sink.getvalue().to_pybytes()
     place = Path(KEPT) / f"rows-{sha256(content).hexdigest()[:12]}.parquet"
-    (project / place).parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (project / KEPT).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(project / place, content)
     return place.as_posix()

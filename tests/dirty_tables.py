@@ -16,6 +16,7 @@ import pandas
 FIRST = ("Anna", "Bruno", "Clara", "David", "Elif", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kenji", "Lucia")
 LAST = ("Abbott", "Braund", "Cumings", "Dooley", "Ekström", "Futrelle", "Garside", "Heikkinen", "Ilett", "Johnson", "Kelly")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+Tables = dict[str, tuple[Callable[..., None], str]]
 
 
 def drawn(rng: np.random.Generator, score: np.ndarray) -> np.ndarray:
@@ -324,7 +325,7 @@ def bikes(path: Path, rng: np.random.Generator, n: int = 2400) -> None:
 
 
 # file -> how it is made, and what is predicted.
-TABLES: dict[str, tuple[Callable[..., None], str]] = {
+TABLES: Tables = {
     "titanic.csv": (titanic, "Survived"),
     "adult.csv": (adult, "column_13"),
     "ames.csv": (ames, "SalePrice"),
@@ -358,9 +359,9 @@ DECISIONS: dict[str, dict[str, object]] = {
 }
 
 
-def write(folder: Path, name: str) -> Path:
+def write(folder: Path, name: str, tables: Tables = TABLES, seed: int = 2026) -> Path:
     """One of the tables."""
-    TABLES[name][0](folder / name, np.random.default_rng([2026, list(TABLES).index(name)]))
+    tables[name][0](folder / name, np.random.default_rng([seed, list(tables).index(name)]))
     return folder / name
 
 

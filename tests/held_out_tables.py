@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas
-from dirty_tables import MONTHS, comma, drawn, some
+from dirty_tables import MONTHS, Tables, comma, drawn, some, write
 
 
 def before(last: str, days: np.ndarray) -> list[pandas.Timestamp]:
@@ -386,7 +386,7 @@ def survey(path: Path, rng: np.random.Generator, n: int = 1600) -> None:
 
 
 # file -> how it is made, and what is predicted.
-TABLES: dict[str, tuple[Callable[..., None], str]] = {
+TABLES: Tables = {
     "play.csv": (play, "Rating"),
     "loans.csv": (loans, "loan_status"),
     "listings.csv": (listings, "host_is_superhost"),
@@ -398,16 +398,7 @@ TABLES: dict[str, tuple[Callable[..., None], str]] = {
     "income.csv": (income, "Verfügbares Einkommen je Einwohner"),
     "survey.csv": (survey, "RemoteWork"),
 }
-# file -> what is said by hand: a decision a key of the spec.
-DECISIONS: dict[str, dict[str, object]] = {}
-
-
-def write(folder: Path, name: str) -> Path:
-    """One of the tables."""
-    TABLES[name][0](folder / name, np.random.default_rng([2027, list(TABLES).index(name)]))
-    return folder / name
-
 
 if __name__ == "__main__":
     for name in TABLES:
-        print(write(Path(sys.argv[1]), name))
+        print(write(Path(sys.argv[1]), name, TABLES, 2027))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LINES = {"backends": 5_547, "pipelines": 21_284, "benchmarks": 1_000, "all": 28_087}  # aim: 5 000, 13 500, 1 000, 20 000
+LINES = {"backends": 5_547, "pipelines": 21_282, "benchmarks": 1_000, "all": 28_085}  # aim: 5 000, 13 500, 1 000, 20 000
 OTHER_CODE = 500  # lines of templates, SQL, JavaScript, shell
 CHARACTERS_A_LINE = 46.0
 FORMAT_SKIPS = 50

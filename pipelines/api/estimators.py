@@ -1,4 +1,4 @@
-"""Estimators as scikit-learn has them: `fit` is a run of a spec on rows that are given, held in memory."""
+"""Estimators as scikit-learn has them: `fit` is a run of a spec on the given rows; the model stays in memory."""
 
 from __future__ import annotations
 

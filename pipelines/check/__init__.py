@@ -1,1 +1,1 @@
-"""Proofs that backends train the same experiment (parity), and that a run comes out the same again (reproduce)."""
+"""Proofs that backends train the same experiment (parity) and a run comes out the same (reproduce)."""

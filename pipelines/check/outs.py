@@ -159,7 +159,7 @@ def _of_metrics(stage: str, was: Mapping[str, Any], now: Mapping[str, Any], prec
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(name, then, now): processor, instructions, threads, devices, versions, source that trains by the fingerprint."""
+    """(name, then, now): processor, instructions, threads, devices, versions, and the source that trains, by the fingerprint."""
     if not then or not now:
         return
     for block, prefix in (("environment", ""), ("versions", "version of ")):

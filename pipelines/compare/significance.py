@@ -117,7 +117,7 @@ def p_equivalent(found: Paired, margin: float) -> float:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """p values corrected for how many they are, None for none (Holm 1979)."""
+    """p values corrected for how many they are, None for none: bounds how often any claim is wrong (Holm 1979)."""
     order = sorted((p, place) for place, p in enumerate(ps) if p is not None)
     corrected, reached = list(ps), 0.0
     for rank, (p, place) in enumerate(order):

@@ -66,7 +66,7 @@ class ColumnLook:
 
 @dataclass(frozen=True)
 class Suspicion:
-    """A question about a column, or about the file (written); docs/data.md explains each kind."""
+    """A question about a column or the file; see docs/data.md."""
 
     column: str
     kind: Literal["leak", "order", "constant", "many", "spelling", "written", "task", "sentinel"]
@@ -331,7 +331,7 @@ def suspect_task(source: Source, target: Target, block: DataSpec) -> Iterator[Su
 
 
 def suspect_sentinel(source: Source, block: DataSpec, name: str, column: Column) -> Iterator[Suspicion]:
-    """Numbers and dates at an edge of the range that may mean no value."""
+    """Values at an edge of the range that may mean no value."""
     kind, dropped = source.kinds[name], " and data.missing.target: drop" if name in source.targets else ""
     numeric = kind == "numeric"
     how = source.numbers.get(name, Numbers()) if numeric else source.dates.get(name, Dates())

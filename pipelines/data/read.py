@@ -96,8 +96,8 @@ def open_source(block: DataSpec, base: Path | None = None) -> JoinedTable:
         if not path.is_file():
             way_out = "a relative path starts at the project's root"
             raise DataError(f"data.source must be a file, found none at {shown!r}; {way_out}")
-    names = {part: GIVEN if KEPT in shown else shown for part, (shown, _) in paths.items()}
-    return JoinedTable(block, {part: open_table(block, path, names[part]) for part, (_, path) in paths.items()})
+    tables = {part: open_table(block, path, GIVEN if KEPT in shown else shown) for part, (shown, path) in paths.items()}
+    return JoinedTable(block, tables)
 
 
 def unmet_names(block: DataSpec, table: JoinedTable) -> str:

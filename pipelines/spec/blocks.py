@@ -31,7 +31,7 @@ BUNDLED = {
 }
 DELIMITED = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 FILES = (*DELIMITED, ".parquet")
-KEPT, GIVEN = ".deltarule/rows", "the rows"  # of Python: their place and name
+KEPT, GIVEN = ".deltarule/rows", "the rows"  # given in Python
 NO_ENCODINGS = ("undefined", "idna", "punycode", "unicode-escape", "raw-unicode-escape")  # codecs of Python, of no file
 TAG = re.compile(r"(?!mlflow\.|deltarule\.)\w[\w .:-]{0,249}")
 OPENML = re.compile(r"openml:[1-9][0-9]*")
@@ -182,7 +182,7 @@ class Numbers(Spec):
         return self
 
 
-Day = Annotated[Text, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]  # as YAML reads it
+Day = Annotated[Text, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
 Part = Literal["day", "year", "month", "weekday", "hour"]
 
 
